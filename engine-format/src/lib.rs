@@ -1,1 +1,50 @@
-//! Under construction.
+//! What a model and an engine directory *are*: the formats that the builder writes and the runner reads.
+//!
+//! The builder and the runner never see each other; they meet here, that is, on disk. This crate knows
+//! configurations, tensor names, shard rules, element types, safetensors views, GPU targets and the two
+//! directories (TensorRT-LLM checkpoint, engine). It computes nothing with weights beyond converting them to
+//! bfloat16, and it trusts nothing that it reads.
+//!
+//! In reading order:
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`model_config`] | [`ModelConfig`]: the one description of a decoder that everything else takes |
+//! | [`rope`] | rotary position embedding: settings and frequencies |
+//! | [`weight`] | [`Weight`]: every tensor of the decoder, by TensorRT-LLM's names |
+//! | [`shard`] | [`Mapping`]: which rank holds which rows and columns of which weight |
+//! | [`checkpoint`] | `config.json` of a TensorRT-LLM checkpoint |
+//! | [`dtype`], [`shape`] | element types, conversion to bfloat16, checked sizes |
+//! | [`mmap`], [`safetensors_dir`] | memory-mapped files and directories of safetensors |
+//! | [`weights_file`] | `rank0.weights`, the CPU engine's packed weights |
+//! | [`engine_dir`], [`manifest`] | the engine directory and its `engine.json` |
+//! | [`staging`] | output directories that appear whole or not at all |
+//! | [`target`] | the GPUs that an engine can be built for |
+
+pub mod checkpoint;
+pub mod dtype;
+pub mod engine_dir;
+pub mod error;
+pub mod json;
+pub mod manifest;
+pub mod mmap;
+pub mod model_config;
+pub mod rope;
+pub mod safetensors_dir;
+pub mod shape;
+pub mod shard;
+pub mod staging;
+pub mod target;
+pub mod weight;
+pub mod weights_file;
+
+pub use dtype::Dtype;
+pub use engine_dir::EngineDir;
+pub use error::{FormatError, Result};
+pub use half::bf16;
+pub use manifest::Manifest;
+pub use model_config::{Architecture, ModelConfig};
+pub use safetensors_dir::SafetensorsDir;
+pub use shard::Mapping;
+pub use target::Target;
+pub use weight::{Part, Weight};

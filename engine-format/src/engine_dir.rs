@@ -1,0 +1,239 @@
+//! An engine directory: `engine.json`, `config.json`, the engine file of each rank, and the tokenizer's files.
+//!
+//! Source of `config.json`'s schema: TensorRT-LLM 1.x, `builder.py` (`BuildConfig`, `PluginConfig`) for what is written,
+//! `runtime/gptJsonConfig.cpp` for what its C++ reads.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::checkpoint::{self, CONFIG_FILE};
+use crate::error::{FormatError, Result};
+use crate::json::{self, Object};
+use crate::manifest::{FileRecord, Limits, MANIFEST_FILE, Manifest, TENSORRT_LLM_SCHEMA, hash};
+use crate::model_config::ModelConfig;
+use crate::shard::Mapping;
+use crate::weights_file::{WEIGHTS_FILE, WeightsFile};
+
+/// The tokenizer's file, without which an engine takes and gives token ids only.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+
+/// Files that travel with a model from its source into checkpoints and engines, where the source has them.
+pub const COMPANION_FILES: [&str; 7] = [
+    TOKENIZER_FILE,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+];
+
+/// The engine's `config.json`: upstream's schema with the limits in upstream's places.
+pub fn config_json(config: &ModelConfig, mapping: Mapping, limits: Limits) -> Value {
+    json!({
+        "version": TENSORRT_LLM_SCHEMA,
+        "pretrained_config": checkpoint::to_json(config, mapping),
+        "build_config": {
+            "max_input_len": limits.max_seq_len,
+            "max_seq_len": limits.max_seq_len,
+            "max_batch_size": limits.max_batch_size,
+            "max_beam_width": 1,
+            "max_num_tokens": limits.max_num_tokens,
+            "max_prompt_embedding_table_size": 0,
+            "kv_cache_type": "PAGED",
+            "gather_context_logits": false,
+            "gather_generation_logits": false,
+            "strongly_typed": true,
+            "max_draft_len": 0,
+            "speculative_decoding_mode": 1,
+            "use_mrope": false,
+            "lora_config": {},
+            "plugin_config": {
+                "dtype": "bfloat16",
+                "gpt_attention_plugin": "bfloat16",
+                "gemm_plugin": null,
+                "lora_plugin": null,
+                "context_fmha": true,
+                "paged_kv_cache": true,
+                "remove_input_padding": true,
+                "tokens_per_block": 32,
+                "use_paged_context_fmha": true,
+                "manage_weights": false,
+            },
+        },
+    })
+}
+
+/// An opened and checked engine directory.
+#[derive(Debug)]
+pub struct EngineDir {
+    path: PathBuf,
+    manifest: Manifest,
+    config: ModelConfig,
+}
+
+impl EngineDir {
+    /// Opens the directory and checks its version, the size of every file, and the hash of everything but weight data
+    /// (see [`EngineDir::verify`] for that).
+    ///
+    /// # Errors
+    /// A missing, resized or changed file, by name; another version; a configuration that does not hold.
+    pub fn open(path: &Path) -> Result<Self> {
+        let manifest_path = path.join(MANIFEST_FILE);
+        if !path.is_dir() {
+            let hint = "it is not an engine directory; `build-engine` makes one".to_owned();
+            return Err(FormatError::Missing {
+                path: path.to_owned(),
+                hint,
+            });
+        }
+        let bytes = std::fs::read(&manifest_path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => FormatError::Missing {
+                path: manifest_path.clone(),
+                hint: "the directory is not an engine; `build-engine --model MODEL --output DIR` makes one".into(),
+            },
+            _ => FormatError::io("read", &manifest_path)(error),
+        })?;
+        let manifest = Manifest::from_bytes(&manifest_path, &bytes)?;
+        for (name, record) in &manifest.files {
+            check_file(&path.join(name), record)?;
+        }
+        let config_path = path.join(CONFIG_FILE);
+        if !manifest.files.contains_key(CONFIG_FILE) {
+            return Err(FormatError::damaged(
+                &manifest_path,
+                format!("it does not list `{CONFIG_FILE}`"),
+            ));
+        }
+        let value = json::read_file(&config_path, "")?;
+        let root = Object::root(&config_path, &value)?;
+        let pretrained = root.object("pretrained_config")?;
+        let pretrained = pretrained.ok_or_else(|| root.error("pretrained_config", "is missing"))?;
+        let (config, _) = checkpoint::from_json(&pretrained)?;
+        Ok(Self {
+            path: path.to_owned(),
+            manifest,
+            config,
+        })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The model that the engine runs.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Whether the engine was built with companion file `name`.
+    pub fn has_file(&self, name: &str) -> bool {
+        self.manifest.files.contains_key(name)
+    }
+
+    /// Maps the CPU engine's weights.
+    ///
+    /// # Errors
+    /// [`FormatError::Missing`] when the engine is not a CPU engine; see [`WeightsFile::open`].
+    pub fn weights(&self) -> Result<WeightsFile> {
+        let path = self.path.join(WEIGHTS_FILE);
+        if !self.has_file(WEIGHTS_FILE) {
+            let hint = format!(
+                "the engine was built for `{}`, not for the CPU",
+                self.manifest.target
+            );
+            return Err(FormatError::Missing { path, hint });
+        }
+        WeightsFile::open(&path)
+    }
+
+    /// Reads every weight and checks it against its hash; `progress` is called with the bytes of each tensor that held.
+    ///
+    /// # Errors
+    /// [`FormatError::Hash`] that names the first tensor which changed.
+    pub fn verify(&self, mut progress: impl FnMut(u64)) -> Result<()> {
+        let weights = self.weights()?;
+        let path = self.path.join(WEIGHTS_FILE);
+        let changed = |what: &str| FormatError::Hash {
+            path: path.clone(),
+            what: what.to_owned(),
+        };
+        for entry in weights.tensors() {
+            let content = weights.bytes_of(entry);
+            if self.manifest.tensors.get(&entry.name) != Some(&hash(content)) {
+                return Err(changed(&format!("tensor `{}`", entry.name)));
+            }
+            weights
+                .file()
+                .release(entry.offset..entry.offset + entry.bytes);
+            progress(entry.bytes as u64);
+        }
+        // What lies between the tensors is only in the whole file's hash.
+        let mut hasher = blake3::Hasher::new();
+        for (index, chunk) in weights.file().bytes().chunks(VERIFY_CHUNK).enumerate() {
+            hasher.update(chunk);
+            weights
+                .file()
+                .release(index * VERIFY_CHUNK..index * VERIFY_CHUNK + chunk.len());
+        }
+        let recorded = self
+            .manifest
+            .files
+            .get(WEIGHTS_FILE)
+            .map(|record| record.blake3.as_str());
+        if recorded != Some(hasher.finalize().to_hex().as_str()) {
+            return Err(changed("the file"));
+        }
+        Ok(())
+    }
+}
+
+const VERIFY_CHUNK: usize = 16 << 20;
+
+/// Checks one file's size and hash; of the weights file only its head's.
+fn check_file(path: &Path, record: &FileRecord) -> Result<()> {
+    let hint =
+        || "`engine.json` lists it: copy the engine directory again or build it again".to_owned();
+    let found = match std::fs::metadata(path) {
+        Ok(metadata) => metadata.len(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(FormatError::Missing {
+                path: path.to_owned(),
+                hint: hint(),
+            });
+        }
+        Err(error) => return Err(FormatError::io("read", path)(error)),
+    };
+    if found != record.bytes {
+        return Err(FormatError::FileSize {
+            path: path.to_owned(),
+            expected: record.bytes,
+            found,
+        });
+    }
+    let (held, what) = match &record.head_blake3 {
+        Some(head_hash) => (
+            *head_hash == hash(WeightsFile::open(path)?.head()),
+            "the header",
+        ),
+        None => {
+            let content = std::fs::read(path).map_err(FormatError::io("read", path))?;
+            (record.blake3 == hash(&content), "the file")
+        }
+    };
+    if held {
+        Ok(())
+    } else {
+        Err(FormatError::Hash {
+            path: path.to_owned(),
+            what: what.into(),
+        })
+    }
+}

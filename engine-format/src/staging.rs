@@ -1,0 +1,173 @@
+//! Output directories that appear whole or not at all.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::error::{FormatError, Result};
+
+/// A directory that is written aside, next to its final place, and renamed when it is complete. Dropped before
+/// [`StagedDir::commit`], it is removed: an interrupted build leaves nothing.
+#[derive(Debug)]
+pub struct StagedDir {
+    aside: PathBuf,
+    place: PathBuf,
+    committed: bool,
+}
+
+impl StagedDir {
+    /// Makes an empty directory next to `place`, with `place`'s missing parents.
+    ///
+    /// With `replace`, a directory at `place` is replaced at commit, but only one that holds `marker` (a file that
+    /// shows what kind of directory it is) or nothing.
+    ///
+    /// # Errors
+    /// [`FormatError::Exists`] when `place` exists and may not be replaced; [`FormatError::Io`].
+    pub fn create(place: &Path, replace: bool, marker: &str) -> Result<Self> {
+        if place.symlink_metadata().is_ok() {
+            let is_empty = fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_none());
+            if !replace && !is_empty {
+                let hint = "choose another directory, or give --force to replace it".to_owned();
+                return Err(FormatError::Exists {
+                    path: place.to_owned(),
+                    hint,
+                });
+            }
+            if !is_empty && !place.join(marker).is_file() {
+                let hint = format!(
+                    "--force replaces only a directory that holds `{marker}`; move it away yourself"
+                );
+                return Err(FormatError::Exists {
+                    path: place.to_owned(),
+                    hint,
+                });
+            }
+        }
+        let name = place.file_name().ok_or_else(|| FormatError::Exists {
+            path: place.to_owned(),
+            hint: "name a directory to create".into(),
+        })?;
+        let parent = match place.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        fs::create_dir_all(parent).map_err(FormatError::io("create", parent))?;
+        let aside = parent.join(format!(
+            ".{}.partial-{}",
+            name.to_string_lossy(),
+            std::process::id()
+        ));
+        if aside.exists() {
+            fs::remove_dir_all(&aside).map_err(FormatError::io("remove", &aside))?;
+        }
+        fs::create_dir(&aside).map_err(FormatError::io("create", &aside))?;
+        Ok(Self {
+            aside,
+            place: place.to_owned(),
+            committed: false,
+        })
+    }
+
+    /// Where to write meanwhile.
+    pub fn path(&self) -> &Path {
+        &self.aside
+    }
+
+    /// Writes one small file.
+    ///
+    /// # Errors
+    /// [`FormatError::Io`].
+    pub fn write(&self, name: &str, content: &[u8]) -> Result<()> {
+        let path = self.aside.join(name);
+        let mut file = File::create(&path).map_err(FormatError::io("create", &path))?;
+        file.write_all(content)
+            .map_err(FormatError::io("write", &path))?;
+        file.sync_all().map_err(FormatError::io("write", &path))
+    }
+
+    /// Puts the directory into its place.
+    ///
+    /// # Errors
+    /// [`FormatError::Io`]; the directory that was there, if any, is then still there.
+    pub fn commit(mut self) -> Result<()> {
+        let old = self.aside.with_extension("old");
+        let exists = self.place.symlink_metadata().is_ok();
+        if exists {
+            fs::rename(&self.place, &old).map_err(FormatError::io("rename", &self.place))?;
+        }
+        if let Err(error) = fs::rename(&self.aside, &self.place) {
+            if exists {
+                fs::rename(&old, &self.place).map_err(FormatError::io("rename", &old))?;
+            }
+            return Err(FormatError::io("rename", &self.aside)(error));
+        }
+        self.committed = true;
+        if exists {
+            fs::remove_dir_all(&old).map_err(FormatError::io("remove", &old))?;
+        }
+        if let Some(parent) = self
+            .place
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+        {
+            // A directory that cannot be synced (some network file systems) is still renamed.
+            let _ = File::open(parent).and_then(|directory| directory.sync_all());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for StagedDir {
+    fn drop(&mut self) {
+        if !self.committed {
+            let _ = fs::remove_dir_all(&self.aside);
+        }
+    }
+}
+
+/// Bytes free for the user on the file system that holds `path` or its nearest existing parent; `None` when the system
+/// does not say.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let existing = path
+        .ancestors()
+        .find(|ancestor| ancestor.exists())
+        .unwrap_or(Path::new("."));
+    crate::mmap::file_system_free_bytes(existing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_directory_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("deep/out");
+        let staged = StagedDir::create(&place, false, "marker").unwrap();
+        staged.write("file", b"x").unwrap();
+        drop(staged);
+        assert_eq!(fs::read_dir(dir.path().join("deep")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn only_a_marked_directory_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("out");
+        fs::create_dir(&place).unwrap();
+        fs::write(place.join("precious"), "x").unwrap();
+        assert!(matches!(
+            StagedDir::create(&place, false, "marker"),
+            Err(FormatError::Exists { .. })
+        ));
+        assert!(matches!(
+            StagedDir::create(&place, true, "marker"),
+            Err(FormatError::Exists { .. })
+        ));
+        fs::write(place.join("marker"), "x").unwrap();
+        let staged = StagedDir::create(&place, true, "marker").unwrap();
+        staged.write("new", b"y").unwrap();
+        staged.commit().unwrap();
+        assert!(place.join("new").exists() && !place.join("precious").exists());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
