@@ -1,0 +1,108 @@
+//! How a matrix product is divided among threads.
+//!
+//! Each task is some panels of W times some rows of the activations, and writes its own rectangle of the output.
+//! The division decides only who computes an element, never the order of its sum.
+
+#![forbid(unsafe_code)]
+
+use half::bf16;
+use rayon::prelude::*;
+
+use crate::packed::{PANEL_COLUMNS, PackedMatrix, padded_k};
+use crate::simd::Simd;
+use crate::tile::Tile;
+
+/// Task boundaries are multiples of this many panels: what the widest kernel takes at a time.
+const PANEL_STEP: usize = 4;
+
+/// Fewer rows than this are never divided: a task would read its weights for too little work.
+const MIN_ROWS: usize = 48;
+
+/// Multiplications below which waking another thread takes longer than the work.
+const INLINE_WORK: usize = 1 << 17;
+
+/// Tasks for each thread, so that one that starts late holds nobody up.
+const TASKS_PER_THREAD: usize = 4;
+
+/// See [`crate::Kernels::gemm`], which has checked the sizes.
+pub(crate) fn gemm<S: Simd>(simd: S, a: &[bf16], weight: PackedMatrix<'_>, out: &mut [f32]) {
+    let (n, k) = (weight.n(), weight.k());
+    let m = a.len() / k;
+    let depth = padded_k(k);
+    let rows = simd.activations(a, k, depth);
+    let (row_step, panel_step) =
+        steps(m, weight.panel_count(), depth, rayon::current_num_threads());
+    let across = weight.panel_count().div_ceil(panel_step);
+
+    let run = |(index, tile): (usize, Tile<'_, f32>)| {
+        let first_row = index / across * row_step;
+        let first_panel = index % across * panel_step;
+        let panels = weight.panels(
+            first_panel,
+            first_panel + tile.columns().div_ceil(PANEL_COLUMNS),
+        );
+        simd.multiply(
+            &rows[first_row * depth..][..tile.rows() * depth],
+            depth,
+            panels,
+            tile,
+        );
+    };
+    let tiles = Tile::new(out, m, n).grid(row_step, panel_step * PANEL_COLUMNS);
+    if tiles.len() > 1 {
+        tiles
+            .into_par_iter()
+            .enumerate()
+            .with_max_len(1)
+            .for_each(run);
+    } else {
+        tiles.into_iter().enumerate().for_each(run);
+    }
+}
+
+/// The rows and the panels of one task.
+fn steps(m: usize, panels: usize, depth: usize, threads: usize) -> (usize, usize) {
+    let work = m
+        .saturating_mul(panels)
+        .saturating_mul(depth * PANEL_COLUMNS);
+    if threads == 1 || work < INLINE_WORK {
+        return (m.max(1), panels);
+    }
+    let tasks = threads * TASKS_PER_THREAD;
+    let panel_step = panels.div_ceil(tasks).next_multiple_of(PANEL_STEP);
+    let across = panels.div_ceil(panel_step);
+    // Narrow matrices leave threads without a column; then long inputs are cut into rows as well.
+    let down = if across < threads {
+        (m / MIN_ROWS).min(tasks.div_ceil(across)).max(1)
+    } else {
+        1
+    };
+    (m.div_ceil(down).max(1), panel_step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_whole_and_leave_no_thread_idle() {
+        for m in [0, 1, 7, 48, 500, 5000] {
+            for panels in [1, 3, 4, 64, 1000] {
+                for threads in [1, 2, 64] {
+                    let (rows, step) = steps(m, panels, 4096, threads);
+                    assert!(rows >= 1 && step >= 1);
+                    let tasks = m.div_ceil(rows) * panels.div_ceil(step);
+                    assert!(
+                        tasks <= 2 * threads * TASKS_PER_THREAD + 1,
+                        "{m} x {panels} over {threads}: {tasks}"
+                    );
+                    let possible = (m / MIN_ROWS).max(1) * panels.div_ceil(PANEL_STEP);
+                    assert!(
+                        m == 0 || tasks >= threads.min(possible),
+                        "{m} x {panels} over {threads}: {tasks}"
+                    );
+                }
+            }
+        }
+    }
+}

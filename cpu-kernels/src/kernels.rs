@@ -1,0 +1,261 @@
+//! The checked front: every size is looked at here, then the work goes to the instruction set.
+
+#![forbid(unsafe_code)]
+
+use half::bf16;
+use rayon::prelude::*;
+
+use crate::attention::{self, Attention};
+use crate::gemm;
+use crate::generic::elementwise::{Add, AddBias, SwiGlu};
+use crate::generic::log_sum_exp::LogSumExp;
+use crate::generic::rms_norm::RmsNorm;
+use crate::generic::rope::Rope;
+use crate::isa::{self, ISA_VARIABLE, Isa, IsaError};
+use crate::packed::PackedMatrix;
+use crate::portable::Portable;
+use crate::simd::Simd;
+#[cfg(target_arch = "x86_64")]
+use crate::x86_64::{avx2::Avx2, avx512::Avx512};
+
+/// Elements that one task of an elementwise operation takes; fewer are not worth another thread.
+const GRAIN: usize = 1 << 15;
+
+/// The operations, for one instruction set. Holding one proves that this CPU has it.
+#[derive(Clone, Copy)]
+pub struct Kernels(pub(crate) Chosen);
+
+#[derive(Clone, Copy)]
+pub(crate) enum Chosen {
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    Portable(Portable),
+}
+
+/// Evaluates an expression with the chosen instruction set's token.
+macro_rules! with_simd {
+    ($kernels:expr, $simd:ident => $work:expr) => {
+        match $kernels.0 {
+            #[cfg(target_arch = "x86_64")]
+            $crate::kernels::Chosen::Avx512($simd) => $work,
+            #[cfg(target_arch = "x86_64")]
+            $crate::kernels::Chosen::Avx2($simd) => $work,
+            $crate::kernels::Chosen::Portable($simd) => $work,
+        }
+    };
+}
+#[cfg(test)]
+pub(crate) use with_simd;
+
+impl std::fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Kernels").field(&self.isa()).finish()
+    }
+}
+
+impl Kernels {
+    /// The best instruction set of this CPU, or the one that the environment variable `TRTLLM_CPU_ISA` names.
+    ///
+    /// # Errors
+    /// If the variable names something unknown, not implemented, or not on this CPU. The message says what would
+    /// be accepted.
+    pub fn detect() -> Result<Kernels, IsaError> {
+        isa::choose(std::env::var_os(ISA_VARIABLE).as_deref())
+    }
+
+    /// The kernels of one instruction set, or `None` where this CPU lacks it.
+    pub fn for_isa(isa: Isa) -> Option<Kernels> {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Avx512::new().map(|simd| Kernels(Chosen::Avx512(simd))),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Avx2::new().map(|simd| Kernels(Chosen::Avx2(simd))),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx512 | Isa::Avx2 => None,
+            Isa::Portable => Some(Kernels::portable()),
+        }
+    }
+
+    pub(crate) fn portable() -> Kernels {
+        Kernels(Chosen::Portable(Portable))
+    }
+
+    /// Which instruction set this is.
+    pub fn isa(&self) -> Isa {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Chosen::Avx512(_) => Isa::Avx512,
+            #[cfg(target_arch = "x86_64")]
+            Chosen::Avx2(_) => Isa::Avx2,
+            Chosen::Portable(_) => Isa::Portable,
+        }
+    }
+
+    /// out `[m, n]` = a `[m, k]` . W^T, with n and k of `weight` and m = `a.len() / k`; products and sums in fp32.
+    ///
+    /// # Panics
+    /// If `a` is no whole number of rows, or `out` has not m n elements.
+    pub fn gemm(&self, a: &[bf16], weight: PackedMatrix<'_>, out: &mut [f32]) {
+        let (n, k) = (weight.n(), weight.k());
+        assert!(
+            a.len().is_multiple_of(k),
+            "a must be whole rows of {k} elements, not {} in all",
+            a.len()
+        );
+        let expected = (a.len() / k).checked_mul(n);
+        assert_eq!(
+            Some(out.len()),
+            expected,
+            "out must be {} x {n}",
+            a.len() / k
+        );
+        with_simd!(self, s => gemm::gemm(s, a, weight, out));
+    }
+
+    /// out = x / sqrt(mean(x^2) + eps) weight, for each row of `x` `[rows, weight.len()]`; `out` as `x`.
+    ///
+    /// # Panics
+    /// If `weight` is empty, `x` is no whole number of rows, or `out` is not as long as `x`.
+    pub fn rms_norm(&self, x: &[f32], weight: &[bf16], eps: f32, out: &mut [bf16]) {
+        let width = weight.len();
+        check_rows("x", x.len(), "weight", width);
+        check_same("out", out.len(), "x", x.len());
+        let grain = rows_per_task(width) * width;
+        with_simd!(self, s => {
+            let run = |(x, out)| s.vectorize(RmsNorm { x, weight, eps, out });
+            if divide(x.len()) {
+                x.par_chunks(grain).zip(out.par_chunks_mut(grain)).for_each(run);
+            } else {
+                run((x, out));
+            }
+        });
+    }
+
+    /// x += y, elementwise (the residual connection).
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn add(&self, x: &mut [f32], y: &[f32]) {
+        check_same("y", y.len(), "x", x.len());
+        with_simd!(self, s => {
+            let run = |(x, y)| s.vectorize(Add { x, y });
+            if divide(x.len()) {
+                x.par_chunks_mut(GRAIN).zip(y.par_chunks(GRAIN)).for_each(run);
+            } else {
+                run((x, y));
+            }
+        });
+    }
+
+    /// Adds `bias` to each row of `x` `[rows, bias.len()]`.
+    ///
+    /// # Panics
+    /// If `bias` is empty or `x` is no whole number of rows.
+    pub fn add_bias(&self, x: &mut [f32], bias: &[bf16]) {
+        let width = bias.len();
+        check_rows("x", x.len(), "bias", width);
+        with_simd!(self, s => {
+            let run = |x| s.vectorize(AddBias { x, bias });
+            if divide(x.len()) {
+                x.par_chunks_mut(rows_per_task(width) * width).for_each(run);
+            } else {
+                run(x);
+            }
+        });
+    }
+
+    /// out = silu(gate) up, elementwise, with silu(x) = x / (1 + e^-x); fp32 until `out` is rounded.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn swiglu(&self, gate: &[f32], up: &[f32], out: &mut [bf16]) {
+        check_same("up", up.len(), "gate", gate.len());
+        check_same("out", out.len(), "gate", gate.len());
+        with_simd!(self, s => {
+            let run = |((gate, up), out)| s.vectorize(SwiGlu { gate, up, out });
+            if divide(gate.len()) {
+                gate.par_chunks(GRAIN).zip(up.par_chunks(GRAIN)).zip(out.par_chunks_mut(GRAIN)).for_each(run);
+            } else {
+                run(((gate, up), out));
+            }
+        });
+    }
+
+    /// Rotates each head of `x` `[tokens, heads, head_dim]`: elements i and i + head_dim / 2 are one point, turned
+    /// by the angle whose cosine and sine are `cos[token][i]` and `sin[token][i]`, both `[tokens, head_dim / 2]`.
+    ///
+    /// # Panics
+    /// If `heads` is zero, `head_dim` is odd or zero, or the lengths contradict one another.
+    pub fn rope(&self, x: &mut [f32], heads: usize, head_dim: usize, cos: &[f32], sin: &[f32]) {
+        assert!(heads > 0, "rope needs heads");
+        assert!(
+            head_dim > 0 && head_dim.is_multiple_of(2),
+            "head_dim must be even, not {head_dim}"
+        );
+        let (half, tokens) = (head_dim / 2, cos.len() / (head_dim / 2));
+        check_rows("cos", cos.len(), "half of head_dim", half);
+        check_same("sin", sin.len(), "cos", cos.len());
+        let expected = heads
+            .checked_mul(head_dim)
+            .and_then(|token| token.checked_mul(tokens));
+        assert_eq!(
+            Some(x.len()),
+            expected,
+            "x must be {tokens} x {heads} x {head_dim}"
+        );
+        let token = heads * head_dim;
+        let step = rows_per_task(token);
+        with_simd!(self, s => {
+            let run = |((x, cos), sin)| s.vectorize(Rope { x, heads, head_dim, cos, sin });
+            if divide(x.len()) {
+                let angles = cos.par_chunks(step * half).zip(sin.par_chunks(step * half));
+                x.par_chunks_mut(step * token).zip(angles).for_each(|(x, (cos, sin))| run(((x, cos), sin)));
+            } else {
+                run(((x, cos), sin));
+            }
+        });
+    }
+
+    /// Causal attention over a paged KV cache; `out` is `[tokens, heads, head_dim]` like the queries. Scores,
+    /// softmax and sums are in fp32; only the result is rounded.
+    ///
+    /// # Panics
+    /// If the arguments contradict one another, or a block table names a block that the pool does not have.
+    pub fn attention(&self, args: Attention<'_>, out: &mut [bf16]) {
+        with_simd!(self, s => attention::attention(s, args, out));
+    }
+
+    /// ln(sum(e^x)), within about 1e-6 of the sum, whatever the range of the logits. Minus infinity where there
+    /// are none; NaN where one is NaN.
+    pub fn log_sum_exp(&self, logits: &[f32]) -> f32 {
+        let mut out = 0.0;
+        with_simd!(self, s => s.vectorize(LogSumExp { x: logits, out: &mut out }));
+        out
+    }
+}
+
+/// Whether an elementwise operation on so many elements is worth dividing among threads.
+fn divide(elements: usize) -> bool {
+    elements > GRAIN && rayon::current_num_threads() > 1
+}
+
+fn rows_per_task(width: usize) -> usize {
+    (GRAIN / width).max(1)
+}
+
+fn check_rows(name: &str, len: usize, of: &str, width: usize) {
+    assert!(width > 0, "{of} must not be empty");
+    assert!(
+        len.is_multiple_of(width),
+        "{name} must be whole rows of {width} elements, not {len} in all"
+    );
+}
+
+fn check_same(name: &str, len: usize, other: &str, expected: usize) {
+    assert!(
+        len == expected,
+        "{name} has {len} elements, but {other} has {expected}"
+    );
+}

@@ -1,0 +1,107 @@
+//! What an algorithm may ask of an instruction set.
+//!
+//! An implementation is a token: a value that can be made only where its instructions were detected (or that
+//! needs none), so the methods are safe. Algorithms are [`Task`]s, generic over the token; [`Simd::vectorize`]
+//! compiles a task with the instruction set switched on. For that to reach the arithmetic, everything between
+//! `vectorize` and an intrinsic must be `#[inline(always)]`.
+
+use std::borrow::Cow;
+
+use half::bf16;
+
+use crate::tile::Tile;
+
+/// An algorithm and its arguments.
+pub(crate) trait Task {
+    /// Does the work. Implementations are `#[inline(always)]`.
+    fn run<S: Simd>(self, simd: S);
+}
+
+/// An instruction set that this CPU has.
+///
+/// A vector is [`Self::LANES`] f32. Loads take the first lanes of a slice and fill up with zeros where it is
+/// shorter; stores write only as many lanes as the slice has.
+pub(crate) trait Simd: Copy + Send + Sync {
+    /// `LANES` f32.
+    type Vector: Copy;
+    /// What [`Self::multiply`] reads its left operand as.
+    type Activation: Copy + Send + Sync + 'static;
+    /// A power of two, at most 16.
+    const LANES: usize;
+
+    /// Runs a task with the instruction set's code generation.
+    fn vectorize<T: Task>(self, task: T);
+
+    /// `x` in every lane.
+    fn splat(self, x: f32) -> Self::Vector;
+    /// The first lanes of `x`.
+    fn load(self, x: &[f32]) -> Self::Vector;
+    /// The first lanes of `x`, widened.
+    fn load_bf16(self, x: &[bf16]) -> Self::Vector;
+    /// Writes to the first lanes of `out`.
+    fn store(self, v: Self::Vector, out: &mut [f32]);
+    /// Rounds to nearest, ties to even, and writes to the first lanes of `out`.
+    fn store_bf16(self, v: Self::Vector, out: &mut [bf16]);
+
+    /// a + b
+    fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// a - b
+    fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// a b
+    fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// a / b
+    fn div(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// a b + c, rounded once where the instruction set can.
+    fn fma(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// The smaller; `b` where either is not a number.
+    fn min(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The larger; `b` where either is not a number.
+    fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The nearest integer, ties to even.
+    fn round(self, v: Self::Vector) -> Self::Vector;
+    /// v 2^n, for integers n between -250 and 250, with overflow to infinity and gradual underflow.
+    fn scale(self, v: Self::Vector, n: Self::Vector) -> Self::Vector;
+    /// The sum of the lanes, in a fixed order.
+    fn sum(self, v: Self::Vector) -> f32;
+    /// The largest lane; which, is unspecified where one is not a number.
+    fn largest(self, v: Self::Vector) -> f32;
+
+    /// Rows of `k` elements as [`Self::multiply`] wants them: `padded_k` each, zeros at the end.
+    fn activations(self, a: &[bf16], k: usize, padded_k: usize) -> Cow<'_, [Self::Activation]>;
+
+    /// out `[m, n]` = a `[m, padded_k]` . W^T, for the columns that `panels` (whole panels, see
+    /// [`crate::packed`]) and `out` share. Each element is accumulated over k in one fixed order, whatever m is.
+    ///
+    /// # Panics
+    /// If the sizes of `a`, `panels` and `out` contradict one another.
+    fn multiply(self, a: &[Self::Activation], padded_k: usize, panels: &[bf16], out: Tile<'_, f32>);
+}
+
+/// Rows of `k` bf16 as rows of `padded_k`, borrowed where that is the same.
+pub(crate) fn pad_rows(a: &[bf16], k: usize, padded_k: usize) -> Cow<'_, [bf16]> {
+    if k == padded_k {
+        return Cow::Borrowed(a);
+    }
+    let mut padded = vec![bf16::ZERO; a.len() / k * padded_k];
+    for (padded, row) in padded.chunks_exact_mut(padded_k).zip(a.chunks_exact(k)) {
+        padded[..k].copy_from_slice(row);
+    }
+    Cow::Owned(padded)
+}
+
+/// Rows of `k` bf16 as rows of `padded_k` f32.
+pub(crate) fn widen_rows(a: &[bf16], k: usize, padded_k: usize) -> Vec<f32> {
+    let mut wide = vec![0.0; a.len() / k * padded_k];
+    for (wide, row) in wide.chunks_exact_mut(padded_k).zip(a.chunks_exact(k)) {
+        for (wide, x) in wide.iter_mut().zip(row) {
+            *wide = widen(*x);
+        }
+    }
+    wide
+}
+
+/// bf16 is the upper half of an f32; unlike `half`'s conversion this has no branch, so it vectorizes.
+#[inline(always)]
+pub(crate) fn widen(x: bf16) -> f32 {
+    f32::from_bits(u32::from(x.to_bits()) << 16)
+}

@@ -1,0 +1,141 @@
+//! The matrix product with FMA: a pair of the panel is two registers of 8 columns, which a shift and a mask turn
+//! into f32 for the even and for the odd k.
+//!
+//! For each element even then odd k of every pair are added, in the order of k, to one running sum.
+
+use std::arch::x86_64::*;
+
+use half::bf16;
+
+use crate::packed::PANEL_COLUMNS;
+use crate::tile::Tile;
+
+/// Rows whose sums are held in registers: 8 of 16, beside 4 of the panel and one of the activations.
+const ROWS: usize = 4;
+
+/// Registers of a panel.
+const HALVES: usize = 2;
+
+/// Where several row blocks share a panel, k is cut so that it stays in the second-level cache: 128 KiB.
+const DEPTH: usize = 4096;
+
+/// See [`crate::simd::Simd::multiply`].
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn multiply(a: &[f32], padded_k: usize, panels: &[bf16], mut out: Tile<'_, f32>) {
+    let (m, n) = (out.rows(), out.columns());
+    assert!(
+        padded_k.is_multiple_of(2) && a.len() == m * padded_k,
+        "activations"
+    );
+    assert_eq!(
+        panels.len(),
+        n.div_ceil(PANEL_COLUMNS) * PANEL_COLUMNS * padded_k,
+        "panels"
+    );
+    if m == 0 {
+        return;
+    }
+    let blocks = m.div_ceil(ROWS);
+    let depth = if blocks > 1 { DEPTH } else { padded_k };
+    for (index, panel) in panels.chunks_exact(PANEL_COLUMNS * padded_k).enumerate() {
+        let column = index * PANEL_COLUMNS;
+        for first in (0..padded_k).step_by(depth) {
+            let end = padded_k.min(first + depth);
+            for block in 0..blocks {
+                let (row, last) = (block * m / blocks, (block + 1) * m / blocks);
+                let a = &a[row * padded_k..last * padded_k];
+                let part = Part {
+                    a,
+                    padded_k,
+                    panel,
+                    first,
+                    end,
+                    row,
+                    column,
+                };
+                match last - row {
+                    1 => accumulate::<1>(&part, &mut out),
+                    2 => accumulate::<2>(&part, &mut out),
+                    3 => accumulate::<3>(&part, &mut out),
+                    _ => accumulate::<ROWS>(&part, &mut out),
+                }
+            }
+        }
+    }
+}
+
+/// One step: some rows, one panel, some of k.
+struct Part<'a> {
+    /// `[rows, padded_k]`
+    a: &'a [f32],
+    padded_k: usize,
+    panel: &'a [bf16],
+    /// The k that are multiplied; both even, `end` at most `padded_k`.
+    first: usize,
+    end: usize,
+    /// Where the result goes.
+    row: usize,
+    column: usize,
+}
+
+/// out `[R, 16]` += a `[R, first..end]` . W^T, from zero where `first` is zero.
+#[target_feature(enable = "avx2,fma")]
+fn accumulate<const R: usize>(part: &Part<'_>, out: &mut Tile<'_, f32>) {
+    let Part {
+        a,
+        padded_k,
+        panel,
+        first,
+        end,
+        row,
+        column,
+    } = *part;
+    assert!(
+        a.len() == R * padded_k && panel.len() == PANEL_COLUMNS * padded_k && end <= padded_k,
+        "one block"
+    );
+    let width = PANEL_COLUMNS.min(out.columns() - column);
+
+    let mut saved = [[0.0_f32; PANEL_COLUMNS]; R];
+    if first > 0 {
+        for (r, saved) in saved.iter_mut().enumerate() {
+            saved[..width].copy_from_slice(&out.row(row + r)[column..][..width]);
+        }
+    }
+    let mut sums = [[_mm256_setzero_ps(); HALVES]; R];
+    for (sums, saved) in sums.iter_mut().zip(&saved) {
+        for (h, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: `saved` has 16 elements, 8 for each half.
+            *sum = unsafe { _mm256_loadu_ps(saved.as_ptr().add(8 * h)) };
+        }
+    }
+    let upper = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+    for k in (first..end).step_by(2) {
+        let mut even = [_mm256_setzero_ps(); HALVES];
+        let mut odd = [_mm256_setzero_ps(); HALVES];
+        for h in 0..HALVES {
+            // SAFETY: k + 2 <= padded_k, so the 32 elements from 16 k on lie in the panel (asserted above); a half
+            // is 16 of them.
+            let pairs = unsafe {
+                _mm256_loadu_si256(panel.as_ptr().add(k * PANEL_COLUMNS + 16 * h).cast())
+            };
+            even[h] = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs));
+            odd[h] = _mm256_castsi256_ps(_mm256_and_si256(pairs, upper));
+        }
+        for (r, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: k + 2 <= padded_k, and `a` has R rows of that (asserted above).
+            let pair = unsafe { a.as_ptr().add(r * padded_k + k).cast::<[f32; 2]>().read() };
+            let (first, second) = (_mm256_set1_ps(pair[0]), _mm256_set1_ps(pair[1]));
+            for (h, sum) in sums.iter_mut().enumerate() {
+                *sum = _mm256_fmadd_ps(odd[h], second, _mm256_fmadd_ps(even[h], first, *sum));
+            }
+        }
+    }
+    for (r, sums) in sums.into_iter().enumerate() {
+        for (h, sum) in sums.into_iter().enumerate() {
+            // SAFETY: each row of `saved` has 16 elements, 8 for each half.
+            unsafe { _mm256_storeu_ps(saved[r].as_mut_ptr().add(8 * h), sum) };
+        }
+        out.row(row + r)[column..][..width].copy_from_slice(&saved[r][..width]);
+    }
+}
