@@ -47,6 +47,16 @@ impl MappedFile {
         let _ = self.map.advise(memmap2::Advice::Sequential);
     }
 
+    /// Tells the system that `range` (bytes of the file) will be read soon, so that it reads it from the disk meanwhile.
+    pub fn prefetch(&self, range: Range<usize>) {
+        let end = range.end.min(self.map.len());
+        if let Some(length) = end.checked_sub(range.start).filter(|&length| length > 0) {
+            let _ = self
+                .map
+                .advise_range(memmap2::Advice::WillNeed, range.start, length);
+        }
+    }
+
     /// Gives the pages inside `range` (bytes of the file) back to the system; reading them again is allowed and reads
     /// the file again. Pages that are only partly inside stay.
     pub fn release(&self, range: Range<usize>) {
@@ -104,6 +114,8 @@ mod tests {
         std::fs::write(&path, &content).unwrap();
         let map = MappedFile::open(&path).unwrap();
         assert_eq!(map.bytes(), content);
+        map.prefetch(5_000..usize::MAX);
+        map.prefetch(usize::MAX..usize::MAX);
         map.release(10..90_000);
         map.release(0..usize::MAX);
         assert_eq!(map.bytes(), content);
