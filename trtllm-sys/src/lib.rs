@@ -1,1 +1,46 @@
-//! Under construction.
+//! The boundary to NVIDIA's driver and to TensorRT-LLM.
+//!
+//! Everything on the other side is opened at run time, so that every program of the workspace starts on every machine: a
+//! GPU or a library that is not there is a sentence, not a loader error. [`probe`] looks for both and changes nothing.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`devices`] | the NVIDIA GPUs of this machine, as the driver describes them |
+//! | [`loader`] | `libtrtllm_gpu.so`, the shared object that will hold the C++ shim over TensorRT-LLM |
+//!
+//! What is not here yet: the shim itself. No part of this version builds `libtrtllm_gpu.so`, and nothing in this crate calls
+//! into it; a GPU and a library that are both found are reported as found, and that is all.
+
+pub mod devices;
+mod driver;
+mod dynamic_library;
+pub mod loader;
+
+pub use devices::{Device, DeviceError};
+pub use loader::{LoaderError, ShimLibrary};
+
+/// What this machine has of the two things that a GPU engine needs.
+#[derive(Debug)]
+pub struct GpuSupport {
+    /// The GPUs, at least one, or why there are none.
+    pub devices: Result<Vec<Device>, DeviceError>,
+    /// The shim over TensorRT-LLM, or where it was looked for.
+    pub library: Result<ShimLibrary, LoaderError>,
+}
+
+impl GpuSupport {
+    /// What is missing, one sentence each, without a full stop; empty when a GPU and the library are there.
+    pub fn missing(&self) -> Vec<String> {
+        let devices = self.devices.as_ref().err().map(ToString::to_string);
+        let library = self.library.as_ref().err().map(ToString::to_string);
+        devices.into_iter().chain(library).collect()
+    }
+}
+
+/// Looks for GPUs and for the shim library.
+pub fn probe() -> GpuSupport {
+    GpuSupport {
+        devices: devices::list(),
+        library: loader::open(),
+    }
+}
