@@ -1,0 +1,492 @@
+//! Attention against f64 without pages or blocks, and the same bits however a sequence is chunked, paged or batched.
+
+mod common;
+
+use common::{BF16_ROUNDING, F32_ROUNDING, Random, TINY, on_every_isa, panic_of, with_threads};
+use cpu_kernels::{Attention, AttentionSequence, Kernels, bf16};
+
+on_every_isa!(
+    against_f64,
+    large_scores,
+    the_same_bits_in_any_chunks_and_pages,
+    the_same_bits_in_any_batch,
+    only_visible_keys_are_read,
+    values_of_zero_have_no_sign,
+    arguments_are_checked,
+);
+
+#[derive(Clone, Copy)]
+struct Shape {
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    window: Option<usize>,
+}
+
+/// One sequence: queries `[tokens, heads, head_dim]`, keys and values `[tokens, kv_heads, head_dim]`.
+struct Sequence {
+    q: Vec<f32>,
+    keys: Vec<bf16>,
+    values: Vec<bf16>,
+    tokens: usize,
+}
+
+impl Sequence {
+    fn random(shape: Shape, tokens: usize, seed: u64, scale: f32) -> Sequence {
+        let mut random = Random(seed);
+        Sequence {
+            q: random.f32s(tokens * shape.heads * shape.head_dim, scale),
+            keys: random.bf16s(tokens * shape.kv_heads * shape.head_dim, scale),
+            values: random.bf16s(tokens * shape.kv_heads * shape.head_dim, 1.0),
+            tokens,
+        }
+    }
+}
+
+/// A pool in which nothing but what `add` wrote is a number.
+struct Pool {
+    keys: Vec<bf16>,
+    values: Vec<bf16>,
+    free: Vec<u32>,
+    tokens_per_block: usize,
+}
+
+impl Pool {
+    fn new(shape: Shape, tokens_per_block: usize, blocks: usize) -> Pool {
+        let len = blocks * shape.kv_heads * tokens_per_block * shape.head_dim;
+        // In an order that no code could assume.
+        let mut free: Vec<u32> = (0..blocks as u32).collect();
+        let mut random = Random(blocks as u64);
+        for i in (1..blocks).rev() {
+            free.swap(i, random.next() as usize % (i + 1));
+        }
+        Pool {
+            keys: vec![bf16::NAN; len],
+            values: vec![bf16::NAN; len],
+            free,
+            tokens_per_block,
+        }
+    }
+
+    /// Stores the first `tokens` tokens and returns the block table.
+    fn add(&mut self, shape: Shape, sequence: &Sequence, tokens: usize) -> Vec<u32> {
+        let (d, size) = (shape.head_dim, self.tokens_per_block);
+        let table = self.free.split_off(self.free.len() - tokens.div_ceil(size));
+        for token in 0..tokens {
+            for head in 0..shape.kv_heads {
+                let block = table[token / size] as usize;
+                let to = ((block * shape.kv_heads + head) * size + token % size) * d;
+                let from = (token * shape.kv_heads + head) * d;
+                self.keys[to..][..d].copy_from_slice(&sequence.keys[from..][..d]);
+                self.values[to..][..d].copy_from_slice(&sequence.values[from..][..d]);
+            }
+        }
+        table
+    }
+
+    fn attend(
+        &self,
+        kernels: Kernels,
+        shape: Shape,
+        q: &[f32],
+        sequences: &[AttentionSequence<'_>],
+    ) -> Vec<bf16> {
+        let mut out = vec![bf16::NAN; q.len()];
+        kernels.attention(self.arguments(shape, q, sequences), &mut out);
+        out
+    }
+
+    fn arguments<'a>(
+        &'a self,
+        shape: Shape,
+        q: &'a [f32],
+        sequences: &'a [AttentionSequence<'a>],
+    ) -> Attention<'a> {
+        Attention {
+            q,
+            keys: &self.keys,
+            values: &self.values,
+            sequences,
+            heads: shape.heads,
+            kv_heads: shape.kv_heads,
+            head_dim: shape.head_dim,
+            tokens_per_block: self.tokens_per_block,
+            scale: 1.0 / (shape.head_dim as f32).sqrt(),
+            sliding_window: shape.window,
+        }
+    }
+}
+
+/// Computes a sequence in chunks of `chunk` tokens, each stored just before it is attended to.
+fn chunked(
+    kernels: Kernels,
+    shape: Shape,
+    sequence: &Sequence,
+    chunk: usize,
+    tokens_per_block: usize,
+) -> Vec<bf16> {
+    let mut out = Vec::new();
+    for start in (0..sequence.tokens).step_by(chunk) {
+        let end = sequence.tokens.min(start + chunk);
+        let mut pool = Pool::new(shape, tokens_per_block, end.div_ceil(tokens_per_block) + 3);
+        let blocks = pool.add(shape, sequence, end);
+        let token = shape.heads * shape.head_dim;
+        let part = AttentionSequence {
+            tokens: end - start,
+            start,
+            blocks: &blocks,
+        };
+        out.extend(pool.attend(
+            kernels,
+            shape,
+            &sequence.q[start * token..end * token],
+            &[part],
+        ));
+    }
+    out
+}
+
+fn check(shape: Shape, sequence: &Sequence, out: &[bf16]) {
+    let Shape {
+        heads,
+        kv_heads,
+        head_dim: d,
+        window,
+    } = shape;
+    let scale = f64::from(1.0 / (d as f32).sqrt());
+    for token in 0..sequence.tokens {
+        let first = window.map_or(0, |window| (token + 1).saturating_sub(window));
+        for head in 0..heads {
+            let q = &sequence.q[(token * heads + head) * d..][..d];
+            let at = |key: usize| (key * kv_heads + head * kv_heads / heads) * d;
+            let mut score_error = 0.0_f64;
+            let scores: Vec<f64> = (first..=token)
+                .map(|key| {
+                    let products = q
+                        .iter()
+                        .zip(&sequence.keys[at(key)..])
+                        .map(|(q, k)| f64::from(*q) * k.to_f64());
+                    let (sum, magnitudes) =
+                        products.fold((0.0, 0.0), |(s, m), x| (s + x, m + x.abs()));
+                    // The query is scaled, then d products are rounded and added.
+                    score_error =
+                        score_error.max((2 * d + 2) as f64 * F32_ROUNDING * magnitudes * scale);
+                    sum * scale
+                })
+                .collect();
+            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for i in 0..d {
+                let terms = weights
+                    .iter()
+                    .zip(first..)
+                    .map(|(w, key)| w / total * sequence.values[at(key) + i].to_f64());
+                let (expected, magnitudes) =
+                    terms.fold((0.0, 0.0), |(s, m), x: f64| (s + x, m + x.abs()));
+                // Weights are off by the error of two scores each (their own and the largest), exponentials by 3
+                // units twice, each block fades the sums once, each key adds two roundings to sum and total.
+                let keys = scores.len() as f64;
+                let roundings =
+                    20.0 + 6.0 * (keys / 32.0 + 2.0) + 3.0 * keys.min(64.0) + keys / 8.0;
+                let relative = 4.0 * score_error + 2.0 * roundings * F32_ROUNDING;
+                let bound = relative * magnitudes.max(expected.abs())
+                    + BF16_ROUNDING * expected.abs() * 1.01
+                    + TINY;
+                let found = out[(token * heads + head) * d + i].to_f64();
+                assert!(
+                    (found - expected).abs() <= bound,
+                    "token {token} of {}, head {head}, element {i}: {found}, expected {expected} within {bound}",
+                    sequence.tokens
+                );
+            }
+        }
+    }
+}
+
+fn shape(heads: usize, kv_heads: usize, head_dim: usize, window: Option<usize>) -> Shape {
+    Shape {
+        heads,
+        kv_heads,
+        head_dim,
+        window,
+    }
+}
+
+fn against_f64(kernels: Kernels) {
+    let shapes = [
+        shape(1, 1, 2, None),
+        shape(4, 2, 12, None),
+        shape(8, 2, 16, Some(5)),
+        shape(3, 3, 64, None),
+        shape(6, 1, 80, Some(40)),
+        shape(5, 1, 96, None),
+        shape(4, 1, 128, Some(1)),
+        shape(128, 1, 34, None),
+    ];
+    for (seed, shape) in shapes.into_iter().enumerate() {
+        for tokens in [1, 2, 15, 16, 17, 31, 32, 33, 64, 65, 150] {
+            let sequence = Sequence::random(shape, tokens, seed as u64, 2.0);
+            check(
+                shape,
+                &sequence,
+                &chunked(kernels, shape, &sequence, tokens, 16),
+            );
+        }
+    }
+}
+
+/// Scores of hundreds: softmax is nearly a choice, and e^score alone would overflow.
+fn large_scores(kernels: Kernels) {
+    let shape = shape(2, 1, 64, None);
+    let sequence = Sequence::random(shape, 100, 9, 12.0);
+    check(
+        shape,
+        &sequence,
+        &chunked(kernels, shape, &sequence, 100, 16),
+    );
+}
+
+fn the_same_bits_in_any_chunks_and_pages(kernels: Kernels) {
+    for (shape, tokens) in [
+        (shape(4, 2, 20, None), 130),
+        (shape(3, 1, 64, Some(37)), 150),
+        (shape(8, 8, 16, Some(64)), 170),
+        (shape(6, 2, 128, None), 70),
+    ] {
+        let sequence = Sequence::random(shape, tokens, tokens as u64, 2.0);
+        let whole = chunked(kernels, shape, &sequence, tokens, 32);
+        check(shape, &sequence, &whole);
+        for (chunk, tokens_per_block) in [
+            (1, 32),
+            (1, 7),
+            (7, 16),
+            (32, 64),
+            (33, 1),
+            (64, 128),
+            (tokens - 1, 5),
+            (tokens, 1000),
+        ] {
+            let parts = chunked(kernels, shape, &sequence, chunk, tokens_per_block);
+            assert!(
+                whole == parts,
+                "chunks of {chunk} tokens, blocks of {tokens_per_block}"
+            );
+        }
+    }
+}
+
+fn the_same_bits_in_any_batch(kernels: Kernels) {
+    let shape = shape(8, 2, 32, Some(50));
+    let lengths = [
+        (90, 89),
+        (1, 0),
+        (64, 0),
+        (200, 120),
+        (33, 32),
+        (40, 40),
+        (70, 3),
+    ];
+    let sequences: Vec<Sequence> = lengths
+        .iter()
+        .enumerate()
+        .map(|(i, (tokens, _))| Sequence::random(shape, *tokens, i as u64, 2.0))
+        .collect();
+    let mut pool = Pool::new(shape, 16, 60);
+    let tables: Vec<Vec<u32>> = sequences
+        .iter()
+        .map(|s| pool.add(shape, s, s.tokens))
+        .collect();
+    let token = shape.heads * shape.head_dim;
+    let (mut q, mut parts, mut alone) = (Vec::new(), Vec::new(), Vec::new());
+    for ((sequence, blocks), (tokens, start)) in sequences.iter().zip(&tables).zip(lengths) {
+        let own = &sequence.q[start * token..];
+        let part = AttentionSequence {
+            tokens: tokens - start,
+            start,
+            blocks,
+        };
+        alone.extend(with_threads(1, || {
+            pool.attend(kernels, shape, own, &[part])
+        }));
+        q.extend_from_slice(own);
+        parts.push(part);
+    }
+    for threads in [1, 2, 7] {
+        assert!(
+            alone == with_threads(threads, || pool.attend(kernels, shape, &q, &parts)),
+            "{threads} threads"
+        );
+    }
+}
+
+/// The rest of the pool is NaN, which would spread; block ids before the window are wild.
+fn only_visible_keys_are_read(kernels: Kernels) {
+    let shape = shape(2, 1, 16, Some(20));
+    let sequence = Sequence::random(shape, 100, 4, 1.0);
+    let mut pool = Pool::new(shape, 8, 20);
+    let mut blocks = pool.add(shape, &sequence, 100);
+    let q = &sequence.q[90 * 32..];
+    let part = AttentionSequence {
+        tokens: 10,
+        start: 90,
+        blocks: &blocks,
+    };
+    let expected = pool.attend(kernels, shape, q, &[part]);
+    assert!(expected.iter().all(|x| x.is_finite()));
+    // The first visible position is 71, in block 8.
+    blocks[..8].fill(u32::MAX);
+    let part = AttentionSequence {
+        tokens: 10,
+        start: 90,
+        blocks: &blocks,
+    };
+    assert!(expected == pool.attend(kernels, shape, q, &[part]));
+}
+
+/// Negative zeros among values must not give a sign that depends on which unseen keys share a block.
+fn values_of_zero_have_no_sign(kernels: Kernels) {
+    let shape = shape(1, 1, 8, None);
+    let mut sequence = Sequence::random(shape, 40, 4, 1.0);
+    sequence.values.fill(bf16::from_f32(-0.0));
+    for chunk in [1, 3, 40] {
+        let out = chunked(kernels, shape, &sequence, chunk, 16);
+        assert!(out.iter().all(|x| x.to_bits() == 0), "chunks of {chunk}");
+    }
+}
+
+fn arguments_are_checked(kernels: Kernels) {
+    let shape = shape(4, 2, 8, None);
+    let sequence = Sequence::random(shape, 20, 4, 1.0);
+    let mut pool = Pool::new(shape, 8, 4);
+    let blocks = pool.add(shape, &sequence, 20);
+    let whole = [AttentionSequence {
+        tokens: 20,
+        start: 0,
+        blocks: &blocks,
+    }];
+    let good = pool.arguments(shape, &sequence.q, &whole);
+    let message = |args: Attention<'_>| {
+        let mut out = vec![bf16::ZERO; sequence.q.len()];
+        panic_of(|| kernels.attention(args, &mut out))
+    };
+    let with = |sequence| [sequence; 1];
+    let far = with(AttentionSequence {
+        tokens: 20,
+        start: 5,
+        blocks: &blocks,
+    });
+    let endless = with(AttentionSequence {
+        tokens: 20,
+        start: usize::MAX,
+        blocks: &blocks,
+    });
+    let wild = with(AttentionSequence {
+        tokens: 20,
+        start: 0,
+        blocks: &[0, 4, 1],
+    });
+    let short = with(AttentionSequence {
+        tokens: 19,
+        start: 0,
+        blocks: &blocks,
+    });
+    let short_q = &sequence.q[1..];
+    for (args, expected) in [
+        (
+            Attention {
+                sequences: &far,
+                ..good
+            },
+            "sequence 0 ends at position 25: that takes 4 blocks, not 3",
+        ),
+        (
+            Attention {
+                sequences: &endless,
+                ..good
+            },
+            "leaves no room",
+        ),
+        (
+            Attention {
+                sequences: &wild,
+                ..good
+            },
+            "sequence 0 names block 4 of a pool of 4",
+        ),
+        (
+            Attention {
+                sequences: &short,
+                ..good
+            },
+            "q must hold the tokens",
+        ),
+        (Attention { q: short_q, ..good }, "q must hold the tokens"),
+        (
+            Attention {
+                keys: &pool.keys[1..],
+                ..good
+            },
+            "keys must be whole blocks",
+        ),
+        (
+            Attention {
+                values: &pool.values[1..],
+                ..good
+            },
+            "keys and values",
+        ),
+        (
+            Attention { heads: 5, ..good },
+            "5 query heads cannot share 2 KV heads",
+        ),
+        (
+            Attention {
+                kv_heads: 0,
+                ..good
+            },
+            "needs heads",
+        ),
+        (
+            Attention {
+                head_dim: 7,
+                ..good
+            },
+            "head_dim must be even",
+        ),
+        (
+            Attention {
+                tokens_per_block: 0,
+                ..good
+            },
+            "tokens_per_block",
+        ),
+        (
+            Attention {
+                sliding_window: Some(0),
+                ..good
+            },
+            "sliding window",
+        ),
+        (
+            Attention {
+                tokens_per_block: usize::MAX,
+                ..good
+            },
+            "more than memory can hold",
+        ),
+    ] {
+        let message = message(args);
+        assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+    }
+    let message = panic_of(|| kernels.attention(good, &mut [bf16::ZERO; 3]));
+    assert!(message.contains("out must be as long as q"), "{message}");
+    kernels.attention(
+        Attention {
+            q: &[],
+            sequences: &[],
+            ..good
+        },
+        &mut [],
+    );
+}
