@@ -72,12 +72,7 @@ fn scaling_to_json(scaling: &RopeScaling) -> Value {
         RopeScaling::Linear { factor } => {
             json!({ "rope_type": "linear", "type": "linear", "factor": factor })
         }
-        RopeScaling::Llama3 {
-            factor,
-            low_freq_factor,
-            high_freq_factor,
-            original_max_position_embeddings,
-        } => json!({
+        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => json!({
             "rope_type": "llama3",
             "type": "llama3",
             "factor": factor,
@@ -136,23 +131,17 @@ pub fn from_json(root: &Object<'_>) -> Result<(ModelConfig, Mapping)> {
         vocab_size: root.required_dimension("vocab_size")?,
         max_position_embeddings: max_position_embeddings
             .ok_or_else(|| root.error("max_position_embeddings", "is missing"))?,
-        norm_epsilon: root
-            .positive("norm_epsilon")?
-            .ok_or_else(|| root.error("norm_epsilon", "is missing"))? as f32,
+        norm_epsilon: root.positive("norm_epsilon")?.ok_or_else(|| root.error("norm_epsilon", "is missing"))? as f32,
         attention_bias: root.boolean("attn_bias")?.unwrap_or(false),
         tie_word_embeddings: root.boolean("tie_word_embeddings")?.unwrap_or(false),
         sliding_window: root.tokens("sliding_window")?,
         rope: Rope {
-            theta: root
-                .positive("rotary_base")?
-                .ok_or_else(|| root.error("rotary_base", "is missing"))?,
+            theta: root.positive("rotary_base")?.ok_or_else(|| root.error("rotary_base", "is missing"))?,
             scaling: scaling_from_json(root.object("rotary_scaling")?)?,
         },
     };
     config.validate(path)?;
-    let mapping = root
-        .object("mapping")?
-        .ok_or_else(|| root.error("mapping", "is missing"))?;
+    let mapping = root.object("mapping")?.ok_or_else(|| root.error("mapping", "is missing"))?;
     let mapping = Mapping {
         tp_size: mapping.dimension("tp_size")?.unwrap_or(1),
         pp_size: mapping.dimension("pp_size")?.unwrap_or(1),
@@ -173,33 +162,24 @@ pub fn scaling_from_json(settings: Option<Object<'_>>) -> Result<RopeScaling> {
         Some(kind) => kind,
         None => settings.string("type")?.unwrap_or("default"),
     };
-    let positive = |field: &str| {
-        settings
-            .positive(field)?
-            .ok_or_else(|| settings.error(field, "is missing"))
-    };
+    let positive = |field: &str| settings.positive(field)?.ok_or_else(|| settings.error(field, "is missing"));
     match kind {
         "default" => Ok(RopeScaling::None),
-        "linear" => Ok(RopeScaling::Linear {
-            factor: positive("factor")?,
-        }),
+        "linear" => Ok(RopeScaling::Linear { factor: positive("factor")? }),
         "llama3" => {
-            let (low_freq_factor, high_freq_factor) =
-                (positive("low_freq_factor")?, positive("high_freq_factor")?);
+            let (low_freq_factor, high_freq_factor) = (positive("low_freq_factor")?, positive("high_freq_factor")?);
             if high_freq_factor <= low_freq_factor {
-                return Err(settings.error(
-                    "high_freq_factor",
-                    format!("must be above low_freq_factor ({low_freq_factor})"),
-                ));
+                return Err(
+                    settings.error("high_freq_factor", format!("must be above low_freq_factor ({low_freq_factor})"))
+                );
             }
             let original = settings.tokens("original_max_position_embeddings")?;
             Ok(RopeScaling::Llama3 {
                 factor: positive("factor")?,
                 low_freq_factor,
                 high_freq_factor,
-                original_max_position_embeddings: original.ok_or_else(|| {
-                    settings.error("original_max_position_embeddings", "is missing")
-                })?,
+                original_max_position_embeddings: original
+                    .ok_or_else(|| settings.error("original_max_position_embeddings", "is missing"))?,
             })
         }
         other => Err(FormatError::Unsupported {
@@ -228,10 +208,7 @@ mod tests {
             high_freq_factor: 4.0,
             original_max_position_embeddings: 8192,
         };
-        let mapping = Mapping {
-            tp_size: 2,
-            pp_size: 3,
-        };
+        let mapping = Mapping { tp_size: 2, pp_size: 3 };
         let value = to_json(&config, mapping);
         let path = Path::new("config.json");
         let read = from_json(&Object::root(path, &value).unwrap()).unwrap();
@@ -242,12 +219,8 @@ mod tests {
     #[test]
     fn unknown_scaling_is_refused_by_name() {
         let value = json!({ "rope_type": "yarn", "factor": 2.0 });
-        let error = scaling_from_json(Some(Object::root(Path::new("c.json"), &value).unwrap()))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("yarn") && error.contains("llama3"),
-            "{error}"
-        );
+        let error =
+            scaling_from_json(Some(Object::root(Path::new("c.json"), &value).unwrap())).unwrap_err().to_string();
+        assert!(error.contains("yarn") && error.contains("llama3"), "{error}");
     }
 }

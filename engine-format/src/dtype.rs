@@ -49,11 +49,7 @@ impl Dtype {
     /// # Panics
     /// When `bytes` is not exactly `out.len()` elements long.
     pub fn convert_to_bf16(self, bytes: &[u8], out: &mut [bf16]) {
-        assert_eq!(
-            bytes.len(),
-            out.len() * self.size(),
-            "source and destination must hold the same elements"
-        );
+        assert_eq!(bytes.len(), out.len() * self.size(), "source and destination must hold the same elements");
         match self {
             Self::Bf16 => {
                 for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {

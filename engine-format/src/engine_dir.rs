@@ -83,10 +83,7 @@ impl EngineDir {
         let manifest_path = path.join(MANIFEST_FILE);
         if !path.is_dir() {
             let hint = "it is not an engine directory; `build-engine` makes one".to_owned();
-            return Err(FormatError::Missing {
-                path: path.to_owned(),
-                hint,
-            });
+            return Err(FormatError::Missing { path: path.to_owned(), hint });
         }
         let bytes = std::fs::read(&manifest_path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => FormatError::Missing {
@@ -101,21 +98,14 @@ impl EngineDir {
         }
         let config_path = path.join(CONFIG_FILE);
         if !manifest.files.contains_key(CONFIG_FILE) {
-            return Err(FormatError::damaged(
-                &manifest_path,
-                format!("it does not list `{CONFIG_FILE}`"),
-            ));
+            return Err(FormatError::damaged(&manifest_path, format!("it does not list `{CONFIG_FILE}`")));
         }
         let value = json::read_file(&config_path, "")?;
         let root = Object::root(&config_path, &value)?;
         let pretrained = root.object("pretrained_config")?;
         let pretrained = pretrained.ok_or_else(|| root.error("pretrained_config", "is missing"))?;
         let (config, _) = checkpoint::from_json(&pretrained)?;
-        Ok(Self {
-            path: path.to_owned(),
-            manifest,
-            config,
-        })
+        Ok(Self { path: path.to_owned(), manifest, config })
     }
 
     /// The directory.
@@ -145,10 +135,7 @@ impl EngineDir {
     pub fn weights(&self) -> Result<WeightsFile> {
         let path = self.path.join(WEIGHTS_FILE);
         if !self.has_file(WEIGHTS_FILE) {
-            let hint = format!(
-                "the engine was built for `{}`, not for the CPU",
-                self.manifest.target
-            );
+            let hint = format!("the engine was built for `{}`, not for the CPU", self.manifest.target);
             return Err(FormatError::Missing { path, hint });
         }
         WeightsFile::open(&path)
@@ -161,33 +148,22 @@ impl EngineDir {
     pub fn verify(&self, mut progress: impl FnMut(u64)) -> Result<()> {
         let weights = self.weights()?;
         let path = self.path.join(WEIGHTS_FILE);
-        let changed = |what: &str| FormatError::Hash {
-            path: path.clone(),
-            what: what.to_owned(),
-        };
+        let changed = |what: &str| FormatError::Hash { path: path.clone(), what: what.to_owned() };
         for entry in weights.tensors() {
             let content = weights.bytes_of(entry);
             if self.manifest.tensors.get(&entry.name) != Some(&hash(content)) {
                 return Err(changed(&format!("tensor `{}`", entry.name)));
             }
-            weights
-                .file()
-                .release(entry.offset..entry.offset + entry.bytes);
+            weights.file().release(entry.offset..entry.offset + entry.bytes);
             progress(entry.bytes as u64);
         }
         // What lies between the tensors is only in the whole file's hash.
         let mut hasher = blake3::Hasher::new();
         for (index, chunk) in weights.file().bytes().chunks(VERIFY_CHUNK).enumerate() {
             hasher.update(chunk);
-            weights
-                .file()
-                .release(index * VERIFY_CHUNK..index * VERIFY_CHUNK + chunk.len());
+            weights.file().release(index * VERIFY_CHUNK..index * VERIFY_CHUNK + chunk.len());
         }
-        let recorded = self
-            .manifest
-            .files
-            .get(WEIGHTS_FILE)
-            .map(|record| record.blake3.as_str());
+        let recorded = self.manifest.files.get(WEIGHTS_FILE).map(|record| record.blake3.as_str());
         if recorded != Some(hasher.finalize().to_hex().as_str()) {
             return Err(changed("the file"));
         }
@@ -199,41 +175,23 @@ const VERIFY_CHUNK: usize = 16 << 20;
 
 /// Checks one file's size and hash; of the weights file only its head's.
 fn check_file(path: &Path, record: &FileRecord) -> Result<()> {
-    let hint =
-        || "`engine.json` lists it: copy the engine directory again or build it again".to_owned();
+    let hint = || "`engine.json` lists it: copy the engine directory again or build it again".to_owned();
     let found = match std::fs::metadata(path) {
         Ok(metadata) => metadata.len(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(FormatError::Missing {
-                path: path.to_owned(),
-                hint: hint(),
-            });
+            return Err(FormatError::Missing { path: path.to_owned(), hint: hint() });
         }
         Err(error) => return Err(FormatError::io("read", path)(error)),
     };
     if found != record.bytes {
-        return Err(FormatError::FileSize {
-            path: path.to_owned(),
-            expected: record.bytes,
-            found,
-        });
+        return Err(FormatError::FileSize { path: path.to_owned(), expected: record.bytes, found });
     }
     let (held, what) = match &record.head_blake3 {
-        Some(head_hash) => (
-            *head_hash == hash(WeightsFile::open(path)?.head()),
-            "the header",
-        ),
+        Some(head_hash) => (*head_hash == hash(WeightsFile::open(path)?.head()), "the header"),
         None => {
             let content = std::fs::read(path).map_err(FormatError::io("read", path))?;
             (record.blake3 == hash(&content), "the file")
         }
     };
-    if held {
-        Ok(())
-    } else {
-        Err(FormatError::Hash {
-            path: path.to_owned(),
-            what: what.into(),
-        })
-    }
+    if held { Ok(()) } else { Err(FormatError::Hash { path: path.to_owned(), what: what.into() }) }
 }

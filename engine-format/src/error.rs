@@ -94,9 +94,7 @@ pub enum FormatError {
         tensor: String,
     },
     /// A tensor has another shape than the configuration says.
-    #[error(
-        "`{path}`: tensor `{tensor}` has shape {found:?}, but the configuration says {expected:?}"
-    )]
+    #[error("`{path}`: tensor `{tensor}` has shape {found:?}, but the configuration says {expected:?}")]
     TensorShape {
         /// The file that holds it.
         path: PathBuf,
@@ -108,9 +106,7 @@ pub enum FormatError {
         found: Vec<usize>,
     },
     /// A tensor has an element type that cannot be read.
-    #[error(
-        "`{path}`: tensor `{tensor}` is {found}, which is not supported (supported: BF16, F16, F32)"
-    )]
+    #[error("`{path}`: tensor `{tensor}` is {found}, which is not supported (supported: BF16, F16, F32)")]
     TensorDtype {
         /// The file that holds it.
         path: PathBuf,
@@ -177,28 +173,17 @@ impl FormatError {
     /// An [`FormatError::Io`] for `path`; made for `map_err`.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
+        move |source| Self::Io { action, path, source }
     }
 
     /// A [`FormatError::Field`].
     pub fn field(path: &Path, field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::Field {
-            path: path.to_owned(),
-            field: field.into(),
-            problem: problem.into(),
-        }
+        Self::Field { path: path.to_owned(), field: field.into(), problem: problem.into() }
     }
 
     /// A [`FormatError::Damaged`].
     pub fn damaged(path: &Path, problem: impl Into<String>) -> Self {
-        Self::Damaged {
-            path: path.to_owned(),
-            problem: problem.into(),
-        }
+        Self::Damaged { path: path.to_owned(), problem: problem.into() }
     }
 
     /// Whether the cause is a file system without room; the output is then too large for the place asked for.

@@ -17,17 +17,11 @@ pub fn read_file(path: &Path, hint: &str) -> Result<Value> {
     let text = match std::fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(FormatError::Missing {
-                path: path.to_owned(),
-                hint: hint.to_owned(),
-            });
+            return Err(FormatError::Missing { path: path.to_owned(), hint: hint.to_owned() });
         }
         Err(error) => return Err(FormatError::io("read", path)(error)),
     };
-    serde_json::from_slice(&text).map_err(|source| FormatError::Json {
-        path: path.to_owned(),
-        source,
-    })
+    serde_json::from_slice(&text).map_err(|source| FormatError::Json { path: path.to_owned(), source })
 }
 
 /// A JSON object with the place that it came from. A field whose value is `null` counts as absent.
@@ -44,14 +38,8 @@ impl<'a> Object<'a> {
     /// # Errors
     /// When the file's root is not an object.
     pub fn root(path: &'a Path, value: &'a Value) -> Result<Self> {
-        let map = value
-            .as_object()
-            .ok_or_else(|| FormatError::damaged(path, "its root is not a JSON object"))?;
-        Ok(Self {
-            path,
-            prefix: String::new(),
-            map,
-        })
+        let map = value.as_object().ok_or_else(|| FormatError::damaged(path, "its root is not a JSON object"))?;
+        Ok(Self { path, prefix: String::new(), map })
     }
 
     /// The file that the object was read from.
@@ -74,17 +62,10 @@ impl<'a> Object<'a> {
         self.map.get(field).filter(|value| !value.is_null())
     }
 
-    fn typed<T>(
-        &self,
-        field: &str,
-        kind: &str,
-        read: impl Fn(&'a Value) -> Option<T>,
-    ) -> Result<Option<T>> {
+    fn typed<T>(&self, field: &str, kind: &str, read: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>> {
         self.get(field)
             .map(|value| {
-                read(value).ok_or_else(|| {
-                    self.error(field, format!("must be {kind}, not `{}`", brief(value)))
-                })
+                read(value).ok_or_else(|| self.error(field, format!("must be {kind}, not `{}`", brief(value))))
             })
             .transpose()
     }
@@ -97,11 +78,7 @@ impl<'a> Object<'a> {
     /// An object inside this one.
     pub fn object(&self, field: &str) -> Result<Option<Self>> {
         let map = self.typed(field, "an object", Value::as_object)?;
-        Ok(map.map(|map| Self {
-            path: self.path,
-            prefix: format!("{}.", self.name(field)),
-            map,
-        }))
+        Ok(map.map(|map| Self { path: self.path, prefix: format!("{}.", self.name(field)), map }))
     }
 
     /// A string.
@@ -121,16 +98,12 @@ impl<'a> Object<'a> {
 
     /// A finite number (an integer is one too).
     pub fn number(&self, field: &str) -> Result<Option<f64>> {
-        self.typed(field, "a number", |value| {
-            value.as_f64().filter(|number| number.is_finite())
-        })
+        self.typed(field, "a number", |value| value.as_f64().filter(|number| number.is_finite()))
     }
 
     /// A number above zero.
     pub fn positive(&self, field: &str) -> Result<Option<f64>> {
-        self.typed(field, "a number above zero", |value| {
-            value.as_f64().filter(|n| n.is_finite() && *n > 0.0)
-        })
+        self.typed(field, "a number above zero", |value| value.as_f64().filter(|n| n.is_finite() && *n > 0.0))
     }
 
     /// A whole number from 0.
@@ -154,25 +127,14 @@ impl<'a> Object<'a> {
     }
 
     fn bounded(&self, field: &str, limit: usize) -> Result<Option<usize>> {
-        self.typed(
-            field,
-            &format!("a whole number from 1 to {limit}"),
-            |value| {
-                value
-                    .as_u64()
-                    .and_then(|n| usize::try_from(n).ok())
-                    .filter(|n| (1..=limit).contains(n))
-            },
-        )
+        self.typed(field, &format!("a whole number from 1 to {limit}"), |value| {
+            value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| (1..=limit).contains(n))
+        })
     }
 }
 
 /// A value for an error message: its JSON text, cut after 60 characters.
 fn brief(value: &Value) -> String {
     let text = value.to_string();
-    if text.chars().count() <= 60 {
-        text
-    } else {
-        text.chars().take(57).chain("...".chars()).collect()
-    }
+    if text.chars().count() <= 60 { text } else { text.chars().take(57).chain("...".chars()).collect() }
 }

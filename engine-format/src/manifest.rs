@@ -73,11 +73,7 @@ pub struct FileRecord {
 impl FileRecord {
     /// The record of a file with this content.
     pub fn of(content: &[u8]) -> Self {
-        Self {
-            bytes: content.len() as u64,
-            blake3: hash(content),
-            head_blake3: None,
-        }
+        Self { bytes: content.len() as u64, blake3: hash(content), head_blake3: None }
     }
 }
 
@@ -92,10 +88,7 @@ impl Manifest {
     /// # Errors
     /// [`FormatError::Json`], which these types cannot cause.
     pub fn to_bytes(&self, path: &Path) -> Result<Vec<u8>> {
-        let json = |source| FormatError::Json {
-            path: path.to_owned(),
-            source,
-        };
+        let json = |source| FormatError::Json { path: path.to_owned(), source };
         let mut text = serde_json::to_string_pretty(self).map_err(json)?;
         text.truncate(text.strip_suffix("\n}").map_or(text.len(), str::len));
         let tail = format!(",\n  {SELF_HASH}{}\"\n}}\n", "0".repeat(HASH_DIGITS));
@@ -111,45 +104,24 @@ impl Manifest {
     /// # Errors
     /// [`FormatError::Version`] first, then [`FormatError::Hash`], then [`FormatError::Json`].
     pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self> {
-        let json = |source| FormatError::Json {
-            path: path.to_owned(),
-            source,
-        };
+        let json = |source| FormatError::Json { path: path.to_owned(), source };
         let mut value: serde_json::Value = serde_json::from_slice(bytes).map_err(json)?;
-        let version = value
-            .get("format_version")
-            .and_then(serde_json::Value::as_u64);
+        let version = value.get("format_version").and_then(serde_json::Value::as_u64);
         match version {
             Some(FORMAT_VERSION) => {}
             Some(found) => {
-                return Err(FormatError::Version {
-                    path: path.to_owned(),
-                    found,
-                    expected: FORMAT_VERSION,
-                });
+                return Err(FormatError::Version { path: path.to_owned(), found, expected: FORMAT_VERSION });
             }
             None => {
-                return Err(FormatError::field(
-                    path,
-                    "format_version",
-                    "is missing or not a whole number",
-                ));
+                return Err(FormatError::field(path, "format_version", "is missing or not a whole number"));
             }
         }
-        let changed = || FormatError::Hash {
-            path: path.to_owned(),
-            what: "the file".into(),
-        };
-        let marker = bytes
-            .windows(SELF_HASH.len())
-            .rposition(|window| window == SELF_HASH.as_bytes());
+        let changed = || FormatError::Hash { path: path.to_owned(), what: "the file".into() };
+        let marker = bytes.windows(SELF_HASH.len()).rposition(|window| window == SELF_HASH.as_bytes());
         let start = marker.ok_or_else(changed)? + SELF_HASH.len();
         let stored = bytes.get(start..start + HASH_DIGITS).ok_or_else(changed)?;
         let mut hasher = blake3::Hasher::new();
-        hasher
-            .update(&bytes[..start])
-            .update(&[b'0'; HASH_DIGITS])
-            .update(&bytes[start + HASH_DIGITS..]);
+        hasher.update(&bytes[..start]).update(&[b'0'; HASH_DIGITS]).update(&bytes[start + HASH_DIGITS..]);
         if hasher.finalize().to_hex().as_bytes() != stored {
             return Err(changed());
         }
@@ -171,11 +143,7 @@ pub(crate) mod tests {
             target: "none".into(),
             model: "model".into(),
             versions: BTreeMap::new(),
-            limits: Limits {
-                max_seq_len: 64,
-                max_batch_size: 4,
-                max_num_tokens: 32,
-            },
+            limits: Limits { max_seq_len: 64, max_batch_size: 4, max_num_tokens: 32 },
             attention_window: Some(16),
             files: BTreeMap::from([("config.json".to_owned(), FileRecord::of(b"{}"))]),
             tensors: BTreeMap::new(),
@@ -196,10 +164,7 @@ pub(crate) mod tests {
         for position in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[position] ^= 1;
-            assert!(
-                Manifest::from_bytes(path, &changed).is_err(),
-                "byte {position} changed unnoticed"
-            );
+            assert!(Manifest::from_bytes(path, &changed).is_err(), "byte {position} changed unnoticed");
         }
     }
 
@@ -209,17 +174,11 @@ pub(crate) mod tests {
         let mut manifest = sample();
         manifest.format_version = 7;
         let error = Manifest::from_bytes(path, &manifest.to_bytes(path).unwrap()).unwrap_err();
-        assert!(
-            matches!(error, FormatError::Version { found: 7, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, FormatError::Version { found: 7, .. }), "{error}");
         let edited = String::from_utf8(sample().to_bytes(path).unwrap())
             .unwrap()
             .replace("\"format_version\": 1", "\"format_version\": 2");
         let error = Manifest::from_bytes(path, edited.as_bytes()).unwrap_err();
-        assert!(
-            matches!(error, FormatError::Version { found: 2, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, FormatError::Version { found: 2, .. }), "{error}");
     }
 }

@@ -26,10 +26,7 @@ impl MappedFile {
         // SAFETY: the mapping is read-only and private to `&[u8]` views; the duty that nobody changes the file while it
         // is mapped is the user's, as the type's documentation says. Every reader validates what it reads.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(FormatError::io("map", path))?;
-        Ok(Self {
-            path: path.to_owned(),
-            map,
-        })
+        Ok(Self { path: path.to_owned(), map })
     }
 
     /// The file's path, as given to [`MappedFile::open`].
@@ -51,9 +48,7 @@ impl MappedFile {
     pub fn prefetch(&self, range: Range<usize>) {
         let end = range.end.min(self.map.len());
         if let Some(length) = end.checked_sub(range.start).filter(|&length| length > 0) {
-            let _ = self
-                .map
-                .advise_range(memmap2::Advice::WillNeed, range.start, length);
+            let _ = self.map.advise_range(memmap2::Advice::WillNeed, range.start, length);
         }
     }
 
@@ -62,21 +57,11 @@ impl MappedFile {
     pub fn release(&self, range: Range<usize>) {
         const PAGE: usize = 4096;
         let start = range.start.next_multiple_of(PAGE);
-        let end = if range.end >= self.map.len() {
-            self.map.len()
-        } else {
-            range.end / PAGE * PAGE
-        };
+        let end = if range.end >= self.map.len() { self.map.len() } else { range.end / PAGE * PAGE };
         if start < end {
             // SAFETY: DONTNEED on a read-only file mapping only drops clean pages; later reads fault them in again with
             // the same content, so no `&[u8]` into the map changes value. The range lies inside the map.
-            let _ = unsafe {
-                self.map.unchecked_advise_range(
-                    memmap2::UncheckedAdvice::DontNeed,
-                    start,
-                    end - start,
-                )
-            };
+            let _ = unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
         }
     }
 

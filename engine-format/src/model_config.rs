@@ -38,9 +38,7 @@ impl Architecture {
 
     /// The family called `name`.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|architecture| architecture.name() == name)
+        Self::ALL.into_iter().find(|architecture| architecture.name() == name)
     }
 
     /// Every family's name, for messages.
@@ -109,16 +107,8 @@ impl ModelConfig {
     pub fn parameters(&self) -> u64 {
         crate::weight::Weight::all(self)
             .into_iter()
-            .filter(|weight| {
-                !(self.tie_word_embeddings && *weight == crate::weight::Weight::LmHead)
-            })
-            .map(|weight| {
-                weight
-                    .shape(self)
-                    .iter()
-                    .map(|&dim| dim as u64)
-                    .product::<u64>()
-            })
+            .filter(|weight| !(self.tie_word_embeddings && *weight == crate::weight::Weight::LmHead))
+            .map(|weight| weight.shape(self).iter().map(|&dim| dim as u64).product::<u64>())
             .sum()
     }
 
@@ -139,22 +129,13 @@ impl ModelConfig {
         ];
         for (name, value) in dimensions {
             if !(1..=MAX_DIMENSION).contains(&value) {
-                return field(
-                    name,
-                    format!("must be from 1 to {MAX_DIMENSION}, not {value}"),
-                );
+                return field(name, format!("must be from 1 to {MAX_DIMENSION}, not {value}"));
             }
         }
         if self.num_hidden_layers > 4096 {
-            return field(
-                "num_hidden_layers",
-                format!("must be at most 4096, not {}", self.num_hidden_layers),
-            );
+            return field("num_hidden_layers", format!("must be at most 4096, not {}", self.num_hidden_layers));
         }
-        if !self
-            .num_attention_heads
-            .is_multiple_of(self.num_key_value_heads)
-        {
+        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
             return field(
                 "num_key_value_heads",
                 format!(
@@ -164,26 +145,14 @@ impl ModelConfig {
             );
         }
         if !self.head_size.is_multiple_of(2) {
-            return field(
-                "head_dim",
-                format!(
-                    "must be even for rotary position embedding, not {}",
-                    self.head_size
-                ),
-            );
+            return field("head_dim", format!("must be even for rotary position embedding, not {}", self.head_size));
         }
         if self.query_size() > MAX_DIMENSION {
             let heads = self.num_attention_heads;
-            return field(
-                "head_dim",
-                format!("times num_attention_heads ({heads}) must be at most {MAX_DIMENSION}"),
-            );
+            return field("head_dim", format!("times num_attention_heads ({heads}) must be at most {MAX_DIMENSION}"));
         }
         if self.norm_epsilon <= 0.0 {
-            return field(
-                "rms_norm_eps",
-                format!("must be above zero, not {}", self.norm_epsilon),
-            );
+            return field("rms_norm_eps", format!("must be above zero, not {}", self.norm_epsilon));
         }
         Ok(())
     }
@@ -210,10 +179,7 @@ pub(crate) mod tests {
             attention_bias: false,
             tie_word_embeddings: false,
             sliding_window: None,
-            rope: Rope {
-                theta: 1e6,
-                scaling: RopeScaling::None,
-            },
+            rope: Rope { theta: 1e6, scaling: RopeScaling::None },
         }
     }
 
@@ -230,10 +196,7 @@ pub(crate) mod tests {
         let check = |change: fn(&mut ModelConfig), field: &str| {
             let mut config = minitron();
             change(&mut config);
-            let error = config
-                .validate(Path::new("config.json"))
-                .unwrap_err()
-                .to_string();
+            let error = config.validate(Path::new("config.json")).unwrap_err().to_string();
             assert!(error.contains(&format!("`{field}`")), "{error}");
         };
         check(|c| c.num_key_value_heads = 5, "num_key_value_heads");

@@ -49,15 +49,8 @@ impl Rope {
         let frequencies = (0..head_size / 2).map(base);
         match self.scaling {
             RopeScaling::None => frequencies.collect(),
-            RopeScaling::Linear { factor } => frequencies
-                .map(|frequency| frequency / factor as f32)
-                .collect(),
-            RopeScaling::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original_max_position_embeddings,
-            } => {
+            RopeScaling::Linear { factor } => frequencies.map(|frequency| frequency / factor as f32).collect(),
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
                 let (factor, context) = (factor as f32, original_max_position_embeddings as f32);
                 let (low, high) = (low_freq_factor as f32, high_freq_factor as f32);
                 let stretch = |frequency: f32| {
@@ -77,10 +70,7 @@ impl Rope {
     }
 
     /// Cosines and sines, each `[positions.len(), head_size / 2]`, of the angles at `positions`.
-    pub fn tables(
-        inverse_frequencies: &[f32],
-        positions: impl Iterator<Item = usize>,
-    ) -> (Vec<f32>, Vec<f32>) {
+    pub fn tables(inverse_frequencies: &[f32], positions: impl Iterator<Item = usize>) -> (Vec<f32>, Vec<f32>) {
         let mut cos = Vec::new();
         let mut sin = Vec::new();
         for position in positions {
@@ -100,18 +90,12 @@ mod tests {
 
     #[test]
     fn frequencies_fall_from_one() {
-        let rope = Rope {
-            theta: 10_000.0,
-            scaling: RopeScaling::None,
-        };
+        let rope = Rope { theta: 10_000.0, scaling: RopeScaling::None };
         let frequencies = rope.inverse_frequencies(8);
         for (frequency, expected) in frequencies.iter().zip([1.0, 0.1, 0.01, 0.001]) {
             assert!((frequency / expected - 1.0).abs() < 1e-6, "{frequencies:?}");
         }
-        let linear = Rope {
-            theta: 10_000.0,
-            scaling: RopeScaling::Linear { factor: 4.0 },
-        };
+        let linear = Rope { theta: 10_000.0, scaling: RopeScaling::Linear { factor: 4.0 } };
         assert_eq!(linear.inverse_frequencies(8)[0], 0.25);
     }
 
@@ -123,24 +107,10 @@ mod tests {
             high_freq_factor: 4.0,
             original_max_position_embeddings: 8192,
         };
-        let plain = Rope {
-            theta: 500_000.0,
-            scaling: RopeScaling::None,
-        }
-        .inverse_frequencies(128);
-        let scaled = Rope {
-            theta: 500_000.0,
-            scaling,
-        }
-        .inverse_frequencies(128);
+        let plain = Rope { theta: 500_000.0, scaling: RopeScaling::None }.inverse_frequencies(128);
+        let scaled = Rope { theta: 500_000.0, scaling }.inverse_frequencies(128);
         assert_eq!(scaled[0], plain[0]);
         assert_eq!(scaled[63], plain[63] / 8.0);
-        assert!(
-            scaled
-                .iter()
-                .zip(&plain)
-                .any(|(s, p)| *s < *p && *s > *p / 8.0),
-            "some frequency lies between"
-        );
+        assert!(scaled.iter().zip(&plain).any(|(s, p)| *s < *p && *s > *p / 8.0), "some frequency lies between");
     }
 }

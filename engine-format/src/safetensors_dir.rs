@@ -63,9 +63,8 @@ impl SafetensorsDir {
         }
         let single = path.join(SINGLE_FILE);
         if !single.is_file() {
-            let hint = format!(
-                "a model directory needs `{SINGLE_FILE}`, or `{INDEX_FILE}` and the shards that it names"
-            );
+            let hint =
+                format!("a model directory needs `{SINGLE_FILE}`, or `{INDEX_FILE}` and the shards that it names");
             return Err(FormatError::Missing { path: single, hint });
         }
         Self::open_files(path, &[single])
@@ -76,11 +75,7 @@ impl SafetensorsDir {
     /// # Errors
     /// As [`SafetensorsDir::open`].
     pub fn open_files(path: &Path, files: &[PathBuf]) -> Result<Self> {
-        let mut dir = Self {
-            path: path.to_owned(),
-            files: Vec::new(),
-            tensors: BTreeMap::new(),
-        };
+        let mut dir = Self { path: path.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
         for file in files {
             dir.add(MappedFile::open(file)?)?;
         }
@@ -91,19 +86,15 @@ impl SafetensorsDir {
         let value = json::read_file(index, "")?;
         let root = Object::root(index, &value)?;
         let weight_map = root.get("weight_map").and_then(|map| map.as_object());
-        let weight_map = weight_map
-            .ok_or_else(|| root.error("weight_map", "must be an object of tensor: file"))?;
+        let weight_map = weight_map.ok_or_else(|| root.error("weight_map", "must be an object of tensor: file"))?;
         let mut names = BTreeSet::new();
         for (tensor, file) in weight_map {
-            let file = file
-                .as_str()
-                .ok_or_else(|| root.error("weight_map", format!("`{tensor}` must name a file")))?;
+            let file = file.as_str().ok_or_else(|| root.error("weight_map", format!("`{tensor}` must name a file")))?;
             // An index comes from the same place as the weights: it may not reach outside their directory.
             if Path::new(file).components().count() != 1 || !file.ends_with(".safetensors") {
-                return Err(root.error(
-                    "weight_map",
-                    format!("`{tensor}` names `{file}`, not a safetensors file beside it"),
-                ));
+                return Err(
+                    root.error("weight_map", format!("`{tensor}` names `{file}`, not a safetensors file beside it"))
+                );
             }
             names.insert(file);
         }
@@ -118,29 +109,19 @@ impl SafetensorsDir {
         }
         let dir = Self::open_files(path, &files)?;
         for (tensor, file) in weight_map {
-            let found = dir
-                .tensors
-                .get(tensor)
-                .map(|entry| dir.files[entry.file].path());
+            let found = dir.tensors.get(tensor).map(|entry| dir.files[entry.file].path());
             let expected = path.join(file.as_str().unwrap_or_default());
             if found != Some(&expected) {
-                return Err(FormatError::MissingTensor {
-                    path: expected,
-                    tensor: tensor.clone(),
-                });
+                return Err(FormatError::MissingTensor { path: expected, tensor: tensor.clone() });
             }
         }
         Ok(dir)
     }
 
     fn add(&mut self, file: MappedFile) -> Result<()> {
-        let (header, metadata) =
-            safetensors::SafeTensors::read_metadata(file.bytes()).map_err(|error| {
-                FormatError::damaged(
-                    file.path(),
-                    format!("its safetensors header does not hold: {error}"),
-                )
-            })?;
+        let (header, metadata) = safetensors::SafeTensors::read_metadata(file.bytes()).map_err(|error| {
+            FormatError::damaged(file.path(), format!("its safetensors header does not hold: {error}"))
+        })?;
         let data = header + size_of::<u64>();
         for (name, info) in metadata.tensors() {
             let (start, end) = info.data_offsets;
@@ -151,17 +132,9 @@ impl SafetensorsDir {
                     format!("tensor `{name}` ends beyond the end of the file"),
                 ));
             }
-            let entry = Entry {
-                file: self.files.len(),
-                dtype: info.dtype,
-                shape: info.shape.clone(),
-                range,
-            };
+            let entry = Entry { file: self.files.len(), dtype: info.dtype, shape: info.shape.clone(), range };
             if self.tensors.insert(name.clone(), entry).is_some() {
-                return Err(FormatError::damaged(
-                    file.path(),
-                    format!("tensor `{name}` is in another shard too"),
-                ));
+                return Err(FormatError::damaged(file.path(), format!("tensor `{name}` is in another shard too")));
             }
         }
         self.files.push(file);
@@ -175,9 +148,7 @@ impl SafetensorsDir {
 
     /// Every tensor's name, sorted, with the file that holds it.
     pub fn names(&self) -> impl Iterator<Item = (&str, &Path)> {
-        self.tensors
-            .iter()
-            .map(|(name, entry)| (name.as_str(), self.files[entry.file].path()))
+        self.tensors.iter().map(|(name, entry)| (name.as_str(), self.files[entry.file].path()))
     }
 
     /// Whether there is a tensor called `name`.
@@ -187,10 +158,7 @@ impl SafetensorsDir {
 
     /// Bytes of all files.
     pub fn total_bytes(&self) -> u64 {
-        self.files
-            .iter()
-            .map(|file| file.bytes().len() as u64)
-            .sum()
+        self.files.iter().map(|file| file.bytes().len() as u64).sum()
     }
 
     /// The tensor called `name`.
@@ -198,27 +166,17 @@ impl SafetensorsDir {
     /// # Errors
     /// [`FormatError::MissingTensor`], or [`FormatError::TensorDtype`] when its type cannot be read.
     pub fn tensor(&self, name: &str) -> Result<TensorView<'_>> {
-        let (name, entry) =
-            self.tensors
-                .get_key_value(name)
-                .ok_or_else(|| FormatError::MissingTensor {
-                    path: self.path.clone(),
-                    tensor: name.to_owned(),
-                })?;
+        let (name, entry) = self
+            .tensors
+            .get_key_value(name)
+            .ok_or_else(|| FormatError::MissingTensor { path: self.path.clone(), tensor: name.to_owned() })?;
         let file = &self.files[entry.file];
-        let dtype =
-            Dtype::from_safetensors(entry.dtype).ok_or_else(|| FormatError::TensorDtype {
-                path: file.path().to_owned(),
-                tensor: name.clone(),
-                found: format!("{:?}", entry.dtype),
-            })?;
-        Ok(TensorView {
-            file,
-            name,
-            dtype,
-            shape: &entry.shape,
-            bytes: &file.bytes()[entry.range.clone()],
-        })
+        let dtype = Dtype::from_safetensors(entry.dtype).ok_or_else(|| FormatError::TensorDtype {
+            path: file.path().to_owned(),
+            tensor: name.clone(),
+            found: format!("{:?}", entry.dtype),
+        })?;
+        Ok(TensorView { file, name, dtype, shape: &entry.shape, bytes: &file.bytes()[entry.range.clone()] })
     }
 }
 

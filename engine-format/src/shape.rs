@@ -2,9 +2,7 @@
 
 /// Number of elements of `shape`, or `None` when it does not fit a `usize`. The empty shape has one element.
 pub fn elements(shape: &[usize]) -> Option<usize> {
-    shape
-        .iter()
-        .try_fold(1usize, |product, &dim| product.checked_mul(dim))
+    shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim))
 }
 
 /// Size of `shape` in bytes with `element_bytes` per element, or `None` when it does not fit a `usize`.

@@ -45,10 +45,7 @@ pub struct Shard {
 
 impl Mapping {
     /// One GPU, or the CPU.
-    pub const SINGLE: Self = Self {
-        tp_size: 1,
-        pp_size: 1,
-    };
+    pub const SINGLE: Self = Self { tp_size: 1, pp_size: 1 };
 
     /// Number of ranks.
     pub const fn world_size(self) -> usize {
@@ -62,10 +59,7 @@ impl Mapping {
 
     /// The layers of a pipeline rank.
     pub const fn layers(self, config: &ModelConfig, pp_rank: usize) -> Range<usize> {
-        let (share, extra) = (
-            config.num_hidden_layers / self.pp_size,
-            config.num_hidden_layers % self.pp_size,
-        );
+        let (share, extra) = (config.num_hidden_layers / self.pp_size, config.num_hidden_layers % self.pp_size);
         let start = pp_rank * share + if pp_rank < extra { pp_rank } else { extra };
         start..start + share + (pp_rank < extra) as usize
     }
@@ -92,21 +86,12 @@ impl Mapping {
     /// [`FormatError::Mapping`] with what does not divide.
     pub fn validate(self, config: &ModelConfig) -> Result<()> {
         let Self { tp_size, pp_size } = self;
-        let refuse = |problem: String| {
-            Err(FormatError::Mapping {
-                tp_size,
-                pp_size,
-                problem,
-            })
-        };
+        let refuse = |problem: String| Err(FormatError::Mapping { tp_size, pp_size, problem });
         if tp_size == 0 || pp_size == 0 {
             return refuse("both must be at least 1".into());
         }
         if pp_size > config.num_hidden_layers {
-            return refuse(format!(
-                "the model has only {} layers",
-                config.num_hidden_layers
-            ));
+            return refuse(format!("the model has only {} layers", config.num_hidden_layers));
         }
         let heads = config.num_attention_heads;
         if !heads.is_multiple_of(tp_size) {
@@ -114,15 +99,10 @@ impl Mapping {
         }
         let kv_heads = config.num_key_value_heads;
         if !kv_heads.is_multiple_of(tp_size) && !tp_size.is_multiple_of(kv_heads) {
-            return refuse(format!(
-                "tp_size must divide the {kv_heads} key-value heads, or be a multiple of them"
-            ));
+            return refuse(format!("tp_size must divide the {kv_heads} key-value heads, or be a multiple of them"));
         }
         if !config.intermediate_size.is_multiple_of(tp_size) {
-            return refuse(format!(
-                "tp_size must divide the intermediate size {}",
-                config.intermediate_size
-            ));
+            return refuse(format!("tp_size must divide the intermediate size {}", config.intermediate_size));
         }
         if self.padded_vocab_size(config) / tp_size * (tp_size - 1) >= config.vocab_size {
             return refuse(format!(
@@ -138,12 +118,7 @@ impl Mapping {
         let full = weight.shape(config);
         let columns = full.get(1).copied().unwrap_or(1);
         let part = |size: usize| size / self.tp_size * tp_rank..size / self.tp_size * (tp_rank + 1);
-        let piece = |part, rows, columns| Piece {
-            part,
-            rows,
-            columns,
-            zero_rows: 0,
-        };
+        let piece = |part, rows, columns| Piece { part, rows, columns, zero_rows: 0 };
         let pieces = match weight {
             Weight::Qkv(_) | Weight::QkvBias(_) => {
                 let queries = part(config.query_size());
@@ -164,12 +139,7 @@ impl Mapping {
                 let width = self.padded_vocab_size(config) / self.tp_size;
                 let rows = width * tp_rank..(width * (tp_rank + 1)).min(config.vocab_size);
                 let zero_rows = width - rows.len();
-                vec![Piece {
-                    part: Part::Whole,
-                    rows,
-                    columns: 0..columns,
-                    zero_rows,
-                }]
+                vec![Piece { part: Part::Whole, rows, columns: 0..columns, zero_rows }]
             }
             Weight::Embedding
             | Weight::InputNorm(_)
@@ -178,10 +148,7 @@ impl Mapping {
             | Weight::DenseBias(_) => vec![piece(Part::Whole, 0..full[0], 0..columns)],
         };
         let mut shape = full;
-        shape[0] = pieces
-            .iter()
-            .map(|piece| piece.rows.len() + piece.zero_rows)
-            .sum();
+        shape[0] = pieces.iter().map(|piece| piece.rows.len() + piece.zero_rows).sum();
         if let Some(columns) = shape.get_mut(1) {
             *columns = pieces[0].columns.len();
         }
@@ -209,10 +176,7 @@ mod tests {
     fn uneven_layers_go_to_the_first_ranks() {
         let mut config = minitron();
         config.num_hidden_layers = 5;
-        let mapping = Mapping {
-            tp_size: 1,
-            pp_size: 3,
-        };
+        let mapping = Mapping { tp_size: 1, pp_size: 3 };
         let layers: Vec<_> = (0..3).map(|rank| mapping.layers(&config, rank)).collect();
         assert_eq!(layers, [0..2, 2..4, 4..5]);
         assert_eq!(mapping.weights(&config, 0)[0], Weight::Embedding);
@@ -224,50 +188,29 @@ mod tests {
     fn key_value_heads_are_repeated_for_more_ranks() {
         let mut config = minitron();
         config.num_key_value_heads = 2;
-        let mapping = Mapping {
-            tp_size: 8,
-            pp_size: 1,
-        };
+        let mapping = Mapping { tp_size: 8, pp_size: 1 };
         mapping.validate(&config).unwrap();
-        let rows: Vec<_> = (0..8)
-            .map(|rank| {
-                mapping.shard(&config, Weight::Qkv(0), rank).pieces[1]
-                    .rows
-                    .start
-                    / 128
-            })
-            .collect();
+        let rows: Vec<_> =
+            (0..8).map(|rank| mapping.shard(&config, Weight::Qkv(0), rank).pieces[1].rows.start / 128).collect();
         assert_eq!(rows, [0, 0, 0, 0, 1, 1, 1, 1]);
-        assert_eq!(
-            mapping.shard(&config, Weight::Qkv(0), 3).shape,
-            [(4 + 2) * 128, 4096]
-        );
+        assert_eq!(mapping.shard(&config, Weight::Qkv(0), 3).shape, [(4 + 2) * 128, 4096]);
     }
 
     #[test]
     fn the_last_rank_pads_the_head() {
         let mut config = minitron();
         config.vocab_size = 99;
-        let mapping = Mapping {
-            tp_size: 8,
-            pp_size: 1,
-        };
+        let mapping = Mapping { tp_size: 8, pp_size: 1 };
         let shard = mapping.shard(&config, Weight::LmHead, 7);
         assert_eq!(shard.shape, [13, 4096]);
-        assert_eq!(
-            (shard.pieces[0].rows.clone(), shard.pieces[0].zero_rows),
-            (91..99, 5)
-        );
+        assert_eq!((shard.pieces[0].rows.clone(), shard.pieces[0].zero_rows), (91..99, 5));
     }
 
     #[test]
     fn impossible_splits_say_what_does_not_divide() {
         let config = minitron();
         let check = |tp_size, pp_size, word: &str| {
-            let error = Mapping { tp_size, pp_size }
-                .validate(&config)
-                .unwrap_err()
-                .to_string();
+            let error = Mapping { tp_size, pp_size }.validate(&config).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         };
         check(0, 1, "at least 1");

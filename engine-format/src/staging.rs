@@ -28,44 +28,27 @@ impl StagedDir {
             let is_empty = fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_none());
             if !replace && !is_empty {
                 let hint = "choose another directory, or give --force to replace it".to_owned();
-                return Err(FormatError::Exists {
-                    path: place.to_owned(),
-                    hint,
-                });
+                return Err(FormatError::Exists { path: place.to_owned(), hint });
             }
             if !is_empty && !place.join(marker).is_file() {
-                let hint = format!(
-                    "--force replaces only a directory that holds `{marker}`; move it away yourself"
-                );
-                return Err(FormatError::Exists {
-                    path: place.to_owned(),
-                    hint,
-                });
+                let hint = format!("--force replaces only a directory that holds `{marker}`; move it away yourself");
+                return Err(FormatError::Exists { path: place.to_owned(), hint });
             }
         }
-        let name = place.file_name().ok_or_else(|| FormatError::Exists {
-            path: place.to_owned(),
-            hint: "name a directory to create".into(),
-        })?;
+        let name = place
+            .file_name()
+            .ok_or_else(|| FormatError::Exists { path: place.to_owned(), hint: "name a directory to create".into() })?;
         let parent = match place.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
         fs::create_dir_all(parent).map_err(FormatError::io("create", parent))?;
-        let aside = parent.join(format!(
-            ".{}.partial-{}",
-            name.to_string_lossy(),
-            std::process::id()
-        ));
+        let aside = parent.join(format!(".{}.partial-{}", name.to_string_lossy(), std::process::id()));
         if aside.exists() {
             fs::remove_dir_all(&aside).map_err(FormatError::io("remove", &aside))?;
         }
         fs::create_dir(&aside).map_err(FormatError::io("create", &aside))?;
-        Ok(Self {
-            aside,
-            place: place.to_owned(),
-            committed: false,
-        })
+        Ok(Self { aside, place: place.to_owned(), committed: false })
     }
 
     /// Where to write meanwhile.
@@ -80,8 +63,7 @@ impl StagedDir {
     pub fn write(&self, name: &str, content: &[u8]) -> Result<()> {
         let path = self.aside.join(name);
         let mut file = File::create(&path).map_err(FormatError::io("create", &path))?;
-        file.write_all(content)
-            .map_err(FormatError::io("write", &path))?;
+        file.write_all(content).map_err(FormatError::io("write", &path))?;
         file.sync_all().map_err(FormatError::io("write", &path))
     }
 
@@ -105,11 +87,7 @@ impl StagedDir {
         if exists {
             fs::remove_dir_all(&old).map_err(FormatError::io("remove", &old))?;
         }
-        if let Some(parent) = self
-            .place
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-        {
+        if let Some(parent) = self.place.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             // A directory that cannot be synced (some network file systems) is still renamed.
             let _ = File::open(parent).and_then(|directory| directory.sync_all());
         }
@@ -128,10 +106,7 @@ impl Drop for StagedDir {
 /// Bytes free for the user on the file system that holds `path` or its nearest existing parent; `None` when the system
 /// does not say.
 pub fn free_bytes(path: &Path) -> Option<u64> {
-    let existing = path
-        .ancestors()
-        .find(|ancestor| ancestor.exists())
-        .unwrap_or(Path::new("."));
+    let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("."));
     crate::mmap::file_system_free_bytes(existing)
 }
 
@@ -155,14 +130,8 @@ mod tests {
         let place = dir.path().join("out");
         fs::create_dir(&place).unwrap();
         fs::write(place.join("precious"), "x").unwrap();
-        assert!(matches!(
-            StagedDir::create(&place, false, "marker"),
-            Err(FormatError::Exists { .. })
-        ));
-        assert!(matches!(
-            StagedDir::create(&place, true, "marker"),
-            Err(FormatError::Exists { .. })
-        ));
+        assert!(matches!(StagedDir::create(&place, false, "marker"), Err(FormatError::Exists { .. })));
+        assert!(matches!(StagedDir::create(&place, true, "marker"), Err(FormatError::Exists { .. })));
         fs::write(place.join("marker"), "x").unwrap();
         let staged = StagedDir::create(&place, true, "marker").unwrap();
         staged.write("new", b"y").unwrap();

@@ -126,11 +126,7 @@ impl Target {
 
     /// Every accepted name, for messages.
     pub fn names() -> String {
-        let names: Vec<_> = GPUS
-            .iter()
-            .map(|gpu| gpu.name)
-            .chain(["auto", "none"])
-            .collect();
+        let names: Vec<_> = GPUS.iter().map(|gpu| gpu.name).chain(["auto", "none"]).collect();
         names.join(", ")
     }
 }
@@ -152,10 +148,7 @@ impl FromStr for Target {
                 .iter()
                 .find(|gpu| gpu.name == name)
                 .map(Self::Gpu)
-                .ok_or_else(|| FormatError::UnknownTarget {
-                    name: name.to_owned(),
-                    known: Self::names(),
-                }),
+                .ok_or_else(|| FormatError::UnknownTarget { name: name.to_owned(), known: Self::names() }),
         }
     }
 }
@@ -170,9 +163,6 @@ mod tests {
             assert_eq!(name.parse::<Target>().unwrap().name(), name);
         }
         let error = "a200".parse::<Target>().unwrap_err().to_string();
-        assert!(
-            error.contains("a200") && error.contains("rtx-pro-6000"),
-            "{error}"
-        );
+        assert!(error.contains("a200") && error.contains("rtx-pro-6000"), "{error}");
     }
 }

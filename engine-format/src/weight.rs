@@ -70,12 +70,7 @@ impl Weight {
         if config.attention_bias {
             weights.push(Self::DenseBias(layer));
         }
-        weights.extend([
-            Self::PostNorm(layer),
-            Self::MlpFc(layer),
-            Self::MlpGate(layer),
-            Self::MlpProj(layer),
-        ]);
+        weights.extend([Self::PostNorm(layer), Self::MlpFc(layer), Self::MlpGate(layer), Self::MlpProj(layer)]);
         weights
     }
 
@@ -154,12 +149,7 @@ impl Weight {
     pub const fn is_matmul(self) -> bool {
         matches!(
             self,
-            Self::Qkv(_)
-                | Self::Dense(_)
-                | Self::MlpFc(_)
-                | Self::MlpGate(_)
-                | Self::MlpProj(_)
-                | Self::LmHead
+            Self::Qkv(_) | Self::Dense(_) | Self::MlpFc(_) | Self::MlpGate(_) | Self::MlpProj(_) | Self::LmHead
         )
     }
 }
@@ -174,25 +164,17 @@ mod tests {
         let mut config = minitron();
         config.attention_bias = true;
         let weights = Weight::all(&config);
-        let names: std::collections::HashSet<_> =
-            weights.iter().map(|weight| weight.name(0)).collect();
+        let names: std::collections::HashSet<_> = weights.iter().map(|weight| weight.name(0)).collect();
         assert_eq!(names.len(), weights.len());
         assert_eq!(weights.len(), 3 + 40 * 9);
-        assert_eq!(
-            Weight::MlpFc(13).name(10),
-            "transformer.layers.3.mlp.fc.weight"
-        );
+        assert_eq!(Weight::MlpFc(13).name(10), "transformer.layers.3.mlp.fc.weight");
     }
 
     #[test]
     fn parts_stack_to_the_whole() {
         let config = minitron();
         for weight in Weight::all(&config) {
-            let rows: usize = weight
-                .parts()
-                .iter()
-                .map(|&part| weight.part_shape(part, &config)[0])
-                .sum();
+            let rows: usize = weight.parts().iter().map(|&part| weight.part_shape(part, &config)[0]).sum();
             assert_eq!(rows, weight.shape(&config)[0]);
         }
         assert_eq!(Weight::Qkv(0).shape(&config), [6144, 4096]);

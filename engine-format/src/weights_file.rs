@@ -73,10 +73,7 @@ pub fn tensor_bytes(layout: Layout, dims: &[usize]) -> Option<usize> {
     match (layout, dims) {
         (Layout::RowMajor, _) => shape::bytes(dims, size_of::<bf16>()),
         (Layout::Panels, &[rows, columns]) => {
-            let padded = [
-                rows.checked_next_multiple_of(16)?,
-                columns.checked_next_multiple_of(32)?,
-            ];
+            let padded = [rows.checked_next_multiple_of(16)?, columns.checked_next_multiple_of(32)?];
             shape::bytes(&padded, size_of::<bf16>())
         }
         (Layout::Panels, _) => None,
@@ -99,27 +96,12 @@ impl Plan {
     ///
     /// # Errors
     /// [`FormatError::Field`] when a size overflows.
-    pub fn new(
-        path: &Path,
-        tensors: impl IntoIterator<Item = (String, Layout, Vec<usize>)>,
-    ) -> Result<Self> {
+    pub fn new(path: &Path, tensors: impl IntoIterator<Item = (String, Layout, Vec<usize>)>) -> Result<Self> {
         let mut entries = Vec::new();
         for (name, layout, shape) in tensors {
-            let bytes = tensor_bytes(layout, &shape).ok_or_else(|| {
-                FormatError::field(
-                    path,
-                    name.clone(),
-                    format!("of shape {shape:?} is too large"),
-                )
-            })?;
-            entries.push(TensorEntry {
-                name,
-                dtype: "bfloat16".into(),
-                layout,
-                shape,
-                offset: 0,
-                bytes,
-            });
+            let bytes = tensor_bytes(layout, &shape)
+                .ok_or_else(|| FormatError::field(path, name.clone(), format!("of shape {shape:?} is too large")))?;
+            entries.push(TensorEntry { name, dtype: "bfloat16".into(), layout, shape, offset: 0, bytes });
         }
         // Offsets are part of the JSON whose length decides them: lay out again until the head's length settles.
         let mut head = Vec::new();
@@ -131,14 +113,8 @@ impl Plan {
             }
             let next = encode_head(path, &entries, head.len())?;
             if next.len() == head.len() {
-                let total_bytes = entries
-                    .last()
-                    .map_or(head.len(), |last| last.offset + last.bytes);
-                return Ok(Self {
-                    head: next,
-                    tensors: entries,
-                    total_bytes,
-                });
+                let total_bytes = entries.last().map_or(head.len(), |last| last.offset + last.bytes);
+                return Ok(Self { head: next, tensors: entries, total_bytes });
             }
             head = next;
         }
@@ -147,13 +123,8 @@ impl Plan {
 
 /// The head for these entries, at least `minimum` bytes long so that laying out settles.
 fn encode_head(path: &Path, entries: &[TensorEntry], minimum: usize) -> Result<Vec<u8>> {
-    let json = serde_json::to_vec(&Header {
-        tensors: entries.to_vec(),
-    })
-    .map_err(|source| FormatError::Json {
-        path: path.to_owned(),
-        source,
-    })?;
+    let json = serde_json::to_vec(&Header { tensors: entries.to_vec() })
+        .map_err(|source| FormatError::Json { path: path.to_owned(), source })?;
     let mut head = Vec::with_capacity(PREFIX + json.len() + ALIGNMENT);
     head.extend(MAGIC);
     head.extend(VERSION.to_le_bytes());
@@ -180,11 +151,7 @@ impl WeightsFile {
     pub fn open(path: &Path) -> Result<Self> {
         let file = MappedFile::open(path)?;
         let (head_bytes, tensors) = parse(path, file.bytes())?;
-        Ok(Self {
-            file,
-            head_bytes,
-            tensors,
-        })
+        Ok(Self { file, head_bytes, tensors })
     }
 
     /// The head: all bytes before the first tensor.
@@ -207,19 +174,16 @@ impl WeightsFile {
         &self.file.bytes()[range_of(entry)]
     }
 
-    /// The elements of tensor `name`, which must have this layout and shape.
+    /// Finds tensor `name`, which must have this layout and shape; its elements are then [`WeightsFile::elements`].
     ///
     /// # Errors
     /// [`FormatError::MissingTensor`], [`FormatError::TensorShape`], or [`FormatError::Damaged`] for another layout.
-    pub fn tensor(&self, name: &str, layout: Layout, shape: &[usize]) -> Result<&[bf16]> {
+    pub fn locate(&self, name: &str, layout: Layout, shape: &[usize]) -> Result<Located> {
         let path = self.file.path();
         let entry = self
             .tensors
             .get(name)
-            .ok_or_else(|| FormatError::MissingTensor {
-                path: path.to_owned(),
-                tensor: name.to_owned(),
-            })?;
+            .ok_or_else(|| FormatError::MissingTensor { path: path.to_owned(), tensor: name.to_owned() })?;
         if entry.shape != shape {
             return Err(FormatError::TensorShape {
                 path: path.to_owned(),
@@ -229,18 +193,21 @@ impl WeightsFile {
             });
         }
         if entry.layout != layout {
-            return Err(FormatError::damaged(
-                path,
-                format!(
-                    "tensor `{name}` has layout {:?}, not {layout:?}",
-                    entry.layout
-                ),
-            ));
+            let problem = format!("tensor `{name}` has layout {:?}, not {layout:?}", entry.layout);
+            return Err(FormatError::damaged(path, problem));
         }
-        bytemuck::try_cast_slice(self.bytes_of(entry))
-            .map_err(|_| FormatError::damaged(path, format!("tensor `{name}` is not aligned")))
+        Ok(Located(range_of(entry)))
+    }
+
+    /// The elements of a tensor of this file. Offsets are multiples of 64 in a page-aligned map, so the cast holds.
+    pub fn elements(&self, tensor: &Located) -> &[bf16] {
+        bytemuck::cast_slice(&self.file.bytes()[tensor.0.clone()])
     }
 }
+
+/// The place of a checked tensor inside the file that it was found in.
+#[derive(Debug, Clone)]
+pub struct Located(Range<usize>);
 
 fn range_of(entry: &TensorEntry) -> Range<usize> {
     entry.offset..entry.offset + entry.bytes
@@ -249,62 +216,36 @@ fn range_of(entry: &TensorEntry) -> Range<usize> {
 /// Reads and checks a head; the length of the head and the tensors.
 fn parse(path: &Path, bytes: &[u8]) -> Result<(usize, BTreeMap<String, TensorEntry>)> {
     let damaged = |problem: String| FormatError::damaged(path, problem);
-    let prefix = bytes
-        .get(..PREFIX)
-        .ok_or_else(|| damaged("it is shorter than a weights file's head".into()))?;
+    let prefix = bytes.get(..PREFIX).ok_or_else(|| damaged("it is shorter than a weights file's head".into()))?;
     if &prefix[..8] != MAGIC {
         return Err(damaged("it does not begin as a weights file does".into()));
     }
-    let word = |at: usize| {
-        prefix[at..at + 4]
-            .iter()
-            .rev()
-            .fold(0u64, |value, &byte| value << 8 | u64::from(byte))
-    };
+    let word = |at: usize| prefix[at..at + 4].iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte));
     if word(8) != u64::from(VERSION) {
-        return Err(FormatError::Version {
-            path: path.to_owned(),
-            found: word(8),
-            expected: u64::from(VERSION),
-        });
+        return Err(FormatError::Version { path: path.to_owned(), found: word(8), expected: u64::from(VERSION) });
     }
-    let json_end = usize::try_from(word(20) << 32 | word(16))
-        .ok()
-        .and_then(|length| PREFIX.checked_add(length));
+    let json_end = usize::try_from(word(20) << 32 | word(16)).ok().and_then(|length| PREFIX.checked_add(length));
     let json = json_end.and_then(|end| bytes.get(PREFIX..end));
     let json = json.ok_or_else(|| damaged("its header is longer than the file".into()))?;
-    let header: Header = serde_json::from_slice(json)
-        .map_err(|error| damaged(format!("its header cannot be read: {error}")))?;
+    let header: Header =
+        serde_json::from_slice(json).map_err(|error| damaged(format!("its header cannot be read: {error}")))?;
     let mut end = PREFIX + json.len();
     let mut head_bytes = bytes.len();
     let mut tensors = BTreeMap::new();
     for (position, entry) in header.tensors.into_iter().enumerate() {
         let name = &entry.name;
         if entry.dtype != "bfloat16" {
-            return Err(damaged(format!(
-                "tensor `{name}` has dtype `{}`, this program reads bfloat16",
-                entry.dtype
-            )));
+            return Err(damaged(format!("tensor `{name}` has dtype `{}`, this program reads bfloat16", entry.dtype)));
         }
         if tensor_bytes(entry.layout, &entry.shape) != Some(entry.bytes) {
-            return Err(damaged(format!(
-                "tensor `{name}` has a size that does not follow from its shape"
-            )));
+            return Err(damaged(format!("tensor `{name}` has a size that does not follow from its shape")));
         }
-        let after = entry
-            .offset
-            .checked_add(entry.bytes)
-            .filter(|&after| after <= bytes.len());
-        let inside =
-            after.filter(|_| entry.offset >= end && entry.offset.is_multiple_of(ALIGNMENT));
+        let after = entry.offset.checked_add(entry.bytes).filter(|&after| after <= bytes.len());
+        let inside = after.filter(|_| entry.offset >= end && entry.offset.is_multiple_of(ALIGNMENT));
         if position == 0 {
             head_bytes = entry.offset;
         }
-        end = inside.ok_or_else(|| {
-            damaged(format!(
-                "tensor `{name}` lies outside the file or over another tensor"
-            ))
-        })?;
+        end = inside.ok_or_else(|| damaged(format!("tensor `{name}` lies outside the file or over another tensor")))?;
         if tensors.insert(entry.name.clone(), entry).is_some() {
             return Err(damaged("a tensor is listed twice".into()));
         }

@@ -1,6 +1,24 @@
-//! Under construction.
+//! Runs engines: executors behind one contract, in-flight batching, tokenization, sampling, and `run-engine`.
+//!
+//! In reading order:
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`executor`] | the contract: requests, responses, [`Executor`](executor::Executor) |
+//! | [`inflight`] | the contract over a CPU model: the owner thread, the sampler |
+//! | [`cpu_model`] | the decoder on the CPU: mapped weights, KV cache, forward pass |
+//! | [`tokenizer`], [`detokenizer`] | text to ids, and ids to text as they arrive |
+//! | [`stop_strings`] | stop strings that span tokens |
+//! | [`chat`] | chat templates |
+//! | [`generation`] | prompts in, text out: all of the above together |
+//! | [`cli`] | the `run-engine` program |
 
 pub mod chat;
+pub mod cli;
+pub mod cpu_model;
 pub mod detokenizer;
+pub mod executor;
+pub mod generation;
+pub mod inflight;
 pub mod stop_strings;
 pub mod tokenizer;

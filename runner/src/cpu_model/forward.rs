@@ -1,0 +1,179 @@
+//! One forward pass: any number of sequences, each with any number of its next tokens.
+//!
+//! Activations are fp32 with an fp32 residual stream; what goes into a matrix product, and keys and values, are rounded
+//! to bfloat16. `T` below is the number of tokens of the pass.
+
+use cpu_kernels::{Attention, AttentionSequence, bf16};
+use engine_format::rope::Rope;
+
+use super::weights::{LayerWeights, Matrix};
+use super::{CpuModel, KvCache, TOKENS_PER_BLOCK};
+use crate::executor::TokenId;
+
+/// The next tokens of one sequence.
+#[derive(Debug, Clone, Copy)]
+pub struct StepSequence<'a> {
+    /// The tokens; at least one.
+    pub tokens: &'a [TokenId],
+    /// Position of the first of them in the sequence.
+    pub start: usize,
+    /// The sequence's blocks of the cache, enough for `start + tokens.len()` tokens.
+    pub blocks: &'a [u32],
+}
+
+/// Buffers of a forward pass, kept between passes.
+#[derive(Debug, Default)]
+pub struct ForwardPass {
+    residual: Vec<f32>,
+    normed: Vec<bf16>,
+    wide: Vec<f32>,
+    queries: Vec<f32>,
+    keys: Vec<f32>,
+    attended: Vec<bf16>,
+    up: Vec<f32>,
+    activated: Vec<bf16>,
+    delta: Vec<f32>,
+    rows: Vec<bf16>,
+}
+
+/// The first `length` elements of a buffer that grows when it has to. The content is left from before.
+fn sized<T: bytemuck::Zeroable + Clone>(buffer: &mut Vec<T>, length: usize) -> &mut [T] {
+    if buffer.len() < length {
+        buffer.resize(length, T::zeroed());
+    }
+    &mut buffer[..length]
+}
+
+impl CpuModel {
+    /// Runs all layers over the tokens of `sequences` and stores their keys and values in `cache`. The residual stream
+    /// stays in `pass`, ready for [`CpuModel::logits`].
+    ///
+    /// # Panics
+    /// When a token is outside the vocabulary or a sequence's blocks do not cover its tokens; callers hold checked
+    /// requests.
+    pub fn forward(&self, pass: &mut ForwardPass, cache: &mut KvCache, sequences: &[StepSequence<'_>]) {
+        self.pool.install(|| {
+            let hidden = self.config.hidden_size;
+            let tokens: usize = sequences.iter().map(|sequence| sequence.tokens.len()).sum();
+            let residual = sized(&mut pass.residual, tokens * hidden);
+            let row = sized(&mut pass.normed, hidden);
+            let ids = sequences.iter().flat_map(|sequence| sequence.tokens);
+            for (&id, out) in ids.zip(residual.chunks_exact_mut(hidden)) {
+                self.weights.embed(id as usize, row);
+                out.iter_mut().zip(&*row).for_each(|(out, value)| *out = value.to_f32());
+            }
+            let positions =
+                sequences.iter().flat_map(|sequence| sequence.start..sequence.start + sequence.tokens.len());
+            let (cos, sin) = Rope::tables(&self.inverse_frequencies, positions);
+            for (index, layer) in self.weights.layers.iter().enumerate() {
+                self.attention_block(pass, cache, sequences, index, layer, (&cos, &sin));
+                self.mlp_block(pass, tokens, layer);
+            }
+        });
+    }
+
+    /// `residual += dense(attention(norm(residual)))`
+    fn attention_block(
+        &self,
+        pass: &mut ForwardPass,
+        cache: &mut KvCache,
+        sequences: &[StepSequence<'_>],
+        index: usize,
+        layer: &LayerWeights,
+        (cos, sin): (&[f32], &[f32]),
+    ) {
+        let config = &self.config;
+        let (query_size, kv_size, head_size) = (config.query_size(), config.key_value_size(), config.head_size);
+        let tokens = cos.len() / (head_size / 2);
+        let residual = sized(&mut pass.residual, tokens * config.hidden_size);
+        let normed = sized(&mut pass.normed, tokens * config.hidden_size);
+        self.kernels.rms_norm(residual, self.weights.vector(&layer.input_norm), config.norm_epsilon, normed);
+        let qkv = sized(&mut pass.wide, tokens * config.qkv_size());
+        self.kernels.gemm(normed, self.weights.matrix(&layer.qkv), qkv);
+        if let Some(bias) = &layer.qkv_bias {
+            self.kernels.add_bias(qkv, self.weights.vector(bias));
+        }
+
+        let queries = sized(&mut pass.queries, tokens * query_size);
+        let keys = sized(&mut pass.keys, tokens * kv_size);
+        for (token, row) in qkv.chunks_exact(config.qkv_size()).enumerate() {
+            queries[token * query_size..][..query_size].copy_from_slice(&row[..query_size]);
+            keys[token * kv_size..][..kv_size].copy_from_slice(&row[query_size..][..kv_size]);
+        }
+        self.kernels.rope(queries, config.num_attention_heads, head_size, cos, sin);
+        self.kernels.rope(keys, config.num_key_value_heads, head_size, cos, sin);
+        let mut token = 0;
+        for sequence in sequences {
+            for offset in 0..sequence.tokens.len() {
+                let key = &keys[token * kv_size..][..kv_size];
+                let value = &qkv[token * config.qkv_size() + query_size + kv_size..][..kv_size];
+                cache.store(index, sequence.blocks, sequence.start + offset, key, value);
+                token += 1;
+            }
+        }
+
+        let spans: Vec<_> = sequences
+            .iter()
+            .map(|step| AttentionSequence { tokens: step.tokens.len(), start: step.start, blocks: step.blocks })
+            .collect();
+        let attended = sized(&mut pass.attended, tokens * query_size);
+        let attention = Attention {
+            q: queries,
+            keys: &cache.layer(index).keys,
+            values: &cache.layer(index).values,
+            sequences: &spans,
+            heads: config.num_attention_heads,
+            kv_heads: config.num_key_value_heads,
+            head_dim: head_size,
+            tokens_per_block: TOKENS_PER_BLOCK,
+            scale: 1.0 / (head_size as f32).sqrt(),
+            sliding_window: config.sliding_window,
+        };
+        self.kernels.attention(attention, attended);
+
+        let delta = sized(&mut pass.delta, tokens * config.hidden_size);
+        self.kernels.gemm(attended, self.weights.matrix(&layer.dense), delta);
+        if let Some(bias) = &layer.dense_bias {
+            self.kernels.add_bias(delta, self.weights.vector(bias));
+        }
+        self.kernels.add(residual, delta);
+    }
+
+    /// `residual += proj(silu(fc(h)) * gate(h))` with `h = norm(residual)`
+    fn mlp_block(&self, pass: &mut ForwardPass, tokens: usize, layer: &LayerWeights) {
+        let (hidden, wide) = (self.config.hidden_size, self.config.intermediate_size);
+        let residual = sized(&mut pass.residual, tokens * hidden);
+        let normed = sized(&mut pass.normed, tokens * hidden);
+        self.kernels.rms_norm(residual, self.weights.vector(&layer.post_norm), self.config.norm_epsilon, normed);
+        let through_silu = sized(&mut pass.wide, tokens * wide);
+        self.kernels.gemm(normed, self.weights.matrix(&layer.mlp_fc), through_silu);
+        let linear = sized(&mut pass.up, tokens * wide);
+        self.kernels.gemm(normed, self.weights.matrix(&layer.mlp_gate), linear);
+        let activated = sized(&mut pass.activated, tokens * wide);
+        self.kernels.swiglu(through_silu, linear, activated);
+        let delta = sized(&mut pass.delta, tokens * hidden);
+        self.kernels.gemm(activated, self.weights.matrix(&layer.mlp_proj), delta);
+        self.kernels.add(residual, delta);
+    }
+
+    /// Logits after the last forward pass: `rows` are tokens of the pass, counted over all its sequences; the result in
+    /// `out` is `[rows, vocab_size]`.
+    pub fn logits(&self, pass: &mut ForwardPass, rows: std::ops::Range<usize>, out: &mut Vec<f32>) {
+        let hidden = self.config.hidden_size;
+        let count = rows.len();
+        let residual = &pass.residual[rows.start * hidden..rows.end * hidden];
+        let normed = sized(&mut pass.rows, count * hidden);
+        let lm_head: &Matrix = &self.weights.lm_head;
+        let logits = sized(out, count * self.config.vocab_size);
+        self.pool.install(|| {
+            let norm = self.weights.vector(&self.weights.final_norm);
+            self.kernels.rms_norm(residual, norm, self.config.norm_epsilon, normed);
+            self.kernels.gemm(normed, self.weights.matrix(lm_head), logits);
+        });
+    }
+
+    /// The natural log-probability of `token` under `logits`, which has one entry for each token of the vocabulary.
+    pub fn log_prob(&self, logits: &[f32], token: TokenId) -> f32 {
+        logits[token as usize] - self.kernels.log_sum_exp(logits)
+    }
+}

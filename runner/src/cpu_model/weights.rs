@@ -1,0 +1,106 @@
+//! Where each weight lies in the mapped file.
+
+use cpu_kernels::{PackError, PackedMatrix, bf16};
+use engine_format::weights_file::{Layout, Located, WeightsFile};
+use engine_format::{EngineDir, FormatError, ModelConfig, Result, Weight};
+
+/// The model's weights, mapped and checked.
+#[derive(Debug)]
+pub(super) struct ModelWeights {
+    file: WeightsFile,
+    embedding: Option<Located>,
+    pub(super) layers: Vec<LayerWeights>,
+    pub(super) final_norm: Located,
+    pub(super) lm_head: Matrix,
+}
+
+/// The weights of one layer.
+#[derive(Debug)]
+pub(super) struct LayerWeights {
+    pub(super) input_norm: Located,
+    pub(super) qkv: Matrix,
+    pub(super) qkv_bias: Option<Located>,
+    pub(super) dense: Matrix,
+    pub(super) dense_bias: Option<Located>,
+    pub(super) post_norm: Located,
+    pub(super) mlp_fc: Matrix,
+    pub(super) mlp_gate: Matrix,
+    pub(super) mlp_proj: Matrix,
+}
+
+/// A packed matrix of the file, `[n, k]`.
+#[derive(Debug)]
+pub(super) struct Matrix {
+    place: Located,
+    n: usize,
+    k: usize,
+}
+
+impl ModelWeights {
+    /// Maps the engine's weights and finds every tensor that the configuration asks for.
+    pub(super) fn open(engine: &EngineDir) -> Result<Self> {
+        let config = engine.config();
+        let file = engine.weights()?;
+        let vector = |weight: Weight| file.locate(&weight.name(0), Layout::RowMajor, &weight.shape(config));
+        let matrix = |weight: Weight| Matrix::find(&file, config, weight);
+        let layer = |index: usize| -> Result<LayerWeights> {
+            let bias = |weight| config.attention_bias.then(|| vector(weight)).transpose();
+            Ok(LayerWeights {
+                input_norm: vector(Weight::InputNorm(index))?,
+                qkv: matrix(Weight::Qkv(index))?,
+                qkv_bias: bias(Weight::QkvBias(index))?,
+                dense: matrix(Weight::Dense(index))?,
+                dense_bias: bias(Weight::DenseBias(index))?,
+                post_norm: vector(Weight::PostNorm(index))?,
+                mlp_fc: matrix(Weight::MlpFc(index))?,
+                mlp_gate: matrix(Weight::MlpGate(index))?,
+                mlp_proj: matrix(Weight::MlpProj(index))?,
+            })
+        };
+        let embedding = (!config.tie_word_embeddings).then(|| vector(Weight::Embedding)).transpose()?;
+        let layers = (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?;
+        let (final_norm, lm_head) = (vector(Weight::FinalNorm)?, matrix(Weight::LmHead)?);
+        Ok(Self { file, embedding, layers, final_norm, lm_head })
+    }
+
+    /// The elements of a vector.
+    pub(super) fn vector(&self, place: &Located) -> &[bf16] {
+        self.file.elements(place)
+    }
+
+    /// A matrix, as the kernels take it.
+    pub(super) fn matrix(&self, matrix: &Matrix) -> PackedMatrix<'_> {
+        match matrix.view(&self.file) {
+            Ok(view) => view,
+            Err(error) => unreachable!("the matrix was checked when the file was opened: {error}"),
+        }
+    }
+
+    /// The embedding of `token`, `[hidden]`; from the head when the two are tied.
+    pub(super) fn embed(&self, token: usize, out: &mut [bf16]) {
+        match &self.embedding {
+            Some(embedding) => {
+                let start = token * out.len();
+                out.copy_from_slice(&self.vector(embedding)[start..start + out.len()]);
+            }
+            None => self.matrix(&self.lm_head).row(token, out),
+        }
+    }
+}
+
+impl Matrix {
+    fn find(file: &WeightsFile, config: &ModelConfig, weight: Weight) -> Result<Self> {
+        let shape = weight.shape(config);
+        let place = file.locate(&weight.name(0), Layout::Panels, &shape)?;
+        let matrix = Self { place, n: shape[0], k: shape[1] };
+        if let Err(error) = matrix.view(file) {
+            let problem = format!("tensor `{}` is not packed as it should be: {error}", weight.name(0));
+            return Err(FormatError::damaged(file.file().path(), problem));
+        }
+        Ok(matrix)
+    }
+
+    fn view<'a>(&self, file: &'a WeightsFile) -> Result<PackedMatrix<'a>, PackError> {
+        PackedMatrix::new(file.elements(&self.place), self.n, self.k)
+    }
+}

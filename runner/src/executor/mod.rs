@@ -1,0 +1,83 @@
+//! The executor contract, modelled on TensorRT-LLM's `tensorrt_llm::executor` and in its terms.
+//!
+//! Requests go in with [`Executor::enqueue`], responses come out of [`Executor::await_responses`]. What holds for every
+//! executor:
+//!
+//! - every accepted request ends in exactly one response with `is_final`, and each of its sequences in one with
+//!   `is_sequence_final`, whatever happens: cancellation, an error, a shutdown;
+//! - the tokens of a sequence arrive in order, none lost and none twice;
+//! - an impossible request is refused before it is queued, with an error that names the limit;
+//! - waiting does not spin;
+//! - shutting down, or dropping the executor, ends every request first.
+
+mod config;
+mod request;
+mod response;
+mod stats;
+
+use std::time::Duration;
+
+pub use config::ExecutorConfig;
+pub use request::{OutputConfig, Request, RequestError, RequestSpec, SamplingConfig};
+pub use response::{FinishReason, RequestId, Response, TokenResult};
+pub use stats::IterationStats;
+
+pub use engine_format::manifest::Limits;
+
+/// A token's id.
+pub type TokenId = u32;
+
+/// Why an executor did not take a request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnqueueError {
+    /// The queue is full.
+    #[error("the queue is full: max_queue_size is {max_queue_size}")]
+    QueueFull {
+        /// The limit.
+        max_queue_size: usize,
+    },
+    /// The executor was shut down.
+    #[error("the executor has been shut down")]
+    ShutDown,
+}
+
+/// What [`Executor::shutdown`] does with requests that have not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Let them run to their end.
+    Drain,
+    /// End them with [`FinishReason::Cancelled`].
+    Cancel,
+}
+
+/// What runs requests. All methods may be called from any thread.
+pub trait Executor: Send + Sync {
+    /// What a request may ask for.
+    fn limits(&self) -> Limits;
+
+    /// The model's vocabulary, in tokens.
+    fn vocab_size(&self) -> usize;
+
+    /// Queues a request.
+    ///
+    /// # Errors
+    /// [`EnqueueError`]; the request was then not taken and no response will come.
+    fn enqueue(&self, request: Request) -> Result<RequestId, EnqueueError>;
+
+    /// Waits until responses are ready and takes all of them, in order. Empty after `timeout` (none: wait without
+    /// limit), or when the executor is shut down and every response has been taken.
+    fn await_responses(&self, timeout: Option<Duration>) -> Vec<Response>;
+
+    /// Ends a request early. It still ends with a final response: [`FinishReason::Cancelled`], unless it was over
+    /// already. An unknown id is ignored.
+    fn cancel(&self, request: RequestId);
+
+    /// Statistics of the iterations since the last call, oldest first; the executor keeps the newest
+    /// [`ExecutorConfig::iter_stats_max_iterations`].
+    fn iteration_stats(&self) -> Vec<IterationStats>;
+
+    /// Takes no more requests, ends those that there are, and returns when all have ended. Their responses can still be
+    /// taken.
+    fn shutdown(&self, how: Shutdown);
+}

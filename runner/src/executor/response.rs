@@ -1,0 +1,96 @@
+//! What comes out of an executor.
+
+use std::fmt;
+
+use super::TokenId;
+
+/// Identifies a request within one executor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// Why a sequence ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// One of the request's end ids was generated; it is the last token.
+    EndId,
+    /// A stop word was generated.
+    StopWords,
+    /// The request's `max_tokens`, or the engine's `max_seq_len`, was reached.
+    Length,
+    /// The request's allotted time was over.
+    TimedOut,
+    /// The request was cancelled.
+    Cancelled,
+}
+
+impl FinishReason {
+    /// The name, as programs print it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EndId => "end_id",
+            Self::StopWords => "stop_words",
+            Self::Length => "length",
+            Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl fmt::Display for FinishReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One response: new tokens of one sequence, or the error that ended the request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Response {
+    /// New tokens.
+    Result(TokenResult),
+    /// The request failed; this is its final response.
+    Error {
+        /// The request.
+        request_id: RequestId,
+        /// Why, as a sentence.
+        message: String,
+    },
+}
+
+impl Response {
+    /// The request that the response belongs to.
+    pub const fn request_id(&self) -> RequestId {
+        match self {
+            Self::Result(result) => result.request_id,
+            Self::Error { request_id, .. } => *request_id,
+        }
+    }
+
+    /// Whether no further response of the request will come.
+    pub const fn is_final(&self) -> bool {
+        match self {
+            Self::Result(result) => result.is_final,
+            Self::Error { .. } => true,
+        }
+    }
+}
+
+/// New tokens of one sequence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenResult {
+    /// The request.
+    pub request_id: RequestId,
+    /// Which of the request's sequences, from 0.
+    pub sequence_index: usize,
+    /// Tokens since the sequence's last response; may be none in a final one. An end id is among them.
+    pub output_token_ids: Vec<TokenId>,
+    /// When asked for: the natural log-probability of each of these tokens, of the raw logits.
+    pub log_probs: Option<Vec<f32>>,
+    /// When asked for, in the first response: the log-probability of each prompt token after the first.
+    pub prompt_log_probs: Option<Vec<f32>>,
+    /// Set in the sequence's last response.
+    pub finish_reason: Option<FinishReason>,
+    /// Whether the sequence has ended.
+    pub is_sequence_final: bool,
+    /// Whether the request has ended.
+    pub is_final: bool,
+}
