@@ -81,18 +81,12 @@ impl Message {
     /// A message of one text.
     pub fn new(role: &str, content: &str) -> Self {
         let field = |name: &str, text: &str| (name.to_owned(), Json::String(text.to_owned()));
-        Self(Map::from_iter([
-            field("role", role),
-            field("content", content),
-        ]))
+        Self(Map::from_iter([field("role", role), field("content", content)]))
     }
 
     /// Who speaks: `system`, `user`, `assistant`, `tool` or whatever the template knows.
     pub fn role(&self) -> &str {
-        self.0
-            .get("role")
-            .and_then(Json::as_str)
-            .unwrap_or_default()
+        self.0.get("role").and_then(Json::as_str).unwrap_or_default()
     }
 
     /// A field by its name, such as `content`.
@@ -100,51 +94,55 @@ impl Message {
         self.0.get(field)
     }
 
-    /// Checks message `number` (from 1) of a list.
-    fn from_json(value: Json, number: usize) -> Result<Self, ChatError> {
-        let problem = |problem: &str| ChatError::Messages {
-            problem: format!("message {number} {problem}"),
+    /// A message as JSON has it, fields that are null included.
+    ///
+    /// # Errors
+    /// It has no `role`, or neither `content` nor `tool_calls`, or they are of the wrong kind.
+    pub fn from_json(value: Json) -> Result<Self, ChatError> {
+        Self::checked(value).map_err(|problem| ChatError::Messages { problem: format!("the message {problem}") })
+    }
+
+    fn checked(value: Json) -> Result<Self, &'static str> {
+        let Json::Object(fields) = value else {
+            return Err("is not an object");
         };
-        let Json::Object(mut fields) = value else {
-            return Err(problem("is not an object"));
-        };
-        // Interfaces write absent fields as null; templates ask whether a field is there.
-        fields.retain(|_, value| !value.is_null());
         match fields.get("role") {
             Some(Json::String(role)) if !role.is_empty() => {}
-            Some(_) => return Err(problem("has a role that is no text")),
-            None => return Err(problem("has no role")),
+            None | Some(Json::Null) => return Err("has no role"),
+            Some(_) => return Err("has a role that is no text"),
         }
         match fields.get("content") {
             Some(Json::String(_) | Json::Array(_)) => {}
-            Some(_) => {
-                return Err(problem(
-                    "has a content that is neither text nor a list of parts",
-                ));
-            }
-            None if fields.contains_key("tool_calls") => {}
-            None => return Err(problem("has no content")),
+            None | Some(Json::Null) if fields.contains_key("tool_calls") => {}
+            None | Some(Json::Null) => return Err("has no content"),
+            Some(_) => return Err("has a content that is neither text nor a list of parts"),
         }
         Ok(Self(fields))
     }
 }
 
 /// Reads what `--chat` was given: a JSON list of messages, or else a plain text, which becomes one user message.
+/// Fields of a message that are null count as absent, as they do in Transformers' `apply_chat_template`.
 ///
 /// # Errors
 /// The text is a JSON list, but not one of messages.
 pub fn parse_messages(text: &str) -> Result<Vec<Message>, ChatError> {
-    match serde_json::from_str(text) {
-        Ok(Json::Array(list)) if list.is_empty() => Err(ChatError::Messages {
-            problem: "the list of messages is empty".to_owned(),
-        }),
-        Ok(Json::Array(list)) => list
-            .into_iter()
-            .enumerate()
-            .map(|(index, value)| Message::from_json(value, index + 1))
-            .collect(),
-        _ => Ok(vec![Message::new("user", text)]),
+    let list = match serde_json::from_str(text) {
+        Ok(Json::Array(list)) => list,
+        _ => return Ok(vec![Message::new("user", text)]),
+    };
+    if list.is_empty() {
+        let problem = "the list of messages is empty".to_owned();
+        return Err(ChatError::Messages { problem });
     }
+    let numbered = list.into_iter().zip(1..);
+    let messages = numbered.map(|(value, number): (Json, usize)| {
+        let mut message = Message::checked(value)
+            .map_err(|problem| ChatError::Messages { problem: format!("message {number} {problem}") })?;
+        message.0.retain(|_, value| !value.is_null());
+        Ok(message)
+    });
+    messages.collect()
 }
 
 /// A model's chat template, compiled.
@@ -171,11 +169,7 @@ impl ChatTemplate {
         environment
             .add_template_owned(NAME, without_generation_marks(&source))
             .map_err(|error| failure(&path, &error))?;
-        Ok(Self {
-            environment,
-            special_tokens,
-            path,
-        })
+        Ok(Self { environment, special_tokens, path })
     }
 
     /// Renders a conversation; with `add_generation_prompt` the text ends where the assistant's next turn begins.
@@ -183,11 +177,7 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// The template refuses the messages or fails on them.
-    pub fn render(
-        &self,
-        messages: &[Message],
-        add_generation_prompt: bool,
-    ) -> Result<String, ChatError> {
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ChatError> {
         self.render_at(messages, add_generation_prompt, SystemTime::now())
     }
 
@@ -201,21 +191,15 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         now: SystemTime,
     ) -> Result<String, ChatError> {
-        let mut context: BTreeMap<&str, Value> = self
-            .special_tokens
-            .iter()
-            .map(|(name, text)| (name, Value::from(text)))
-            .collect();
-        let messages = messages
-            .iter()
-            .map(|message| Value::from_serialize(&message.0));
+        let mut context: BTreeMap<&str, Value> =
+            self.special_tokens.iter().map(|(name, text)| (name, Value::from(text))).collect();
+        let messages = messages.iter().map(|message| Value::from_serialize(&message.0));
         context.insert("messages", messages.collect());
         context.insert("add_generation_prompt", Value::from(add_generation_prompt));
         context.insert("tools", Value::from(()));
         context.insert("documents", Value::from(()));
         let strftime_now = move |format: &str| {
-            strftime::strftime(now, format)
-                .map_err(|problem| Error::new(ErrorKind::InvalidOperation, problem))
+            strftime::strftime(now, format).map_err(|problem| Error::new(ErrorKind::InvalidOperation, problem))
         };
         context.insert("strftime_now", Value::from_function(strftime_now));
         self.environment
@@ -241,7 +225,8 @@ fn find(dir: &Path) -> Result<(PathBuf, String), ChatError> {
             Some(Json::String(source)) => source,
             Some(Json::Array(named)) => default_of(&named).ok_or_else(|| ChatError::Field {
                 path: path.clone(),
-                problem: "none of the listed templates is named default with its text in `template`; name one so".to_owned(),
+                problem: "none of the listed templates is named default with its text in `template`; name one so"
+                    .to_owned(),
             })?,
             Some(_) => {
                 let problem = "must be the template's text or a list of {name, template}".to_owned();
@@ -250,19 +235,12 @@ fn find(dir: &Path) -> Result<(PathBuf, String), ChatError> {
         };
         return Ok((path, source));
     }
-    Err(ChatError::Missing {
-        dir: dir.to_path_buf(),
-    })
+    Err(ChatError::Missing { dir: dir.to_path_buf() })
 }
 
 fn default_of(named: &[Json]) -> Option<String> {
-    let default = named
-        .iter()
-        .find(|entry| entry.get("name").and_then(Json::as_str) == Some("default"))?;
-    default
-        .get("template")
-        .and_then(Json::as_str)
-        .map(str::to_owned)
+    let default = named.iter().find(|entry| entry.get("name").and_then(Json::as_str) == Some("default"))?;
+    default.get("template").and_then(Json::as_str).map(str::to_owned)
 }
 
 fn environment() -> Environment<'static> {
@@ -273,17 +251,11 @@ fn environment() -> Environment<'static> {
     environment.set_unknown_method_callback(python::call_method);
     environment.set_formatter(|out, _, value| Ok(out.write_str(&python::str(value))?));
     environment.add_filter("string", |value: &Value| python::str(value));
-    environment.add_filter("tojson", |value: &Value, options: Kwargs| {
-        python::tojson(value, &options)
+    environment.add_filter("tojson", |value: &Value, options: Kwargs| python::tojson(value, &options));
+    environment.add_function("raise_exception", |message: &Value| -> Result<Value, Error> {
+        let message = python::str(message);
+        Err(Error::new(ErrorKind::InvalidOperation, message.clone()).with_source(Raised(message)))
     });
-    environment.add_function(
-        "raise_exception",
-        |message: &Value| -> Result<Value, Error> {
-            let message = python::str(message);
-            Err(Error::new(ErrorKind::InvalidOperation, message.clone())
-                .with_source(Raised(message)))
-        },
-    );
     environment
 }
 
@@ -296,16 +268,11 @@ fn failure(path: &Path, error: &Error) -> ChatError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(Raised(message)) = error.downcast_ref() {
-            return ChatError::Refused {
-                message: message.clone(),
-            };
+            return ChatError::Refused { message: message.clone() };
         }
         cause = error.source();
     }
-    ChatError::Template {
-        path: path.to_path_buf(),
-        detail: error.to_string(),
-    }
+    ChatError::Template { path: path.to_path_buf(), detail: error.to_string() }
 }
 
 /// Templates may mark what the assistant wrote with `{% generation %}`, for training; here the marks mean nothing.
@@ -319,8 +286,7 @@ fn without_generation_marks(source: &str) -> String {
         let end = tag.find("%}").unwrap_or(0);
         let inside = &tag[..end];
         // A condition that always holds has the same white space rules as the mark it stands for.
-        let replacement = match inside.trim_matches(|c: char| c.is_whitespace() || "+-".contains(c))
-        {
+        let replacement = match inside.trim_matches(|c: char| c.is_whitespace() || "+-".contains(c)) {
             "generation" => inside.replace("generation", "if true"),
             "endgeneration" => inside.replace("endgeneration", "endif"),
             _ => continue,

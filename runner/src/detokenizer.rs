@@ -84,10 +84,7 @@ impl Detokenizer {
             Assembly::Bytes => {
                 if !self.pending.is_empty() {
                     self.pending.clear();
-                    self.give_out(
-                        char::REPLACEMENT_CHARACTER.encode_utf8(&mut [0; 4]),
-                        &mut text,
-                    );
+                    self.give_out(char::REPLACEMENT_CHARACTER.encode_utf8(&mut [0; 4]), &mut text);
                 }
             }
             Assembly::Runs => self.end_run(&mut text),

@@ -57,10 +57,7 @@ impl StopStrings {
     /// Takes the next piece of text. After a stop, further pieces are dropped and the stop is reported again.
     pub fn push(&mut self, delta: &str) -> Emit {
         if self.stopped.is_some() {
-            return Emit {
-                text: String::new(),
-                stopped: self.stopped,
-            };
+            return Emit { text: String::new(), stopped: self.stopped };
         }
         let arrived = self.buffer.len();
         self.buffer.push_str(delta);
@@ -70,23 +67,12 @@ impl StopStrings {
                 let text = self.give_out(arrived + offset + 1 - length);
                 self.buffer.clear();
                 self.start = 0;
-                return Emit {
-                    text,
-                    stopped: self.stopped,
-                };
+                return Emit { text, stopped: self.stopped };
             }
         }
         // A partial match begins where its stop string does, at a character, and so does what remains.
-        let held = self
-            .automata
-            .iter()
-            .map(|automaton| automaton.matched)
-            .max()
-            .unwrap_or(0);
-        Emit {
-            text: self.give_out(self.buffer.len() - held),
-            stopped: None,
-        }
+        let held = self.automata.iter().map(|automaton| automaton.matched).max().unwrap_or(0);
+        Emit { text: self.give_out(self.buffer.len() - held), stopped: None }
     }
 
     /// The text is over: gives back what was held, which turned out to be no stop string.
@@ -149,11 +135,7 @@ impl Automaton {
             }
             fallback[end + 1] = matched;
         }
-        Self {
-            pattern,
-            fallback,
-            matched: 0,
-        }
+        Self { pattern, fallback, matched: 0 }
     }
 
     /// Takes one byte; true when the whole pattern ends with it. Not to be called again after that.

@@ -94,29 +94,15 @@ impl Tokenizer {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing(dir)),
             Err(source) => return Err(TokenizerError::Read { path, source }),
         };
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| TokenizerError::Invalid {
-                path: path.clone(),
-                detail: error.to_string(),
-            })?;
-        // A length that tokenizer.json was saved with must neither cut a prompt nor pad it.
-        inner.with_padding(None);
-        inner
-            .with_truncation(None)
-            .map_err(|error| TokenizerError::Invalid {
-                path: path.clone(),
-                detail: error.to_string(),
-            })?;
-
         let config = TokenizerConfig::read(dir)?;
-        let around_prompt = around_prompt(&inner, &config, dir)?;
-        let pieces = Arc::new(Pieces::of(&inner, &path)?);
-        Ok(Self {
-            inner,
-            pieces,
-            special_tokens: config.special_tokens,
-            around_prompt,
+        let (inner, around_prompt, pieces) = guarded(|| {
+            let inner = parse(&bytes).map_err(|detail| TokenizerError::Invalid { path: path.clone(), detail })?;
+            let around_prompt = around_prompt(&inner, &config, dir)?;
+            let pieces = Pieces::of(&inner, &path)?;
+            Ok((inner, around_prompt, Arc::new(pieces)))
         })
+        .unwrap_or_else(|detail| Err(TokenizerError::Invalid { path: path.clone(), detail }))?;
+        Ok(Self { inner, pieces, special_tokens: config.special_tokens, around_prompt })
     }
 
     /// The ids of a text. Special tokens written in the text (`</s>`) become their ids either way.
@@ -128,12 +114,9 @@ impl Tokenizer {
     /// # Errors
     /// The text cannot be split, as with a vocabulary that lacks a character and has no unknown token.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TokenizerError> {
-        let encoding =
-            self.inner
-                .encode_fast(text, false)
-                .map_err(|error| TokenizerError::Encode {
-                    detail: error.to_string(),
-                })?;
+        let encoding = guarded(|| self.inner.encode_fast(text, false).map_err(|error| error.to_string()))
+            .and_then(|encoded| encoded)
+            .map_err(|detail| TokenizerError::Encode { detail })?;
         let ids = encoding.get_ids();
         if !add_special_tokens {
             return Ok(ids.to_vec());
@@ -153,9 +136,7 @@ impl Tokenizer {
         }
         self.inner
             .decode(ids, skip_special_tokens)
-            .map_err(|error| TokenizerError::Decode {
-                detail: error.to_string(),
-            })
+            .map_err(|error| TokenizerError::Decode { detail: error.to_string() })
     }
 
     /// One more than the largest id, added tokens included.
@@ -203,6 +184,24 @@ impl Tokenizer {
     }
 }
 
+/// Parses `tokenizer.json`.
+fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
+    let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| error.to_string())?;
+    // A length that the file was saved with must neither cut a prompt nor pad it.
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(None).map_err(|error| error.to_string())?;
+    Ok(tokenizer)
+}
+
+/// Runs the tokenizers library where a file that contradicts itself makes it panic: the file's fault, not the program's.
+fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    // Nothing that `run` touched is used after a panic, except locks, which are then poisoned.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).map_err(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+        format!("it contradicts itself ({})", said.unwrap_or("the tokenizers library gave no reason"))
+    })
+}
+
 fn missing(dir: &Path) -> TokenizerError {
     let has = |name: &str| dir.join(name).exists();
     let advice = if has("tokenizer.model") || has("tekken.json") || has("vocab.json") {
@@ -211,10 +210,7 @@ fn missing(dir: &Path) -> TokenizerError {
     } else {
         "copy it, with tokenizer_config.json, from the model that the weights came from, or give prompts as ids"
     };
-    TokenizerError::Missing {
-        dir: dir.to_path_buf(),
-        advice,
-    }
+    TokenizerError::Missing { dir: dir.to_path_buf(), advice }
 }
 
 /// What goes before and after a prompt: the post-processor's additions, corrected by `add_bos_token` and `add_eos_token`.
@@ -231,14 +227,10 @@ fn around_prompt(
         field: "post_processor".to_owned(),
         problem: format!("{detail}; copy the file from the model again"),
     };
-    let processed = tokenizer
-        .post_process(marked, None, true)
-        .map_err(|error| invalid(error.to_string()))?;
+    let processed = tokenizer.post_process(marked, None, true).map_err(|error| invalid(error.to_string()))?;
     let ids = processed.get_ids();
-    let mark = ids
-        .iter()
-        .position(|&id| id == MARK)
-        .ok_or_else(|| invalid("the prompt itself is left out".to_owned()))?;
+    let mark =
+        ids.iter().position(|&id| id == MARK).ok_or_else(|| invalid("the prompt itself is left out".to_owned()))?;
     let (mut before, mut after) = (ids[..mark].to_vec(), ids[mark + 1..].to_vec());
 
     let id_of = |name: &str, flag: &str| {
@@ -247,21 +239,17 @@ fn around_prompt(
             field: flag.to_owned(),
             problem,
         };
-        let token = config.special_tokens.get(name).ok_or_else(|| {
-            problem(format!(
-                "true, but no {name} is named; name it or set {flag} to false"
-            ))
-        })?;
-        tokenizer.token_to_id(token).ok_or_else(|| {
-            problem(format!("true, but tokenizer.json has no token {token:?} ({name}); correct the name or set {flag} to false"))
-        })
-    };
-    let known = |name: &str| {
-        config
+        let token = config
             .special_tokens
             .get(name)
-            .and_then(|token| tokenizer.token_to_id(token))
+            .ok_or_else(|| problem(format!("true, but no {name} is named; name it or set {flag} to false")))?;
+        tokenizer.token_to_id(token).ok_or_else(|| {
+            problem(format!(
+                "true, but tokenizer.json has no token {token:?} ({name}); correct the name or set {flag} to false"
+            ))
+        })
     };
+    let known = |name: &str| config.special_tokens.get(name).and_then(|token| tokenizer.token_to_id(token));
     match config.add_bos_token {
         Some(true) => {
             let bos = id_of("bos_token", "add_bos_token")?;
@@ -291,8 +279,5 @@ fn around_prompt(
 
 /// The token of an id as decoding sees it.
 fn token_for_decoding(tokenizer: &tokenizers::Tokenizer, id: u32) -> Option<String> {
-    tokenizer
-        .get_added_vocabulary()
-        .simple_id_to_token(id)
-        .or_else(|| tokenizer.get_model().id_to_token(id))
+    tokenizer.get_added_vocabulary().simple_id_to_token(id).or_else(|| tokenizer.get_model().id_to_token(id))
 }

@@ -45,11 +45,7 @@ fn repr(value: &Value, out: &mut String) {
 }
 
 fn repr_str(text: &str, out: &mut String) {
-    let quote = if text.contains('\'') && !text.contains('"') {
-        '"'
-    } else {
-        '\''
-    };
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push(quote);
     for c in text.chars() {
         match c {
@@ -80,9 +76,7 @@ fn number(value: &Value) -> String {
     if magnitude != 0.0 && !(1e-4..1e16).contains(&magnitude) {
         let scientific = format!("{float:e}");
         let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-        let (sign, exponent) = exponent
-            .strip_prefix('-')
-            .map_or(('+', exponent), |exponent| ('-', exponent));
+        let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |exponent| ('-', exponent));
         return format!("{digits}e{sign}{exponent:0>2}");
     }
     format!("{float:?}")
@@ -109,25 +103,15 @@ pub(super) fn tojson(value: &Value, options: &Kwargs) -> Result<String, Error> {
     let indent: Option<Value> = options.get("indent")?;
     let indent = indent.filter(|indent| !indent.is_none()).map(|indent| {
         let blanks = indent.as_usize().unwrap_or(0).min(MAX_INDENT);
-        indent
-            .as_str()
-            .map_or_else(|| " ".repeat(blanks), str::to_owned)
+        indent.as_str().map_or_else(|| " ".repeat(blanks), str::to_owned)
     });
     let separators: Option<Value> = options.get("separators")?;
     let (between_items, after_key) = match separators.filter(|separators| !separators.is_none()) {
-        Some(pair) => (
-            str(&pair.get_item_by_index(0)?),
-            str(&pair.get_item_by_index(1)?),
-        ),
-        None => (
-            if indent.is_some() { "," } else { ", " }.to_owned(),
-            ": ".to_owned(),
-        ),
+        Some(pair) => (str(&pair.get_item_by_index(0)?), str(&pair.get_item_by_index(1)?)),
+        None => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
     };
     let dumps = Dumps {
-        ensure_ascii: options
-            .get::<Option<bool>>("ensure_ascii")?
-            .unwrap_or(false),
+        ensure_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
         sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
         indent,
         between_items,
@@ -230,12 +214,7 @@ impl Dumps {
 }
 
 /// Methods that Python's strings, lists and dictionaries have and that templates call.
-pub(super) fn call_method(
-    state: &State,
-    value: &Value,
-    method: &str,
-    args: &[Value],
-) -> Result<Value, Error> {
+pub(super) fn call_method(state: &State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
     if let (Some(text), [affix]) = (value.as_str(), args)
         && let Some(affix) = affix.as_str()
     {

@@ -17,15 +17,7 @@ const MONTHS: [&str; 12] = [
     "November",
     "December",
 ];
-const WEEKDAYS: [&str; 7] = [
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-];
+const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 /// A moment, taken apart.
 struct Civil {
@@ -52,10 +44,7 @@ impl Civil {
                 let before = error.duration();
                 let nanos = before.subsec_nanos();
                 let borrow = i64::from(nanos > 0);
-                (
-                    -whole_seconds(before) - borrow,
-                    (1_000_000_000 - nanos) % 1_000_000_000,
-                )
+                (-whole_seconds(before) - borrow, (1_000_000_000 - nanos) % 1_000_000_000)
             }
         };
         let (days, second_of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
@@ -86,9 +75,7 @@ impl Civil {
 
 fn whole_seconds(duration: Duration) -> i64 {
     // Up to the year 9999, the last one that Python's dates know.
-    i64::try_from(duration.as_secs())
-        .unwrap_or(i64::MAX)
-        .min(253_402_300_799)
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX).min(253_402_300_799)
 }
 
 /// Days from 1 January 1970 to 1 January of a year of the Gregorian calendar.
@@ -128,23 +115,14 @@ pub(super) fn strftime(moment: SystemTime, format: &str) -> Result<String, Strin
     Ok(out)
 }
 
-fn write_directive(
-    civil: &Civil,
-    directive: Option<char>,
-    padded: bool,
-    out: &mut String,
-) -> Result<(), String> {
+fn write_directive(civil: &Civil, directive: Option<char>, padded: bool, out: &mut String) -> Result<(), String> {
     let month = MONTHS[usize::try_from(civil.month - 1).unwrap_or(0)];
     let weekday = WEEKDAYS[usize::try_from(civil.weekday).unwrap_or(0)];
     let hour12 = (civil.hour + 11) % 12 + 1;
     let mut digits = |value: i64, width: usize, fill: char| {
         let width = if padded { width } else { 1 };
         // Writing to a String cannot fail.
-        let _ = if fill == '0' {
-            write!(out, "{value:0width$}")
-        } else {
-            write!(out, "{value:width$}")
-        };
+        let _ = if fill == '0' { write!(out, "{value:0width$}") } else { write!(out, "{value:width$}") };
     };
     match directive {
         Some('d') => digits(civil.day, 2, '0'),

@@ -21,16 +21,12 @@ impl SpecialTokens {
 
     /// The text of a token by its name, such as `bos_token`.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.iter()
-            .find(|(key, _)| *key == name)
-            .map(|(_, text)| text)
+        self.iter().find(|(key, _)| *key == name).map(|(_, text)| text)
     }
 
     /// All names with their texts.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(name, text)| (name.as_str(), text.as_str()))
+        self.0.iter().map(|(name, text)| (name.as_str(), text.as_str()))
     }
 
     fn set(&mut self, name: &str, text: Option<&str>) {
@@ -68,19 +64,13 @@ impl TokenizerConfig {
     }
 
     /// Takes every `…_token`: a string, an object with `content` (a saved AddedToken), or null for none.
-    fn take_tokens(
-        &mut self,
-        path: &Path,
-        fields: &Map<String, Value>,
-    ) -> Result<(), TokenizerError> {
+    fn take_tokens(&mut self, path: &Path, fields: &Map<String, Value>) -> Result<(), TokenizerError> {
         for (name, value) in fields {
             if !name.ends_with("_token") {
                 continue;
             }
             match (value, value.get("content")) {
-                (Value::String(text), _) | (_, Some(Value::String(text))) => {
-                    self.special_tokens.set(name, Some(text))
-                }
+                (Value::String(text), _) | (_, Some(Value::String(text))) => self.special_tokens.set(name, Some(text)),
                 (Value::Null, _) => self.special_tokens.set(name, None),
                 // add_bos_token and its like share the ending.
                 (Value::Bool(_), _) => {}
@@ -97,11 +87,7 @@ impl TokenizerConfig {
     }
 }
 
-fn flag(
-    path: &Path,
-    config: &Map<String, Value>,
-    name: &str,
-) -> Result<Option<bool>, TokenizerError> {
+fn flag(path: &Path, config: &Map<String, Value>, name: &str) -> Result<Option<bool>, TokenizerError> {
     match config.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Bool(value)) => Ok(Some(*value)),
@@ -119,15 +105,9 @@ pub(crate) fn read_json_object(path: &Path) -> Result<Option<Map<String, Value>>
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => {
-            return Err(TokenizerError::Read {
-                path: path.to_path_buf(),
-                source,
-            });
+            return Err(TokenizerError::Read { path: path.to_path_buf(), source });
         }
     };
     let parsed: Result<Map<String, Value>, _> = serde_json::from_slice(&bytes);
-    parsed.map(Some).map_err(|error| TokenizerError::Invalid {
-        path: path.to_path_buf(),
-        detail: error.to_string(),
-    })
+    parsed.map(Some).map_err(|error| TokenizerError::Invalid { path: path.to_path_buf(), detail: error.to_string() })
 }

@@ -73,11 +73,7 @@ impl Pieces {
     pub(super) fn of(tokenizer: &Tokenizer, path: &Path) -> Result<Self, TokenizerError> {
         let vocabulary = tokenizer.get_vocab(true);
         let Some(&largest) = vocabulary.values().max() else {
-            return Err(field(
-                path,
-                "model.vocab",
-                "is empty; copy the file from the model again",
-            ));
+            return Err(field(path, "model.vocab", "is empty; copy the file from the model again"));
         };
         if largest > MAX_TOKEN_ID {
             let problem = format!(
@@ -90,38 +86,23 @@ impl Pieces {
             later: Table::default(),
             first: plan.first_differs.then(Table::default),
             special: Vec::new(),
-            assembly: if plan.byte_level {
-                Assembly::Bytes
-            } else {
-                Assembly::Runs
-            },
+            assembly: if plan.byte_level { Assembly::Bytes } else { Assembly::Runs },
             strip_start: plan.strip_start,
         };
         let byte_of_char = byte_of_char();
         for id in 0..=largest {
             let token = token_for_decoding(tokenizer, id);
-            pieces.special.push(
-                token
-                    .as_ref()
-                    .is_some_and(|token| tokenizer.get_added_vocabulary().is_special_token(token)),
-            );
-            for (table, first) in [
-                (Some(&mut pieces.later), false),
-                (pieces.first.as_mut(), true),
-            ] {
+            pieces
+                .special
+                .push(token.as_ref().is_some_and(|token| tokenizer.get_added_vocabulary().is_special_token(token)));
+            for (table, first) in [(Some(&mut pieces.later), false), (pieces.first.as_mut(), true)] {
                 let Some(table) = table else { continue };
                 match &token {
                     None => table.push(Kind::Absent, &[]),
                     Some(token) => {
-                        let (kind, bytes) = plan
-                            .contribution(token, first, &byte_of_char)
-                            .map_err(|detail| {
-                                field(
-                                    path,
-                                    "decoder",
-                                    &format!("fails for the token {token:?}: {detail}"),
-                                )
-                            })?;
+                        let (kind, bytes) = plan.contribution(token, first, &byte_of_char).map_err(|detail| {
+                            field(path, "decoder", &format!("fails for the token {token:?}: {detail}"))
+                        })?;
                         table.push(kind, &bytes);
                     }
                 }
@@ -176,23 +157,15 @@ impl Plan {
             match step {
                 DecoderWrapper::Fuse(_) => fused = true,
                 DecoderWrapper::ByteFallback(_) if !whole => plan.byte_fallback = true,
-                DecoderWrapper::ByteLevel(_) if !whole && !plan.byte_fallback => {
-                    plan.byte_level = true
-                }
+                DecoderWrapper::ByteLevel(_) if !whole && !plan.byte_fallback => plan.byte_level = true,
                 // After the tokens are one text, there is a start to strip; a stream never knows that its end has come.
-                DecoderWrapper::Strip(strip)
-                    if whole && strip.stop == 0 && plan.strip_start.1 == 0 =>
-                {
+                DecoderWrapper::Strip(strip) if whole && strip.stop == 0 && plan.strip_start.1 == 0 => {
                     plan.strip_start = (strip.content, strip.start);
                 }
-                DecoderWrapper::Strip(strip)
-                    if !whole && !plan.byte_fallback && strip.stop == 0 =>
-                {
+                DecoderWrapper::Strip(strip) if !whole && !plan.byte_fallback && strip.stop == 0 => {
                     plan.steps.push(step.clone());
                 }
-                DecoderWrapper::Replace(_) if !whole && !plan.byte_fallback => {
-                    plan.steps.push(step.clone())
-                }
+                DecoderWrapper::Replace(_) if !whole && !plan.byte_fallback => plan.steps.push(step.clone()),
                 // Before or after ByteFallback, it changes the mark only, and text is not encoded with the mark's bytes.
                 DecoderWrapper::Metaspace(metaspace) if !whole => {
                     plan.first_differs |= metaspace.prepend_scheme != PrependScheme::Never;
@@ -220,11 +193,7 @@ impl Plan {
         let mut text = token.to_owned();
         for step in &self.steps {
             // Steps treat the first of a list differently, so a later token gets an empty one before it.
-            let list = if first {
-                vec![text]
-            } else {
-                vec![String::new(), text]
-            };
+            let list = if first { vec![text] } else { vec![String::new(), text] };
             let mut out = step.decode_chain(list).map_err(|error| error.to_string())?;
             text = out.pop().unwrap_or_default();
         }
@@ -232,10 +201,7 @@ impl Plan {
             text.insert(0, ' ');
         }
         if self.byte_level {
-            let bytes: Option<Vec<u8>> = text
-                .chars()
-                .map(|c| byte_of_char.get(&c).copied())
-                .collect();
+            let bytes: Option<Vec<u8>> = text.chars().map(|c| byte_of_char.get(&c).copied()).collect();
             return Ok((Kind::Text, bytes.unwrap_or_else(|| text.into_bytes())));
         }
         if self.byte_fallback
@@ -275,11 +241,7 @@ fn name(decoder: &DecoderWrapper) -> &'static str {
 }
 
 fn field(path: &Path, field: &str, problem: &str) -> TokenizerError {
-    TokenizerError::Field {
-        path: path.to_path_buf(),
-        field: field.to_owned(),
-        problem: problem.to_owned(),
-    }
+    TokenizerError::Field { path: path.to_path_buf(), field: field.to_owned(), problem: problem.to_owned() }
 }
 
 /// The byte of a byte-fallback token, `<0x00>` to `<0xFF>`.
@@ -292,9 +254,7 @@ fn fallback_byte(token: &str) -> Option<u8> {
 /// bytes, in order, for the characters from U+0100 on.
 fn byte_of_char() -> HashMap<char, u8> {
     let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
-    let shifted = (0..=u8::MAX)
-        .filter(|&byte| !printable(byte))
-        .zip('\u{100}'..);
+    let shifted = (0..=u8::MAX).filter(|&byte| !printable(byte)).zip('\u{100}'..);
     (0..=u8::MAX)
         .filter(|&byte| printable(byte))
         .map(|byte| (char::from(byte), byte))
