@@ -1,1 +1,33 @@
-//! Under construction.
+//! Hugging Face checkpoints of the Mistral and Llama families to engines, and the executors that run them.
+//!
+//! This is the façade: three crates under one name, and nothing of its own. The programs are `build-engine` (crate
+//! [`engine_builder`]) and `run-engine` (crate [`runner`]).
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use trtllm::engine_format::EngineDir;
+//! use trtllm::runner::executor::{Executor, ExecutorConfig, Request, RequestSpec, Response};
+//! use trtllm::runner::inflight::CpuExecutor;
+//!
+//! let engine = EngineDir::open(Path::new("engine"))?;
+//! let executor = CpuExecutor::open(&engine, &ExecutorConfig::default())?;
+//! let spec = RequestSpec::new(vec![1, 2, 3], 16);
+//! executor.enqueue(Request::new(spec, executor.limits(), executor.vocab_size())?)?;
+//! loop {
+//!     for response in executor.await_responses(None) {
+//!         if let Response::Result(result) = &response {
+//!             println!("{:?}", result.output_token_ids);
+//!         }
+//!         if response.is_final() {
+//!             return Ok(());
+//!         }
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub use engine_builder;
+pub use engine_format;
+pub use runner;

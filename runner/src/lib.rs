@@ -9,6 +9,7 @@
 //! | [`cpu_model`] | the decoder on the CPU: mapped weights, KV cache, forward pass |
 //! | [`tokenizer`], [`detokenizer`] | text to ids, and ids to text as they arrive |
 //! | [`stop_strings`] | stop strings that span tokens |
+//! | [`end_ids`] | which tokens end a sequence |
 //! | [`chat`] | chat templates |
 //! | [`generation`] | prompts in, text out: all of the above together |
 //! | [`cli`] | the `run-engine` program |
@@ -17,6 +18,7 @@ pub mod chat;
 pub mod cli;
 pub mod cpu_model;
 pub mod detokenizer;
+pub mod end_ids;
 pub mod executor;
 pub mod generation;
 pub mod inflight;

@@ -1,1 +1,246 @@
-//! The `run-engine` program.
+//! The `run-engine` program: what was typed, resolved, run and printed.
+//!
+//! Completions go to standard output, everything else to standard error.
+
+#![expect(clippy::print_stderr, reason = "this module is a program's front end")]
+
+mod args;
+mod output;
+mod prompts;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::Parser;
+use engine_format::EngineDir;
+
+use crate::chat::ChatTemplate;
+use crate::cpu_model::CpuModelError;
+use crate::end_ids::end_ids;
+use crate::executor::{Executor, ExecutorConfig, FinishReason};
+use crate::generation::{Event, GenerationError, generate};
+use crate::inflight::CpuExecutor;
+use crate::tokenizer::Tokenizer;
+
+use args::Args;
+use output::Printer;
+use prompts::Encoder;
+
+/// Why the program ends without success.
+enum Failure {
+    /// Bad input or usage: exit code 2.
+    Input(anyhow::Error),
+    /// This machine lacks what was asked for: exit code 3.
+    Machine(anyhow::Error),
+    /// Anything else: exit code 1.
+    Other(anyhow::Error),
+    /// A signal ended the run: exit code 130.
+    Interrupted,
+}
+
+/// Marks errors about what the user gave.
+fn input<E: Into<anyhow::Error>>(error: E) -> Failure {
+    Failure::Input(error.into())
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Interrupted) => {
+            eprintln!("interrupted");
+            ExitCode::from(130)
+        }
+        Err(Failure::Input(error)) => fail(&error, 2),
+        Err(Failure::Machine(error)) => fail(&error, 3),
+        Err(Failure::Other(error)) => fail(&error, 1),
+    }
+}
+
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::from(code)
+}
+
+fn run(args: Args) -> Result<(), Failure> {
+    let interrupt = Interrupt::install()?;
+    let prompts = prompts::collect(&args).map_err(input)?;
+    let began = Instant::now();
+    let engine = EngineDir::open(&args.engine).map_err(input)?;
+    if engine.manifest().target != "none" {
+        return Err(Failure::Machine(gpu_engine(&engine)));
+    }
+    if args.verify {
+        verify(&engine, args.quiet)?;
+        if prompts.is_empty() {
+            return Ok(());
+        }
+    }
+    let has_tokenizer = engine.has_file(engine_format::engine_dir::TOKENIZER_FILE);
+    let tokenizer = has_tokenizer.then(|| Tokenizer::open(engine.path())).transpose().map_err(input)?;
+    let chat = args.chat.then(|| ChatTemplate::open(engine.path())).transpose().map_err(input)?;
+    let end_ids = end_ids(&engine, tokenizer.as_ref()).map_err(input)?;
+    let config = ExecutorConfig { threads: args.threads.map(usize::from), ..ExecutorConfig::default() };
+    let executor = Arc::new(CpuExecutor::open(&engine, &config).map_err(|error| match error {
+        CpuModelError::Format(_) => input(error),
+        CpuModelError::Isa(cpu_kernels::IsaError::Unknown { .. }) => input(error),
+        CpuModelError::Isa(_) => Failure::Machine(error.into()),
+        _ => Failure::Other(error.into()),
+    })?);
+    interrupt.watch(&executor);
+    let load = began.elapsed();
+    if !args.quiet {
+        describe(&engine, &executor);
+    }
+
+    let encoder =
+        Encoder { tokenizer: tokenizer.as_ref(), chat: chat.as_ref(), end_ids: &end_ids, executor: executor.as_ref() };
+    let count = prompts.len();
+    let mut jobs = Vec::new();
+    for (index, prompt) in prompts.into_iter().enumerate() {
+        let context = || if count == 1 { "prompt".to_owned() } else { format!("prompt {index}") };
+        let job = encoder.job(index, prompt).with_context(context).map_err(input)?;
+        if job.request.is_shortened() && !args.quiet {
+            let (spec, limits) = (job.request.spec(), executor.limits());
+            eprintln!(
+                "warning: {} of {} tokens leaves room for {} tokens of output (max_seq_len {})",
+                context(),
+                spec.input_token_ids.len(),
+                spec.max_tokens,
+                limits.max_seq_len
+            );
+        }
+        jobs.push(job);
+    }
+
+    let began = Instant::now();
+    let mut printer = Printer::new(io::stdout().lock(), args.format, count);
+    let mut printed = Ok(());
+    let mut completions = Vec::new();
+    let result = generate(executor.as_ref(), tokenizer.as_ref(), jobs, |event| {
+        if printed.is_ok() {
+            printed = printer.print(&event);
+            if printed.is_err() {
+                // Nobody reads any more: end what runs, and let `generate` see it end.
+                interrupt.stop();
+            }
+        }
+        if let Event::Finished(completion) = event {
+            completions.push(completion);
+        }
+    });
+    let elapsed = began.elapsed();
+    match printed {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+        Err(error) => return Err(Failure::Other(anyhow::Error::new(error).context("cannot write to standard output"))),
+        Ok(()) => {}
+    }
+    let cancelled = |completion: &crate::generation::Completion| completion.finish_reason == FinishReason::Cancelled;
+    if interrupt.happened() && (completions.len() < count || completions.iter().any(cancelled)) {
+        return Err(Failure::Interrupted);
+    }
+    result.map_err(|error: GenerationError| Failure::Other(error.into()))?;
+    if args.stats {
+        eprintln!("{}", output::stats(load, elapsed, &completions));
+    }
+    Ok(())
+}
+
+/// Why a GPU engine cannot be run by this program, here and now.
+fn gpu_engine(engine: &EngineDir) -> anyhow::Error {
+    let missing = trtllm_sys::probe().missing();
+    let target = &engine.manifest().target;
+    let mut message = format!("`{}` was built for `{target}`", engine.path().display());
+    if missing.is_empty() {
+        message.push_str(", and this version runs CPU engines only");
+    } else {
+        message.push_str(&format!(", but {}", missing.join("; ")));
+    }
+    anyhow::anyhow!("{message}; build it for the CPU with `build-engine --gpu none`")
+}
+
+fn verify(engine: &EngineDir, quiet: bool) -> Result<(), Failure> {
+    let total: u64 = engine.manifest().files.values().map(|record| record.bytes).sum();
+    let bar = if quiet { indicatif::ProgressBar::hidden() } else { indicatif::ProgressBar::new(total) };
+    let style = "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}";
+    if let Ok(style) = indicatif::ProgressStyle::with_template(style) {
+        bar.set_style(style);
+    }
+    bar.set_message("verifying");
+    engine.verify(|bytes| bar.inc(bytes)).map_err(input)?;
+    bar.finish_and_clear();
+    if !quiet {
+        let tensors = engine.manifest().tensors.len();
+        eprintln!("verified: all {tensors} weight tensors match their hashes ({})", indicatif::HumanBytes(total));
+    }
+    Ok(())
+}
+
+fn describe(engine: &EngineDir, executor: &CpuExecutor) {
+    let (config, facts) = (engine.config(), executor.facts());
+    eprintln!(
+        "{}: {}, {:.2} B parameters; CPU ({}, {} threads); KV cache of {} tokens ({})",
+        engine.path().display(),
+        config.architecture.name(),
+        config.parameters() as f64 / 1e9,
+        facts.isa,
+        facts.threads,
+        facts.kv_cache_tokens,
+        indicatif::HumanBytes(facts.kv_cache_bytes as u64),
+    );
+    if executor.limits().max_seq_len < engine.manifest().limits.max_seq_len {
+        eprintln!(
+            "warning: free memory allows sequences of {} tokens only, the engine {}",
+            executor.limits().max_seq_len,
+            engine.manifest().limits.max_seq_len
+        );
+    }
+}
+
+/// Ctrl-C and SIGTERM: the first ends the run in order, the second at once.
+struct Interrupt {
+    happened: Arc<AtomicBool>,
+    executor: Arc<Mutex<Option<Arc<CpuExecutor>>>>,
+}
+
+impl Interrupt {
+    fn install() -> Result<Self, Failure> {
+        let interrupt = Self { happened: Arc::default(), executor: Arc::default() };
+        let (happened, executor) = (interrupt.happened.clone(), interrupt.executor.clone());
+        let handler = move || {
+            let again = happened.swap(true, Ordering::SeqCst);
+            let executor = executor.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            match executor {
+                Some(executor) if !again => executor.cancel_all(),
+                _ => exit_interrupted(),
+            }
+        };
+        ctrlc::set_handler(handler).context("cannot watch for signals").map_err(Failure::Other)?;
+        Ok(interrupt)
+    }
+
+    fn watch(&self, executor: &Arc<CpuExecutor>) {
+        *self.executor.lock().unwrap_or_else(PoisonError::into_inner) = Some(executor.clone());
+    }
+
+    fn stop(&self) {
+        if let Some(executor) = &*self.executor.lock().unwrap_or_else(PoisonError::into_inner) {
+            executor.cancel_all();
+        }
+    }
+
+    fn happened(&self) -> bool {
+        self.happened.load(Ordering::SeqCst)
+    }
+}
+
+/// Ends the process where nothing has to be put away.
+#[expect(clippy::exit, reason = "a second signal, or one before anything runs, must end the process from its handler")]
+fn exit_interrupted() -> ! {
+    let _ = io::stdout().flush();
+    std::process::exit(130)
+}

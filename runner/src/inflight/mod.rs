@@ -85,6 +85,11 @@ impl CpuExecutor {
         Ok(Self { limits, facts, queue, owner: std::sync::Mutex::new(Some(owner)) })
     }
 
+    /// Takes no more requests and ends those that there are; unlike [`Executor::shutdown`], does not wait for their end.
+    pub fn cancel_all(&self) {
+        self.queue.close(Shutdown::Cancel);
+    }
+
     /// What the executor found out about itself.
     pub fn facts(&self) -> &CpuExecutorFacts {
         &self.facts

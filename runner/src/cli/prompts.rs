@@ -1,0 +1,208 @@
+//! From what was typed to requests: prompts are collected, encoded and checked before anything runs.
+
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde_json::Value;
+
+use super::args::{Args, GenerationArgs};
+use crate::chat::{self, ChatTemplate};
+use crate::executor::{Executor, OutputConfig, Request, RequestSpec, SamplingConfig, TokenId};
+use crate::generation::Job;
+use crate::stop_strings::StopStrings;
+use crate::tokenizer::Tokenizer;
+
+const DEFAULT_MAX_NEW_TOKENS: usize = 128;
+
+/// A prompt as it was given, with its own settings.
+#[derive(Debug)]
+pub(super) struct Prompt {
+    source: PromptSource,
+    generation: GenerationArgs,
+}
+
+#[derive(Debug)]
+enum PromptSource {
+    Text(String),
+    Ids(Vec<TokenId>),
+}
+
+/// Collects every prompt: of the command line, of the file, or else of standard input. Empty only with `--verify`.
+pub(super) fn collect(args: &Args) -> Result<Vec<Prompt>> {
+    let mut prompts = Vec::new();
+    let plain = |source| Prompt { source, generation: args.generation.clone() };
+    prompts.extend(args.prompt.iter().cloned().map(PromptSource::Text).map(plain));
+    for ids in &args.prompt_ids {
+        prompts.push(plain(PromptSource::Ids(parse_ids(ids)?)));
+    }
+    if let Some(path) = &args.prompts {
+        let before = prompts.len();
+        let text = read_prompts_file(path)?;
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let prompt = parse_line(line, &args.generation);
+            prompts.push(prompt.with_context(|| format!("`{}`, line {}", path.display(), number + 1))?);
+        }
+        ensure!(prompts.len() > before, "`{}` holds no prompt", path.display());
+    }
+    if prompts.is_empty() && !args.verify {
+        use std::io::IsTerminal;
+        let mut text = String::new();
+        if !std::io::stdin().is_terminal() {
+            std::io::stdin().read_to_string(&mut text).context("cannot read the prompt from standard input")?;
+        }
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        ensure!(
+            !text.is_empty(),
+            "there is no prompt: give --prompt TEXT, --prompt-ids, --prompts FILE or standard input"
+        );
+        prompts.push(plain(PromptSource::Text(text.to_owned())));
+    }
+    Ok(prompts)
+}
+
+fn read_prompts_file(path: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    if path == Path::new("-") {
+        std::io::stdin().read_to_end(&mut bytes).context("cannot read prompts from standard input")?;
+    } else {
+        bytes = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    }
+    String::from_utf8(bytes).with_context(|| format!("`{}` is not UTF-8 text", path.display()))
+}
+
+fn parse_ids(text: &str) -> Result<Vec<TokenId>> {
+    text.split(',')
+        .map(|id| id.trim().parse().map_err(|_| anyhow!("`{}` in --prompt-ids is not a token id", id.trim())))
+        .collect()
+}
+
+/// A line of a prompts file: JSON if it begins with `{`, else the prompt itself.
+fn parse_line(line: &str, defaults: &GenerationArgs) -> Result<Prompt> {
+    if !line.starts_with('{') {
+        return Ok(Prompt { source: PromptSource::Text(line.to_owned()), generation: defaults.clone() });
+    }
+    let mut fields: serde_json::Map<String, Value> = serde_json::from_str(line)?;
+    let source = match (fields.remove("prompt"), fields.remove("prompt_ids")) {
+        (Some(Value::String(text)), None) => PromptSource::Text(text),
+        // A list of messages, for --chat.
+        (Some(messages @ Value::Array(_)), None) => PromptSource::Text(messages.to_string()),
+        (None, Some(ids)) => {
+            PromptSource::Ids(serde_json::from_value(ids).context("`prompt_ids` must be a list of token ids")?)
+        }
+        (Some(_), None) => bail!("`prompt` must be a string, or with --chat a list of messages"),
+        _ => bail!("a JSON line needs either `prompt` or `prompt_ids`"),
+    };
+    let generation: GenerationArgs = serde_json::from_value(Value::Object(fields))?;
+    ensure!(
+        generation.max_new_tokens.is_none() || generation.max_length.is_none(),
+        "`max_new_tokens` and `max_length` exclude each other"
+    );
+    Ok(Prompt { source, generation: generation.or(defaults) })
+}
+
+/// What prompts become requests with.
+pub(super) struct Encoder<'a> {
+    /// The engine's tokenizer, if it has one.
+    pub tokenizer: Option<&'a Tokenizer>,
+    /// The chat template, with `--chat`.
+    pub chat: Option<&'a ChatTemplate>,
+    /// Ids that end a sequence.
+    pub end_ids: &'a [TokenId],
+    /// What will run the requests.
+    pub executor: &'a dyn Executor,
+}
+
+impl Encoder<'_> {
+    /// Encodes and checks prompt number `index`.
+    pub(super) fn job(&self, index: usize, prompt: Prompt) -> Result<Job> {
+        let settings = prompt.generation;
+        let input_token_ids = match prompt.source {
+            PromptSource::Ids(ids) => ids,
+            PromptSource::Text(text) => self.encode(&text)?,
+        };
+        let max_tokens = match (settings.max_new_tokens, settings.max_length) {
+            (Some(tokens), _) => tokens,
+            (None, Some(length)) => {
+                length.checked_sub(input_token_ids.len()).filter(|&left| left > 0).ok_or_else(|| {
+                    let prompt = input_token_ids.len();
+                    anyhow!("the prompt has {prompt} tokens: --max-length {length} leaves none to generate")
+                })?
+            }
+            (None, None) => DEFAULT_MAX_NEW_TOKENS,
+        };
+        let draws = settings.top_k.is_some() || settings.top_p.is_some() || settings.min_p.is_some();
+        let greedy = SamplingConfig::default();
+        let spec = RequestSpec {
+            input_token_ids,
+            max_tokens,
+            end_ids: if settings.ignore_eos == Some(true) { Vec::new() } else { self.end_ids.to_vec() },
+            sampling: SamplingConfig {
+                temperature: settings.temperature.unwrap_or(if draws { 1.0 } else { 0.0 }),
+                top_k: settings.top_k.unwrap_or(greedy.top_k),
+                top_p: settings.top_p.unwrap_or(greedy.top_p),
+                min_p: settings.min_p.unwrap_or(greedy.min_p),
+                repetition_penalty: settings.repetition_penalty.unwrap_or(greedy.repetition_penalty),
+                seed: settings.seed.unwrap_or(greedy.seed),
+            },
+            output: OutputConfig {
+                return_log_probs: settings.logprobs == Some(true),
+                return_prompt_log_probs: settings.prompt_logprobs == Some(true),
+            },
+            streaming: true,
+        };
+        ensure!(
+            settings.stop.is_empty() || self.tokenizer.is_some(),
+            "--stop needs text, but the engine has no tokenizer"
+        );
+        let request = Request::new(spec, self.executor.limits(), self.executor.vocab_size())?;
+        Ok(Job { index, request, stop_strings: StopStrings::new(settings.stop)? })
+    }
+
+    fn encode(&self, text: &str) -> Result<Vec<TokenId>> {
+        ensure!(!text.is_empty(), "the prompt is empty");
+        let tokenizer = self.tokenizer.context(
+            "the engine has no tokenizer: give --prompt-ids, or build it again from a model with `tokenizer.json`",
+        )?;
+        Ok(match self.chat {
+            None => tokenizer.encode(text, true)?,
+            Some(template) => tokenizer.encode(&template.render(&chat::parse_messages(text)?, true)?, false)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_override_the_command_line() {
+        let defaults =
+            GenerationArgs { max_length: Some(9), seed: Some(3), stop: vec!["x".into()], ..Default::default() };
+        let prompt =
+            parse_line(r#"{"prompt": "a", "max_new_tokens": 5, "temperature": 1, "stop": "y"}"#, &defaults).unwrap();
+        assert_eq!((prompt.generation.max_new_tokens, prompt.generation.max_length), (Some(5), None));
+        assert_eq!((prompt.generation.temperature, prompt.generation.seed), (Some(1.0), Some(3)));
+        assert_eq!(prompt.generation.stop, ["y"]);
+        let plain = parse_line("just text", &defaults).unwrap();
+        assert_eq!(plain.generation, defaults);
+    }
+
+    #[test]
+    fn wrong_lines_say_why() {
+        let check = |line: &str, expected: &str| {
+            let error = format!("{:#}", parse_line(line, &GenerationArgs::default()).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        };
+        check("{", "EOF");
+        check("{}", "needs either");
+        check(r#"{"prompt": "a", "prompt_ids": [1]}"#, "needs either");
+        check(r#"{"prompt": 1}"#, "must be a string");
+        check(r#"{"prompt_ids": [-1]}"#, "prompt_ids");
+        check(r#"{"prompt": "a", "max_tokens": 1}"#, "max_tokens");
+        check(r#"{"prompt": "a", "stop": 1}"#, "stop");
+        check(r#"{"prompt": "a", "max_new_tokens": 1, "max_length": 2}"#, "exclude");
+        assert!(parse_ids("1, 2,x").unwrap_err().to_string().contains("`x`"));
+        assert_eq!(parse_ids("1, 2").unwrap(), [1, 2]);
+    }
+}

@@ -1,0 +1,88 @@
+//! Helpers of the integration tests: fixtures, engines made from them, and the two programs.
+
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses some of these")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use engine_builder::compile::cpu::{CpuEngineRequest, build_cpu_engine};
+use engine_builder::progress::{Interrupt, Quiet};
+use engine_builder::source::Source;
+use tempfile::TempDir;
+use trtllm::engine_format::EngineDir;
+use trtllm::engine_format::manifest::Limits;
+
+/// A folder under `fixtures/`.
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+}
+
+/// Every parity fixture's name.
+pub fn parity_fixtures() -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(fixture("parity"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert!(names.len() >= 10, "{names:?}");
+    names
+}
+
+/// An engine in a directory that lives as long as this value.
+pub struct Engine {
+    _dir: TempDir,
+    pub path: PathBuf,
+    pub engine: EngineDir,
+}
+
+/// Builds a CPU engine from a model directory, with at most `max_num_tokens` tokens a step.
+pub fn build(model: &Path, max_num_tokens: usize) -> Engine {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("engine");
+    let source = Source::open(model).unwrap();
+    let max_seq_len = source.config().max_position_embeddings;
+    let request = CpuEngineRequest {
+        output: path.clone(),
+        force: false,
+        limits: Limits { max_seq_len, max_batch_size: 8, max_num_tokens },
+        model: model.display().to_string(),
+    };
+    build_cpu_engine(&source, &request, &Quiet, &Interrupt::new()).unwrap();
+    let engine = EngineDir::open(&path).unwrap();
+    Engine { _dir: dir, path, engine }
+}
+
+/// One of our programs, built if it is not yet.
+pub fn program(name: &str) -> Command {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let directory = BUILT.get_or_init(|| {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--bins", "-p", "engine-builder", "-p", "runner"]);
+        let this = std::env::current_exe().unwrap();
+        let directory = this.ancestors().nth(2).unwrap().to_owned();
+        if directory.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
+        directory
+    });
+    Command::new(directory.join(name))
+}
+
+/// What a program printed, and its exit code.
+pub struct Output {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs a program to its end.
+pub fn run(command: &mut Command) -> Output {
+    let output = command.stdin(std::process::Stdio::null()).output().unwrap();
+    Output {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
