@@ -1,1 +1,56 @@
-//! Under construction.
+//! From a Hugging Face model to a TensorRT-LLM checkpoint and to an engine.
+//!
+//! A build reads a [`Source`] (a Hugging Face directory, or a checkpoint that this program wrote), which is mapped and
+//! checked whole at open, and writes one new directory, which appears whole or not at all. Weights stream through
+//! bounded buffers: no model is too large for a small machine's memory.
+//!
+//! In reading order:
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`huggingface`] | Transformers' `config.json`, its names of weights, and where `--model` is found |
+//! | [`source`] | [`Source`]: an opened model, its weights by part |
+//! | `stream` | writes a large file in order from pieces that are made in parallel |
+//! | [`checkpoint`] | writes a TensorRT-LLM checkpoint, split over ranks |
+//! | [`compile`] | ways to an engine; [`compile::cpu`] packs one for the CPU |
+//! | [`output`], `companions` | what every output has in common; the tokenizer's files |
+//! | [`memory_plan`] | what fits on a target |
+//! | [`settings`], [`cli`], [`report`] | the program `build-engine`: what was asked for, what it does and says |
+//! | [`progress`], [`error`] | how work reports, stops and fails |
+//!
+//! ```no_run
+//! use engine_builder::compile::cpu::{CpuEngineRequest, build_cpu_engine};
+//! use engine_builder::progress::{Interrupt, Quiet};
+//! use engine_builder::Source;
+//! use engine_format::manifest::Limits;
+//!
+//! let source = Source::open("assets/demo-model".as_ref())?;
+//! let request = CpuEngineRequest {
+//!     output: "engine".into(),
+//!     force: false,
+//!     limits: Limits { max_seq_len: 256, max_batch_size: 8, max_num_tokens: 2048 },
+//!     model: "assets/demo-model".into(),
+//! };
+//! let written = build_cpu_engine(&source, &request, &Quiet, &Interrupt::new())?;
+//! assert!(written.bytes > 0);
+//! # Ok::<(), engine_builder::BuildError>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod checkpoint;
+pub mod cli;
+mod companions;
+pub mod compile;
+pub mod error;
+pub mod huggingface;
+pub mod memory_plan;
+pub mod output;
+pub mod progress;
+pub mod report;
+pub mod settings;
+pub mod source;
+mod stream;
+
+pub use error::{BuildError, Result};
+pub use source::{PartView, Source};

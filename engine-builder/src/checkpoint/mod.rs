@@ -1,0 +1,4 @@
+//! TensorRT-LLM checkpoints.
+
+mod header;
+pub mod write;

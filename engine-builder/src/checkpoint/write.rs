@@ -1,0 +1,167 @@
+//! Writes a TensorRT-LLM checkpoint: `config.json`, `rank{R}.safetensors` for every rank, the tokenizer's files.
+
+use std::path::Path;
+use std::time::Instant;
+
+use engine_format::checkpoint::{CONFIG_FILE, rank_file, to_json};
+use engine_format::shard::Shard;
+use engine_format::staging::StagedDir;
+use engine_format::{Mapping, Weight, bf16, shape};
+
+use super::header;
+use crate::companions;
+use crate::error::Result;
+use crate::output::{Written, check_free_space, pretty};
+use crate::progress::{Interrupt, Progress};
+use crate::source::{PartView, Source};
+use crate::stream::{self, Fill, Job, Piece};
+
+/// The file that shows that a directory is a checkpoint, so that it may be replaced on request.
+pub const MARKER: &str = "rank0.safetensors";
+
+/// Writes `source` as a checkpoint for `mapping` into the new directory `output`; with `force`, a checkpoint that is
+/// there is replaced. Weights are rounded to bfloat16.
+///
+/// # Errors
+/// A mapping that does not work out, a source that is split another way, an output that exists or does not fit. Then
+/// `output` is as it was.
+pub fn write_checkpoint(
+    source: &Source,
+    mapping: Mapping,
+    output: &Path,
+    force: bool,
+    progress: &dyn Progress,
+    interrupt: &Interrupt,
+) -> Result<Written> {
+    let start = Instant::now();
+    let config = source.config();
+    mapping.validate(config)?;
+    let mut ranks = Vec::new();
+    for pp_rank in 0..mapping.pp_size {
+        for tp_rank in 0..mapping.tp_size {
+            ranks.push(Rank::new(source, mapping, pp_rank, tp_rank)?);
+        }
+    }
+    let staged = StagedDir::create(output, force, MARKER)?;
+    let total = ranks.iter().map(|rank| rank.layout.total_bytes as u64).sum();
+    check_free_space(output, staged.path(), total)?;
+    for (index, rank) in ranks.iter().enumerate() {
+        let path = staged.path().join(rank_file(index));
+        let job =
+            Job { path: &path, head: &rank.layout.head, pieces: &rank.pieces, total_bytes: rank.layout.total_bytes };
+        stream::write(&job, rank, false, progress, interrupt)?;
+    }
+    let config = pretty(&to_json(config, mapping));
+    staged.write(CONFIG_FILE, &config)?;
+    let companions = companions::read(source.path())?;
+    for (name, content) in &companions {
+        staged.write(name, content)?;
+    }
+    interrupt.check()?;
+    staged.commit()?;
+    let small: usize = companions.iter().map(|(_, content)| content.len()).sum();
+    Ok(Written {
+        files: ranks.len() + 1 + companions.len(),
+        bytes: total + (config.len() + small) as u64,
+        elapsed: start.elapsed(),
+    })
+}
+
+/// One rank's file: its layout, and where each of its tensors comes from.
+struct Rank<'a> {
+    layout: header::Layout,
+    pieces: Vec<Piece>,
+    tensors: Vec<Tensor<'a>>,
+}
+
+/// The runs of rows that a tensor is stacked from.
+struct Tensor<'a> {
+    columns: usize,
+    runs: Vec<Run<'a>>,
+}
+
+/// Rows of the source with some of its columns, followed by rows of zeros.
+struct Run<'a> {
+    view: PartView<'a>,
+    columns: std::ops::Range<usize>,
+    zero_rows: usize,
+}
+
+impl<'a> Rank<'a> {
+    fn new(source: &'a Source, mapping: Mapping, pp_rank: usize, tp_rank: usize) -> Result<Self> {
+        let config = source.config();
+        let first_layer = mapping.layers(config, pp_rank).start;
+        let rank = mapping.rank(pp_rank, tp_rank);
+        let mut tensors = Vec::new();
+        let mut described = Vec::new();
+        for weight in mapping.weights(config, pp_rank) {
+            let name = weight.name(first_layer);
+            let shard = mapping.shard(config, weight, tp_rank);
+            let runs = match source.rank_tensor(mapping, rank, &name)? {
+                Some(view) => vec![Run { columns: 0..view.column_count(), view, zero_rows: 0 }],
+                None => runs(source, weight, &shard)?,
+            };
+            tensors.push(Tensor { columns: shard.shape.get(1).copied().unwrap_or(1), runs });
+            described.push((name, shard.shape));
+        }
+        let layout = header::layout(described.iter().map(|(name, shape)| {
+            // A shard is no larger than the tensor of the source that it comes from, or a few rows of padding larger.
+            let bytes = shape::bytes(shape, size_of::<bf16>()).unwrap_or(usize::MAX);
+            (name.clone(), shape.as_slice(), bytes)
+        }));
+        let mut pieces = Vec::new();
+        for (index, ((_, shape), offset)) in described.iter().zip(&layout.offsets).enumerate() {
+            let row_bytes = tensors[index].columns * size_of::<bf16>();
+            pieces.extend(stream::cut(index, *offset, shape[0], row_bytes, 1));
+        }
+        Ok(Self { layout, pieces, tensors })
+    }
+
+    /// Calls `act` with each run that has rows in `piece`, the rows of its view, and the elements of the piece that they
+    /// take, zero rows included.
+    fn each_run(&self, piece: &Piece, mut act: impl FnMut(&Run<'a>, std::ops::Range<usize>, std::ops::Range<usize>)) {
+        let tensor = &self.tensors[piece.tensor];
+        let mut first = 0;
+        for run in &tensor.runs {
+            let end = first + run.view.row_count() + run.zero_rows;
+            let (from, to) = (piece.rows.start.max(first), piece.rows.end.min(end));
+            if from < to {
+                let stored = run.view.row_count();
+                let rows = (from - first).min(stored)..(to - first).min(stored);
+                let position = |row: usize| (row - piece.rows.start) * tensor.columns;
+                act(run, rows, position(from)..position(to));
+            }
+            first = end;
+        }
+    }
+}
+
+/// The runs of a shard that is cut from whole weights.
+fn runs<'a>(source: &'a Source, weight: Weight, shard: &Shard) -> Result<Vec<Run<'a>>> {
+    shard
+        .pieces
+        .iter()
+        .map(|piece| {
+            Ok(Run {
+                view: source.part(weight, piece.part)?.rows(piece.rows.clone()),
+                columns: piece.columns.clone(),
+                zero_rows: piece.zero_rows,
+            })
+        })
+        .collect()
+}
+
+impl Fill for Rank<'_> {
+    fn fill(&self, piece: &Piece, out: &mut [bf16]) {
+        self.each_run(piece, |run, rows, range| {
+            let (stored, zeros) = out[range].split_at_mut(rows.len() * run.columns.len());
+            run.view.convert(rows.clone(), run.columns.clone(), stored);
+            zeros.fill(bf16::ZERO);
+            run.view.release(rows);
+        });
+    }
+
+    fn prefetch(&self, piece: &Piece) {
+        self.each_run(piece, |run, rows, _| run.view.prefetch(rows));
+    }
+}

@@ -1,0 +1,231 @@
+//! The CPU engine: every weight packed for `cpu-kernels`, in one pass from the mapped source to one file.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use cpu_kernels::packed::{PANEL_COLUMNS, pack_panels, padded_k};
+use engine_format::checkpoint::CONFIG_FILE;
+use engine_format::engine_dir::config_json;
+use engine_format::manifest::{FORMAT_VERSION, FileRecord, Limits, MANIFEST_FILE, Manifest, TENSORRT_LLM_SCHEMA};
+use engine_format::staging::StagedDir;
+use engine_format::weights_file::{Layout, Plan, WEIGHTS_FILE};
+use engine_format::{Mapping, ModelConfig, Weight, bf16};
+
+use crate::companions;
+use crate::error::Result;
+use crate::output::{Written, check_free_space, pretty};
+use crate::progress::{Interrupt, Progress};
+use crate::source::{PartView, Source};
+use crate::stream::{self, Fill, Hashes, Job, Piece};
+
+/// What to build, and where.
+#[derive(Debug, Clone)]
+pub struct CpuEngineRequest {
+    /// The engine directory to make.
+    pub output: PathBuf,
+    /// Whether an engine that is there already is replaced.
+    pub force: bool,
+    /// Limits that the engine records.
+    pub limits: Limits,
+    /// The model, as the user named it, for the record.
+    pub model: String,
+}
+
+/// Builds the CPU engine of `source`.
+///
+/// # Errors
+/// An output that exists or does not fit, an interrupt, or what the system said. Then the output is as it was.
+pub fn build_cpu_engine(
+    source: &Source,
+    request: &CpuEngineRequest,
+    progress: &dyn Progress,
+    interrupt: &Interrupt,
+) -> Result<Written> {
+    let start = Instant::now();
+    let output = &request.output;
+    let engine = PackedEngine::new(source, output)?;
+    let staged = StagedDir::create(output, request.force, MANIFEST_FILE)?;
+    let weights_bytes = engine.plan.total_bytes as u64;
+    check_free_space(output, staged.path(), weights_bytes)?;
+
+    let job = Job {
+        path: &staged.path().join(WEIGHTS_FILE),
+        head: &engine.plan.head,
+        pieces: &engine.pieces,
+        total_bytes: engine.plan.total_bytes,
+    };
+    let hashes = stream::write(&job, &engine, true, progress, interrupt)?;
+
+    let mut small = companions::read(source.path())?;
+    let config = config_json(source.config(), Mapping::SINGLE, request.limits);
+    small.push((CONFIG_FILE, pretty(&config)));
+    for (name, content) in &small {
+        staged.write(name, content)?;
+    }
+    let manifest = manifest(source, request, &engine.plan, hashes, &small)?;
+    let manifest = manifest.to_bytes(&staged.path().join(MANIFEST_FILE))?;
+    staged.write(MANIFEST_FILE, &manifest)?;
+    interrupt.check()?;
+    staged.commit()?;
+
+    let small_bytes: usize = small.iter().map(|(_, content)| content.len()).sum();
+    Ok(Written {
+        files: small.len() + 2,
+        bytes: weights_bytes + (small_bytes + manifest.len()) as u64,
+        elapsed: start.elapsed(),
+    })
+}
+
+fn manifest(
+    source: &Source,
+    request: &CpuEngineRequest,
+    plan: &Plan,
+    hashes: Hashes,
+    small: &[(&'static str, Vec<u8>)],
+) -> Result<Manifest> {
+    let mut files: BTreeMap<_, _> =
+        small.iter().map(|(name, content)| ((*name).to_owned(), FileRecord::of(content))).collect();
+    let weights = FileRecord { bytes: plan.total_bytes as u64, blake3: hashes.file, head_blake3: Some(hashes.head) };
+    files.insert(WEIGHTS_FILE.to_owned(), weights);
+    let names = plan.tensors.iter().map(|tensor| tensor.name.clone());
+    let version = env!("CARGO_PKG_VERSION");
+    Ok(Manifest {
+        format_version: FORMAT_VERSION,
+        created_by: format!("build-engine {version}"),
+        target: "none".to_owned(),
+        model: request.model.clone(),
+        versions: BTreeMap::from([
+            ("trtllm".to_owned(), version.to_owned()),
+            ("tensorrt_llm_schema".to_owned(), TENSORRT_LLM_SCHEMA.to_owned()),
+            ("source_dtype".to_owned(), source.dtype()?.name().to_owned()),
+        ]),
+        limits: request.limits,
+        attention_window: source.config().sliding_window,
+        files,
+        tensors: names.zip(hashes.tensors).collect(),
+    })
+}
+
+/// Size in bytes of the weights file that [`build_cpu_engine`] would write for this model.
+///
+/// # Errors
+/// A size that does not fit this machine's address space; `path` is named.
+pub fn weights_bytes(config: &ModelConfig, path: &Path) -> Result<u64> {
+    Ok(plan(config, path)?.1.total_bytes as u64)
+}
+
+/// The weights of the file, and their places. A tied head is stored once, packed: rows of the embedding are gathered
+/// from it.
+fn plan(config: &ModelConfig, path: &Path) -> Result<(Vec<Weight>, Plan)> {
+    let mut weights = Weight::all(config);
+    weights.retain(|weight| !(config.tie_word_embeddings && *weight == Weight::Embedding));
+    let tensors = weights.iter().map(|weight| {
+        let layout = if weight.is_matmul() { Layout::Panels } else { Layout::RowMajor };
+        (weight.name(0), layout, weight.shape(config))
+    });
+    let plan = Plan::new(&path.join(WEIGHTS_FILE), tensors)?;
+    Ok((weights, plan))
+}
+
+/// The weights file before it is written.
+struct PackedEngine<'a> {
+    plan: Plan,
+    pieces: Vec<Piece>,
+    /// The parts that each tensor's rows are stacked from.
+    tensors: Vec<Vec<PartView<'a>>>,
+}
+
+impl<'a> PackedEngine<'a> {
+    fn new(source: &'a Source, output: &Path) -> Result<Self> {
+        let (weights, plan) = plan(source.config(), output)?;
+        let mut tensors = Vec::new();
+        let mut pieces = Vec::new();
+        for (index, (weight, entry)) in weights.into_iter().zip(&plan.tensors).enumerate() {
+            let parts = weight.parts().iter().map(|&part| source.part(weight, part)).collect::<Result<Vec<_>>>()?;
+            let columns = entry.shape.get(1).copied().unwrap_or(1);
+            let (row, step) = match entry.layout {
+                Layout::Panels => (padded_k(columns), PANEL_COLUMNS),
+                Layout::RowMajor => (columns, 1),
+            };
+            let row_bytes = row * size_of::<bf16>();
+            pieces.extend(stream::cut(index, entry.offset, entry.shape[0], row_bytes, step));
+            tensors.push(parts);
+        }
+        Ok(Self { plan, pieces, tensors })
+    }
+
+    /// Calls `act` with each part that has some of `rows`, which are counted over the stacked parts, its own rows, and
+    /// the number of rows of `rows` before them.
+    fn each_part(
+        &self,
+        tensor: usize,
+        rows: std::ops::Range<usize>,
+        mut act: impl FnMut(&PartView<'a>, std::ops::Range<usize>, usize),
+    ) {
+        let mut first = 0;
+        for part in &self.tensors[tensor] {
+            let end = first + part.row_count();
+            let (from, to) = (rows.start.max(first), rows.end.min(end));
+            if from < to {
+                act(part, from - first..to - first, from - rows.start);
+            }
+            first = end;
+        }
+    }
+
+    /// Rows of a tensor as the source orders them, rounded to bfloat16.
+    fn gather(&self, tensor: usize, rows: std::ops::Range<usize>, out: &mut [bf16]) {
+        self.each_part(tensor, rows, |part, own, before| {
+            let columns = part.column_count();
+            let out = &mut out[before * columns..(before + own.len()) * columns];
+            part.convert(own, 0..columns, out);
+        });
+    }
+
+    fn pack(&self, tensor: usize, rows: std::ops::Range<usize>, columns: usize, out: &mut [bf16]) {
+        let mut packed = false;
+        self.each_part(tensor, rows.clone(), |part, own, _| {
+            // All rows in one part, and readable where they are: the usual case, without a copy.
+            if own.len() == rows.len()
+                && let Some(stored) = part.as_bf16(own)
+            {
+                pack_panels(stored, columns, out);
+                packed = true;
+            }
+        });
+        if packed {
+            return;
+        }
+        // A panel's rows at a time, so that the copy stays in the cache.
+        let mut copy = vec![bf16::ZERO; PANEL_COLUMNS.min(rows.len()) * columns];
+        let panels = out.chunks_exact_mut(PANEL_COLUMNS * padded_k(columns));
+        for (first, out) in rows.clone().step_by(PANEL_COLUMNS).zip(panels) {
+            let own = first..(first + PANEL_COLUMNS).min(rows.end);
+            let copy = &mut copy[..own.len() * columns];
+            self.gather(tensor, own, copy);
+            pack_panels(copy, columns, out);
+        }
+    }
+}
+
+impl Fill for PackedEngine<'_> {
+    fn fill(&self, piece: &Piece, out: &mut [bf16]) {
+        let entry = &self.plan.tensors[piece.tensor];
+        match (entry.layout, entry.shape.as_slice()) {
+            (Layout::Panels, &[_, columns]) => {
+                self.pack(piece.tensor, piece.rows.clone(), columns, out);
+            }
+            _ => self.gather(piece.tensor, piece.rows.clone(), out),
+        }
+        self.each_part(piece.tensor, piece.rows.clone(), |part, rows, _| {
+            part.release(rows);
+        });
+    }
+
+    fn prefetch(&self, piece: &Piece) {
+        self.each_part(piece.tensor, piece.rows.clone(), |part, rows, _| {
+            part.prefetch(rows);
+        });
+    }
+}

@@ -1,0 +1,3 @@
+//! Ways from a model to an engine.
+
+pub mod cpu;

@@ -1,0 +1,55 @@
+//! How long work tells how far it is, and how it is told to stop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{BuildError, Result};
+
+/// Receives how far a long task is. Called from any thread, a few times for every hundred megabytes.
+pub trait Progress: Sync {
+    /// A task of `total_bytes` begins; `what` is a noun phrase such as `writing rank0.weights`.
+    fn begin(&self, what: &str, total_bytes: u64);
+    /// `bytes` more are done.
+    fn advance(&self, bytes: u64);
+    /// The task is done, or has failed.
+    fn end(&self);
+}
+
+/// Says nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Quiet;
+
+impl Progress for Quiet {
+    fn begin(&self, _what: &str, _total_bytes: u64) {}
+    fn advance(&self, _bytes: u64) {}
+    fn end(&self) {}
+}
+
+/// A wish to stop, looked at a few times for every hundred megabytes of work.
+#[derive(Debug, Clone, Default)]
+pub struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// No wish yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A second handle to the same wish, for a signal handler.
+    pub fn handle(&self) -> Self {
+        self.clone()
+    }
+
+    /// Asks to stop.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether to go on.
+    ///
+    /// # Errors
+    /// [`BuildError::Interrupted`] once [`Interrupt::set`] was called.
+    pub fn check(&self) -> Result<()> {
+        if self.0.load(Ordering::Relaxed) { Err(BuildError::Interrupted) } else { Ok(()) }
+    }
+}

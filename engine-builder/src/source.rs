@@ -1,0 +1,298 @@
+//! Where weights come from: a Hugging Face model or a TensorRT-LLM checkpoint of ours, checked whole before the first
+//! of them is used.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use engine_format::json::{self, Object};
+use engine_format::safetensors_dir::TensorView;
+use engine_format::{Dtype, FormatError, Mapping, ModelConfig, Part, SafetensorsDir, Weight, bf16, checkpoint};
+
+use crate::error::{BuildError, Result};
+use crate::huggingface;
+
+/// An opened model: its configuration, and its weights by part.
+///
+/// Every tensor has been found, with the right shape and a readable type; no weight has been read.
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    config: ModelConfig,
+    weights: Weights,
+}
+
+#[derive(Debug)]
+enum Weights {
+    HuggingFace(SafetensorsDir),
+    /// One set of tensors for each rank.
+    Checkpoint(Mapping, Vec<SafetensorsDir>),
+}
+
+impl Source {
+    /// Opens a model directory: Transformers' layout, or a TensorRT-LLM checkpoint that this program wrote.
+    ///
+    /// # Errors
+    /// Whatever is wrong with `config.json` or with any tensor, before anything is written anywhere.
+    pub fn open(dir: &Path) -> Result<Self> {
+        if !dir.is_dir() {
+            let hint = "a model is a directory with `config.json` and safetensors files".to_owned();
+            return Err(BuildError::Format(FormatError::Missing { path: dir.to_owned(), hint }));
+        }
+        let config_path = dir.join(checkpoint::CONFIG_FILE);
+        let value = json::read_file(&config_path, "a model directory needs one")?;
+        let root = Object::root(&config_path, &value)?;
+        let (config, weights) = if root.get("architecture").is_some() && root.get("mapping").is_some() {
+            let (config, mapping) = checkpoint::from_json(&root)?;
+            let ranks = open_ranks(dir, &config, mapping)?;
+            (config, Weights::Checkpoint(mapping, ranks))
+        } else {
+            let config = huggingface::config::parse(&config_path, &value)?;
+            let tensors = SafetensorsDir::open(dir)?;
+            huggingface::weights::check(&tensors, &config)?;
+            (config, Weights::HuggingFace(tensors))
+        };
+        Ok(Self { path: dir.to_owned(), config, weights })
+    }
+
+    /// The model.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How the source is split over ranks; `None` for a Hugging Face model.
+    pub fn mapping(&self) -> Option<Mapping> {
+        match &self.weights {
+            Weights::HuggingFace(_) => None,
+            Weights::Checkpoint(mapping, _) => Some(*mapping),
+        }
+    }
+
+    /// Bytes of all of the source's weight files.
+    pub fn total_bytes(&self) -> u64 {
+        match &self.weights {
+            Weights::HuggingFace(tensors) => tensors.total_bytes(),
+            Weights::Checkpoint(_, ranks) => ranks.iter().map(SafetensorsDir::total_bytes).sum(),
+        }
+    }
+
+    /// The element type that most of the weights are stored in: the type of the first layer's MLP.
+    ///
+    /// # Errors
+    /// None that [`Source::open`] has not reported.
+    pub fn dtype(&self) -> Result<Dtype> {
+        match &self.weights {
+            Weights::HuggingFace(_) => Ok(self.part(Weight::MlpFc(0), Part::Whole)?.dtype()),
+            Weights::Checkpoint(..) => Ok(Dtype::Bf16),
+        }
+    }
+
+    /// One part of a weight; of a tied head, the embedding.
+    ///
+    /// # Errors
+    /// [`BuildError::SplitCheckpoint`] when the source is split over ranks, so that no whole weights are in it.
+    pub fn part(&self, weight: Weight, part: Part) -> Result<PartView<'_>> {
+        let weight =
+            if weight == Weight::LmHead && self.config.tie_word_embeddings { Weight::Embedding } else { weight };
+        match &self.weights {
+            Weights::HuggingFace(tensors) => {
+                let name = huggingface::weights::name(weight, part).ok_or_else(|| self.no_such_part(weight))?;
+                Ok(PartView::new(tensors.tensor(&name)?))
+            }
+            Weights::Checkpoint(Mapping::SINGLE, ranks) => {
+                let tensors = ranks.first().ok_or_else(|| self.no_such_part(weight))?;
+                let view = PartView::new(tensors.tensor(&weight.name(0))?);
+                let (first, rows) = self.rows_of(weight, part);
+                Ok(view.rows(first..first + rows))
+            }
+            Weights::Checkpoint(mapping, _) => Err(self.split_error(*mapping)),
+        }
+    }
+
+    /// The tensor that rank `rank` of this checkpoint stores of `weight`, where the source is one split like `mapping`.
+    pub(crate) fn rank_tensor(&self, mapping: Mapping, rank: usize, name: &str) -> Result<Option<PartView<'_>>> {
+        match &self.weights {
+            Weights::Checkpoint(own, ranks) if *own == mapping => match ranks.get(rank) {
+                Some(tensors) => Ok(Some(PartView::new(tensors.tensor(name)?))),
+                None => Ok(None),
+            },
+            Weights::Checkpoint(own, _) if *own != Mapping::SINGLE => Err(self.split_error(*own)),
+            _ => Ok(None),
+        }
+    }
+
+    /// First row and number of rows of a part in the whole weight.
+    fn rows_of(&self, weight: Weight, part: Part) -> (usize, usize) {
+        let rows = |part| weight.part_shape(part, &self.config)[0];
+        let first = weight.parts().iter().take_while(|&&before| before != part).map(|&before| rows(before)).sum();
+        (first, rows(part))
+    }
+
+    fn split_error(&self, mapping: Mapping) -> BuildError {
+        BuildError::SplitCheckpoint { path: self.path.clone(), tp_size: mapping.tp_size, pp_size: mapping.pp_size }
+    }
+
+    fn no_such_part(&self, weight: Weight) -> BuildError {
+        BuildError::Format(FormatError::MissingTensor { path: self.path.clone(), tensor: weight.name(0) })
+    }
+}
+
+/// Opens and checks each rank's file of a checkpoint.
+fn open_ranks(dir: &Path, config: &ModelConfig, mapping: Mapping) -> Result<Vec<SafetensorsDir>, FormatError> {
+    let mut ranks = Vec::new();
+    for pp_rank in 0..mapping.pp_size {
+        for tp_rank in 0..mapping.tp_size {
+            let file = dir.join(checkpoint::rank_file(mapping.rank(pp_rank, tp_rank)));
+            if !file.is_file() {
+                let hint = "`config.json` says that the checkpoint has this rank; write it again";
+                return Err(FormatError::Missing { path: file, hint: hint.into() });
+            }
+            let tensors = SafetensorsDir::open_files(dir, std::slice::from_ref(&file))?;
+            check_rank(&tensors, &file, config, mapping, (pp_rank, tp_rank))?;
+            ranks.push(tensors);
+        }
+    }
+    Ok(ranks)
+}
+
+fn check_rank(
+    tensors: &SafetensorsDir,
+    file: &Path,
+    config: &ModelConfig,
+    mapping: Mapping,
+    (pp_rank, tp_rank): (usize, usize),
+) -> Result<(), FormatError> {
+    let first_layer = mapping.layers(config, pp_rank).start;
+    let mut known = BTreeSet::new();
+    for weight in mapping.weights(config, pp_rank) {
+        let name = weight.name(first_layer);
+        let tensor = tensors.tensor(&name).map_err(|error| match error {
+            FormatError::MissingTensor { tensor, .. } => FormatError::MissingTensor { path: file.to_owned(), tensor },
+            other => other,
+        })?;
+        tensor.expect_shape(&mapping.shard(config, weight, tp_rank).shape)?;
+        if tensor.dtype != Dtype::Bf16 {
+            return Err(FormatError::damaged(
+                file,
+                format!("tensor `{name}` is {}, but a checkpoint of ours is bfloat16", tensor.dtype.name()),
+            ));
+        }
+        known.insert(name);
+    }
+    match tensors.names().find(|(name, _)| !known.contains(*name)) {
+        None => Ok(()),
+        Some((tensor, _)) => Err(FormatError::UnknownTensor { path: file.to_owned(), tensor: tensor.to_owned() }),
+    }
+}
+
+/// Rows of a stored tensor, seen as a matrix (a vector of n elements is n rows of one column).
+#[derive(Debug, Clone)]
+pub struct PartView<'a> {
+    tensor: TensorView<'a>,
+    rows: Range<usize>,
+    columns: usize,
+}
+
+impl<'a> PartView<'a> {
+    fn new(tensor: TensorView<'a>) -> Self {
+        let (rows, columns) = match tensor.shape {
+            [] => (1, 1),
+            [rows] => (*rows, 1),
+            [rows, rest @ ..] => (*rows, rest.iter().product()),
+        };
+        Self { tensor, rows: 0..rows, columns }
+    }
+
+    /// Only some rows of this view.
+    ///
+    /// # Panics
+    /// When the view has no such rows.
+    #[must_use]
+    pub fn rows(mut self, rows: Range<usize>) -> Self {
+        assert!(rows.start <= rows.end && rows.end <= self.row_count());
+        self.rows = self.rows.start + rows.start..self.rows.start + rows.end;
+        self
+    }
+
+    /// Number of rows.
+    pub fn row_count(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Number of columns.
+    pub fn column_count(&self) -> usize {
+        self.columns
+    }
+
+    /// Element type, as stored.
+    pub fn dtype(&self) -> Dtype {
+        self.tensor.dtype
+    }
+
+    /// The elements of some rows where they are stored as bfloat16 and can be used in place; `None` otherwise.
+    ///
+    /// # Panics
+    /// When the view has no such rows.
+    pub fn as_bf16(&self, rows: Range<usize>) -> Option<&'a [bf16]> {
+        if self.tensor.dtype != Dtype::Bf16 || cfg!(target_endian = "big") {
+            return None;
+        }
+        bytemuck::try_cast_slice(&self.tensor.bytes[self.byte_range(&rows)]).ok()
+    }
+
+    /// Writes the given columns of the given rows to `out`, row by row, rounded to bfloat16.
+    ///
+    /// # Panics
+    /// When the view has no such rows or columns, or `out` is not of their size.
+    pub fn convert(&self, rows: Range<usize>, columns: Range<usize>, out: &mut [bf16]) {
+        assert!(columns.start <= columns.end && columns.end <= self.columns);
+        assert_eq!(out.len(), rows.len() * columns.len());
+        let bytes = &self.tensor.bytes[self.byte_range(&rows)];
+        let size = self.tensor.dtype.size();
+        if columns == (0..self.columns) {
+            return self.tensor.dtype.convert_to_bf16(bytes, out);
+        }
+        if columns.is_empty() {
+            return;
+        }
+        let stored = bytes.chunks_exact(self.columns * size);
+        for (row, out) in stored.zip(out.chunks_exact_mut(columns.len())) {
+            let row = &row[columns.start * size..columns.end * size];
+            self.tensor.dtype.convert_to_bf16(row, out);
+        }
+    }
+
+    /// Asks the system to read some rows ahead of their use.
+    ///
+    /// # Panics
+    /// When the view has no such rows.
+    pub fn prefetch(&self, rows: Range<usize>) {
+        self.with_file_range(&rows, |range| self.tensor.file.prefetch(range));
+    }
+
+    /// Gives the memory of some rows back to the system; they may still be read again.
+    ///
+    /// # Panics
+    /// When the view has no such rows.
+    pub fn release(&self, rows: Range<usize>) {
+        self.with_file_range(&rows, |range| self.tensor.file.release(range));
+    }
+
+    fn with_file_range(&self, rows: &Range<usize>, act: impl FnOnce(Range<usize>)) {
+        let range = self.byte_range(rows);
+        if let Some(start) = self.tensor.file.offset_of(self.tensor.bytes) {
+            act(start + range.start..start + range.end);
+        }
+    }
+
+    fn byte_range(&self, rows: &Range<usize>) -> Range<usize> {
+        assert!(rows.start <= rows.end && rows.end <= self.row_count());
+        let row = self.columns * self.tensor.dtype.size();
+        (self.rows.start + rows.start) * row..(self.rows.start + rows.end) * row
+    }
+}
