@@ -91,7 +91,7 @@ fn any_end_id_ends_and_is_delivered() {
 fn a_seed_decides_the_draws() {
     let engine = engine();
     let executor = open(&engine, &ExecutorConfig::default());
-    let mut run = |seed| {
+    let run = |seed| {
         let sampling = SamplingConfig { temperature: 1.0, top_p: 0.95, seed, ..SamplingConfig::default() };
         let spec = RequestSpec { sampling, ..RequestSpec::new(vec![7, 8, 9], 20) };
         let id = executor.enqueue(request(&executor, spec)).unwrap();
