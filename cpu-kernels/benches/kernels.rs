@@ -73,11 +73,7 @@ fn arithmetic(c: &mut Criterion) {
         b.iter(|| {
             // SAFETY: detected above.
             let run = |_| unsafe { peak::bf16_pairs(black_box(ROUNDS)) };
-            (0..threads)
-                .into_par_iter()
-                .with_max_len(1)
-                .map(run)
-                .sum::<f32>()
+            (0..threads).into_par_iter().with_max_len(1).map(run).sum::<f32>()
         });
     });
     group.finish();
@@ -88,13 +84,7 @@ fn arithmetic(_: &mut Criterion) {}
 
 fn gemm(c: &mut Criterion, kernels: Kernels) {
     let mut group = c.benchmark_group("gemm");
-    for (m, n, k) in [
-        (1, 4096, 4096),
-        (1, 131_072, 4096),
-        (8, 4096, 4096),
-        (32, 4096, 4096),
-        (512, 4096, 4096),
-    ] {
+    for (m, n, k) in [(1, 4096, 4096), (1, 131_072, 4096), (8, 4096, 4096), (32, 4096, 4096), (512, 4096, 4096)] {
         // One row is measured in bytes of weights, from memory: as many copies as the caches cannot hold.
         let bytes = n * k * 2;
         let copies = if m == 1 { LARGE.div_ceil(bytes) } else { 1 };
@@ -109,9 +99,7 @@ fn gemm(c: &mut Criterion, kernels: Kernels) {
         let mut weights = data.chunks_exact(n * k).cycle();
         group.bench_function(BenchmarkId::from_parameter(format!("{m}x{n}x{k}")), |b| {
             b.iter(|| {
-                let weight = weights
-                    .next()
-                    .and_then(|data| PackedMatrix::new(data, n, k).ok());
+                let weight = weights.next().and_then(|data| PackedMatrix::new(data, n, k).ok());
                 weight.map(|weight| kernels.gemm(&a, weight, &mut out))
             });
         });
@@ -128,12 +116,9 @@ fn pack(c: &mut Criterion) {
         };
         let mut out = vec![bf16::ZERO; len];
         group.throughput(Throughput::Bytes(2 * rows.len() as u64));
-        group.bench_function(
-            BenchmarkId::from_parameter(format!("4096x{k}, one thread")),
-            |b| {
-                b.iter(|| packed::pack_panels(black_box(&rows), k, &mut out));
-            },
-        );
+        group.bench_function(BenchmarkId::from_parameter(format!("4096x{k}, one thread")), |b| {
+            b.iter(|| packed::pack_panels(black_box(&rows), k, &mut out));
+        });
     }
     group.finish();
 }
@@ -145,21 +130,13 @@ fn attention(c: &mut Criterion, kernels: Kernels) {
     const HEAD_DIM: usize = 128;
     const TOKENS_PER_BLOCK: usize = 64;
     let mut group = c.benchmark_group("attention");
-    for (name, sequences, tokens, start) in [
-        ("context 512", 1, 512, 0),
-        ("generation, 1 of 4096", 1, 1, 4095),
-        ("generation, 16 of 1024", 16, 1, 1023),
-    ] {
+    for (name, sequences, tokens, start) in
+        [("context 512", 1, 512, 0), ("generation, 1 of 4096", 1, 1, 4095), ("generation, 16 of 1024", 16, 1, 1023)]
+    {
         let blocks_each = usize::div_ceil(start + tokens, TOKENS_PER_BLOCK);
         let table: Vec<u32> = (0..(sequences * blocks_each) as u32).collect();
-        let parts: Vec<AttentionSequence<'_>> = table
-            .chunks_exact(blocks_each)
-            .map(|blocks| AttentionSequence {
-                tokens,
-                start,
-                blocks,
-            })
-            .collect();
+        let parts: Vec<AttentionSequence<'_>> =
+            table.chunks_exact(blocks_each).map(|blocks| AttentionSequence { tokens, start, blocks }).collect();
         let cache = vec![bf16::ONE; table.len() * KV_HEADS * TOKENS_PER_BLOCK * HEAD_DIM];
         let q = vec![0.5; sequences * tokens * HEADS * HEAD_DIM];
         let mut out = vec![bf16::ZERO; q.len()];
@@ -175,11 +152,7 @@ fn attention(c: &mut Criterion, kernels: Kernels) {
             scale: 0.088,
             sliding_window: None,
         };
-        let seen = if tokens == 1 {
-            start + 1
-        } else {
-            tokens * (tokens + 1) / 2
-        };
+        let seen = if tokens == 1 { start + 1 } else { tokens * (tokens + 1) / 2 };
         group.throughput(if tokens == 1 {
             Throughput::Bytes((sequences * seen * KV_HEADS * HEAD_DIM * 2 * 2) as u64)
         } else {
@@ -198,12 +171,8 @@ fn elementwise(c: &mut Criterion, kernels: Kernels) {
     let mut out = vec![bf16::ZERO; x.len()];
     let mut group = c.benchmark_group("elementwise");
     group.throughput(Throughput::Elements(x.len() as u64));
-    group.bench_function("rms_norm 32x4096", |b| {
-        b.iter(|| kernels.rms_norm(&x, &weight, 1e-5, &mut out))
-    });
-    group.bench_function("swiglu 32x4096", |b| {
-        b.iter(|| kernels.swiglu(&x, &x, &mut out))
-    });
+    group.bench_function("rms_norm 32x4096", |b| b.iter(|| kernels.rms_norm(&x, &weight, 1e-5, &mut out)));
+    group.bench_function("swiglu 32x4096", |b| b.iter(|| kernels.swiglu(&x, &x, &mut out)));
     group.bench_function("log_sum_exp 131072", |b| b.iter(|| kernels.log_sum_exp(&x)));
     group.finish();
 }

@@ -53,8 +53,7 @@ impl Attention<'_> {
     /// The first position that the query at `position` sees.
     #[inline(always)]
     pub(crate) fn first_visible(&self, position: usize) -> usize {
-        self.sliding_window
-            .map_or(0, |window| (position + 1).saturating_sub(window))
+        self.sliding_window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
 
     /// The number of query tokens.
@@ -62,51 +61,22 @@ impl Attention<'_> {
     /// # Panics
     /// If anything in these arguments or the length of the output contradicts something else.
     fn check(&self, out: usize) -> usize {
-        let Attention {
-            heads,
-            kv_heads,
-            head_dim,
-            tokens_per_block,
-            ..
-        } = *self;
+        let Attention { heads, kv_heads, head_dim, tokens_per_block, .. } = *self;
         assert!(kv_heads > 0 && heads > 0, "attention needs heads");
-        assert!(
-            heads.is_multiple_of(kv_heads),
-            "{heads} query heads cannot share {kv_heads} KV heads"
-        );
-        assert!(
-            head_dim > 0 && head_dim.is_multiple_of(2),
-            "head_dim must be even, not {head_dim}"
-        );
+        assert!(heads.is_multiple_of(kv_heads), "{heads} query heads cannot share {kv_heads} KV heads");
+        assert!(head_dim > 0 && head_dim.is_multiple_of(2), "head_dim must be even, not {head_dim}");
         assert!(tokens_per_block > 0, "tokens_per_block must be at least 1");
-        assert!(
-            self.sliding_window != Some(0),
-            "a sliding window must hold at least 1 token"
-        );
+        assert!(self.sliding_window != Some(0), "a sliding window must hold at least 1 token");
 
         let token = product([1, 1, heads, head_dim]);
-        let tokens = self
-            .sequences
-            .iter()
-            .try_fold(0_usize, |sum, sequence| sum.checked_add(sequence.tokens));
+        let tokens = self.sequences.iter().try_fold(0_usize, |sum, sequence| sum.checked_add(sequence.tokens));
         let expected = tokens.and_then(|tokens| tokens.checked_mul(token));
-        assert_eq!(
-            Some(self.q.len()),
-            expected,
-            "q must hold the tokens of all sequences"
-        );
+        assert_eq!(Some(self.q.len()), expected, "q must hold the tokens of all sequences");
         assert_eq!(self.q.len(), out, "out must be as long as q");
 
         let block = product([1, kv_heads, tokens_per_block, head_dim]);
-        assert!(
-            self.keys.len().is_multiple_of(block),
-            "keys must be whole blocks of {block} elements"
-        );
-        assert_eq!(
-            self.keys.len(),
-            self.values.len(),
-            "keys and values must be of one length"
-        );
+        assert!(self.keys.len().is_multiple_of(block), "keys must be whole blocks of {block} elements");
+        assert_eq!(self.keys.len(), self.values.len(), "keys and values must be of one length");
         for (index, sequence) in self.sequences.iter().enumerate() {
             self.check_blocks(index, sequence, self.keys.len() / block);
         }
@@ -118,33 +88,21 @@ impl Attention<'_> {
             return;
         }
         let Some(end) = sequence.start.checked_add(sequence.tokens) else {
-            panic!(
-                "sequence {index} starts at position {}, which leaves no room for its tokens",
-                sequence.start
-            )
+            panic!("sequence {index} starts at position {}, which leaves no room for its tokens", sequence.start)
         };
         let needed = end.div_ceil(self.tokens_per_block);
         let given = sequence.blocks.len();
-        assert!(
-            given >= needed,
-            "sequence {index} ends at position {end}: that takes {needed} blocks, not {given}"
-        );
+        assert!(given >= needed, "sequence {index} ends at position {end}: that takes {needed} blocks, not {given}");
         let first = self.first_visible(sequence.start) / self.tokens_per_block;
         for block in &sequence.blocks[first..needed] {
-            assert!(
-                (*block as usize) < pool,
-                "sequence {index} names block {block} of a pool of {pool}"
-            );
+            assert!((*block as usize) < pool, "sequence {index} names block {block} of a pool of {pool}");
         }
     }
 }
 
 fn product(sizes: [usize; 4]) -> usize {
     let product = sizes.into_iter().try_fold(1_usize, usize::checked_mul);
-    assert!(
-        product.is_some(),
-        "{sizes:?} elements are more than memory can hold"
-    );
+    assert!(product.is_some(), "{sizes:?} elements are more than memory can hold");
     product.unwrap_or_default()
 }
 
@@ -172,31 +130,15 @@ pub(crate) fn attention<S: Simd>(simd: S, args: Attention<'_>, out: &mut [bf16])
             left = below;
             let (token, start) = (first_token + done, sequence.start + done);
             done += rows.rows();
-            work = work.saturating_add(
-                args.q.len() / tokens * rows.rows() * (start + 1 - args.first_visible(start)),
-            );
-            for (kv_head, out) in rows
-                .grid(ROWS, group * args.head_dim)
-                .into_iter()
-                .enumerate()
-            {
-                tiles.push(QueryTile {
-                    args,
-                    blocks: sequence.blocks,
-                    token,
-                    start,
-                    kv_head,
-                    out,
-                });
+            work = work.saturating_add(args.q.len() / tokens * rows.rows() * (start + 1 - args.first_visible(start)));
+            for (kv_head, out) in rows.grid(ROWS, group * args.head_dim).into_iter().enumerate() {
+                tiles.push(QueryTile { args, blocks: sequence.blocks, token, start, kv_head, out });
             }
         }
         first_token += sequence.tokens;
     }
     if tiles.len() > 1 && work >= INLINE_WORK && rayon::current_num_threads() > 1 {
-        tiles
-            .into_par_iter()
-            .with_max_len(1)
-            .for_each(|tile| simd.vectorize(tile));
+        tiles.into_par_iter().with_max_len(1).for_each(|tile| simd.vectorize(tile));
     } else {
         tiles.into_iter().for_each(|tile| simd.vectorize(tile));
     }

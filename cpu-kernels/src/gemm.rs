@@ -30,31 +30,18 @@ pub(crate) fn gemm<S: Simd>(simd: S, a: &[bf16], weight: PackedMatrix<'_>, out: 
     let m = a.len() / k;
     let depth = padded_k(k);
     let rows = simd.activations(a, k, depth);
-    let (row_step, panel_step) =
-        steps(m, weight.panel_count(), depth, rayon::current_num_threads());
+    let (row_step, panel_step) = steps(m, weight.panel_count(), depth, rayon::current_num_threads());
     let across = weight.panel_count().div_ceil(panel_step);
 
     let run = |(index, tile): (usize, Tile<'_, f32>)| {
         let first_row = index / across * row_step;
         let first_panel = index % across * panel_step;
-        let panels = weight.panels(
-            first_panel,
-            first_panel + tile.columns().div_ceil(PANEL_COLUMNS),
-        );
-        simd.multiply(
-            &rows[first_row * depth..][..tile.rows() * depth],
-            depth,
-            panels,
-            tile,
-        );
+        let panels = weight.panels(first_panel, first_panel + tile.columns().div_ceil(PANEL_COLUMNS));
+        simd.multiply(&rows[first_row * depth..][..tile.rows() * depth], depth, panels, tile);
     };
     let tiles = Tile::new(out, m, n).grid(row_step, panel_step * PANEL_COLUMNS);
     if tiles.len() > 1 {
-        tiles
-            .into_par_iter()
-            .enumerate()
-            .with_max_len(1)
-            .for_each(run);
+        tiles.into_par_iter().enumerate().with_max_len(1).for_each(run);
     } else {
         tiles.into_iter().enumerate().for_each(run);
     }
@@ -62,9 +49,7 @@ pub(crate) fn gemm<S: Simd>(simd: S, a: &[bf16], weight: PackedMatrix<'_>, out: 
 
 /// The rows and the panels of one task.
 fn steps(m: usize, panels: usize, depth: usize, threads: usize) -> (usize, usize) {
-    let work = m
-        .saturating_mul(panels)
-        .saturating_mul(depth * PANEL_COLUMNS);
+    let work = m.saturating_mul(panels).saturating_mul(depth * PANEL_COLUMNS);
     if threads == 1 || work < INLINE_WORK {
         return (m.max(1), panels);
     }
@@ -72,11 +57,7 @@ fn steps(m: usize, panels: usize, depth: usize, threads: usize) -> (usize, usize
     let panel_step = panels.div_ceil(tasks).next_multiple_of(PANEL_STEP);
     let across = panels.div_ceil(panel_step);
     // Narrow matrices leave threads without a column; then long inputs are cut into rows as well.
-    let down = if across < threads {
-        (m / MIN_ROWS).min(tasks.div_ceil(across)).max(1)
-    } else {
-        1
-    };
+    let down = if across < threads { (m / MIN_ROWS).min(tasks.div_ceil(across)).max(1) } else { 1 };
     (m.div_ceil(down).max(1), panel_step)
 }
 
@@ -92,15 +73,9 @@ mod tests {
                     let (rows, step) = steps(m, panels, 4096, threads);
                     assert!(rows >= 1 && step >= 1);
                     let tasks = m.div_ceil(rows) * panels.div_ceil(step);
-                    assert!(
-                        tasks <= 2 * threads * TASKS_PER_THREAD + 1,
-                        "{m} x {panels} over {threads}: {tasks}"
-                    );
+                    assert!(tasks <= 2 * threads * TASKS_PER_THREAD + 1, "{m} x {panels} over {threads}: {tasks}");
                     let possible = (m / MIN_ROWS).max(1) * panels.div_ceil(PANEL_STEP);
-                    assert!(
-                        m == 0 || tasks >= threads.min(possible),
-                        "{m} x {panels} over {threads}: {tasks}"
-                    );
+                    assert!(m == 0 || tasks >= threads.min(possible), "{m} x {panels} over {threads}: {tasks}");
                 }
             }
         }

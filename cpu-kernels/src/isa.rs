@@ -55,9 +55,7 @@ impl FromStr for Isa {
     /// Anything but the exact, lower-case names.
     fn from_str(name: &str) -> Result<Isa, UnknownIsa> {
         let found = Isa::ALL.into_iter().find(|isa| isa.name() == name);
-        found.ok_or_else(|| UnknownIsa {
-            name: name.to_owned(),
-        })
+        found.ok_or_else(|| UnknownIsa { name: name.to_owned() })
     }
 }
 
@@ -99,11 +97,7 @@ fn on_this_cpu(isa: Isa) -> bool {
 }
 
 fn names(keep: impl Fn(Isa) -> bool) -> String {
-    let names: Vec<&str> = Isa::ALL
-        .into_iter()
-        .filter(|&isa| keep(isa))
-        .map(Isa::name)
-        .collect();
+    let names: Vec<&str> = Isa::ALL.into_iter().filter(|&isa| keep(isa)).map(Isa::name).collect();
     names.join(", ")
 }
 
@@ -112,20 +106,13 @@ pub(crate) fn choose(value: Option<&OsStr>) -> Result<Kernels, IsaError> {
     let value = match value {
         Some(value) if !value.is_empty() => value.to_string_lossy(),
         _ => {
-            return Ok(Isa::ALL
-                .into_iter()
-                .find_map(Kernels::for_isa)
-                .unwrap_or(Kernels::portable()));
+            return Ok(Isa::ALL.into_iter().find_map(Kernels::for_isa).unwrap_or(Kernels::portable()));
         }
     };
     if value == "amx" {
-        return Err(IsaError::NotImplemented {
-            value: value.into_owned(),
-        });
+        return Err(IsaError::NotImplemented { value: value.into_owned() });
     }
-    let isa: Isa = value
-        .parse()
-        .map_err(|UnknownIsa { name }| IsaError::Unknown { value: name })?;
+    let isa: Isa = value.parse().map_err(|UnknownIsa { name }| IsaError::Unknown { value: name })?;
     Kernels::for_isa(isa).ok_or(IsaError::NotOnThisCpu { isa })
 }
 
@@ -149,10 +136,7 @@ mod tests {
         for isa in Isa::ALL {
             match choose(Some(OsStr::new(isa.name()))) {
                 Ok(kernels) => assert_eq!(kernels.isa(), isa),
-                Err(error) => assert_eq!(
-                    (error, on_this_cpu(isa)),
-                    (IsaError::NotOnThisCpu { isa }, false)
-                ),
+                Err(error) => assert_eq!((error, on_this_cpu(isa)), (IsaError::NotOnThisCpu { isa }, false)),
             }
         }
     }
@@ -160,22 +144,12 @@ mod tests {
     #[test]
     fn errors_name_the_variable_the_value_and_the_choices() {
         for value in ["amx", "sse", "AVX2", " avx2"] {
-            let message = choose(Some(OsStr::new(value)))
-                .map(|k| k.isa())
-                .unwrap_err()
-                .to_string();
-            for part in [
-                ISA_VARIABLE,
-                value,
-                "accepted: avx512, avx2, portable",
-                "this CPU has: ",
-            ] {
+            let message = choose(Some(OsStr::new(value))).map(|k| k.isa()).unwrap_err().to_string();
+            for part in [ISA_VARIABLE, value, "accepted: avx512, avx2, portable", "this CPU has: "] {
                 assert!(message.contains(part), "{message:?} lacks {part:?}");
             }
         }
-        let amx = choose(Some(OsStr::new("amx")))
-            .map(|k| k.isa())
-            .unwrap_err();
+        let amx = choose(Some(OsStr::new("amx"))).map(|k| k.isa()).unwrap_err();
         assert!(amx.to_string().contains("not implemented in this version"));
     }
 }

@@ -99,18 +99,9 @@ impl Kernels {
     /// If `a` is no whole number of rows, or `out` has not m n elements.
     pub fn gemm(&self, a: &[bf16], weight: PackedMatrix<'_>, out: &mut [f32]) {
         let (n, k) = (weight.n(), weight.k());
-        assert!(
-            a.len().is_multiple_of(k),
-            "a must be whole rows of {k} elements, not {} in all",
-            a.len()
-        );
+        assert!(a.len().is_multiple_of(k), "a must be whole rows of {k} elements, not {} in all", a.len());
         let expected = (a.len() / k).checked_mul(n);
-        assert_eq!(
-            Some(out.len()),
-            expected,
-            "out must be {} x {n}",
-            a.len() / k
-        );
+        assert_eq!(Some(out.len()), expected, "out must be {} x {n}", a.len() / k);
         with_simd!(self, s => gemm::gemm(s, a, weight, out));
     }
 
@@ -190,21 +181,12 @@ impl Kernels {
     /// If `heads` is zero, `head_dim` is odd or zero, or the lengths contradict one another.
     pub fn rope(&self, x: &mut [f32], heads: usize, head_dim: usize, cos: &[f32], sin: &[f32]) {
         assert!(heads > 0, "rope needs heads");
-        assert!(
-            head_dim > 0 && head_dim.is_multiple_of(2),
-            "head_dim must be even, not {head_dim}"
-        );
+        assert!(head_dim > 0 && head_dim.is_multiple_of(2), "head_dim must be even, not {head_dim}");
         let (half, tokens) = (head_dim / 2, cos.len() / (head_dim / 2));
         check_rows("cos", cos.len(), "half of head_dim", half);
         check_same("sin", sin.len(), "cos", cos.len());
-        let expected = heads
-            .checked_mul(head_dim)
-            .and_then(|token| token.checked_mul(tokens));
-        assert_eq!(
-            Some(x.len()),
-            expected,
-            "x must be {tokens} x {heads} x {head_dim}"
-        );
+        let expected = heads.checked_mul(head_dim).and_then(|token| token.checked_mul(tokens));
+        assert_eq!(Some(x.len()), expected, "x must be {tokens} x {heads} x {head_dim}");
         let token = heads * head_dim;
         let step = rows_per_task(token);
         with_simd!(self, s => {
@@ -247,15 +229,9 @@ fn rows_per_task(width: usize) -> usize {
 
 fn check_rows(name: &str, len: usize, of: &str, width: usize) {
     assert!(width > 0, "{of} must not be empty");
-    assert!(
-        len.is_multiple_of(width),
-        "{name} must be whole rows of {width} elements, not {len} in all"
-    );
+    assert!(len.is_multiple_of(width), "{name} must be whole rows of {width} elements, not {len} in all");
 }
 
 fn check_same(name: &str, len: usize, other: &str, expected: usize) {
-    assert!(
-        len == expected,
-        "{name} has {len} elements, but {other} has {expected}"
-    );
+    assert!(len == expected, "{name} has {len} elements, but {other} has {expected}");
 }

@@ -87,12 +87,7 @@ impl<'a> PackedMatrix<'a> {
         }
         let expected = packed_len(n, k).ok_or(PackError::TooLarge { n, k })?;
         if data.len() != expected {
-            return Err(PackError::Length {
-                n,
-                k,
-                expected,
-                found: data.len(),
-            });
+            return Err(PackError::Length { n, k, expected, found: data.len() });
         }
         Ok(PackedMatrix { data, n, k })
     }
@@ -113,11 +108,7 @@ impl<'a> PackedMatrix<'a> {
     /// If `n` is not below [`Self::n`], or `out` has not [`Self::k`] elements.
     pub fn row(&self, n: usize, out: &mut [bf16]) {
         assert!(n < self.n, "row {n} of a packed matrix of {} rows", self.n);
-        assert_eq!(
-            out.len(),
-            self.k,
-            "out must hold one row of the packed matrix"
-        );
+        assert_eq!(out.len(), self.k, "out must hold one row of the packed matrix");
         let panel = self.panels(n / PANEL_COLUMNS, n / PANEL_COLUMNS + 1);
         let column = n % PANEL_COLUMNS;
         for (out, pair) in out.chunks_mut(2).zip(panel.chunks_exact(2 * PANEL_COLUMNS)) {
@@ -146,18 +137,10 @@ impl<'a> PackedMatrix<'a> {
 /// If `k` is zero, `rows` is no whole number of rows, or `out` has not [`packed_len`]`(r, k)` elements.
 pub fn pack_panels(rows: &[bf16], k: usize, out: &mut [bf16]) {
     assert!(k > 0, "k must be at least 1");
-    assert!(
-        rows.len().is_multiple_of(k),
-        "rows must be whole rows of {k} elements, not {} in all",
-        rows.len()
-    );
+    assert!(rows.len().is_multiple_of(k), "rows must be whole rows of {k} elements, not {} in all", rows.len());
     let count = rows.len() / k;
     let expected = packed_len(count, k);
-    assert_eq!(
-        Some(out.len()),
-        expected,
-        "out must hold the packed panels of {count} rows of {k}"
-    );
+    assert_eq!(Some(out.len()), expected, "out must hold the packed panels of {count} rows of {k}");
     let panels = out.chunks_exact_mut(PANEL_COLUMNS * padded_k(k));
     for (rows, panel) in rows.chunks(PANEL_COLUMNS * k).zip(panels) {
         pack_panel(rows, k, panel);

@@ -11,6 +11,10 @@ use half::bf16;
 
 use crate::tile::Tile;
 
+/// The tile that [`Simd::transpose`] takes.
+pub(crate) const TRANSPOSED_ROWS: usize = 16;
+pub(crate) const TRANSPOSED_COLUMNS: usize = 32;
+
 /// An algorithm and its arguments.
 pub(crate) trait Task {
     /// Does the work. Implementations are `#[inline(always)]`.
@@ -65,6 +69,19 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn sum(self, v: Self::Vector) -> f32;
     /// The largest lane; which, is unspecified where one is not a number.
     fn largest(self, v: Self::Vector) -> f32;
+
+    /// Transposes a tile and widens it: element c of row r goes to `out[c * stride + r]`.
+    ///
+    /// # Panics
+    /// If `stride` is less than the rows of the tile, or `out` ends before its last element.
+    #[inline(always)]
+    fn transpose(self, tile: &[[bf16; TRANSPOSED_COLUMNS]; TRANSPOSED_ROWS], out: &mut [f32], stride: usize) {
+        for (c, out) in out.chunks_mut(stride).take(TRANSPOSED_COLUMNS).enumerate() {
+            for (out, row) in out[..TRANSPOSED_ROWS].iter_mut().zip(tile) {
+                *out = widen(row[c]);
+            }
+        }
+    }
 
     /// Rows of `k` elements as [`Self::multiply`] wants them: `padded_k` each, zeros at the end.
     fn activations(self, a: &[bf16], k: usize, padded_k: usize) -> Cow<'_, [Self::Activation]>;

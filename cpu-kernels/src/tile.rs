@@ -23,18 +23,8 @@ impl<'a, T> Tile<'a, T> {
     /// # Panics
     /// If the length is another.
     pub(crate) fn new(matrix: &'a mut [T], rows: usize, columns: usize) -> Self {
-        assert_eq!(
-            Some(matrix.len()),
-            rows.checked_mul(columns),
-            "matrix must be {rows} x {columns}"
-        );
-        Tile {
-            first: matrix.as_mut_ptr(),
-            rows,
-            columns,
-            stride: columns,
-            matrix: PhantomData,
-        }
+        assert_eq!(Some(matrix.len()), rows.checked_mul(columns), "matrix must be {rows} x {columns}");
+        Tile { first: matrix.as_mut_ptr(), rows, columns, stride: columns, matrix: PhantomData }
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -62,14 +52,7 @@ impl<'a, T> Tile<'a, T> {
         let offset = if at < self.rows { at * self.stride } else { 0 };
         // SAFETY: row `at` exists wherever the offset is not zero, so the pointer stays inside the matrix.
         let below = unsafe { self.first.add(offset) };
-        (
-            Tile { rows: at, ..self },
-            Tile {
-                first: below,
-                rows: self.rows - at,
-                ..self
-            },
-        )
+        (Tile { rows: at, ..self }, Tile { first: below, rows: self.rows - at, ..self })
     }
 
     /// Columns `..at` and columns `at..`; `at` is clamped to the number of columns.
@@ -79,17 +62,7 @@ impl<'a, T> Tile<'a, T> {
         // SAFETY: with at least one row, `first + at` is inside that row or one past its end, hence inside the
         // matrix or one past it.
         let right = unsafe { self.first.add(offset) };
-        (
-            Tile {
-                columns: at,
-                ..self
-            },
-            Tile {
-                first: right,
-                columns: self.columns - at,
-                ..self
-            },
-        )
+        (Tile { columns: at, ..self }, Tile { first: right, columns: self.columns - at, ..self })
     }
 
     /// Cuts into tiles of `rows` x `columns` (fewer at the edges), left to right, then top to bottom.
@@ -119,24 +92,13 @@ mod tests {
 
     #[test]
     fn a_grid_covers_every_element_once() {
-        for (rows, columns, down, across) in [
-            (1, 1, 1, 1),
-            (5, 7, 2, 3),
-            (4, 16, 4, 5),
-            (3, 2, 9, 9),
-            (0, 4, 1, 1),
-        ] {
+        for (rows, columns, down, across) in [(1, 1, 1, 1), (5, 7, 2, 3), (4, 16, 4, 5), (3, 2, 9, 9), (0, 4, 1, 1)] {
             let mut matrix = vec![0_u32; rows * columns];
             let tiles = Tile::new(&mut matrix, rows, columns).grid(down, across);
-            assert_eq!(
-                tiles.len(),
-                usize::div_ceil(rows, down) * usize::div_ceil(columns, across)
-            );
+            assert_eq!(tiles.len(), usize::div_ceil(rows, down) * usize::div_ceil(columns, across));
             for (index, mut tile) in tiles.into_iter().enumerate() {
                 for row in 0..tile.rows() {
-                    tile.row(row)
-                        .iter_mut()
-                        .for_each(|x| *x += 1 + index as u32);
+                    tile.row(row).iter_mut().for_each(|x| *x += 1 + index as u32);
                 }
             }
             let across_count = usize::div_ceil(columns, across);

@@ -60,12 +60,7 @@ impl Pool {
         for i in (1..blocks).rev() {
             free.swap(i, random.next() as usize % (i + 1));
         }
-        Pool {
-            keys: vec![bf16::NAN; len],
-            values: vec![bf16::NAN; len],
-            free,
-            tokens_per_block,
-        }
+        Pool { keys: vec![bf16::NAN; len], values: vec![bf16::NAN; len], free, tokens_per_block }
     }
 
     /// Stores the first `tokens` tokens and returns the block table.
@@ -84,24 +79,13 @@ impl Pool {
         table
     }
 
-    fn attend(
-        &self,
-        kernels: Kernels,
-        shape: Shape,
-        q: &[f32],
-        sequences: &[AttentionSequence<'_>],
-    ) -> Vec<bf16> {
+    fn attend(&self, kernels: Kernels, shape: Shape, q: &[f32], sequences: &[AttentionSequence<'_>]) -> Vec<bf16> {
         let mut out = vec![bf16::NAN; q.len()];
         kernels.attention(self.arguments(shape, q, sequences), &mut out);
         out
     }
 
-    fn arguments<'a>(
-        &'a self,
-        shape: Shape,
-        q: &'a [f32],
-        sequences: &'a [AttentionSequence<'a>],
-    ) -> Attention<'a> {
+    fn arguments<'a>(&'a self, shape: Shape, q: &'a [f32], sequences: &'a [AttentionSequence<'a>]) -> Attention<'a> {
         Attention {
             q,
             keys: &self.keys,
@@ -118,41 +102,21 @@ impl Pool {
 }
 
 /// Computes a sequence in chunks of `chunk` tokens, each stored just before it is attended to.
-fn chunked(
-    kernels: Kernels,
-    shape: Shape,
-    sequence: &Sequence,
-    chunk: usize,
-    tokens_per_block: usize,
-) -> Vec<bf16> {
+fn chunked(kernels: Kernels, shape: Shape, sequence: &Sequence, chunk: usize, tokens_per_block: usize) -> Vec<bf16> {
     let mut out = Vec::new();
     for start in (0..sequence.tokens).step_by(chunk) {
         let end = sequence.tokens.min(start + chunk);
         let mut pool = Pool::new(shape, tokens_per_block, end.div_ceil(tokens_per_block) + 3);
         let blocks = pool.add(shape, sequence, end);
         let token = shape.heads * shape.head_dim;
-        let part = AttentionSequence {
-            tokens: end - start,
-            start,
-            blocks: &blocks,
-        };
-        out.extend(pool.attend(
-            kernels,
-            shape,
-            &sequence.q[start * token..end * token],
-            &[part],
-        ));
+        let part = AttentionSequence { tokens: end - start, start, blocks: &blocks };
+        out.extend(pool.attend(kernels, shape, &sequence.q[start * token..end * token], &[part]));
     }
     out
 }
 
 fn check(shape: Shape, sequence: &Sequence, out: &[bf16]) {
-    let Shape {
-        heads,
-        kv_heads,
-        head_dim: d,
-        window,
-    } = shape;
+    let Shape { heads, kv_heads, head_dim: d, window } = shape;
     let scale = f64::from(1.0 / (d as f32).sqrt());
     for token in 0..sequence.tokens {
         let first = window.map_or(0, |window| (token + 1).saturating_sub(window));
@@ -162,15 +126,10 @@ fn check(shape: Shape, sequence: &Sequence, out: &[bf16]) {
             let mut score_error = 0.0_f64;
             let scores: Vec<f64> = (first..=token)
                 .map(|key| {
-                    let products = q
-                        .iter()
-                        .zip(&sequence.keys[at(key)..])
-                        .map(|(q, k)| f64::from(*q) * k.to_f64());
-                    let (sum, magnitudes) =
-                        products.fold((0.0, 0.0), |(s, m), x| (s + x, m + x.abs()));
+                    let products = q.iter().zip(&sequence.keys[at(key)..]).map(|(q, k)| f64::from(*q) * k.to_f64());
+                    let (sum, magnitudes) = products.fold((0.0, 0.0), |(s, m), x| (s + x, m + x.abs()));
                     // The query is scaled, then d products are rounded and added.
-                    score_error =
-                        score_error.max((2 * d + 2) as f64 * F32_ROUNDING * magnitudes * scale);
+                    score_error = score_error.max((2 * d + 2) as f64 * F32_ROUNDING * magnitudes * scale);
                     sum * scale
                 })
                 .collect();
@@ -178,21 +137,15 @@ fn check(shape: Shape, sequence: &Sequence, out: &[bf16]) {
             let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
             let total: f64 = weights.iter().sum();
             for i in 0..d {
-                let terms = weights
-                    .iter()
-                    .zip(first..)
-                    .map(|(w, key)| w / total * sequence.values[at(key) + i].to_f64());
-                let (expected, magnitudes) =
-                    terms.fold((0.0, 0.0), |(s, m), x: f64| (s + x, m + x.abs()));
+                let terms =
+                    weights.iter().zip(first..).map(|(w, key)| w / total * sequence.values[at(key) + i].to_f64());
+                let (expected, magnitudes) = terms.fold((0.0, 0.0), |(s, m), x: f64| (s + x, m + x.abs()));
                 // Weights are off by the error of two scores each (their own and the largest), exponentials by 3
                 // units twice, each block fades the sums once, each key adds two roundings to sum and total.
                 let keys = scores.len() as f64;
-                let roundings =
-                    20.0 + 6.0 * (keys / 32.0 + 2.0) + 3.0 * keys.min(64.0) + keys / 8.0;
+                let roundings = 20.0 + 6.0 * (keys / 32.0 + 2.0) + 3.0 * keys.min(64.0) + keys / 8.0;
                 let relative = 4.0 * score_error + 2.0 * roundings * F32_ROUNDING;
-                let bound = relative * magnitudes.max(expected.abs())
-                    + BF16_ROUNDING * expected.abs() * 1.01
-                    + TINY;
+                let bound = relative * magnitudes.max(expected.abs()) + BF16_ROUNDING * expected.abs() * 1.01 + TINY;
                 let found = out[(token * heads + head) * d + i].to_f64();
                 assert!(
                     (found - expected).abs() <= bound,
@@ -205,12 +158,7 @@ fn check(shape: Shape, sequence: &Sequence, out: &[bf16]) {
 }
 
 fn shape(heads: usize, kv_heads: usize, head_dim: usize, window: Option<usize>) -> Shape {
-    Shape {
-        heads,
-        kv_heads,
-        head_dim,
-        window,
-    }
+    Shape { heads, kv_heads, head_dim, window }
 }
 
 fn against_f64(kernels: Kernels) {
@@ -227,11 +175,7 @@ fn against_f64(kernels: Kernels) {
     for (seed, shape) in shapes.into_iter().enumerate() {
         for tokens in [1, 2, 15, 16, 17, 31, 32, 33, 64, 65, 150] {
             let sequence = Sequence::random(shape, tokens, seed as u64, 2.0);
-            check(
-                shape,
-                &sequence,
-                &chunked(kernels, shape, &sequence, tokens, 16),
-            );
+            check(shape, &sequence, &chunked(kernels, shape, &sequence, tokens, 16));
         }
     }
 }
@@ -240,11 +184,7 @@ fn against_f64(kernels: Kernels) {
 fn large_scores(kernels: Kernels) {
     let shape = shape(2, 1, 64, None);
     let sequence = Sequence::random(shape, 100, 9, 12.0);
-    check(
-        shape,
-        &sequence,
-        &chunked(kernels, shape, &sequence, 100, 16),
-    );
+    check(shape, &sequence, &chunked(kernels, shape, &sequence, 100, 16));
 }
 
 fn the_same_bits_in_any_chunks_and_pages(kernels: Kernels) {
@@ -257,66 +197,33 @@ fn the_same_bits_in_any_chunks_and_pages(kernels: Kernels) {
         let sequence = Sequence::random(shape, tokens, tokens as u64, 2.0);
         let whole = chunked(kernels, shape, &sequence, tokens, 32);
         check(shape, &sequence, &whole);
-        for (chunk, tokens_per_block) in [
-            (1, 32),
-            (1, 7),
-            (7, 16),
-            (32, 64),
-            (33, 1),
-            (64, 128),
-            (tokens - 1, 5),
-            (tokens, 1000),
-        ] {
+        for (chunk, tokens_per_block) in
+            [(1, 32), (1, 7), (7, 16), (32, 64), (33, 1), (64, 128), (tokens - 1, 5), (tokens, 1000)]
+        {
             let parts = chunked(kernels, shape, &sequence, chunk, tokens_per_block);
-            assert!(
-                whole == parts,
-                "chunks of {chunk} tokens, blocks of {tokens_per_block}"
-            );
+            assert!(whole == parts, "chunks of {chunk} tokens, blocks of {tokens_per_block}");
         }
     }
 }
 
 fn the_same_bits_in_any_batch(kernels: Kernels) {
     let shape = shape(8, 2, 32, Some(50));
-    let lengths = [
-        (90, 89),
-        (1, 0),
-        (64, 0),
-        (200, 120),
-        (33, 32),
-        (40, 40),
-        (70, 3),
-    ];
-    let sequences: Vec<Sequence> = lengths
-        .iter()
-        .enumerate()
-        .map(|(i, (tokens, _))| Sequence::random(shape, *tokens, i as u64, 2.0))
-        .collect();
+    let lengths = [(90, 89), (1, 0), (64, 0), (200, 120), (33, 32), (40, 40), (70, 3)];
+    let sequences: Vec<Sequence> =
+        lengths.iter().enumerate().map(|(i, (tokens, _))| Sequence::random(shape, *tokens, i as u64, 2.0)).collect();
     let mut pool = Pool::new(shape, 16, 60);
-    let tables: Vec<Vec<u32>> = sequences
-        .iter()
-        .map(|s| pool.add(shape, s, s.tokens))
-        .collect();
+    let tables: Vec<Vec<u32>> = sequences.iter().map(|s| pool.add(shape, s, s.tokens)).collect();
     let token = shape.heads * shape.head_dim;
     let (mut q, mut parts, mut alone) = (Vec::new(), Vec::new(), Vec::new());
     for ((sequence, blocks), (tokens, start)) in sequences.iter().zip(&tables).zip(lengths) {
         let own = &sequence.q[start * token..];
-        let part = AttentionSequence {
-            tokens: tokens - start,
-            start,
-            blocks,
-        };
-        alone.extend(with_threads(1, || {
-            pool.attend(kernels, shape, own, &[part])
-        }));
+        let part = AttentionSequence { tokens: tokens - start, start, blocks };
+        alone.extend(with_threads(1, || pool.attend(kernels, shape, own, &[part])));
         q.extend_from_slice(own);
         parts.push(part);
     }
     for threads in [1, 2, 7] {
-        assert!(
-            alone == with_threads(threads, || pool.attend(kernels, shape, &q, &parts)),
-            "{threads} threads"
-        );
+        assert!(alone == with_threads(threads, || pool.attend(kernels, shape, &q, &parts)), "{threads} threads");
     }
 }
 
@@ -327,20 +234,12 @@ fn only_visible_keys_are_read(kernels: Kernels) {
     let mut pool = Pool::new(shape, 8, 20);
     let mut blocks = pool.add(shape, &sequence, 100);
     let q = &sequence.q[90 * 32..];
-    let part = AttentionSequence {
-        tokens: 10,
-        start: 90,
-        blocks: &blocks,
-    };
+    let part = AttentionSequence { tokens: 10, start: 90, blocks: &blocks };
     let expected = pool.attend(kernels, shape, q, &[part]);
     assert!(expected.iter().all(|x| x.is_finite()));
     // The first visible position is 71, in block 8.
     blocks[..8].fill(u32::MAX);
-    let part = AttentionSequence {
-        tokens: 10,
-        start: 90,
-        blocks: &blocks,
-    };
+    let part = AttentionSequence { tokens: 10, start: 90, blocks: &blocks };
     assert!(expected == pool.attend(kernels, shape, q, &[part]));
 }
 
@@ -360,133 +259,37 @@ fn arguments_are_checked(kernels: Kernels) {
     let sequence = Sequence::random(shape, 20, 4, 1.0);
     let mut pool = Pool::new(shape, 8, 4);
     let blocks = pool.add(shape, &sequence, 20);
-    let whole = [AttentionSequence {
-        tokens: 20,
-        start: 0,
-        blocks: &blocks,
-    }];
+    let whole = [AttentionSequence { tokens: 20, start: 0, blocks: &blocks }];
     let good = pool.arguments(shape, &sequence.q, &whole);
     let message = |args: Attention<'_>| {
         let mut out = vec![bf16::ZERO; sequence.q.len()];
         panic_of(|| kernels.attention(args, &mut out))
     };
     let with = |sequence| [sequence; 1];
-    let far = with(AttentionSequence {
-        tokens: 20,
-        start: 5,
-        blocks: &blocks,
-    });
-    let endless = with(AttentionSequence {
-        tokens: 20,
-        start: usize::MAX,
-        blocks: &blocks,
-    });
-    let wild = with(AttentionSequence {
-        tokens: 20,
-        start: 0,
-        blocks: &[0, 4, 1],
-    });
-    let short = with(AttentionSequence {
-        tokens: 19,
-        start: 0,
-        blocks: &blocks,
-    });
+    let far = with(AttentionSequence { tokens: 20, start: 5, blocks: &blocks });
+    let endless = with(AttentionSequence { tokens: 20, start: usize::MAX, blocks: &blocks });
+    let wild = with(AttentionSequence { tokens: 20, start: 0, blocks: &[0, 4, 1] });
+    let short = with(AttentionSequence { tokens: 19, start: 0, blocks: &blocks });
     let short_q = &sequence.q[1..];
     for (args, expected) in [
-        (
-            Attention {
-                sequences: &far,
-                ..good
-            },
-            "sequence 0 ends at position 25: that takes 4 blocks, not 3",
-        ),
-        (
-            Attention {
-                sequences: &endless,
-                ..good
-            },
-            "leaves no room",
-        ),
-        (
-            Attention {
-                sequences: &wild,
-                ..good
-            },
-            "sequence 0 names block 4 of a pool of 4",
-        ),
-        (
-            Attention {
-                sequences: &short,
-                ..good
-            },
-            "q must hold the tokens",
-        ),
+        (Attention { sequences: &far, ..good }, "sequence 0 ends at position 25: that takes 4 blocks, not 3"),
+        (Attention { sequences: &endless, ..good }, "leaves no room"),
+        (Attention { sequences: &wild, ..good }, "sequence 0 names block 4 of a pool of 4"),
+        (Attention { sequences: &short, ..good }, "q must hold the tokens"),
         (Attention { q: short_q, ..good }, "q must hold the tokens"),
-        (
-            Attention {
-                keys: &pool.keys[1..],
-                ..good
-            },
-            "keys must be whole blocks",
-        ),
-        (
-            Attention {
-                values: &pool.values[1..],
-                ..good
-            },
-            "keys and values",
-        ),
-        (
-            Attention { heads: 5, ..good },
-            "5 query heads cannot share 2 KV heads",
-        ),
-        (
-            Attention {
-                kv_heads: 0,
-                ..good
-            },
-            "needs heads",
-        ),
-        (
-            Attention {
-                head_dim: 7,
-                ..good
-            },
-            "head_dim must be even",
-        ),
-        (
-            Attention {
-                tokens_per_block: 0,
-                ..good
-            },
-            "tokens_per_block",
-        ),
-        (
-            Attention {
-                sliding_window: Some(0),
-                ..good
-            },
-            "sliding window",
-        ),
-        (
-            Attention {
-                tokens_per_block: usize::MAX,
-                ..good
-            },
-            "more than memory can hold",
-        ),
+        (Attention { keys: &pool.keys[1..], ..good }, "keys must be whole blocks"),
+        (Attention { values: &pool.values[1..], ..good }, "keys and values"),
+        (Attention { heads: 5, ..good }, "5 query heads cannot share 2 KV heads"),
+        (Attention { kv_heads: 0, ..good }, "needs heads"),
+        (Attention { head_dim: 7, ..good }, "head_dim must be even"),
+        (Attention { tokens_per_block: 0, ..good }, "tokens_per_block"),
+        (Attention { sliding_window: Some(0), ..good }, "sliding window"),
+        (Attention { tokens_per_block: usize::MAX, ..good }, "more than memory can hold"),
     ] {
         let message = message(args);
         assert!(message.contains(expected), "{message:?} lacks {expected:?}");
     }
     let message = panic_of(|| kernels.attention(good, &mut [bf16::ZERO; 3]));
     assert!(message.contains("out must be as long as q"), "{message}");
-    kernels.attention(
-        Attention {
-            q: &[],
-            sequences: &[],
-            ..good
-        },
-        &mut [],
-    );
+    kernels.attention(Attention { q: &[], sequences: &[], ..good }, &mut []);
 }

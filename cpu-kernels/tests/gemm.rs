@@ -33,12 +33,10 @@ fn bound(k: usize, magnitudes: f64) -> f64 {
 }
 
 fn dot(a: &[bf16], w: &[bf16]) -> (f64, f64) {
-    a.iter()
-        .zip(w)
-        .fold((0.0, 0.0), |(sum, magnitudes), (a, w)| {
-            let product = a.to_f64() * w.to_f64();
-            (sum + product, magnitudes + product.abs())
-        })
+    a.iter().zip(w).fold((0.0, 0.0), |(sum, magnitudes), (a, w)| {
+        let product = a.to_f64() * w.to_f64();
+        (sum + product, magnitudes + product.abs())
+    })
 }
 
 fn check(kernels: Kernels, m: usize, n: usize, k: usize) {
@@ -49,10 +47,7 @@ fn check(kernels: Kernels, m: usize, n: usize, k: usize) {
         for (found, w) in out.iter().zip(w.chunks_exact(k)) {
             let (expected, magnitudes) = dot(a, w);
             let error = (f64::from(*found) - expected).abs();
-            assert!(
-                error <= bound(k, magnitudes),
-                "{m} x {n} x {k}: {found}, expected {expected}"
-            );
+            assert!(error <= bound(k, magnitudes), "{m} x {n} x {k}: {found}, expected {expected}");
         }
     }
 }
@@ -88,17 +83,12 @@ fn long_sums(kernels: Kernels) {
 fn integers_are_exact(kernels: Kernels) {
     for (m, n, k) in [(1, 40, 100), (9, 40, 33), (20, 100, 4200)] {
         let mut random = Random(k as u64);
-        let mut integers = |len: usize| -> Vec<bf16> {
-            (0..len)
-                .map(|_| bf16::from_f32((random.next() % 17) as f32 - 8.0))
-                .collect()
-        };
+        let mut integers =
+            |len: usize| -> Vec<bf16> { (0..len).map(|_| bf16::from_f32((random.next() % 17) as f32 - 8.0)).collect() };
         let (a, w) = (integers(m * k), integers(n * k));
         let out = gemm(kernels, &a, &Weight::pack(&w, k));
-        let expected: Vec<f32> = a
-            .chunks_exact(k)
-            .flat_map(|a| w.chunks_exact(k).map(|w| dot(a, w).0 as f32))
-            .collect();
+        let expected: Vec<f32> =
+            a.chunks_exact(k).flat_map(|a| w.chunks_exact(k).map(|w| dot(a, w).0 as f32)).collect();
         assert_eq!(out, expected);
     }
 }
@@ -106,37 +96,19 @@ fn integers_are_exact(kernels: Kernels) {
 fn close_to_portable(kernels: Kernels) {
     let portable = Kernels::for_isa(Isa::Portable).unwrap();
     let mut runner = proptest::test_runner::TestRunner::new_with_rng(
-        ProptestConfig {
-            cases: 60,
-            failure_persistence: None,
-            ..ProptestConfig::default()
-        },
-        proptest::test_runner::TestRng::deterministic_rng(
-            proptest::test_runner::RngAlgorithm::ChaCha,
-        ),
+        ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() },
+        proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
     );
-    let shapes = (
-        1_usize..20,
-        1_usize..100,
-        1_usize..300,
-        any::<u64>(),
-        -20..20,
-    );
+    let shapes = (1_usize..20, 1_usize..100, 1_usize..300, any::<u64>(), -20..20);
     let result = runner.run(&shapes, |(m, n, k, seed, exponent)| {
         let mut random = Random(seed);
-        let (a, w) = (
-            random.bf16s(m * k, 2.0_f32.powi(exponent)),
-            random.bf16s(n * k, 1.0),
-        );
+        let (a, w) = (random.bf16s(m * k, 2.0_f32.powi(exponent)), random.bf16s(n * k, 1.0));
         let weight = Weight::pack(&w, k);
         let (found, expected) = (gemm(kernels, &a, &weight), gemm(portable, &a, &weight));
         for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
             let (_, magnitudes) = dot(&a[i / n * k..][..k], &w[i % n * k..][..k]);
             let error = (f64::from(*found) - f64::from(*expected)).abs();
-            prop_assert!(
-                error <= 2.0 * bound(k, magnitudes),
-                "{m} x {n} x {k}: {found}, portable {expected}"
-            );
+            prop_assert!(error <= 2.0 * bound(k, magnitudes), "{m} x {n} x {k}: {found}, portable {expected}");
         }
         Ok(())
     });
@@ -144,53 +116,29 @@ fn close_to_portable(kernels: Kernels) {
 }
 
 fn the_same_bits_in_any_batch(kernels: Kernels) {
-    for (n, k) in [
-        (1, 1),
-        (50, 31),
-        (80, 64),
-        (130, 257),
-        (48, 4200),
-        (200, 9001),
-    ] {
+    for (n, k) in [(1, 1), (50, 31), (80, 64), (130, 257), (48, 4200), (200, 9001)] {
         let mut random = Random((n + k) as u64);
         let (a, w) = (random.bf16s(64 * k, 1.0), random.bf16s(n * k, 1.0));
         let weight = Weight::pack(&w, k);
         let all = gemm(kernels, &a, &weight);
         for m in [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 17, 33, 63] {
-            for first in [0, 1, 30, 64 - m]
-                .into_iter()
-                .filter(|first| first + m <= 64)
-            {
+            for first in [0, 1, 30, 64 - m].into_iter().filter(|first| first + m <= 64) {
                 let some = gemm(kernels, &a[first * k..][..m * k], &weight);
-                assert_eq!(
-                    bits(&some),
-                    bits(&all[first * n..][..m * n]),
-                    "{n} x {k}: {m} rows from {first}"
-                );
+                assert_eq!(bits(&some), bits(&all[first * n..][..m * n]), "{n} x {k}: {m} rows from {first}");
             }
         }
     }
 }
 
 fn the_same_bits_with_any_threads(kernels: Kernels) {
-    for (m, n, k) in [
-        (1, 1000, 300),
-        (17, 500, 129),
-        (200, 70, 100),
-        (500, 33, 65),
-        (300, 16, 64),
-    ] {
+    for (m, n, k) in [(1, 1000, 300), (17, 500, 129), (200, 70, 100), (500, 33, 65), (300, 16, 64)] {
         let mut random = Random((m + n + k) as u64);
         let (a, w) = (random.bf16s(m * k, 1.0), random.bf16s(n * k, 1.0));
         let weight = Weight::pack(&w, k);
         let alone = with_threads(1, || gemm(kernels, &a, &weight));
         for threads in [2, 3, 5, 16] {
             let shared = with_threads(threads, || gemm(kernels, &a, &weight));
-            assert_eq!(
-                bits(&alone),
-                bits(&shared),
-                "{m} x {n} x {k} on {threads} threads"
-            );
+            assert_eq!(bits(&alone), bits(&shared), "{m} x {n} x {k} on {threads} threads");
         }
     }
 }

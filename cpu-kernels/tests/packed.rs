@@ -18,17 +18,9 @@ fn check_layout(n: usize, k: usize) {
     let weight = Weight::pack(&rows, k);
     for row in 0..n.next_multiple_of(PANEL_COLUMNS) {
         for i in 0..padded_k(k) {
-            let expected = if row < n && i < k {
-                rows[row * k + i]
-            } else {
-                bf16::ZERO
-            };
+            let expected = if row < n && i < k { rows[row * k + i] } else { bf16::ZERO };
             let found = element(&weight.data, padded_k(k), row, i);
-            assert_eq!(
-                found.to_bits(),
-                expected.to_bits(),
-                "{n} x {k}: row {row}, k {i}"
-            );
+            assert_eq!(found.to_bits(), expected.to_bits(), "{n} x {k}: row {row}, k {i}");
         }
     }
     let mut out = vec![bf16::NAN; k];
@@ -79,24 +71,12 @@ fn sizes() {
 #[test]
 fn what_is_refused() {
     let data = vec![bf16::ZERO; 512];
-    assert_eq!(
-        PackedMatrix::new(&data, 0, 3).unwrap_err(),
-        PackError::Empty { n: 0, k: 3 }
-    );
-    assert_eq!(
-        PackedMatrix::new(&data, 3, 0).unwrap_err(),
-        PackError::Empty { n: 3, k: 0 }
-    );
+    assert_eq!(PackedMatrix::new(&data, 0, 3).unwrap_err(), PackError::Empty { n: 0, k: 3 });
+    assert_eq!(PackedMatrix::new(&data, 3, 0).unwrap_err(), PackError::Empty { n: 3, k: 0 });
     let n = usize::MAX;
-    assert_eq!(
-        PackedMatrix::new(&data, n, 3).unwrap_err(),
-        PackError::TooLarge { n, k: 3 }
-    );
+    assert_eq!(PackedMatrix::new(&data, n, 3).unwrap_err(), PackError::TooLarge { n, k: 3 });
     let error = PackedMatrix::new(&data, 17, 32).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "a packed matrix of 17 x 32 has 1024 elements, not 512"
-    );
+    assert_eq!(error.to_string(), "a packed matrix of 17 x 32 has 1024 elements, not 512");
 
     let matrix = PackedMatrix::new(&data, 10, 20).unwrap();
     let mut row = vec![bf16::ZERO; 20];

@@ -16,7 +16,7 @@ use half::bf16;
 
 use super::exp::exp;
 use crate::attention::Attention;
-use crate::simd::{Simd, Task, widen};
+use crate::simd::{Simd, TRANSPOSED_COLUMNS, TRANSPOSED_ROWS, Task};
 use crate::tile::Tile;
 
 /// Keys taken at a time.
@@ -56,7 +56,7 @@ struct Rows {
 
 /// One block of the cache, as f32; zeros where no query of the tile looks.
 struct Block {
-    /// `[head_dim, KEYS]`
+    /// `[head_dim, KEYS]`, and zeros up to a multiple of [`TRANSPOSED_COLUMNS`]
     keys: Vec<f32>,
     /// `[KEYS, width]`
     values: Vec<f32>,
@@ -78,23 +78,14 @@ impl Task for QueryTile<'_> {
             total: vec![0.0; count],
         };
         let mut block = Block {
-            keys: vec![0.0; head_dim * KEYS],
+            keys: vec![0.0; head_dim.next_multiple_of(TRANSPOSED_COLUMNS) * KEYS],
             values: vec![0.0; KEYS * width],
             base: 0,
         };
 
-        let (first, end) = (
-            self.args.first_visible(self.start),
-            self.start + self.out.rows(),
-        );
+        let (first, end) = (self.args.first_visible(self.start), self.start + self.out.rows());
         for base in (first / KEYS * KEYS..end).step_by(KEYS) {
-            self.fill(
-                s,
-                &mut block,
-                base,
-                first.max(base)..end.min(base + KEYS),
-                width,
-            );
+            self.fill(s, &mut block, base, first.max(base)..end.min(base + KEYS), width);
             for row in (0..count).step_by(ROWS) {
                 match count - row {
                     1 => self.attend::<S, 1>(s, &block, &mut rows, row, group, width),
@@ -110,62 +101,53 @@ impl Task for QueryTile<'_> {
 
 impl QueryTile<'_> {
     fn queries(&self, group: usize) -> Vec<f32> {
-        let Attention {
-            heads,
-            head_dim,
-            scale,
-            ..
-        } = self.args;
+        let Attention { heads, head_dim, scale, .. } = self.args;
         let (token, share) = (heads * head_dim, group * head_dim);
-        let tokens =
-            self.args.q[self.token * token..][..self.out.rows() * token].chunks_exact(token);
-        tokens
-            .flat_map(|token| &token[self.kv_head * share..][..share])
-            .map(|q| q * scale)
-            .collect()
+        let tokens = self.args.q[self.token * token..][..self.out.rows() * token].chunks_exact(token);
+        let mut queries = vec![0.0; tokens.len() * share];
+        for (queries, token) in queries.chunks_exact_mut(share).zip(tokens) {
+            for (query, q) in queries.iter_mut().zip(&token[self.kv_head * share..]) {
+                *query = q * scale;
+            }
+        }
+        queries
     }
 
     /// Reads the keys and values of `positions`, which are all in the block at `base`.
     #[inline(always)]
-    fn fill<S: Simd>(
-        &self,
-        s: S,
-        block: &mut Block,
-        base: usize,
-        positions: std::ops::Range<usize>,
-        width: usize,
-    ) {
-        let Attention {
-            kv_heads,
-            head_dim,
-            tokens_per_block,
-            keys,
-            values,
-            ..
-        } = self.args;
+    fn fill<S: Simd>(&self, s: S, block: &mut Block, base: usize, positions: std::ops::Range<usize>, width: usize) {
+        let Attention { kv_heads, head_dim, tokens_per_block, keys, values, .. } = self.args;
         block.base = base;
         if positions.len() < KEYS {
-            block.keys.fill(0.0);
             block.values.fill(0.0);
         }
-        for position in positions {
+        let start = |position: usize| {
             let page = self.blocks[position / tokens_per_block] as usize;
-            let at = ((page * kv_heads + self.kv_head) * tokens_per_block
-                + position % tokens_per_block)
-                * head_dim;
-            let column = position - base;
-            for (slot, key) in block
-                .keys
-                .chunks_exact_mut(KEYS)
-                .zip(&keys[at..][..head_dim])
-            {
-                slot[column] = widen(*key);
+            let slot = position % tokens_per_block;
+            ((page * kv_heads + self.kv_head) * tokens_per_block + slot) * head_dim
+        };
+        for first in (0..KEYS).step_by(TRANSPOSED_ROWS) {
+            let mut rows: [&[bf16]; TRANSPOSED_ROWS] = [&[]; TRANSPOSED_ROWS];
+            for (row, position) in rows.iter_mut().zip(base + first..) {
+                if positions.contains(&position) {
+                    *row = &keys[start(position)..][..head_dim];
+                }
             }
-            let row = &mut block.values[column * width..][..head_dim];
-            for (slot, value) in row
-                .chunks_mut(S::LANES)
-                .zip(values[at..][..head_dim].chunks(S::LANES))
-            {
+            let out = block.keys.chunks_exact_mut(TRANSPOSED_COLUMNS * KEYS);
+            for (out, column) in out.zip((0..).step_by(TRANSPOSED_COLUMNS)) {
+                let mut tile = [[bf16::ZERO; TRANSPOSED_COLUMNS]; TRANSPOSED_ROWS];
+                for (tile, row) in tile.iter_mut().zip(rows) {
+                    let part = row.get(column..).unwrap_or_default();
+                    let part = &part[..part.len().min(TRANSPOSED_COLUMNS)];
+                    tile[..part.len()].copy_from_slice(part);
+                }
+                s.transpose(&tile, &mut out[first..], KEYS);
+            }
+        }
+        for position in positions {
+            let row = &mut block.values[(position - base) * width..][..head_dim];
+            let values = &values[start(position)..][..head_dim];
+            for (slot, value) in row.chunks_mut(S::LANES).zip(values.chunks(S::LANES)) {
                 s.store(s.load_bf16(value), slot);
             }
         }
@@ -200,13 +182,7 @@ impl QueryTile<'_> {
         let Some(begin) = begin else { return };
 
         let mut weights = [[0.0; KEYS]; R];
-        score(
-            s,
-            &rows.queries[first * self.args.head_dim..],
-            self.args.head_dim,
-            &block.keys,
-            &mut weights,
-        );
+        score(s, &rows.queries[first * self.args.head_dim..], self.args.head_dim, &block.keys, &mut weights);
         let mut fade = [1.0; R];
         for r in 0..R {
             let (largest, total) = (&mut rows.largest[first + r], &mut rows.total[first + r]);
@@ -248,12 +224,7 @@ fn score<S: Simd, const R: usize>(
     for column in (0..KEYS).step_by(COLUMNS * S::LANES) {
         let mut sums = [[s.splat(0.0); COLUMNS]; R];
         for (i, keys) in keys.chunks_exact(KEYS).enumerate().take(head_dim) {
-            multiply_add(
-                s,
-                &mut sums,
-                rows.map(|row| row[i]),
-                &keys[column..][..COLUMNS * S::LANES],
-            );
+            multiply_add(s, &mut sums, rows.map(|row| row[i]), &keys[column..][..COLUMNS * S::LANES]);
         }
         for (weights, sums) in weights.iter_mut().zip(sums) {
             for (c, sum) in sums.into_iter().enumerate() {
@@ -279,10 +250,7 @@ fn gather<S: Simd, const R: usize>(
         let mut registers = [[s.splat(0.0); COLUMNS]; R];
         for (r, register) in registers.iter_mut().enumerate() {
             for (c, register) in register.iter_mut().enumerate() {
-                *register = s.mul(
-                    s.load(&sums[r * width + column + c * S::LANES..][..S::LANES]),
-                    s.splat(fade[r]),
-                );
+                *register = s.mul(s.load(&sums[r * width + column + c * S::LANES..][..S::LANES]), s.splat(fade[r]));
             }
         }
         for (key, values) in keys.clone().zip(values.chunks_exact(width)) {
@@ -290,19 +258,11 @@ fn gather<S: Simd, const R: usize>(
             for (weight, row) in weight.iter_mut().zip(weights) {
                 *weight = row[key];
             }
-            multiply_add(
-                s,
-                &mut registers,
-                weight,
-                &values[column..][..COLUMNS * S::LANES],
-            );
+            multiply_add(s, &mut registers, weight, &values[column..][..COLUMNS * S::LANES]);
         }
         for (r, register) in registers.into_iter().enumerate() {
             for (c, register) in register.into_iter().enumerate() {
-                s.store(
-                    register,
-                    &mut sums[r * width + column + c * S::LANES..][..S::LANES],
-                );
+                s.store(register, &mut sums[r * width + column + c * S::LANES..][..S::LANES]);
             }
         }
     }
@@ -310,12 +270,7 @@ fn gather<S: Simd, const R: usize>(
 
 /// sums `[R, COLUMNS vectors]` += a `[R]` b `[COLUMNS vectors]`
 #[inline(always)]
-fn multiply_add<S: Simd, const R: usize>(
-    s: S,
-    sums: &mut [[S::Vector; COLUMNS]; R],
-    a: [f32; R],
-    b: &[f32],
-) {
+fn multiply_add<S: Simd, const R: usize>(s: S, sums: &mut [[S::Vector; COLUMNS]; R], a: [f32; R], b: &[f32]) {
     let b = [s.load(&b[..S::LANES]), s.load(&b[S::LANES..][..S::LANES])];
     for (sums, a) in sums.iter_mut().zip(a) {
         let a = s.splat(a);
@@ -328,13 +283,7 @@ fn multiply_add<S: Simd, const R: usize>(
 /// Turns one row's scores into weights, 0 outside the visible range, and updates the row's largest score and total.
 /// Returns what earlier sums must be multiplied by.
 #[inline(always)]
-fn soften<S: Simd>(
-    s: S,
-    scores: &mut [f32; KEYS],
-    visible: (usize, usize),
-    largest: &mut f32,
-    total: &mut f32,
-) -> f32 {
+fn soften<S: Simd>(s: S, scores: &mut [f32; KEYS], visible: (usize, usize), largest: &mut f32, total: &mut f32) -> f32 {
     if visible.0 == visible.1 {
         scores.fill(0.0);
         return 1.0;

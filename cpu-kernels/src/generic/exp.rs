@@ -8,13 +8,7 @@ const LN_2_LOW: f32 = -2.121_944_4e-4;
 
 /// q of e^r = 1 + r + r^2 q(r): the polynomial through the Chebyshev nodes of |r| <= ln 2 / 2, constant term
 /// first. Its relative error there is 1.1e-8, a fifth of what rounding to f32 costs.
-const Q: [f32; 5] = [
-    0.5,
-    0.166_665_76,
-    0.041_666_556,
-    0.008_363_179,
-    0.001_392_618_4,
-];
+const Q: [f32; 5] = [0.5, 0.166_665_76, 0.041_666_556, 0.008_363_179, 0.001_392_618_4];
 
 /// e^x within 3 units in the last place (normal results); 0 far below, infinity far above, NaN for NaN.
 ///
@@ -61,19 +55,12 @@ mod tests {
     #[test]
     fn within_three_units_of_f64_everywhere() {
         for kernels in crate::Isa::ALL.into_iter().filter_map(Kernels::for_isa) {
-            let x: Vec<f32> = (-104_500..=88_700)
-                .map(|i| i as f32 / 1000.0 + (i % 7) as f32 * 1e-5)
-                .collect();
+            let x: Vec<f32> = (-104_500..=88_700).map(|i| i as f32 / 1000.0 + (i % 7) as f32 * 1e-5).collect();
             for (x, found) in x.iter().zip(exp_of(kernels, &x)) {
                 let expected = f64::from(*x).exp();
-                let ulp = (expected * f64::from(f32::EPSILON))
-                    .max(f64::from(f32::MIN_POSITIVE * f32::EPSILON));
+                let ulp = (expected * f64::from(f32::EPSILON)).max(f64::from(f32::MIN_POSITIVE * f32::EPSILON));
                 let error = (f64::from(found) - expected).abs();
-                assert!(
-                    error <= 3.0 * ulp,
-                    "{}: exp({x}) = {found}, expected {expected}",
-                    kernels.isa()
-                );
+                assert!(error <= 3.0 * ulp, "{}: exp({x}) = {found}, expected {expected}", kernels.isa());
             }
         }
     }
@@ -81,31 +68,9 @@ mod tests {
     #[test]
     fn limits() {
         for kernels in crate::Isa::ALL.into_iter().filter_map(Kernels::for_isa) {
-            let x = [
-                0.0,
-                -0.0,
-                f32::INFINITY,
-                f32::NEG_INFINITY,
-                1000.0,
-                -1000.0,
-                89.0,
-                -105.0,
-                f32::NAN,
-            ];
+            let x = [0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, 1000.0, -1000.0, 89.0, -105.0, f32::NAN];
             let found = exp_of(kernels, &x);
-            assert_eq!(
-                found[..8],
-                [
-                    1.0,
-                    1.0,
-                    f32::INFINITY,
-                    0.0,
-                    f32::INFINITY,
-                    0.0,
-                    f32::INFINITY,
-                    0.0
-                ]
-            );
+            assert_eq!(found[..8], [1.0, 1.0, f32::INFINITY, 0.0, f32::INFINITY, 0.0, f32::INFINITY, 0.0]);
             assert!(found[8].is_nan(), "{}", kernels.isa());
         }
     }

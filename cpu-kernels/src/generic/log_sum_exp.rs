@@ -17,11 +17,7 @@ impl Task for LogSumExp<'_> {
     fn run<S: Simd>(self, s: S) {
         let largest = largest(s, self.x);
         if !largest.is_finite() {
-            *self.out = if self.x.iter().any(|x| x.is_nan()) {
-                f32::NAN
-            } else {
-                largest
-            };
+            *self.out = if self.x.iter().any(|x| x.is_nan()) { f32::NAN } else { largest };
             return;
         }
         let shift = s.splat(largest);
@@ -49,6 +45,5 @@ fn largest<S: Simd>(s: S, x: &[f32]) -> f32 {
     for x in body.chunks_exact(S::LANES) {
         largest = s.max(s.load(x), largest);
     }
-    tail.iter()
-        .fold(s.largest(largest), |largest, x| largest.max(*x))
+    tail.iter().fold(s.largest(largest), |largest, x| largest.max(*x))
 }

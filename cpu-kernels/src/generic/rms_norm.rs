@@ -16,11 +16,7 @@ impl Task for RmsNorm<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let width = self.weight.len();
-        for (x, out) in self
-            .x
-            .chunks_exact(width)
-            .zip(self.out.chunks_exact_mut(width))
-        {
+        for (x, out) in self.x.chunks_exact(width).zip(self.out.chunks_exact_mut(width)) {
             let mean = sum_of_squares(s, x) / width as f32;
             let factor = s.splat(1.0 / (mean + self.eps).sqrt());
             let inputs = x.chunks(S::LANES).zip(self.weight.chunks(S::LANES));

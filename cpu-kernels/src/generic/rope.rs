@@ -19,11 +19,7 @@ impl Task for Rope<'_> {
     fn run<S: Simd>(self, s: S) {
         let half = self.head_dim / 2;
         let angles = self.cos.chunks_exact(half).zip(self.sin.chunks_exact(half));
-        for (token, (cos, sin)) in self
-            .x
-            .chunks_exact_mut(self.heads * self.head_dim)
-            .zip(angles)
-        {
+        for (token, (cos, sin)) in self.x.chunks_exact_mut(self.heads * self.head_dim).zip(angles) {
             for head in token.chunks_exact_mut(self.head_dim) {
                 rotate(s, head, cos, sin);
             }
@@ -35,8 +31,7 @@ impl Task for Rope<'_> {
 fn rotate<S: Simd>(s: S, head: &mut [f32], cos: &[f32], sin: &[f32]) {
     let (first, second) = head.split_at_mut(cos.len());
     let halves = first.chunks_mut(S::LANES).zip(second.chunks_mut(S::LANES));
-    for ((first, second), (cos, sin)) in halves.zip(cos.chunks(S::LANES).zip(sin.chunks(S::LANES)))
-    {
+    for ((first, second), (cos, sin)) in halves.zip(cos.chunks(S::LANES).zip(sin.chunks(S::LANES))) {
         let (x, y, cos, sin) = (s.load(first), s.load(second), s.load(cos), s.load(sin));
         s.store(s.sub(s.mul(x, cos), s.mul(y, sin)), first);
         s.store(s.add(s.mul(y, cos), s.mul(x, sin)), second);

@@ -1,9 +1,5 @@
 //! Seeded inputs, and the stamp that runs every property on every instruction set.
-#![allow(
-    dead_code,
-    unused_macros,
-    reason = "each test program uses its own part of this"
-)]
+#![allow(dead_code, unused_macros, reason = "each test program uses its own part of this")]
 
 use std::io::Write;
 
@@ -23,10 +19,7 @@ pub(crate) fn kernels(isa: Isa, test: &str) -> Option<Kernels> {
     let kernels = Kernels::for_isa(isa);
     if kernels.is_none() {
         // Unlike eprintln!, this is not captured: a discarded case must not look like a passed one.
-        let _ = writeln!(
-            std::io::stderr(),
-            "DISCARDED: {isa}::{test}, this CPU lacks {isa}"
-        );
+        let _ = writeln!(std::io::stderr(), "DISCARDED: {isa}::{test}, this CPU lacks {isa}");
     }
     kernels
 }
@@ -74,9 +67,7 @@ impl Random {
     }
 
     pub(crate) fn bf16s(&mut self, len: usize, scale: f32) -> Vec<bf16> {
-        (0..len)
-            .map(|_| bf16::from_f32(self.unit() * scale))
-            .collect()
+        (0..len).map(|_| bf16::from_f32(self.unit() * scale)).collect()
     }
 }
 
@@ -103,11 +94,7 @@ impl Weight {
 
 /// Runs `work` with so many threads.
 pub(crate) fn with_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .unwrap()
-        .install(work)
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
 }
 
 /// The bits, so that -0 and 0 differ and NaNs compare.

@@ -23,15 +23,8 @@ const DEPTH: usize = 4096;
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn multiply(a: &[f32], padded_k: usize, panels: &[bf16], mut out: Tile<'_, f32>) {
     let (m, n) = (out.rows(), out.columns());
-    assert!(
-        padded_k.is_multiple_of(2) && a.len() == m * padded_k,
-        "activations"
-    );
-    assert_eq!(
-        panels.len(),
-        n.div_ceil(PANEL_COLUMNS) * PANEL_COLUMNS * padded_k,
-        "panels"
-    );
+    assert!(padded_k.is_multiple_of(2) && a.len() == m * padded_k, "activations");
+    assert_eq!(panels.len(), n.div_ceil(PANEL_COLUMNS) * PANEL_COLUMNS * padded_k, "panels");
     if m == 0 {
         return;
     }
@@ -44,15 +37,7 @@ pub(super) fn multiply(a: &[f32], padded_k: usize, panels: &[bf16], mut out: Til
             for block in 0..blocks {
                 let (row, last) = (block * m / blocks, (block + 1) * m / blocks);
                 let a = &a[row * padded_k..last * padded_k];
-                let part = Part {
-                    a,
-                    padded_k,
-                    panel,
-                    first,
-                    end,
-                    row,
-                    column,
-                };
+                let part = Part { a, padded_k, panel, first, end, row, column };
                 match last - row {
                     1 => accumulate::<1>(&part, &mut out),
                     2 => accumulate::<2>(&part, &mut out),
@@ -81,19 +66,8 @@ struct Part<'a> {
 /// out `[R, 16]` += a `[R, first..end]` . W^T, from zero where `first` is zero.
 #[target_feature(enable = "avx2,fma")]
 fn accumulate<const R: usize>(part: &Part<'_>, out: &mut Tile<'_, f32>) {
-    let Part {
-        a,
-        padded_k,
-        panel,
-        first,
-        end,
-        row,
-        column,
-    } = *part;
-    assert!(
-        a.len() == R * padded_k && panel.len() == PANEL_COLUMNS * padded_k && end <= padded_k,
-        "one block"
-    );
+    let Part { a, padded_k, panel, first, end, row, column } = *part;
+    assert!(a.len() == R * padded_k && panel.len() == PANEL_COLUMNS * padded_k && end <= padded_k, "one block");
     let width = PANEL_COLUMNS.min(out.columns() - column);
 
     let mut saved = [[0.0_f32; PANEL_COLUMNS]; R];
@@ -116,9 +90,7 @@ fn accumulate<const R: usize>(part: &Part<'_>, out: &mut Tile<'_, f32>) {
         for h in 0..HALVES {
             // SAFETY: k + 2 <= padded_k, so the 32 elements from 16 k on lie in the panel (asserted above); a half
             // is 16 of them.
-            let pairs = unsafe {
-                _mm256_loadu_si256(panel.as_ptr().add(k * PANEL_COLUMNS + 16 * h).cast())
-            };
+            let pairs = unsafe { _mm256_loadu_si256(panel.as_ptr().add(k * PANEL_COLUMNS + 16 * h).cast()) };
             even[h] = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs));
             odd[h] = _mm256_castsi256_ps(_mm256_and_si256(pairs, upper));
         }

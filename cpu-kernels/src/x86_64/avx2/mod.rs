@@ -67,10 +67,7 @@ fn narrow(v: __m256) -> __m128i {
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn power_of_two(n: __m256i) -> __m256 {
-    _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(
-        n,
-        _mm256_set1_epi32(127),
-    )))
+    _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127))))
 }
 
 impl Simd for Avx2 {
@@ -189,9 +186,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn round(self, v: __m256) -> __m256 {
-        on_registers!(_mm256_round_ps::<
-            { _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC },
-        >(v))
+        on_registers!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v))
     }
 
     #[inline(always)]

@@ -21,15 +21,8 @@ const DEPTH: usize = 4096;
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
 pub(super) fn multiply(a: &[bf16], padded_k: usize, panels: &[bf16], mut out: Tile<'_, f32>) {
     let (m, n) = (out.rows(), out.columns());
-    assert!(
-        padded_k.is_multiple_of(2) && a.len() == m * padded_k,
-        "activations"
-    );
-    assert_eq!(
-        panels.len(),
-        n.div_ceil(PANEL_COLUMNS) * PANEL_COLUMNS * padded_k,
-        "panels"
-    );
+    assert!(padded_k.is_multiple_of(2) && a.len() == m * padded_k, "activations");
+    assert_eq!(panels.len(), n.div_ceil(PANEL_COLUMNS) * PANEL_COLUMNS * padded_k, "panels");
     if m == 0 {
         return;
     }
@@ -42,15 +35,7 @@ pub(super) fn multiply(a: &[bf16], padded_k: usize, panels: &[bf16], mut out: Ti
             for block in 0..blocks {
                 let (row, last) = (block * m / blocks, (block + 1) * m / blocks);
                 let a = &a[row * padded_k..last * padded_k];
-                let part = Part {
-                    a,
-                    padded_k,
-                    panels: group,
-                    first,
-                    end,
-                    row,
-                    column,
-                };
+                let part = Part { a, padded_k, panels: group, first, end, row, column };
                 match group.len() / (PANEL_COLUMNS * padded_k) {
                     4 => by_rows::<4>(&part, &mut out),
                     3 => by_rows::<3>(&part, &mut out),
@@ -91,33 +76,17 @@ fn by_rows<const P: usize>(part: &Part<'_>, out: &mut Tile<'_, f32>) {
 /// out `[R, 16 P]` += a `[R, first..end]` . W^T, from zero where `first` is zero.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
 fn accumulate<const R: usize, const P: usize>(part: &Part<'_>, out: &mut Tile<'_, f32>) {
-    let Part {
-        a,
-        padded_k,
-        panels,
-        first,
-        end,
-        row,
-        column,
-    } = *part;
+    let Part { a, padded_k, panels, first, end, row, column } = *part;
     let panel = PANEL_COLUMNS * padded_k;
-    assert!(
-        a.len() == R * padded_k && panels.len() == P * panel && end <= padded_k,
-        "one block"
-    );
+    assert!(a.len() == R * padded_k && panels.len() == P * panel && end <= padded_k, "one block");
     let width = (P * PANEL_COLUMNS).min(out.columns() - column);
 
     let mut sums = [[_mm512_setzero_ps(); P]; R];
     if first > 0 {
         for (r, sums) in sums.iter_mut().enumerate() {
-            for (sum, saved) in sums
-                .iter_mut()
-                .zip(out.row(row + r)[column..][..width].chunks(PANEL_COLUMNS))
-            {
+            for (sum, saved) in sums.iter_mut().zip(out.row(row + r)[column..][..width].chunks(PANEL_COLUMNS)) {
                 // SAFETY: the mask has no lane that `saved` has not.
-                *sum = unsafe {
-                    _mm512_maskz_loadu_ps(super::first_lanes(saved.len()), saved.as_ptr())
-                };
+                *sum = unsafe { _mm512_maskz_loadu_ps(super::first_lanes(saved.len()), saved.as_ptr()) };
             }
         }
     }
@@ -126,18 +95,11 @@ fn accumulate<const R: usize, const P: usize>(part: &Part<'_>, out: &mut Tile<'_
         for (p, weights) in weights.iter_mut().enumerate() {
             // SAFETY: k + 2 <= padded_k, so the 32 elements from 16 k on lie in panel p, and `panels` has P of them
             // (asserted above).
-            *weights = unsafe {
-                _mm512_loadu_si512(panels.as_ptr().add(p * panel + k * PANEL_COLUMNS).cast())
-            };
+            *weights = unsafe { _mm512_loadu_si512(panels.as_ptr().add(p * panel + k * PANEL_COLUMNS).cast()) };
         }
         for (r, sums) in sums.iter_mut().enumerate() {
             // SAFETY: k + 2 <= padded_k, and `a` has R rows of that (asserted above).
-            let pair = unsafe {
-                a.as_ptr()
-                    .add(r * padded_k + k)
-                    .cast::<i32>()
-                    .read_unaligned()
-            };
+            let pair = unsafe { a.as_ptr().add(r * padded_k + k).cast::<i32>().read_unaligned() };
             let pair = as_bf16(_mm512_set1_epi32(pair));
             for (sum, weights) in sums.iter_mut().zip(weights) {
                 *sum = _mm512_dpbf16_ps(*sum, as_bf16(weights), pair);
@@ -145,10 +107,7 @@ fn accumulate<const R: usize, const P: usize>(part: &Part<'_>, out: &mut Tile<'_
         }
     }
     for (r, sums) in sums.into_iter().enumerate() {
-        for (sum, out) in sums
-            .into_iter()
-            .zip(out.row(row + r)[column..][..width].chunks_mut(PANEL_COLUMNS))
-        {
+        for (sum, out) in sums.into_iter().zip(out.row(row + r)[column..][..width].chunks_mut(PANEL_COLUMNS)) {
             // SAFETY: the mask has no lane that `out` has not.
             unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), super::first_lanes(out.len()), sum) };
         }

@@ -1,6 +1,7 @@
 //! AVX-512 with BF16: 16 lanes, and a matrix product of bf16 pairs.
 
 mod gemm;
+mod transpose;
 
 use std::arch::x86_64::*;
 use std::borrow::Cow;
@@ -8,7 +9,7 @@ use std::borrow::Cow;
 use half::bf16;
 
 use super::avx2;
-use crate::simd::{Simd, Task, pad_rows};
+use crate::simd::{Simd, TRANSPOSED_COLUMNS, TRANSPOSED_ROWS, Task, pad_rows};
 use crate::tile::Tile;
 
 /// Proof that this CPU and its operating system have AVX-512 F, BW, VL, DQ and BF16.
@@ -149,9 +150,7 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn round(self, v: __m512) -> __m512 {
-        on_registers!(_mm512_roundscale_ps::<
-            { _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC },
-        >(v))
+        on_registers!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v))
     }
 
     #[inline(always)]
@@ -173,6 +172,12 @@ impl Simd for Avx512 {
             let half = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
             avx2::largest(half)
         })
+    }
+
+    #[inline(always)]
+    fn transpose(self, tile: &[[bf16; TRANSPOSED_COLUMNS]; TRANSPOSED_ROWS], out: &mut [f32], stride: usize) {
+        // SAFETY: `self` proves the instructions that `transpose::transpose` is compiled with.
+        unsafe { transpose::transpose(tile, out, stride) }
     }
 
     fn activations(self, a: &[bf16], k: usize, padded_k: usize) -> Cow<'_, [bf16]> {

@@ -1,0 +1,61 @@
+//! The transposition of keys: two bf16 of a row are one 32-bit element, so 16 rows are a 16 x 16 matrix.
+
+use std::arch::x86_64::*;
+
+use half::bf16;
+
+use crate::simd::{TRANSPOSED_COLUMNS, TRANSPOSED_ROWS};
+
+/// See [`crate::simd::Simd::transpose`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+pub(super) fn transpose(tile: &[[bf16; TRANSPOSED_COLUMNS]; TRANSPOSED_ROWS], out: &mut [f32], stride: usize) {
+    assert!(stride >= 16 && out.len() >= (TRANSPOSED_COLUMNS - 1) * stride + 16, "out must hold the tile");
+    let mut rows = [_mm512_setzero_si512(); 16];
+    for (row, tile) in rows.iter_mut().zip(tile) {
+        // SAFETY: a row of the tile is 64 bytes.
+        *row = unsafe { _mm512_loadu_si512(tile.as_ptr().cast()) };
+    }
+    let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+    for (i, pairs) in transpose_pairs(rows).into_iter().enumerate() {
+        let (even, odd) = (_mm512_slli_epi32::<16>(pairs), _mm512_and_si512(pairs, upper));
+        // SAFETY: i is below 16, so by the assertion above 16 elements follow both places.
+        unsafe {
+            let at = out.as_mut_ptr().add(2 * i * stride);
+            _mm512_storeu_si512(at.cast(), even);
+            _mm512_storeu_si512(at.add(stride).cast(), odd);
+        }
+    }
+}
+
+/// Three rounds: within pairs of rows, within fours, then whole 128-bit lanes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose_pairs(rows: [__m512i; 16]) -> [__m512i; 16] {
+    let mut fours = rows;
+    for q in (0..16).step_by(4) {
+        let low = [_mm512_unpacklo_epi32(rows[q], rows[q + 1]), _mm512_unpacklo_epi32(rows[q + 2], rows[q + 3])];
+        let high = [_mm512_unpackhi_epi32(rows[q], rows[q + 1]), _mm512_unpackhi_epi32(rows[q + 2], rows[q + 3])];
+        fours[q] = _mm512_unpacklo_epi64(low[0], low[1]);
+        fours[q + 1] = _mm512_unpackhi_epi64(low[0], low[1]);
+        fours[q + 2] = _mm512_unpacklo_epi64(high[0], high[1]);
+        fours[q + 3] = _mm512_unpackhi_epi64(high[0], high[1]);
+    }
+    // Lane L of `fours[4 q + j]` is column 4 L + j of rows 4 q to 4 q + 3.
+    let mut columns = rows;
+    for j in 0..4 {
+        let even = [
+            _mm512_shuffle_i32x4::<0x88>(fours[j], fours[4 + j]),
+            _mm512_shuffle_i32x4::<0x88>(fours[8 + j], fours[12 + j]),
+        ];
+        let odd = [
+            _mm512_shuffle_i32x4::<0xdd>(fours[j], fours[4 + j]),
+            _mm512_shuffle_i32x4::<0xdd>(fours[8 + j], fours[12 + j]),
+        ];
+        columns[j] = _mm512_shuffle_i32x4::<0x88>(even[0], even[1]);
+        columns[4 + j] = _mm512_shuffle_i32x4::<0x88>(odd[0], odd[1]);
+        columns[8 + j] = _mm512_shuffle_i32x4::<0xdd>(even[0], even[1]);
+        columns[12 + j] = _mm512_shuffle_i32x4::<0xdd>(odd[0], odd[1]);
+    }
+    columns
+}
