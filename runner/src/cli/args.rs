@@ -37,10 +37,6 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
 
-    /// What to generate
-    #[command(flatten)]
-    pub generation: GenerationArgs,
-
     /// Print times, tokens a second and memory to standard error
     #[arg(long)]
     pub stats: bool,
@@ -56,6 +52,10 @@ pub(super) struct Args {
     /// Print errors only
     #[arg(long, short)]
     pub quiet: bool,
+
+    /// What to generate
+    #[command(flatten)]
+    pub generation: GenerationArgs,
 }
 
 /// How completions are printed.
