@@ -1,5 +1,7 @@
 //! The builder from the outside: real directories in, real directories out.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of a test fails as the test does")]
+
 mod bad_input;
 mod checkpoint;
 mod config;
