@@ -31,7 +31,7 @@ pub struct Device {
 #[non_exhaustive]
 pub enum DeviceError {
     /// The driver's library cannot be opened.
-    #[error("no NVIDIA driver was found ({reason})")]
+    #[error("no NVIDIA driver was found: {reason}")]
     NoDriver {
         /// The loader's message.
         reason: String,
@@ -69,15 +69,11 @@ fn list_through(library: &Path) -> Result<Vec<Device>, DeviceError> {
     let describe = || {
         let driver = Driver::open(library)?;
         let version = driver.version()?;
-        (0..driver.count()?)
-            .map(|index| describe(&driver, index, version))
-            .collect::<Result<Vec<_>, _>>()
+        (0..driver.count()?).map(|index| describe(&driver, index, version)).collect::<Result<Vec<_>, _>>()
     };
     match describe() {
         Ok(devices) if devices.is_empty() => Err(DeviceError::NoDevice),
-        Err(DeviceError::Call {
-            status: NO_DEVICE, ..
-        }) => Err(DeviceError::NoDevice),
+        Err(DeviceError::Call { status: NO_DEVICE, .. }) => Err(DeviceError::NoDevice),
         result => result,
     }
 }
@@ -118,11 +114,7 @@ mod tests {
         );
         let (code, library) = (dir.join("driver.c"), dir.join("libdriver.so"));
         std::fs::write(&code, source).unwrap();
-        let status = Command::new("cc")
-            .args(["-shared", "-fPIC", "-o"])
-            .args([&library, &code])
-            .status()
-            .unwrap();
+        let status = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &code]).status().unwrap();
         assert!(status.success(), "cc failed");
         library
     }
@@ -156,9 +148,6 @@ mod tests {
         let error = list_through(Path::new("libno-such-driver.so.1")).unwrap_err();
         assert!(error.to_string().contains("no NVIDIA driver"), "{error}");
         let error = list_through(Path::new("libc.so.6")).unwrap_err();
-        assert!(
-            error.to_string().contains("does not export `cuInit`"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("does not export `cuInit`"), "{error}");
     }
 }

@@ -43,27 +43,20 @@ impl Driver {
     /// # Errors
     /// [`DeviceError::NoDriver`], [`DeviceError::IncompleteDriver`], or [`DeviceError::Call`] for `cuInit`.
     pub(crate) fn open(library: &Path) -> Result<Self, DeviceError> {
-        let opened =
-            DynamicLibrary::open(library).map_err(|reason| DeviceError::NoDriver { reason })?;
+        let opened = DynamicLibrary::open(library).map_err(|reason| DeviceError::NoDriver { reason })?;
         let symbol = |name: &'static CStr| {
             opened
                 .symbol(name)
-                .ok_or_else(|| DeviceError::IncompleteDriver {
-                    symbol: name.to_string_lossy().into_owned(),
-                })
+                .ok_or_else(|| DeviceError::IncompleteDriver { symbol: name.to_string_lossy().into_owned() })
         };
         // SAFETY: `cuda.h` declares this function, and each of those below, with exactly the parameters and the result of the
         // type that its address is converted to (handles and enumerations are `int`), and the library is never closed.
         let init = unsafe { std::mem::transmute::<Address, Init>(symbol(c"cuInit")?) };
         let driver = Self {
             // SAFETY: as for `cuInit`.
-            error_string: unsafe {
-                std::mem::transmute::<Address, ErrorString>(symbol(c"cuGetErrorString")?)
-            },
+            error_string: unsafe { std::mem::transmute::<Address, ErrorString>(symbol(c"cuGetErrorString")?) },
             // SAFETY: as for `cuInit`.
-            version: unsafe {
-                std::mem::transmute::<Address, ReadInt>(symbol(c"cuDriverGetVersion")?)
-            },
+            version: unsafe { std::mem::transmute::<Address, ReadInt>(symbol(c"cuDriverGetVersion")?) },
             // SAFETY: as for `cuInit`.
             count: unsafe { std::mem::transmute::<Address, ReadInt>(symbol(c"cuDeviceGetCount")?) },
             // SAFETY: as for `cuInit`.
@@ -71,13 +64,9 @@ impl Driver {
             // SAFETY: as for `cuInit`.
             name: unsafe { std::mem::transmute::<Address, GetName>(symbol(c"cuDeviceGetName")?) },
             // SAFETY: as for `cuInit`.
-            total_memory: unsafe {
-                std::mem::transmute::<Address, TotalMemory>(symbol(c"cuDeviceTotalMem_v2")?)
-            },
+            total_memory: unsafe { std::mem::transmute::<Address, TotalMemory>(symbol(c"cuDeviceTotalMem_v2")?) },
             // SAFETY: as for `cuInit`.
-            attribute: unsafe {
-                std::mem::transmute::<Address, Attribute>(symbol(c"cuDeviceGetAttribute")?)
-            },
+            attribute: unsafe { std::mem::transmute::<Address, Attribute>(symbol(c"cuDeviceGetAttribute")?) },
         };
         // SAFETY: the flags must be 0; may be called on any thread, any number of times.
         driver.check("cuInit", unsafe { init(0) })?;
@@ -107,8 +96,7 @@ impl Driver {
         let mut buffer = [0u8; NAME_BYTES];
         // SAFETY: the driver writes at most `NAME_BYTES` bytes, a NUL included, to the buffer; an invalid handle is an
         // error of the call.
-        let status =
-            unsafe { (self.name)(buffer.as_mut_ptr().cast(), NAME_BYTES as c_int, device) };
+        let status = unsafe { (self.name)(buffer.as_mut_ptr().cast(), NAME_BYTES as c_int, device) };
         self.check("cuDeviceGetName", status)?;
         let name = CStr::from_bytes_until_nul(&buffer).unwrap_or_default();
         Ok(name.to_string_lossy().into_owned())
@@ -117,32 +105,21 @@ impl Driver {
     /// Memory in bytes.
     pub(crate) fn total_memory(&self, device: i32) -> Result<u64, DeviceError> {
         // SAFETY: the driver writes one `size_t` to the pointer; an invalid handle is an error of the call.
-        self.read("cuDeviceTotalMem", |out| unsafe {
-            (self.total_memory)(out, device)
-        })
-        .map(|bytes: usize| bytes as u64)
+        self.read("cuDeviceTotalMem", |out| unsafe { (self.total_memory)(out, device) })
+            .map(|bytes: usize| bytes as u64)
     }
 
     /// Compute capability, major and minor.
     pub(crate) fn compute_capability(&self, device: i32) -> Result<(i32, i32), DeviceError> {
         let attribute = |attribute| {
             // SAFETY: the driver writes one `int` to the pointer; an invalid handle is an error of the call.
-            self.read("cuDeviceGetAttribute", |out| unsafe {
-                (self.attribute)(out, attribute, device)
-            })
+            self.read("cuDeviceGetAttribute", |out| unsafe { (self.attribute)(out, attribute, device) })
         };
-        Ok((
-            attribute(COMPUTE_CAPABILITY_MAJOR)?,
-            attribute(COMPUTE_CAPABILITY_MINOR)?,
-        ))
+        Ok((attribute(COMPUTE_CAPABILITY_MAJOR)?, attribute(COMPUTE_CAPABILITY_MINOR)?))
     }
 
     /// Runs a call that writes one value.
-    fn read<T: Default>(
-        &self,
-        call: &'static str,
-        run: impl FnOnce(*mut T) -> Status,
-    ) -> Result<T, DeviceError> {
+    fn read<T: Default>(&self, call: &'static str, run: impl FnOnce(*mut T) -> Status) -> Result<T, DeviceError> {
         let mut value = T::default();
         self.check(call, run(&raw mut value))?;
         Ok(value)
@@ -159,14 +136,8 @@ impl Driver {
             "unknown error".to_owned()
         } else {
             // SAFETY: not null, so it is that string.
-            unsafe { CStr::from_ptr(text) }
-                .to_string_lossy()
-                .into_owned()
+            unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
         };
-        Err(DeviceError::Call {
-            call,
-            status,
-            reason,
-        })
+        Err(DeviceError::Call { call, status, reason })
     }
 }

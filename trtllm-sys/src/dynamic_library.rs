@@ -18,14 +18,11 @@ impl DynamicLibrary {
     /// # Errors
     /// The loader's own message.
     pub(crate) fn open(name: &Path) -> Result<Self, String> {
-        let name = CString::new(name.as_os_str().as_bytes())
-            .map_err(|_| "the path contains a NUL byte".to_owned())?;
+        let name = CString::new(name.as_os_str().as_bytes()).map_err(|_| "the path contains a NUL byte".to_owned())?;
         // SAFETY: `name` is NUL-terminated and outlives the call. Opening runs the library's initializers: the callers in
         // this crate open NVIDIA's driver and our own shim only, which may be opened on any thread.
         let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
-        NonNull::new(handle)
-            .map(|handle| Self { handle })
-            .ok_or_else(last_error)
+        NonNull::new(handle).map(|handle| Self { handle }).ok_or_else(last_error)
     }
 
     /// The address of `symbol`, or `None` when the library does not export it.
@@ -43,9 +40,7 @@ fn last_error() -> String {
         return "the loader gave no reason".to_owned();
     }
     // SAFETY: not null, so it is that string; it is copied before any other `dl*` call of this thread.
-    unsafe { CStr::from_ptr(message) }
-        .to_string_lossy()
-        .into_owned()
+    unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned()
 }
 
 #[cfg(test)]

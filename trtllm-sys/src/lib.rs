@@ -39,8 +39,5 @@ impl GpuSupport {
 
 /// Looks for GPUs and for the shim library.
 pub fn probe() -> GpuSupport {
-    GpuSupport {
-        devices: devices::list(),
-        library: loader::open(),
-    }
+    GpuSupport { devices: devices::list(), library: loader::open() }
 }

@@ -22,10 +22,7 @@ pub struct ShimLibrary {
 
 /// The shim cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "`{LIBRARY_NAME}`, the library that reaches TensorRT-LLM, was not found (tried {})",
-    list(tried)
-)]
+#[error("`{LIBRARY_NAME}`, the library that reaches TensorRT-LLM, cannot be opened")]
 pub struct LoaderError {
     /// Every place that was tried, in order.
     pub tried: Vec<Attempt>,
@@ -46,11 +43,6 @@ impl fmt::Display for Attempt {
     }
 }
 
-fn list(tried: &[Attempt]) -> String {
-    let tried: Vec<_> = tried.iter().map(ToString::to_string).collect();
-    tried.join("; ")
-}
-
 /// Opens the shim: the file that `TRTLLM_GPU_LIB` names, else the one beside the program, in `../lib` of the program, or on
 /// the system's library path.
 ///
@@ -58,10 +50,7 @@ fn list(tried: &[Attempt]) -> String {
 /// [`LoaderError`] with every place that was tried.
 pub fn open() -> Result<ShimLibrary, LoaderError> {
     let program = std::env::current_exe().ok();
-    open_first(candidates(
-        std::env::var_os(LIBRARY_VARIABLE),
-        program.as_deref().and_then(Path::parent),
-    ))
+    open_first(candidates(std::env::var_os(LIBRARY_VARIABLE), program.as_deref().and_then(Path::parent)))
 }
 
 /// Where to look, in order. `program_dir` is the folder of the running program.
@@ -70,25 +59,16 @@ fn candidates(variable: Option<OsString>, program_dir: Option<&Path>) -> Vec<Pat
         return vec![path.into()];
     }
     let beside = program_dir.map(|dir| dir.join(LIBRARY_NAME));
-    let library_dir = program_dir
-        .and_then(Path::parent)
-        .map(|root| root.join("lib").join(LIBRARY_NAME));
-    beside
-        .into_iter()
-        .chain(library_dir)
-        .chain([PathBuf::from(LIBRARY_NAME)])
-        .collect()
+    let library_dir = program_dir.and_then(Path::parent).map(|root| root.join("lib").join(LIBRARY_NAME));
+    beside.into_iter().chain(library_dir).chain([PathBuf::from(LIBRARY_NAME)]).collect()
 }
 
 fn open_first(candidates: Vec<PathBuf>) -> Result<ShimLibrary, LoaderError> {
     let mut tried = Vec::new();
     for path in candidates {
         let is_path = path.as_os_str().as_encoded_bytes().contains(&b'/');
-        let opened = if is_path && !path.exists() {
-            Err("no such file".to_owned())
-        } else {
-            DynamicLibrary::open(&path)
-        };
+        let opened =
+            if is_path && !path.exists() { Err("no such file".to_owned()) } else { DynamicLibrary::open(&path) };
         match opened {
             Ok(_) => return Ok(ShimLibrary { path }),
             Err(reason) => tried.push(Attempt { path, reason }),
@@ -106,11 +86,7 @@ mod tests {
         let found = candidates(Some("/opt/shim.so".into()), Some(Path::new("/usr/bin")));
         assert_eq!(found, [PathBuf::from("/opt/shim.so")]);
         let found = candidates(None, Some(Path::new("/usr/bin")));
-        let expected = [
-            "/usr/bin/libtrtllm_gpu.so",
-            "/usr/lib/libtrtllm_gpu.so",
-            "libtrtllm_gpu.so",
-        ];
+        let expected = ["/usr/bin/libtrtllm_gpu.so", "/usr/lib/libtrtllm_gpu.so", "libtrtllm_gpu.so"];
         assert_eq!(found, expected.map(PathBuf::from));
     }
 
@@ -123,8 +99,8 @@ mod tests {
         let error = open_first(vec![absent.clone(), not_a_library.clone()]).unwrap_err();
         assert_eq!(error.tried.len(), 2);
         assert_eq!(error.tried[0].reason, "no such file");
-        let text = error.to_string();
-        for path in [absent, not_a_library] {
+        for (attempt, path) in error.tried.iter().zip([absent, not_a_library]) {
+            let text = attempt.to_string();
             assert!(text.contains(&path.display().to_string()), "{text}");
         }
     }

@@ -1,0 +1,111 @@
+//! Commands that the program suggests, ready to be pasted into a shell.
+
+use std::path::Path;
+
+use engine_format::engine_dir::TOKENIZER_FILE;
+use engine_format::{Mapping, Target};
+
+use crate::settings::{Settings, Task};
+
+/// The command that runs the engine in `output`.
+pub(crate) fn run(output: &Path) -> String {
+    let engine = quote(&output.to_string_lossy());
+    if output.join(TOKENIZER_FILE).is_file() {
+        format!("run-engine --engine {engine} --prompt \"Complete the paragraph: our solar system is\"")
+    } else {
+        // Without a tokenizer an engine takes and gives ids.
+        format!("run-engine --engine {engine} --prompt-ids 1,2,3 --format json")
+    }
+}
+
+/// The command that builds what `settings` ask for, from the checkpoint where there is one (which has its split in it).
+fn build(settings: &Settings, checkpoint: Option<&Path>) -> String {
+    let model = match checkpoint {
+        Some(path) => path.to_string_lossy().into_owned(),
+        None => settings.model.clone(),
+    };
+    let mut words = vec!["build-engine".to_owned(), "--model".to_owned(), quote(&model)];
+    let mut option = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            words.extend([name.to_owned(), value]);
+        }
+    };
+    let number = |value: Option<usize>| value.map(|value| value.to_string());
+    option("--gpu", settings.target.map(|target| target.name().to_owned()));
+    if checkpoint.is_none() {
+        option("--tp-size", number(settings.tp_size));
+        option("--pp-size", number(settings.pp_size));
+    }
+    option("--max-seq-len", number(settings.limits.max_seq_len));
+    option("--max-batch-size", number(settings.limits.max_batch_size));
+    option("--max-num-tokens", number(settings.limits.max_num_tokens));
+    option("--output", Some(quote(&output(settings))));
+    words.join(" ")
+}
+
+/// The commands that finish a GPU engine elsewhere: ours, and TensorRT-LLM's own where there is a checkpoint for it.
+pub(crate) fn finish(settings: &Settings, checkpoint: Option<&Path>) -> Vec<String> {
+    let theirs = checkpoint.map(|checkpoint| trtllm_build(settings, checkpoint));
+    [build(settings, checkpoint)].into_iter().chain(theirs).collect()
+}
+
+/// The commands that make an engine of a checkpoint which was all that was asked for.
+pub(crate) fn after_checkpoint(settings: &Settings, mapping: Mapping, checkpoint: &Path) -> Vec<String> {
+    match settings.target {
+        Some(Target::Gpu(_) | Target::Auto) => finish(settings, Some(checkpoint)),
+        _ if mapping == Mapping::SINGLE => vec![build(settings, Some(checkpoint))],
+        // The CPU engine is one rank, and no GPU was named.
+        _ => vec![trtllm_build(settings, checkpoint)],
+    }
+}
+
+/// TensorRT-LLM's own command for a checkpoint.
+fn trtllm_build(settings: &Settings, checkpoint: &Path) -> String {
+    let mut command = format!(
+        "trtllm-build --checkpoint_dir {} --output_dir {}",
+        quote(&checkpoint.to_string_lossy()),
+        quote(&output(settings))
+    );
+    let limits = [
+        ("--max_seq_len", settings.limits.max_seq_len),
+        ("--max_batch_size", settings.limits.max_batch_size),
+        ("--max_num_tokens", settings.limits.max_num_tokens),
+    ];
+    for (name, value) in limits {
+        if let Some(value) = value {
+            command.push_str(&format!(" {name} {value}"));
+        }
+    }
+    command
+}
+
+fn output(settings: &Settings) -> String {
+    match (&settings.task, settings.target) {
+        (Task::Engine(output), _) => output.to_string_lossy().into_owned(),
+        (_, Some(Target::Gpu(gpu))) => format!("engine-{}", gpu.name),
+        _ => "engine".to_owned(),
+    }
+}
+
+/// `text` as one word of a POSIX shell.
+fn quote(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_split_them() {
+        assert_eq!(quote("/a/b-c_1.0"), "/a/b-c_1.0");
+        assert_eq!(quote("my model"), "'my model'");
+        assert_eq!(quote("it's"), r"'it'\''s'");
+        assert_eq!(quote("$HOME"), "'$HOME'");
+        assert_eq!(quote(""), "''");
+    }
+}

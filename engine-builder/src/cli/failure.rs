@@ -1,0 +1,172 @@
+//! Why the program ends without success: what is printed, and the exit code.
+
+use std::error::Error;
+use std::io;
+use std::process::ExitCode;
+
+use engine_format::{FormatError, Target};
+
+use crate::error::BuildError;
+use crate::report::line;
+use crate::settings::SettingsError;
+
+/// Why the program ends without success.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// Settings that contradict each other or the model.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The library's error.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The machine lacks what the target needs.
+    #[error("this machine cannot build an engine for `{target}`: {reason}")]
+    Machine {
+        /// The target.
+        target: Target,
+        /// What is missing, as the end of a sentence.
+        reason: String,
+        /// Further lines: what was tried.
+        details: Vec<String>,
+        /// Commands that finish the work elsewhere.
+        commands: Vec<String>,
+    },
+    /// Signals cannot be handled.
+    #[error("cannot handle signals")]
+    Signals(#[source] ctrlc::Error),
+    /// The threads that were asked for cannot be started.
+    #[error("cannot start the threads")]
+    Threads(#[source] rayon::ThreadPoolBuildError),
+    /// The plan cannot be written to stdout.
+    #[error("cannot write to stdout")]
+    Stdout(#[source] io::Error),
+}
+
+const INPUT: u8 = 2;
+const MACHINE: u8 = 3;
+const OTHER: u8 = 1;
+const INTERRUPTED: u8 = 130;
+
+impl Failure {
+    /// The program's exit code, as the user guide lists them.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code())
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            Self::Settings(_) => INPUT,
+            Self::Machine { .. } => MACHINE,
+            Self::Signals(_) | Self::Threads(_) | Self::Stdout(_) => OTHER,
+            Self::Build(BuildError::Interrupted) => INTERRUPTED,
+            Self::Build(error) if error.is_disk_full() => INPUT,
+            Self::Build(BuildError::Hub { .. }) => OTHER,
+            Self::Build(BuildError::Format(FormatError::Io { source, .. })) => io_code(source),
+            Self::Build(_) => INPUT,
+        }
+    }
+
+    /// Writes the error, its causes and what to do about it to stderr.
+    pub(crate) fn print(&self) {
+        if let Self::Build(BuildError::Interrupted) = self {
+            return line(&self.to_string());
+        }
+        line(&format!("error: {}", chain(self)));
+        if let Self::Machine { details, commands, .. } = self {
+            for detail in details {
+                line(&format!("  {detail}"));
+            }
+            line("\nhint: on a machine with that GPU and TensorRT-LLM, with a build-engine that compiles for GPUs:");
+            let mut commands = commands.iter();
+            for command in commands.by_ref().take(1) {
+                line(&format!("  {command}"));
+            }
+            for command in commands {
+                line(&format!("or with TensorRT-LLM's own tool:\n  {command}"));
+            }
+        }
+        if let Some(hint) = self.hint() {
+            line(&format!("\nhint: {hint}"));
+        }
+    }
+
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Build(error) if error.is_disk_full() => {
+                Some("make room there, or choose a directory on another file system")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// An error and its causes in one line; a cause that the error already tells is not told again.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// A place that cannot be used as asked is bad input; a device that fails is not.
+fn io_code(error: &io::Error) -> u8 {
+    use io::ErrorKind::{
+        AlreadyExists, InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied,
+        ReadOnlyFilesystem,
+    };
+    match error.kind() {
+        AlreadyExists | InvalidFilename | InvalidInput | IsADirectory | NotADirectory | NotFound | PermissionDenied
+        | ReadOnlyFilesystem => INPUT,
+        _ => OTHER,
+    }
+}
+
+impl From<FormatError> for Failure {
+    fn from(error: FormatError) -> Self {
+        Self::Build(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_those_of_the_guide() {
+        let io = |kind| Failure::from(FormatError::io("write", Path::new("file"))(io::Error::from(kind)));
+        let hub = BuildError::Hub {
+            model: "a/b".into(),
+            file: "config.json".into(),
+            endpoint: "there".into(),
+            problem: "timed out".into(),
+        };
+        let cases = [
+            (io(io::ErrorKind::StorageFull), 2),
+            (io(io::ErrorKind::FileTooLarge), 2),
+            (io(io::ErrorKind::PermissionDenied), 2),
+            (io(io::ErrorKind::BrokenPipe), 1),
+            (Failure::Build(hub), 1),
+            (Failure::Build(BuildError::Interrupted), 130),
+            (SettingsError::TooFewTokens { tokens: 1, batch: 2 }.into(), 2),
+        ];
+        for (failure, code) in cases {
+            assert_eq!(failure.code(), code, "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = FormatError::io("read", Path::new("f"))(io::Error::other("it broke"));
+        assert_eq!(chain(&Failure::from(error)), "cannot read `f`: it broke");
+        let error = Failure::Stdout(io::Error::other("it broke"));
+        assert_eq!(chain(&error), "cannot write to stdout: it broke");
+    }
+}

@@ -1,0 +1,171 @@
+use engine_format::Architecture;
+use engine_format::rope::{Rope, RopeScaling};
+
+use super::*;
+
+/// Mistral-NeMo-Minitron-8B-Base.
+fn minitron() -> ModelConfig {
+    ModelConfig {
+        architecture: Architecture::Mistral,
+        hidden_size: 4096,
+        num_hidden_layers: 40,
+        num_attention_heads: 32,
+        num_key_value_heads: 8,
+        head_size: 128,
+        intermediate_size: 11520,
+        vocab_size: 131_072,
+        max_position_embeddings: 8192,
+        norm_epsilon: 1e-5,
+        attention_bias: false,
+        tie_word_embeddings: false,
+        sliding_window: None,
+        rope: Rope { theta: 1e6, scaling: RopeScaling::None },
+    }
+}
+
+fn place(executor: Executor, memory_bytes: u64) -> Place {
+    Place { target: "test".into(), description: "a test".into(), memory_bytes, source: "made up".into(), executor }
+}
+
+fn gpu(memory_bytes: u64) -> Place {
+    place(Executor::TensorRtLlm, memory_bytes)
+}
+
+fn mapping(tp_size: usize, pp_size: usize) -> Mapping {
+    Mapping { tp_size, pp_size }
+}
+
+const GB: u64 = 1_000_000_000;
+
+#[test]
+fn the_parts_of_an_8b_model_are_what_a_hand_computes() {
+    let request = LimitRequest { max_seq_len: Some(8192), max_batch_size: Some(16), max_num_tokens: Some(4096) };
+    let plan = MemoryPlan::new(&minitron(), Mapping::SINGLE, gpu(80 * GB), request);
+    // Per layer: QKV 6144 x 4096, output 4096 x 4096, MLP 3 x 11520 x 4096, two norms; then embedding, head, norm.
+    let layer = 6144 * 4096 + 4096 * 4096 + 3 * 11520 * 4096 + 2 * 4096;
+    let parameters = 40 * layer + 2 * 131_072 * 4096 + 4096;
+    assert_eq!(plan.weights_bytes, 2 * parameters);
+    assert_eq!(plan.weights_bytes, 2 * minitron().parameters());
+    assert_eq!(plan.kv_bytes_per_token, 2 * 2 * 8 * 128 * 40);
+    let activations = 4096 * 2 * (3 * 4096 + 2 * 11520) + 16 * 131_072 * 8;
+    assert_eq!(plan.activation_bytes, activations);
+    let free = 80 * GB - plan.weights_bytes - activations - GPU_RESERVE;
+    assert_eq!(plan.kv_cache_bytes, free / 10 * 9 + free % 10 * 9 / 10);
+    assert_eq!(plan.largest_batch, plan.kv_cache_bytes / (163_840 * 8192));
+    assert_eq!(plan.longest_sequence, 8192);
+    assert!(plan.fits());
+}
+
+#[test]
+fn ranks_share_the_model_and_repeat_key_value_heads() {
+    let config = minitron();
+    let request = LimitRequest::default();
+    let of = |tp, pp| MemoryPlan::new(&config, mapping(tp, pp), gpu(80 * GB), request);
+    assert_eq!(of(8, 1).kv_bytes_per_token, 2 * 2 * 128 * 40);
+    assert_eq!(of(16, 1).kv_bytes_per_token, 2 * 2 * 128 * 40);
+    assert_eq!(of(1, 3).kv_bytes_per_token, 2 * 2 * 8 * 128 * 14);
+    // The first stage has 14 layers and the embedding, the last 13 and the head: the first has most.
+    let layer = (6144 + 4096 + 3 * 11520) * 4096 + 2 * 4096;
+    assert_eq!(of(1, 3).weights_bytes, 2 * (14 * layer + 131_072 * 4096));
+    assert!(of(2, 1).weights_bytes > of(1, 1).weights_bytes / 2);
+    assert!(of(2, 1).weights_bytes < of(1, 1).weights_bytes);
+}
+
+#[test]
+fn what_does_not_fit_says_how_much_is_missing_and_what_would_help() {
+    let config = minitron();
+    let plan = MemoryPlan::new(&config, Mapping::SINGLE, gpu(12 * GB), LimitRequest::default());
+    assert!(!plan.fits());
+    assert_eq!((plan.largest_batch, plan.longest_sequence), (0, 0));
+    assert_eq!(plan.limits.max_seq_len, 8192);
+    assert_eq!(plan.smallest_tp_size, Some(4));
+    let limits = LimitRequest {
+        max_seq_len: Some(plan.limits.max_seq_len),
+        max_batch_size: Some(plan.limits.max_batch_size),
+        max_num_tokens: Some(plan.limits.max_num_tokens),
+    };
+    let more = |bytes| MemoryPlan::new(&config, Mapping::SINGLE, gpu(12 * GB + bytes), limits).missing_bytes;
+    assert_eq!(more(plan.missing_bytes), 0);
+    assert_eq!(more(plan.missing_bytes - 1), 1);
+    let on_cpu = MemoryPlan::new(&config, Mapping::SINGLE, place(Executor::Cpu, 12 * GB), limits);
+    assert_eq!(on_cpu.smallest_tp_size, None);
+    assert!(!on_cpu.fits());
+}
+
+#[test]
+fn chosen_limits_fit_and_the_next_larger_batch_does_not() {
+    let config = minitron();
+    for memory in [24, 40, 80, 141, 186] {
+        let plan = MemoryPlan::new(&config, Mapping::SINGLE, gpu(memory * GB), LimitRequest::default());
+        let batch = plan.limits.max_batch_size as u64;
+        assert!(plan.fits(), "{memory} GB");
+        assert!(plan.largest_batch >= batch && batch.is_power_of_two());
+        assert!(batch == 2048 || plan.largest_batch < 2 * batch);
+        assert_eq!(plan.limits.max_num_tokens, 8192);
+    }
+}
+
+#[test]
+fn a_long_context_is_shortened_to_what_fits_unless_it_was_asked_for() {
+    let mut config = minitron();
+    config.max_position_embeddings = 1 << 20;
+    let plan = MemoryPlan::new(&config, Mapping::SINGLE, gpu(24 * GB), LimitRequest::default());
+    assert!(plan.fits());
+    assert_eq!(plan.limits.max_seq_len as u64, plan.longest_sequence);
+    assert!(plan.limits.max_seq_len < 1 << 20);
+    let request = LimitRequest { max_seq_len: Some(1 << 20), ..LimitRequest::default() };
+    let plan = MemoryPlan::new(&config, Mapping::SINGLE, gpu(24 * GB), request);
+    assert!(!plan.fits());
+    assert_eq!(plan.limits.max_seq_len, 1 << 20);
+}
+
+#[test]
+fn a_window_bounds_a_sequence_on_a_gpu_only() {
+    let mut config = minitron();
+    config.sliding_window = Some(1024);
+    let request = LimitRequest { max_batch_size: Some(1), ..LimitRequest::default() };
+    let sequences = |place| {
+        let plan = MemoryPlan::new(&config, Mapping::SINGLE, place, request);
+        plan.sequences_by_length
+    };
+    let on_gpu = sequences(gpu(80 * GB));
+    // 33 blocks of 32 tokens from 1056 tokens on, 32 blocks for 1024.
+    assert_eq!(on_gpu.iter().map(|row| row.0).collect::<Vec<_>>(), [1024, 2048, 4096, 8192]);
+    assert!(on_gpu[0].1 > on_gpu[1].1);
+    assert!(on_gpu[1..].iter().all(|row| row.1 == on_gpu[1].1));
+    let on_cpu = sequences(place(Executor::Cpu, 80 * GB));
+    assert!(on_cpu[3].1 <= on_cpu[2].1 / 2);
+}
+
+#[test]
+fn limits_of_the_cpu_engine_follow_each_other() {
+    let config = minitron();
+    let limits = |max_batch_size, max_num_tokens| {
+        let request = LimitRequest { max_seq_len: None, max_batch_size, max_num_tokens };
+        let limits = cpu_limits(&config, request);
+        (limits.max_seq_len, limits.max_batch_size, limits.max_num_tokens)
+    };
+    assert_eq!(limits(None, None), (8192, 64, 2048));
+    assert_eq!(limits(None, Some(8)), (8192, 8, 8));
+    assert_eq!(limits(Some(5000), None), (8192, 5000, 5000));
+    assert_eq!(limits(Some(3), Some(9)), (8192, 3, 9));
+}
+
+#[test]
+fn the_largest_numbers_do_not_overflow() {
+    let mut config = minitron();
+    let most = 1 << 20;
+    config.hidden_size = most;
+    config.num_hidden_layers = 4096;
+    (config.num_attention_heads, config.num_key_value_heads) = (8192, 8192);
+    config.intermediate_size = most;
+    config.vocab_size = most;
+    config.max_position_embeddings = 1 << 30;
+    let request =
+        LimitRequest { max_seq_len: Some(1 << 30), max_batch_size: Some(1 << 30), max_num_tokens: Some(1 << 30) };
+    for executor in [Executor::TensorRtLlm, Executor::Cpu] {
+        let plan = MemoryPlan::new(&config, Mapping::SINGLE, place(executor, u64::MAX), request);
+        assert!(plan.weights_bytes > 1 << 50);
+        assert!(plan.fits() || plan.missing_bytes > 0);
+    }
+}

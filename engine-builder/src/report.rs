@@ -1,0 +1,213 @@
+//! Talk on stderr: progress, notes, and numbers for people.
+#![forbid(unsafe_code)]
+
+use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::progress::Progress;
+
+/// Without a terminal, a long task says how far it is this often.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How much is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    /// Errors only.
+    Quiet,
+    /// Progress and summaries.
+    Normal,
+    /// And what was found and chosen on the way.
+    Verbose,
+}
+
+/// Writes to stderr: progress bars on a terminal, plain lines elsewhere.
+#[derive(Debug)]
+pub struct Report {
+    verbosity: Verbosity,
+    terminal: bool,
+    phase: Mutex<Option<Phase>>,
+}
+
+/// The task in progress.
+#[derive(Debug)]
+struct Phase {
+    total: u64,
+    done: u64,
+    start: Instant,
+    last_line: Instant,
+    bar: Option<ProgressBar>,
+}
+
+impl Report {
+    /// A report at this verbosity, to whatever stderr is.
+    pub fn new(verbosity: Verbosity) -> Self {
+        Self { verbosity, terminal: std::io::stderr().is_terminal(), phase: Mutex::new(None) }
+    }
+
+    /// Says something that matters to everyone who did not ask for quiet.
+    pub fn note(&self, text: &str) {
+        if self.verbosity >= Verbosity::Normal {
+            line(text);
+        }
+    }
+
+    /// Says something for those who want to know more.
+    pub fn detail(&self, text: &str) {
+        if self.verbosity >= Verbosity::Verbose {
+            line(text);
+        }
+    }
+
+    fn phase(&self) -> MutexGuard<'_, Option<Phase>> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes one line to stderr. Nobody can be told when that fails.
+pub fn line(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+impl Progress for Report {
+    fn begin(&self, what: &str, total_bytes: u64) {
+        if self.verbosity == Verbosity::Quiet {
+            return;
+        }
+        let bar = self.terminal.then(|| bar(what, total_bytes));
+        if bar.is_none() {
+            line(&format!("{what} ({})", bytes(total_bytes)));
+        }
+        let now = Instant::now();
+        *self.phase() = Some(Phase { total: total_bytes, done: 0, start: now, last_line: now, bar });
+    }
+
+    fn advance(&self, done: u64) {
+        let mut phase = self.phase();
+        let Some(phase) = phase.as_mut() else { return };
+        phase.done += done;
+        match &phase.bar {
+            Some(bar) => bar.set_position(phase.done),
+            None if phase.last_line.elapsed() >= PLAIN_INTERVAL => {
+                phase.last_line = Instant::now();
+                line(&format!(
+                    "  {} of {}, {}",
+                    bytes(phase.done),
+                    bytes(phase.total),
+                    rate(phase.done, phase.start.elapsed())
+                ));
+            }
+            None => {}
+        }
+    }
+
+    fn end(&self) {
+        let Some(phase) = self.phase().take() else {
+            return;
+        };
+        match phase.bar {
+            Some(bar) if phase.done >= phase.total => bar.finish(),
+            Some(bar) => bar.abandon(),
+            None => {
+                let elapsed = phase.start.elapsed();
+                let state = if phase.done >= phase.total { "done" } else { "stopped" };
+                line(&format!(
+                    "  {state}: {} in {}, {}",
+                    bytes(phase.done),
+                    seconds(elapsed),
+                    rate(phase.done, elapsed)
+                ));
+            }
+        }
+    }
+}
+
+fn bar(what: &str, total_bytes: u64) -> ProgressBar {
+    let template = "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(total_bytes).with_style(style).with_message(what.to_owned())
+}
+
+/// A size in decimal units with three digits: `16.8 GB`.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    if count < 1000 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1000.0;
+    let mut unit = 0;
+    // 999.5 of a unit would be written with four digits.
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let decimals = match value {
+        _ if value < 9.995 => 2,
+        _ if value < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$} {}", UNITS[unit])
+}
+
+/// A rate: `790 MB/s`; nothing measurable is `0 B/s`.
+pub fn rate(count: u64, elapsed: Duration) -> String {
+    let per_second = count as f64 / elapsed.as_secs_f64().max(1e-6);
+    format!("{}/s", bytes(per_second as u64))
+}
+
+/// A duration: `0.3 s`, `2 min 5 s`.
+pub fn seconds(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    if seconds < 59.95 {
+        return format!("{seconds:.1} s");
+    }
+    let whole = seconds.round() as u64;
+    format!("{} min {} s", whole / 60, whole % 60)
+}
+
+/// A count with its thousands set apart: `131 072`.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_three_digits() {
+        let cases = [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.00 kB"),
+            (9_994, "9.99 kB"),
+            (9_996, "10.0 kB"),
+            (99_960, "100 kB"),
+            (999_600, "1.00 MB"),
+            (16_830_000_000, "16.8 GB"),
+            (u64::MAX, "18.4 EB"),
+        ];
+        for (count, expected) in cases {
+            assert_eq!(bytes(count), expected);
+        }
+    }
+
+    #[test]
+    fn durations_and_counts_read_well() {
+        assert_eq!(seconds(Duration::from_millis(340)), "0.3 s");
+        assert_eq!(seconds(Duration::from_millis(59_960)), "1 min 0 s");
+        assert_eq!(seconds(Duration::from_secs(125)), "2 min 5 s");
+        assert_eq!([5, 1000, 131_072, 1_048_576].map(count), ["5", "1 000", "131 072", "1 048 576"]);
+        assert_eq!(rate(1_000_000, Duration::from_millis(500)), "2.00 MB/s");
+    }
+}

@@ -1,0 +1,224 @@
+//! What a build is asked to do, resolved and checked as far as that needs no machine and no weights.
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+
+use engine_format::checkpoint::{self, CONFIG_FILE};
+use engine_format::json::{self, Object};
+use engine_format::manifest::MANIFEST_FILE;
+use engine_format::staging::StagedDir;
+use engine_format::{Mapping, ModelConfig, Target};
+
+use crate::checkpoint::write::MARKER;
+use crate::error::Result;
+use crate::huggingface;
+use crate::memory_plan::LimitRequest;
+
+/// What one run of `build-engine` does.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// The model, as the user named it.
+    pub model: String,
+    /// Whether the model may be fetched from the Hugging Face hub.
+    pub download: bool,
+    /// The target; `None` when it is to be chosen.
+    pub target: Option<Target>,
+    /// Tensor-parallel size, if it was given.
+    pub tp_size: Option<usize>,
+    /// Pipeline-parallel size, if it was given.
+    pub pp_size: Option<usize>,
+    /// Limits, where they were given.
+    pub limits: LimitRequest,
+    /// Where to write a TensorRT-LLM checkpoint.
+    pub checkpoint: Option<PathBuf>,
+    /// Whether outputs that are there already are replaced.
+    pub force: bool,
+    /// What to make.
+    pub task: Task,
+}
+
+/// What to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Task {
+    /// The memory plan, and nothing else.
+    Plan,
+    /// The checkpoint, and no engine.
+    Checkpoint,
+    /// The engine, in this directory.
+    Engine(PathBuf),
+}
+
+/// Settings that contradict each other or the model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettingsError {
+    /// More than one rank was asked for on the CPU.
+    #[error(
+        "the CPU engine is one rank: --tp-size {tp_size} and --pp-size {pp_size} need a GPU target, or --checkpoint-only"
+    )]
+    SplitOnCpu {
+        /// Tensor-parallel size.
+        tp_size: usize,
+        /// Pipeline-parallel size.
+        pp_size: usize,
+    },
+    /// Longer sequences than the model has positions for.
+    #[error(
+        "--max-seq-len {given} is more than the model's max_position_embeddings, {positions}: give at most {positions}"
+    )]
+    TooLong {
+        /// The length asked for.
+        given: usize,
+        /// The model's positions.
+        positions: usize,
+    },
+    /// Fewer tokens than sequences in one step.
+    #[error(
+        "--max-num-tokens {tokens} is less than --max-batch-size {batch}: a step has at least one token of each sequence"
+    )]
+    TooFewTokens {
+        /// `max_num_tokens`.
+        tokens: usize,
+        /// `max_batch_size`.
+        batch: usize,
+    },
+    /// The checkpoint and the engine were given the same directory.
+    #[error("--checkpoint and --output are the same directory, `{path}`: give two", path = .0.display())]
+    SameDirectory(PathBuf),
+}
+
+impl Settings {
+    /// Checks everything that contradicts itself whatever the model is.
+    ///
+    /// # Errors
+    /// [`SettingsError`].
+    pub fn validate(&self) -> Result<(), SettingsError> {
+        let (tp_size, pp_size) = (self.tp_size.unwrap_or(1), self.pp_size.unwrap_or(1));
+        let one_rank = (tp_size, pp_size) == (1, 1);
+        if self.target == Some(Target::Cpu) && !one_rank && self.task != Task::Checkpoint {
+            return Err(SettingsError::SplitOnCpu { tp_size, pp_size });
+        }
+        if let (Some(tokens), Some(batch)) = (self.limits.max_num_tokens, self.limits.max_batch_size)
+            && tokens < batch
+        {
+            return Err(SettingsError::TooFewTokens { tokens, batch });
+        }
+        if let (Some(checkpoint), Task::Engine(output)) = (&self.checkpoint, &self.task)
+            && (checkpoint == output || std::path::absolute(checkpoint).ok() == std::path::absolute(output).ok())
+        {
+            return Err(SettingsError::SameDirectory(output.clone()));
+        }
+        Ok(())
+    }
+
+    /// Checks the settings against the model.
+    ///
+    /// # Errors
+    /// [`SettingsError::TooLong`].
+    pub fn validate_for(&self, config: &ModelConfig) -> Result<(), SettingsError> {
+        let positions = config.max_position_embeddings;
+        match self.limits.max_seq_len {
+            Some(given) if given > positions => Err(SettingsError::TooLong { given, positions }),
+            _ => Ok(()),
+        }
+    }
+
+    /// How the model is split: as asked, else as the source is, else not at all.
+    ///
+    /// # Errors
+    /// [`engine_format::FormatError::Mapping`] when the model cannot be split that way.
+    pub fn mapping(&self, config: &ModelConfig, source: Option<Mapping>) -> Result<Mapping> {
+        let source = source.unwrap_or(Mapping::SINGLE);
+        let mapping = Mapping {
+            tp_size: self.tp_size.unwrap_or(source.tp_size),
+            pp_size: self.pp_size.unwrap_or(source.pp_size),
+        };
+        mapping.validate(config)?;
+        Ok(mapping)
+    }
+
+    /// Checks that every output can be put into its place, before anything is read.
+    ///
+    /// # Errors
+    /// [`engine_format::FormatError::Exists`].
+    pub fn check_outputs(&self) -> Result<()> {
+        if let Some(path) = &self.checkpoint {
+            check_output(path, self.force, MARKER)?;
+        }
+        if let Task::Engine(path) = &self.task {
+            check_output(path, self.force, MANIFEST_FILE)?;
+        }
+        Ok(())
+    }
+}
+
+/// What [`StagedDir`] would refuse, found out now; nothing stays behind.
+fn check_output(path: &Path, force: bool, marker: &str) -> Result<()> {
+    if path.symlink_metadata().is_ok() {
+        StagedDir::create(path, force, marker)?;
+    }
+    Ok(())
+}
+
+/// Reads the configuration of a model directory, and how it is split when it is a checkpoint of ours, without its weights.
+///
+/// # Errors
+/// Whatever is wrong with `config.json`.
+pub fn read_config(dir: &Path) -> Result<(ModelConfig, Option<Mapping>)> {
+    let path = dir.join(CONFIG_FILE);
+    let value = json::read_file(&path, "a model directory needs one")?;
+    let root = Object::root(&path, &value)?;
+    if root.get("architecture").is_some() && root.get("mapping").is_some() {
+        let (config, mapping) = checkpoint::from_json(&root)?;
+        return Ok((config, Some(mapping)));
+    }
+    Ok((huggingface::config::parse(&path, &value)?, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(task: Task) -> Settings {
+        Settings {
+            model: "model".into(),
+            download: false,
+            target: Some(Target::Cpu),
+            tp_size: None,
+            pp_size: None,
+            limits: LimitRequest::default(),
+            checkpoint: None,
+            force: false,
+            task,
+        }
+    }
+
+    #[test]
+    fn ranks_on_the_cpu_are_refused_unless_only_a_checkpoint_is_written() {
+        let mut split = settings(Task::Engine("out".into()));
+        assert_eq!(split.validate(), Ok(()));
+        split.tp_size = Some(2);
+        assert!(matches!(split.validate(), Err(SettingsError::SplitOnCpu { tp_size: 2, pp_size: 1 })));
+        split.task = Task::Checkpoint;
+        assert_eq!(split.validate(), Ok(()));
+    }
+
+    #[test]
+    fn two_spellings_of_one_directory_are_one_directory() {
+        let mut both = settings(Task::Engine("./out".into()));
+        both.checkpoint = Some("out".into());
+        assert!(matches!(both.validate(), Err(SettingsError::SameDirectory(_))));
+        both.checkpoint = Some("out2".into());
+        assert_eq!(both.validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_step_has_a_token_for_each_sequence() {
+        let mut few = settings(Task::Plan);
+        few.limits.max_batch_size = Some(9);
+        few.limits.max_num_tokens = Some(8);
+        assert!(matches!(few.validate(), Err(SettingsError::TooFewTokens { .. })));
+        few.limits.max_num_tokens = Some(9);
+        assert_eq!(few.validate(), Ok(()));
+    }
+}
