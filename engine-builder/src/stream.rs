@@ -268,3 +268,24 @@ impl Hashing {
         self.hashes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_tile_a_tensor_and_the_last_is_padded_to_a_step() {
+        let (rows, row_bytes, step) = (16 * 1000 + 5, 8192, 16);
+        let pieces: Vec<_> = cut(3, 640, rows, row_bytes, step).collect();
+        let (mut row, mut offset) = (0, 640);
+        for piece in &pieces {
+            assert_eq!((piece.tensor, piece.rows.start, piece.offset), (3, row, offset));
+            assert!(piece.bytes <= PIECE_BYTES && piece.rows.start.is_multiple_of(step));
+            (row, offset) = (piece.rows.end, offset + piece.bytes);
+        }
+        assert_eq!((row, offset), (rows, 640 + 16 * 1001 * row_bytes));
+        // A row longer than a piece is a piece.
+        let long: Vec<_> = cut(0, 0, 3, 2 * PIECE_BYTES, 1).collect();
+        assert_eq!(long.len(), 3);
+    }
+}

@@ -25,8 +25,8 @@ pub fn resolve(model: &str, download: bool, progress: &dyn Progress, interrupt: 
     Hub::from_env().resolve(model, download, progress, interrupt)
 }
 
-/// A server of models and the local cache of what it served.
-#[derive(Debug, Clone)]
+/// A server of models and the local cache of what it served. Not `Debug`, so that no log ever shows the token.
+#[derive(Clone)]
 pub struct Hub {
     /// The cache directory, which holds `models--org--name` directories.
     pub cache: PathBuf,
