@@ -94,18 +94,6 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn multiply(self, a: &[Self::Activation], padded_k: usize, panels: &[bf16], out: Tile<'_, f32>);
 }
 
-/// Rows of `k` bf16 as rows of `padded_k`, borrowed where that is the same.
-pub(crate) fn pad_rows(a: &[bf16], k: usize, padded_k: usize) -> Cow<'_, [bf16]> {
-    if k == padded_k {
-        return Cow::Borrowed(a);
-    }
-    let mut padded = vec![bf16::ZERO; a.len() / k * padded_k];
-    for (padded, row) in padded.chunks_exact_mut(padded_k).zip(a.chunks_exact(k)) {
-        padded[..k].copy_from_slice(row);
-    }
-    Cow::Owned(padded)
-}
-
 /// Rows of `k` bf16 as rows of `padded_k` f32.
 pub(crate) fn widen_rows(a: &[bf16], k: usize, padded_k: usize) -> Vec<f32> {
     let mut wide = vec![0.0; a.len() / k * padded_k];

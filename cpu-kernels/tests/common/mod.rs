@@ -1,5 +1,6 @@
 //! Seeded inputs, and the stamp that runs every property on every instruction set.
-#![allow(dead_code, unused_macros, reason = "each test program uses its own part of this")]
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test program uses its own part of this")]
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::io::Write;
 

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use half::bf16;
 
 use super::avx2;
-use crate::simd::{Simd, TRANSPOSED_COLUMNS, TRANSPOSED_ROWS, Task, pad_rows};
+use crate::simd::{Simd, TRANSPOSED_COLUMNS, TRANSPOSED_ROWS, Task};
 use crate::tile::Tile;
 
 /// Proof that this CPU and its operating system have AVX-512 F, BW, VL, DQ and BF16.
@@ -40,6 +40,18 @@ macro_rules! on_registers {
 #[inline(always)]
 fn first_lanes(len: usize) -> u16 {
     if len >= 16 { u16::MAX } else { (1 << len) - 1 }
+}
+
+/// Rows of `k` bf16 as rows of `padded_k`, borrowed where that is the same.
+fn pad_rows(a: &[bf16], k: usize, padded_k: usize) -> Cow<'_, [bf16]> {
+    if k == padded_k {
+        return Cow::Borrowed(a);
+    }
+    let mut padded = vec![bf16::ZERO; a.len() / k * padded_k];
+    for (padded, row) in padded.chunks_exact_mut(padded_k).zip(a.chunks_exact(k)) {
+        padded[..k].copy_from_slice(row);
+    }
+    Cow::Owned(padded)
 }
 
 impl Simd for Avx512 {
