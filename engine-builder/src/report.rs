@@ -107,20 +107,17 @@ impl Progress for Report {
         let Some(phase) = self.phase().take() else {
             return;
         };
-        match phase.bar {
-            Some(bar) if phase.done >= phase.total => bar.finish(),
-            Some(bar) => bar.abandon(),
-            None => {
-                let elapsed = phase.start.elapsed();
-                let state = if phase.done >= phase.total { "done" } else { "stopped" };
-                line(&format!(
-                    "  {state}: {} in {}, {}",
-                    bytes(phase.done),
-                    seconds(elapsed),
-                    rate(phase.done, elapsed)
-                ));
+        let elapsed = phase.start.elapsed();
+        let state = if phase.done >= phase.total { "done" } else { "stopped" };
+        // A bar is gone when it is done; what remains is a line that says what it was.
+        let what = match phase.bar {
+            Some(bar) => {
+                bar.finish_and_clear();
+                format!("{}: ", bar.message())
             }
-        }
+            None => "  ".to_owned(),
+        };
+        line(&format!("{what}{state}: {} in {}, {}", bytes(phase.done), seconds(elapsed), rate(phase.done, elapsed)));
     }
 }
 

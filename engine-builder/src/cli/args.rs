@@ -27,7 +27,7 @@ fn positive() -> RangedU64ValueParser<usize> {
 
 /// Makes an engine out of a Hugging Face model, for this machine's CPU or for a GPU
 #[derive(Debug, Parser)]
-#[command(name = "build-engine", version, after_help = AFTER_HELP)]
+#[command(name = "build-engine", version, after_help = AFTER_HELP, allow_negative_numbers = true)]
 pub(crate) struct Args {
     /// The model: a directory, `org/name` of the local Hugging Face cache, or a checkpoint that this program wrote
     #[arg(long, value_name = "MODEL")]

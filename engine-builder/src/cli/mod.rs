@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use engine_format::manifest::Limits;
-use engine_format::{ModelConfig, Target};
+use engine_format::{Mapping, ModelConfig, Target};
 use trtllm_sys::GpuSupport;
 
 use crate::checkpoint::write::write_checkpoint;
@@ -59,10 +59,9 @@ fn run(args: &Args) -> Result<(), Failure> {
         }
         Task::Checkpoint => {
             settings.check_outputs()?;
-            let model = open_model(&settings, &report, &interrupt)?;
-            let path = write_checkpoint_of(&settings, &model, &report, &interrupt)?;
+            let (source, mapping) = open_model(&settings, &report, &interrupt)?;
+            let path = write_checkpoint_of(&settings, &source, mapping, &report, &interrupt)?;
             if let Some(path) = path {
-                let mapping = settings.mapping(model.config(), model.mapping())?;
                 report.note(&next(&command::after_checkpoint(&settings, mapping, &path)));
             }
             Ok(())
@@ -99,9 +98,11 @@ fn find_model(settings: &Settings, report: &Report, interrupt: &Interrupt) -> Re
     Ok(model)
 }
 
-fn open_model(settings: &Settings, report: &Report, interrupt: &Interrupt) -> Result<Source, Failure> {
+/// Opens the model and works out how it is split.
+fn open_model(settings: &Settings, report: &Report, interrupt: &Interrupt) -> Result<(Source, Mapping), Failure> {
     let source = Source::open(&find_model(settings, report, interrupt)?)?;
     settings.validate_for(source.config())?;
+    let mapping = settings.mapping(source.config(), source.mapping())?;
     report.note(&format!(
         "model: {} ({}), {} in {}",
         settings.model,
@@ -109,7 +110,7 @@ fn open_model(settings: &Settings, report: &Report, interrupt: &Interrupt) -> Re
         report::bytes(source.total_bytes()),
         source.dtype()?.name(),
     ));
-    Ok(source)
+    Ok((source, mapping))
 }
 
 /// A model in a few words.
@@ -126,13 +127,13 @@ fn summary(config: &ModelConfig) -> String {
 fn write_checkpoint_of(
     settings: &Settings,
     source: &Source,
+    mapping: Mapping,
     report: &Report,
     interrupt: &Interrupt,
 ) -> Result<Option<PathBuf>, Failure> {
     let Some(path) = &settings.checkpoint else {
         return Ok(None);
     };
-    let mapping = settings.mapping(source.config(), source.mapping())?;
     let written = write_checkpoint(source, mapping, path, settings.force, report, interrupt)?;
     let ranks = mapping.world_size();
     let what = match ranks {
@@ -144,9 +145,9 @@ fn write_checkpoint_of(
 }
 
 fn cpu_engine(settings: &Settings, output: &Path, report: &Report, interrupt: &Interrupt) -> Result<(), Failure> {
-    let source = open_model(settings, report, interrupt)?;
+    let (source, mapping) = open_model(settings, report, interrupt)?;
     let limits = cpu_limits(source.config(), settings.limits);
-    write_checkpoint_of(settings, &source, report, interrupt)?;
+    write_checkpoint_of(settings, &source, mapping, report, interrupt)?;
     let request =
         CpuEngineRequest { output: output.to_owned(), force: settings.force, limits, model: settings.model.clone() };
     let written = build_cpu_engine(&source, &request, report, interrupt)?;
@@ -179,8 +180,8 @@ fn gpu_engine(settings: Settings, report: &Report, interrupt: &Interrupt) -> Res
                 "only the checkpoint is written, this machine cannot build the engine: {}",
                 obstacle.reason
             ));
-            let source = open_model(&settings, report, interrupt)?;
-            write_checkpoint_of(&settings, &source, report, interrupt)?
+            let (source, mapping) = open_model(&settings, report, interrupt)?;
+            write_checkpoint_of(&settings, &source, mapping, report, interrupt)?
         }
         None => None,
     };
