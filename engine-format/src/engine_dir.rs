@@ -18,6 +18,9 @@ use crate::weights_file::{WEIGHTS_FILE, WeightsFile};
 /// The tokenizer's file, without which an engine takes and gives token ids only.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
+/// The file whose `eos_token_id` says which tokens end a sequence.
+pub const GENERATION_CONFIG_FILE: &str = "generation_config.json";
+
 /// Files that travel with a model from its source into checkpoints and engines, where the source has them.
 pub const COMPANION_FILES: [&str; 7] = [
     TOKENIZER_FILE,
@@ -26,7 +29,7 @@ pub const COMPANION_FILES: [&str; 7] = [
     "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
-    "generation_config.json",
+    GENERATION_CONFIG_FILE,
 ];
 
 /// The engine's `config.json`: upstream's schema with the limits in upstream's places.

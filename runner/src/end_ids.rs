@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use engine_format::engine_dir::GENERATION_CONFIG_FILE;
 use engine_format::json::{self, Object};
 use engine_format::{EngineDir, FormatError, Result};
 use serde_json::Value;
@@ -9,13 +10,11 @@ use serde_json::Value;
 use crate::executor::TokenId;
 use crate::tokenizer::Tokenizer;
 
-const GENERATION_CONFIG_FILE: &str = "generation_config.json";
-
 /// The model's end ids: `eos_token_id` of `generation_config.json`, a number or a list; where it has none, the
 /// tokenizer's `eos_token`.
 ///
 /// # Errors
-/// A `generation_config.json` that does not hold, or an id outside the vocabulary.
+/// A `generation_config.json` that does not hold.
 pub fn end_ids(engine: &EngineDir, tokenizer: Option<&Tokenizer>) -> Result<Vec<TokenId>> {
     let path = engine.path().join(GENERATION_CONFIG_FILE);
     if engine.has_file(GENERATION_CONFIG_FILE) {
@@ -27,13 +26,15 @@ pub fn end_ids(engine: &EngineDir, tokenizer: Option<&Tokenizer>) -> Result<Vec<
     Ok(tokenizer.and_then(Tokenizer::eos_id).into_iter().collect())
 }
 
+/// An id outside the vocabulary cannot be generated, so it ends nothing and is left out.
 fn parse(path: &Path, value: &Value, vocab_size: usize) -> Result<Option<Vec<TokenId>>> {
     let Some(value) = Object::root(path, value)?.get("eos_token_id") else { return Ok(None) };
     let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-    let id = |value: &Value| value.as_u64().filter(|&id| id < vocab_size as u64).map(|id| id as TokenId);
-    let ids: Option<Vec<_>> = list.iter().map(id).collect();
-    let problem = format!("must be a token id below {vocab_size}, or a list of them, not `{value}`");
-    ids.map(Some).ok_or_else(|| FormatError::field(path, "eos_token_id", problem))
+    let ids: Option<Vec<_>> = list.iter().map(Value::as_i64).collect();
+    let problem = format!("must be a token id, or a list of them, not `{value}`");
+    let ids = ids.ok_or_else(|| FormatError::field(path, "eos_token_id", problem))?;
+    let in_vocabulary = |&id: &i64| usize::try_from(id).is_ok_and(|id| id < vocab_size);
+    Ok(Some(ids.into_iter().filter(in_vocabulary).map(|id| id as TokenId).collect()))
 }
 
 #[cfg(test)]
@@ -48,7 +49,8 @@ mod tests {
         assert_eq!(parse(json!({ "eos_token_id": [2, 7] })).unwrap(), Some(vec![2, 7]));
         assert_eq!(parse(json!({ "eos_token_id": null })).unwrap(), None);
         assert_eq!(parse(json!({})).unwrap(), None);
-        for wrong in [json!(10), json!(-1), json!("2"), json!([2, 1.5])] {
+        assert_eq!(parse(json!({ "eos_token_id": [10, -1, 9] })).unwrap(), Some(vec![9]));
+        for wrong in [json!("2"), json!([2, 1.5])] {
             let error = parse(json!({ "eos_token_id": wrong })).unwrap_err().to_string();
             assert!(error.contains("eos_token_id"), "{error}");
         }
