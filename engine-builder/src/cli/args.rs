@@ -80,7 +80,7 @@ pub(crate) struct Args {
     dry_run: bool,
 
     /// How --dry-run prints: a table, or one JSON object a line for each target
-    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text", requires = "dry_run")]
     format: PlanFormat,
 
     /// Replace outputs that are there already

@@ -38,6 +38,7 @@ fn usage_errors_say_what_is_wrong() {
         (&["--checkpoint-only", "--checkpoint", "c", "--output", "out"], &["--output", "--checkpoint-only"]),
         (&["--checkpoint-only", "--checkpoint", "c", "--tp-size", "3"], &["tp_size 3", "attention heads"]),
         (&["--output", "out", "-q", "-v"], &["--quiet", "--verbose"]),
+        (&["--output", "out", "--format", "json"], &["--dry-run"]),
         (&["--output", "out", "--unknown"], &["--unknown"]),
     ];
     for (args, words) in cases {
