@@ -1,9 +1,10 @@
 """Documents of the demo model's corpus: completions, plain paragraphs and chats, all from one seed."""
 
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
-from grammar import Referrer, Topic, expand, read_topics, upper_first
+from grammar import Fact, Referrer, Topic, expand, read_topics, upper_first
 from planets import comparison_paragraph, comparison_question
 
 CORPUS_FOLDER = Path(__file__).parent / "corpus"
@@ -37,19 +38,36 @@ SMALL_TALK = [
 ]
 
 
+@dataclass(frozen=True)
+class Mix:
+    """Upper bounds of one uniform draw for each kind: of documents (the rest are chats) and of chats (the rest ask for a topic)."""
+
+    completion: float
+    paragraph: float
+    small_talk: float
+    comparison: float
+    two_turns: float
+    fact: float
+
+
+BROAD = Mix(completion=0.48, paragraph=0.62, small_talk=0.03, comparison=0.15, two_turns=0.25, fact=0.60)
+MOSTLY_QUESTIONS = Mix(completion=0.20, paragraph=0.26, small_talk=0.02, comparison=0.10, two_turns=0.17, fact=0.90)
+
+
 class Corpus:
     """An endless, reproducible stream of documents. A document is text with the control tokens spelled out."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, mix: Mix = BROAD):
+        self.mix = mix
         self.rng = random.Random(seed)
         self.topics = read_topics(CORPUS_FOLDER)
         self.weights = [TOPIC_WEIGHT.get(topic.key, 1.0) for topic in self.topics]
 
     def document(self) -> str:
         draw = self.rng.random()
-        if draw < 0.48:
+        if draw < self.mix.completion:
             body = self.completion()
-        elif draw < 0.62:
+        elif draw < self.mix.paragraph:
             body = self.any_paragraph()
         else:
             body = self.chat()
@@ -61,18 +79,27 @@ class Corpus:
     def any_paragraph(self) -> str:
         if self.rng.random() < 0.06:
             return comparison_paragraph(self.rng)
-        return self.paragraph(self.topic(), self.rng.randint(58, 84))
+        return self.paragraph(self.topic(), self.rng.randint(58, 84), fact_first=self.rng.random() < 0.15)
 
-    def paragraph(self, topic: Topic, words: int) -> str:
+    def opening(self, topic: Topic, fact_first: bool) -> tuple[str, Fact | None]:
+        """One of the topic's openings, or, for variety, a fact that can name the topic."""
+        facts = [(wording, fact) for fact in topic.facts for wording in fact.wordings
+                 if wording.startswith("@ ") and " also " not in wording]
+        if not (fact_first and facts):
+            return expand(self.rng.choice(topic.openings), self.rng), None
+        wording, fact = self.rng.choice(facts)
+        return upper_first(expand(wording, self.rng).replace("@", full_name(topic), 1)), fact
+
+    def paragraph(self, topic: Topic, words: int, fact_first: bool = False) -> str:
         """An opening, facts in the order of the topic, perhaps a closing: about `words` words."""
         rng, refer = self.rng, Referrer(topic, self.rng)
-        opening = expand(rng.choice(topic.openings), rng)
+        opening, said = self.opening(topic, fact_first)
         closing = expand(rng.choice(topic.closings), rng) if rng.random() < 0.65 else ""
         count = len(opening.split()) + len(closing.split())
         chosen: dict[int, str] = {}
         for index in rng.sample(range(len(topic.facts)), len(topic.facts)):
             sentence = expand(rng.choice(topic.facts[index].wordings), rng)
-            if is_repetition(opening, sentence):
+            if topic.facts[index] is said or is_repetition(opening, sentence):
                 continue
             chosen[index] = sentence
             count += len(sentence.split())
@@ -91,15 +118,15 @@ class Corpus:
 
     def chat(self) -> str:
         draw = self.rng.random()
-        if draw < 0.03:
+        if draw < self.mix.small_talk:
             questions, answers = self.rng.choice(SMALL_TALK)
             turns = [(self.rng.choice(questions), self.rng.choice(answers))]
-        elif draw < 0.15:
+        elif draw < self.mix.comparison:
             turns = [comparison_question(self.rng)]
-        elif draw < 0.25:
+        elif draw < self.mix.two_turns:
             topic = self.topic()
             turns = [self.topic_turn(topic), self.fact_turn(topic)]
-        elif draw < 0.60:
+        elif draw < self.mix.fact:
             turns = [self.fact_turn(self.topic())]
         else:
             turns = [self.topic_turn(self.topic())]
@@ -135,6 +162,11 @@ def plain_reference(topic: Topic) -> str:
     return topic.references[1] if len(topic.references) > 1 else topic.names[0]
 
 
+def full_name(topic: Topic) -> str:
+    """The topic's first name that agrees with its pronoun."""
+    return next((name for name in topic.names if topic.references[0] != "they" or name.split()[0] not in {"a", "an"}), topic.names[0])
+
+
 def plural_aware(verb: str, name: str) -> str:
     """Names such as `an asteroid` stand beside plural ones; the article tells them apart."""
     return "is" if name.split()[0] in {"a", "an"} else verb
@@ -148,8 +180,8 @@ def is_repetition(opening: str, sentence: str) -> bool:
     return bool(long_words) and len(long_words & in_opening) >= 0.45 * len(long_words)
 
 
-def documents(seed: int, count: int) -> list[str]:
-    corpus = Corpus(seed)
+def documents(seed: int, count: int, mix: Mix = BROAD) -> list[str]:
+    corpus = Corpus(seed, mix)
     return [corpus.document() for _ in range(count)]
 
 

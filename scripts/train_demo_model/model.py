@@ -50,11 +50,18 @@ def new_model() -> MistralForCausalLM:
     return MistralForCausalLM(config).float()
 
 
+def read_directory(folder: Path) -> tuple[Tokenizer, MistralForCausalLM]:
+    """What `write_directory` wrote, the weights widened to fp32."""
+    model = MistralForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+    return Tokenizer.from_file(str(folder / "tokenizer.json")), model
+
+
 def write_directory(folder: Path, model: MistralForCausalLM, tokenizer: Tokenizer) -> None:
     """Writes the five files of a Hugging Face model directory, weights as bf16."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
     tokenizer.save(str(folder / "tokenizer.json"))
     for name, content in [
         ("config.json", CONFIG),

@@ -21,7 +21,7 @@ class Planet:
 PLANETS = [
     Planet("Mercury", "rocky planet", 4_900, "58 million", 57.9, "88 days", "176 days", "no moons"),
     Planet("Venus", "rocky planet", 12_100, "108 million", 108.2, "225 days", "117 days", "no moons"),
-    Planet("Earth", "rocky planet", 12_700, "150 million", 149.6, "one year", "24 hours", "one moon"),
+    Planet("Earth", "rocky planet", 12_700, "150 million", 149.6, "365 days", "24 hours", "one moon"),
     Planet("Mars", "rocky planet", 6_800, "228 million", 227.9, "687 days", "24 hours and 40 minutes", "two moons"),
     Planet("Jupiter", "gas giant", 140_000, "778 million", 778.5, "almost twelve years", "ten hours", "more than ninety known moons"),
     Planet("Saturn", "gas giant", 120_000, "1.4 billion", 1432.0, "about twenty-nine years", "eleven hours", "more than two hundred known moons"),
