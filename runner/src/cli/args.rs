@@ -21,7 +21,7 @@ pub(super) struct Args {
     pub prompt: Vec<String>,
 
     /// A prompt as token ids, for example 1,2,3; may be given several times
-    #[arg(long, value_name = "IDS")]
+    #[arg(long, value_name = "IDS", allow_hyphen_values = true)]
     pub prompt_ids: Vec<String>,
 
     /// A file of prompts, one a line (`-` for standard input); a line that begins with `{` is JSON with `prompt` or
@@ -73,35 +73,35 @@ pub(super) enum Format {
 #[command(next_help_heading = "Generation")]
 pub(super) struct GenerationArgs {
     /// Tokens to generate at most [default: 128]
-    #[arg(long, value_name = "N", conflicts_with = "max_length")]
+    #[arg(long, value_name = "N", conflicts_with = "max_length", allow_negative_numbers = true)]
     pub max_new_tokens: Option<usize>,
 
     /// Tokens of prompt and output together at most
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub max_length: Option<usize>,
 
     /// Randomness: 0 is greedy [default: 0, or 1 when --top-k, --top-p or --min-p is given]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub temperature: Option<f32>,
 
     /// Draw among the K best tokens; 0 for all
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
     pub top_k: Option<usize>,
 
     /// Draw among the fewest best tokens whose probabilities reach P
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub top_p: Option<f32>,
 
     /// Draw among tokens at least P times as probable as the best
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub min_p: Option<f32>,
 
     /// Make tokens seen before less likely; 1 changes nothing
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub repetition_penalty: Option<f32>,
 
     /// Seed of the draws; the same seed gives the same tokens [default: 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<u64>,
 
     /// End before this text; may be given several times

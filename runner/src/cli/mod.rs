@@ -2,12 +2,11 @@
 //!
 //! Completions go to standard output, everything else to standard error.
 
-#![expect(clippy::print_stderr, reason = "this module is a program's front end")]
-
 mod args;
 mod output;
 mod prompts;
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +16,7 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::Parser;
 use engine_format::EngineDir;
+use engine_format::weights_file::WEIGHTS_FILE;
 
 use crate::chat::ChatTemplate;
 use crate::cpu_model::CpuModelError;
@@ -52,7 +52,7 @@ pub fn main() -> ExitCode {
     match run(Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Interrupted) => {
-            eprintln!("interrupted");
+            say("interrupted");
             ExitCode::from(130)
         }
         Err(Failure::Input(error)) => fail(&error, 2),
@@ -62,8 +62,13 @@ pub fn main() -> ExitCode {
 }
 
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
-    eprintln!("error: {error:#}");
+    say(format_args!("error: {error:#}"));
     ExitCode::from(code)
+}
+
+/// A line to standard error. A reader that went away (`2>&1 | head`) is no reason to end a run.
+fn say(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn run(args: Args) -> Result<(), Failure> {
@@ -102,17 +107,22 @@ fn run(args: Args) -> Result<(), Failure> {
     let count = prompts.len();
     let mut jobs = Vec::new();
     for (index, prompt) in prompts.into_iter().enumerate() {
-        let context = || if count == 1 { "prompt".to_owned() } else { format!("prompt {index}") };
-        let job = encoder.job(index, prompt).with_context(context).map_err(input)?;
+        let origin = prompt.origin.clone().or_else(|| (count > 1).then(|| format!("prompt {index}")));
+        let job = encoder.job(index, prompt);
+        let job = match &origin {
+            Some(origin) => job.with_context(|| origin.clone()),
+            None => job,
+        }
+        .map_err(input)?;
         if job.request.is_shortened() && !args.quiet {
             let (spec, limits) = (job.request.spec(), executor.limits());
-            eprintln!(
-                "warning: {} of {} tokens leaves room for {} tokens of output (max_seq_len {})",
-                context(),
+            say(format_args!(
+                "warning: {} has {} tokens, which leaves room for {} tokens of output (max_seq_len {})",
+                origin.as_deref().unwrap_or("the prompt"),
                 spec.input_token_ids.len(),
                 spec.max_tokens,
                 limits.max_seq_len
-            );
+            ));
         }
         jobs.push(job);
     }
@@ -145,7 +155,7 @@ fn run(args: Args) -> Result<(), Failure> {
     }
     result.map_err(|error: GenerationError| Failure::Other(error.into()))?;
     if args.stats {
-        eprintln!("{}", output::stats(load, elapsed, &completions));
+        say(output::stats(load, elapsed, &completions));
     }
     Ok(())
 }
@@ -164,7 +174,7 @@ fn gpu_engine(engine: &EngineDir) -> anyhow::Error {
 }
 
 fn verify(engine: &EngineDir, quiet: bool) -> Result<(), Failure> {
-    let total: u64 = engine.manifest().files.values().map(|record| record.bytes).sum();
+    let total = engine.manifest().files.get(WEIGHTS_FILE).map_or(0, |record| record.bytes);
     let bar = if quiet { indicatif::ProgressBar::hidden() } else { indicatif::ProgressBar::new(total) };
     let style = "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}";
     if let Ok(style) = indicatif::ProgressStyle::with_template(style) {
@@ -175,29 +185,30 @@ fn verify(engine: &EngineDir, quiet: bool) -> Result<(), Failure> {
     bar.finish_and_clear();
     if !quiet {
         let tensors = engine.manifest().tensors.len();
-        eprintln!("verified: all {tensors} weight tensors match their hashes ({})", indicatif::HumanBytes(total));
+        let bytes = indicatif::HumanBytes(total);
+        say(format_args!("verified: all {tensors} weight tensors match their hashes ({bytes})"));
     }
     Ok(())
 }
 
 fn describe(engine: &EngineDir, executor: &CpuExecutor) {
     let (config, facts) = (engine.config(), executor.facts());
-    eprintln!(
-        "{}: {}, {:.2} B parameters; CPU ({}, {} threads); KV cache of {} tokens ({})",
+    say(format_args!(
+        "{}: {}, {} parameters; CPU ({}, {} threads); KV cache of {} tokens ({})",
         engine.path().display(),
         config.architecture.name(),
-        config.parameters() as f64 / 1e9,
+        output::short_count(config.parameters() as f64),
         facts.isa,
         facts.threads,
         facts.kv_cache_tokens,
         indicatif::HumanBytes(facts.kv_cache_bytes as u64),
-    );
+    ));
     if executor.limits().max_seq_len < engine.manifest().limits.max_seq_len {
-        eprintln!(
+        say(format_args!(
             "warning: free memory allows sequences of {} tokens only, the engine {}",
             executor.limits().max_seq_len,
             engine.manifest().limits.max_seq_len
-        );
+        ));
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::executor::TokenId;
+use crate::executor::{FinishReason, TokenId};
 use crate::generation::{Completion, Event};
 
 use super::args::Format;
@@ -32,19 +32,19 @@ pub(super) struct Printer<W> {
     /// The prompt whose text is being printed; text of later ones waits in `held`.
     current: usize,
     held: Vec<Held>,
-    at_line_start: bool,
 }
 
 #[derive(Default, Clone)]
 struct Held {
     text: String,
     finished: bool,
+    ends_line: bool,
 }
 
 impl<W: Write> Printer<W> {
     /// A printer for prompts `0..prompts`.
     pub(super) fn new(out: W, format: Format, prompts: usize) -> Self {
-        Self { out, format, current: 0, held: vec![Held::default(); prompts], at_line_start: true }
+        Self { out, format, current: 0, held: vec![Held::default(); prompts] }
     }
 
     /// Prints what `event` brings.
@@ -65,7 +65,11 @@ impl<W: Write> Printer<W> {
                     let ids: Vec<_> = completion.output_ids.iter().map(TokenId::to_string).collect();
                     self.held[completion.index].text = ids.join(",");
                 }
-                self.held[completion.index].finished = true;
+                let held = &mut self.held[completion.index];
+                held.finished = true;
+                // A prompt that an interrupt kept from running has no line.
+                held.ends_line |=
+                    completion.finish_reason == FinishReason::Cancelled && completion.output_ids.is_empty();
                 self.advance()
             }
         }
@@ -90,19 +94,29 @@ impl<W: Write> Printer<W> {
         while let Some(held) = self.held.get_mut(self.current) {
             if let Some(last) = held.text.bytes().last() {
                 self.out.write_all(held.text.as_bytes())?;
-                self.at_line_start = last == b'\n';
+                held.ends_line = last == b'\n';
                 held.text.clear();
             }
             if !held.finished {
                 break;
             }
-            if !self.at_line_start {
+            // An empty completion is an empty line, so that those of several prompts can be told apart.
+            if !held.ends_line {
                 self.out.write_all(b"\n")?;
             }
-            self.at_line_start = true;
             self.current += 1;
         }
         self.out.flush()
+    }
+}
+
+/// A number with about three digits: `48`, `19.6 K`, `8.41 B`.
+pub(super) fn short_count(number: f64) -> String {
+    let units = [(1e9, "B"), (1e6, "M"), (1e3, "K")];
+    match units.into_iter().find(|&(unit, _)| number >= unit) {
+        Some((unit, name)) if number >= 10.0 * unit => format!("{:.1} {name}", number / unit),
+        Some((unit, name)) => format!("{:.2} {name}", number / unit),
+        None => format!("{number}"),
     }
 }
 
@@ -152,7 +166,6 @@ fn memory() -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::executor::FinishReason;
 
     fn finished(index: usize, text: Option<&str>) -> Event<'static> {
         Event::Finished(Completion {
@@ -187,6 +200,13 @@ mod tests {
         ];
         assert_eq!(printed(Format::Text, &events), "a1 a2\nb1b2\n");
         assert_eq!(printed(Format::Text, &[finished(0, None)]), "3,4\n");
+        assert_eq!(printed(Format::Text, &[finished(0, Some("")), text(1, "b"), finished(1, Some(""))]), "\nb\n");
+    }
+
+    #[test]
+    fn counts_are_short() {
+        let texts = [48.0, 19_616.0, 5_327_616.0, 8_414_564_352.0, 69e9].map(short_count);
+        assert_eq!(texts, ["48", "19.6 K", "5.33 M", "8.41 B", "69.0 B"]);
     }
 
     #[test]

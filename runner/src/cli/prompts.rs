@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
-use super::args::{Args, GenerationArgs};
+use super::args::{Args, Format, GenerationArgs};
 use crate::chat::{self, ChatTemplate};
 use crate::executor::{Executor, OutputConfig, Request, RequestSpec, SamplingConfig, TokenId};
 use crate::generation::Job;
@@ -15,9 +15,14 @@ use crate::tokenizer::Tokenizer;
 
 const DEFAULT_MAX_NEW_TOKENS: usize = 128;
 
+/// What some editors begin a text file with.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// A prompt as it was given, with its own settings.
 #[derive(Debug)]
 pub(super) struct Prompt {
+    /// The line it is in, when it came from a file of prompts.
+    pub origin: Option<String>,
     source: PromptSource,
     generation: GenerationArgs,
 }
@@ -31,7 +36,7 @@ enum PromptSource {
 /// Collects every prompt: of the command line, of the file, or else of standard input. Empty only with `--verify`.
 pub(super) fn collect(args: &Args) -> Result<Vec<Prompt>> {
     let mut prompts = Vec::new();
-    let plain = |source| Prompt { source, generation: args.generation.clone() };
+    let plain = |source| Prompt { origin: None, source, generation: args.generation.clone() };
     prompts.extend(args.prompt.iter().cloned().map(PromptSource::Text).map(plain));
     for ids in &args.prompt_ids {
         prompts.push(plain(PromptSource::Ids(parse_ids(ids)?)));
@@ -40,10 +45,11 @@ pub(super) fn collect(args: &Args) -> Result<Vec<Prompt>> {
         let before = prompts.len();
         let text = read_prompts_file(path)?;
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let prompt = parse_line(line, &args.generation);
-            prompts.push(prompt.with_context(|| format!("`{}`, line {}", path.display(), number + 1))?);
+            let origin = format!("{}, line {}", name_of(path), number + 1);
+            let prompt = parse_line(line, args.chat, &args.generation).with_context(|| origin.clone())?;
+            prompts.push(Prompt { origin: Some(origin), ..prompt });
         }
-        ensure!(prompts.len() > before, "`{}` holds no prompt", path.display());
+        ensure!(prompts.len() > before, "{} holds no prompt", name_of(path));
     }
     if prompts.is_empty() && !args.verify {
         use std::io::IsTerminal;
@@ -51,14 +57,29 @@ pub(super) fn collect(args: &Args) -> Result<Vec<Prompt>> {
         if !std::io::stdin().is_terminal() {
             std::io::stdin().read_to_string(&mut text).context("cannot read the prompt from standard input")?;
         }
-        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let text = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
         ensure!(
             !text.is_empty(),
             "there is no prompt: give --prompt TEXT, --prompt-ids, --prompts FILE or standard input"
         );
         prompts.push(plain(PromptSource::Text(text.to_owned())));
     }
+    let asks = |settings: &GenerationArgs| settings.logprobs == Some(true) || settings.prompt_logprobs == Some(true);
+    if args.format != Format::Json
+        && let Some(prompt) = prompts.iter().find(|prompt| asks(&prompt.generation))
+    {
+        let error = anyhow!("--logprobs and --prompt-logprobs are printed as JSON only: add --format json");
+        return Err(match &prompt.origin {
+            Some(origin) => error.context(origin.clone()),
+            None => error,
+        });
+    }
     Ok(prompts)
+}
+
+/// What a file of prompts is called in messages.
+fn name_of(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".to_owned() } else { format!("`{}`", path.display()) }
 }
 
 fn read_prompts_file(path: &Path) -> Result<String> {
@@ -68,25 +89,33 @@ fn read_prompts_file(path: &Path) -> Result<String> {
     } else {
         bytes = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
     }
-    String::from_utf8(bytes).with_context(|| format!("`{}` is not UTF-8 text", path.display()))
+    let mut text = String::from_utf8(bytes).with_context(|| format!("{} is not UTF-8 text", name_of(path)))?;
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.drain(..BYTE_ORDER_MARK.len_utf8());
+    }
+    Ok(text)
 }
 
 fn parse_ids(text: &str) -> Result<Vec<TokenId>> {
+    ensure!(!text.trim().is_empty(), "the prompt is empty: --prompt-ids needs token ids, for example 1,2,3");
     text.split(',')
-        .map(|id| id.trim().parse().map_err(|_| anyhow!("`{}` in --prompt-ids is not a token id", id.trim())))
+        .map(|id| {
+            let id = id.trim();
+            id.parse().map_err(|_| anyhow!("`{id}` in --prompt-ids `{text}` is not a token id"))
+        })
         .collect()
 }
 
 /// A line of a prompts file: JSON if it begins with `{`, else the prompt itself.
-fn parse_line(line: &str, defaults: &GenerationArgs) -> Result<Prompt> {
+fn parse_line(line: &str, chat: bool, defaults: &GenerationArgs) -> Result<Prompt> {
     if !line.starts_with('{') {
-        return Ok(Prompt { source: PromptSource::Text(line.to_owned()), generation: defaults.clone() });
+        let source = PromptSource::Text(line.to_owned());
+        return Ok(Prompt { origin: None, source, generation: defaults.clone() });
     }
     let mut fields: serde_json::Map<String, Value> = serde_json::from_str(line)?;
     let source = match (fields.remove("prompt"), fields.remove("prompt_ids")) {
         (Some(Value::String(text)), None) => PromptSource::Text(text),
-        // A list of messages, for --chat.
-        (Some(messages @ Value::Array(_)), None) => PromptSource::Text(messages.to_string()),
+        (Some(messages @ Value::Array(_)), None) if chat => PromptSource::Text(messages.to_string()),
         (None, Some(ids)) => {
             PromptSource::Ids(serde_json::from_value(ids).context("`prompt_ids` must be a list of token ids")?)
         }
@@ -98,7 +127,7 @@ fn parse_line(line: &str, defaults: &GenerationArgs) -> Result<Prompt> {
         generation.max_new_tokens.is_none() || generation.max_length.is_none(),
         "`max_new_tokens` and `max_length` exclude each other"
     );
-    Ok(Prompt { source, generation: generation.or(defaults) })
+    Ok(Prompt { origin: None, source, generation: generation.or(defaults) })
 }
 
 /// What prompts become requests with.
@@ -118,11 +147,17 @@ impl Encoder<'_> {
     pub(super) fn job(&self, index: usize, prompt: Prompt) -> Result<Job> {
         let settings = prompt.generation;
         let input_token_ids = match prompt.source {
-            PromptSource::Ids(ids) => ids,
+            PromptSource::Ids(ids) => {
+                ensure!(self.chat.is_none(), "--chat needs text, but the prompt is given as token ids");
+                ids
+            }
             PromptSource::Text(text) => self.encode(&text)?,
         };
         let max_tokens = match (settings.max_new_tokens, settings.max_length) {
-            (Some(tokens), _) => tokens,
+            (Some(tokens), _) => {
+                ensure!(tokens > 0, "max_new_tokens must be at least 1");
+                tokens
+            }
             (None, Some(length)) => {
                 length.checked_sub(input_token_ids.len()).filter(|&left| left > 0).ok_or_else(|| {
                     let prompt = input_token_ids.len();
@@ -180,24 +215,26 @@ mod tests {
         let defaults =
             GenerationArgs { max_length: Some(9), seed: Some(3), stop: vec!["x".into()], ..Default::default() };
         let prompt =
-            parse_line(r#"{"prompt": "a", "max_new_tokens": 5, "temperature": 1, "stop": "y"}"#, &defaults).unwrap();
+            parse_line(r#"{"prompt": "a", "max_new_tokens": 5, "temperature": 1, "stop": "y"}"#, false, &defaults)
+                .unwrap();
         assert_eq!((prompt.generation.max_new_tokens, prompt.generation.max_length), (Some(5), None));
         assert_eq!((prompt.generation.temperature, prompt.generation.seed), (Some(1.0), Some(3)));
         assert_eq!(prompt.generation.stop, ["y"]);
-        let plain = parse_line("just text", &defaults).unwrap();
+        let plain = parse_line("just text", false, &defaults).unwrap();
         assert_eq!(plain.generation, defaults);
     }
 
     #[test]
     fn wrong_lines_say_why() {
         let check = |line: &str, expected: &str| {
-            let error = format!("{:#}", parse_line(line, &GenerationArgs::default()).unwrap_err());
+            let error = format!("{:#}", parse_line(line, false, &GenerationArgs::default()).unwrap_err());
             assert!(error.contains(expected), "{error}");
         };
         check("{", "EOF");
         check("{}", "needs either");
         check(r#"{"prompt": "a", "prompt_ids": [1]}"#, "needs either");
         check(r#"{"prompt": 1}"#, "must be a string");
+        check(r#"{"prompt": []}"#, "with --chat");
         check(r#"{"prompt_ids": [-1]}"#, "prompt_ids");
         check(r#"{"prompt": "a", "max_tokens": 1}"#, "max_tokens");
         check(r#"{"prompt": "a", "stop": 1}"#, "stop");
