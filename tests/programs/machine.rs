@@ -1,0 +1,62 @@
+//! What a run says about itself and the machine.
+
+use crate::common;
+use crate::support::{demo, json_line, refused, run_engine, succeeded};
+
+#[test]
+fn stats_have_times_rates_and_memory() {
+    let engine = demo();
+    let arguments = ["--prompt", "Mars", "--prompt", "Venus", "--max-new-tokens", "7", "--ignore-eos", "--stats"];
+    let output = succeeded(&mut run_engine(&engine.path, &arguments));
+    let line = |name: &str| {
+        let line = output.stderr.lines().find(|line| line.starts_with(name));
+        line.unwrap_or_else(|| panic!("no `{name}`: {}", output.stderr)).trim_start_matches(name).trim().to_owned()
+    };
+    let number = |text: &str| text.split(' ').next().unwrap().parse::<f64>().unwrap();
+    assert!(number(&line("load")) > 0.0);
+    assert!(line("prompts").starts_with("2 ("), "{}", line("prompts"));
+    assert!(number(&line("time to first token")) > 0.0 && line("time to first token").ends_with("ms"));
+    let generation = line("generation");
+    assert!(number(&generation) > 0.0 && generation.contains("tokens/s (14 tokens in "), "{generation}");
+    assert!(number(&line("memory")) >= 1.0 && line("memory").contains("MiB"), "{}", line("memory"));
+    assert!(!output.stdout.contains("tokens/s"));
+    // Quiet is about talk; statistics were asked for.
+    assert!(succeeded(run_engine(&engine.path, &arguments).arg("--quiet")).stderr.contains("tokens/s"));
+}
+
+#[test]
+fn threads_are_as_many_as_asked_for() {
+    let engine = demo();
+    for threads in ["1", "3"] {
+        let arguments = ["--prompt", "Mars", "--max-new-tokens", "2", "--threads", threads];
+        let output = succeeded(&mut run_engine(&engine.path, &arguments));
+        assert!(output.stderr.contains(&format!("{threads} thread")), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn an_instruction_set_without_kernels_is_the_machines_fault() {
+    let engine = demo();
+    let output = common::run(run_engine(&engine.path, &["--prompt", "Mars"]).env("TRTLLM_CPU_ISA", "amx"));
+    assert_eq!((output.code, output.stdout.as_str()), (3, ""), "{}", output.stderr);
+    assert!(output.stderr.contains("amx"), "{}", output.stderr);
+    // Set to nothing is not set.
+    let mut command = run_engine(&engine.path, &["--prompt", "Mars", "--max-new-tokens", "2", "--format", "json"]);
+    let output = succeeded(command.env("TRTLLM_CPU_ISA", ""));
+    assert_eq!(
+        json_line(&engine, &["--prompt", "Mars", "--max-new-tokens", "2"])["output_ids"],
+        serde_json::from_str::<serde_json::Value>(&output.stdout).unwrap()["output_ids"]
+    );
+}
+
+#[test]
+fn usage_is_explained() {
+    let mut command = common::program("run-engine");
+    refused(&mut command, 2, &["--engine", "--help"]);
+    let help = succeeded(common::program("run-engine").arg("--help"));
+    for part in ["--engine", "--prompt-ids", "--max-length", "--chat", "Exit codes", "130"] {
+        assert!(help.stdout.contains(part), "{}", help.stdout);
+    }
+    let version = succeeded(common::program("run-engine").arg("--version"));
+    assert_eq!(version.stdout, format!("run-engine {}\n", env!("CARGO_PKG_VERSION")));
+}

@@ -1,0 +1,244 @@
+//! Where prompts come from: the command line, a file, standard input.
+
+use serde_json::{Value, json};
+use trtllm::runner::tokenizer::Tokenizer;
+
+use crate::common::Engine;
+use crate::support::{
+    comma_separated, demo, file, json_line, json_lines, output_ids, parity, parse_lines, printed, refused, run_engine,
+    run_with_input, text_engine,
+};
+
+const FEW: [&str; 2] = ["--max-new-tokens", "6"];
+
+/// The completion of one prompt alone, as number `index`.
+fn alone(engine: &Engine, index: usize, arguments: &[&str]) -> Value {
+    let mut line = json_line(engine, &[arguments, &FEW].concat());
+    line["index"] = json!(index);
+    line
+}
+
+#[test]
+fn a_prompt_is_its_ids_with_the_tokenizers_special_tokens() {
+    let engine = demo();
+    let tokenizer = Tokenizer::open(&engine.path).unwrap();
+    let prompt = "Complete the paragraph: our solar system is";
+    let ids = tokenizer.encode(prompt, true).unwrap();
+    assert_eq!(ids[0], tokenizer.bos_id().unwrap());
+    let by_ids = alone(&engine, 0, &["--prompt-ids", &comma_separated(&ids)]);
+    assert_eq!(alone(&engine, 0, &["--prompt", prompt]), by_ids);
+    let spaced = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" , ");
+    assert_eq!(alone(&engine, 0, &["--prompt-ids", &spaced]), by_ids);
+}
+
+#[test]
+fn several_prompts_are_numbered_in_order() {
+    let engine = demo();
+    let (_dir, path) = file("prompts.txt", "Saturn\n{\"prompt_ids\": [1, 9]}\n");
+    let path = path.to_str().unwrap();
+    let arguments =
+        ["--prompts", path, "--prompt-ids", "1,7", "--prompt", "Mars", "--prompt-ids", "1,8", "--prompt", "Venus"];
+    // Texts, ids, then the file, each in its own order.
+    let alone = [
+        alone(&engine, 0, &["--prompt", "Mars"]),
+        alone(&engine, 1, &["--prompt", "Venus"]),
+        alone(&engine, 2, &["--prompt-ids", "1,7"]),
+        alone(&engine, 3, &["--prompt-ids", "1,8"]),
+        alone(&engine, 4, &["--prompt", "Saturn"]),
+        alone(&engine, 5, &["--prompt-ids", "1,9"]),
+    ];
+    assert_eq!(json_lines(&engine, &[&arguments[..], &FEW].concat()), alone);
+
+    let whole = |line: &Value| format!("{}\n", line["text"].as_str().unwrap().trim_end_matches('\n'));
+    let expected: String = alone.iter().map(whole).collect();
+    let text = printed(&engine, &[&arguments[..], &FEW].concat());
+    assert_eq!(text.replace("\n\n", "\n"), expected.replace("\n\n", "\n"));
+}
+
+#[test]
+fn an_empty_completion_is_an_empty_line() {
+    let engine = demo();
+    let first = alone(&engine, 0, &["--prompt", "Mars"])["text"].as_str().unwrap()[..1].to_owned();
+    let (_dir, path) = file("prompts", format!("{}\nMars\n", json!({"prompt": "Mars", "stop": first})));
+    let text = printed(&engine, &["--prompts", path.to_str().unwrap(), "--max-new-tokens", "3"]);
+    assert_eq!(text, format!("\n{}", printed(&engine, &["--prompt", "Mars", "--max-new-tokens", "3"])));
+}
+
+#[test]
+fn odd_text_is_a_prompt_like_any_other() {
+    let engine = text_engine("tokenizer");
+    let tokenizer = Tokenizer::open(&engine.path).unwrap();
+    for prompt in ["-1", "--help", "--engine", " ", "\n", "a\0b"[..1].as_ref(), "🚀é\u{301}\u{200d}", "{", "[1", "</s>"]
+    {
+        let line = json_line(&engine, &["--prompt", prompt, "--max-new-tokens", "2"]);
+        assert_eq!(line["prompt_tokens"], tokenizer.encode(prompt, true).unwrap().len(), "{prompt:?}");
+    }
+}
+
+#[test]
+fn a_prompts_file_is_read_line_by_line() {
+    let engine = demo();
+    let check = |content: &[u8], expected: &[&str]| {
+        let (_dir, path) = file("prompts", content);
+        let lines = json_lines(&engine, &["--prompts", path.to_str().unwrap(), FEW[0], FEW[1]]);
+        let alone: Vec<Value> =
+            expected.iter().enumerate().map(|(index, prompt)| alone(&engine, index, &["--prompt", prompt])).collect();
+        assert_eq!(lines, alone, "{}", String::from_utf8_lossy(content));
+    };
+    check(b"Mars\nVenus\n", &["Mars", "Venus"]);
+    check(b"Mars\nVenus", &["Mars", "Venus"]);
+    check(b"Mars\r\nVenus\r\n", &["Mars", "Venus"]);
+    check(b"\n  \nMars\n\n\nVenus\n\n", &["Mars", "Venus"]);
+    check(b"\xef\xbb\xbfMars\n", &["Mars"]);
+    check(b"\xef\xbb\xbf{\"prompt\": \"Mars\"}\r\n", &["Mars"]);
+    check(b"{\"prompt\": \"two\\nlines\"}\n [not JSON\n", &["two\nlines", " [not JSON"]);
+    check("{\"prompt\": \"{ \\u00e9\"}\n世界 🚀\n".as_bytes(), &["{ é", "世界 🚀"]);
+}
+
+#[test]
+fn a_json_line_has_settings_of_its_own() {
+    let engine = demo();
+    let lines = [
+        (json!({"prompt": "Mars"}), &["--temperature", "0.5", "--seed", "3"][..]),
+        (json!({"prompt": "Mars", "seed": 4}), &["--temperature", "0.5", "--seed", "4"]),
+        (json!({"prompt": "Mars", "temperature": 0}), &["--temperature", "0"]),
+        (
+            json!({"prompt": "Mars", "top_k": 3, "top_p": 0.8, "min_p": 0.01, "repetition_penalty": 1.3, "temperature": 1.5}),
+            &[
+                "--top-k",
+                "3",
+                "--top-p",
+                "0.8",
+                "--min-p",
+                "0.01",
+                "--repetition-penalty",
+                "1.3",
+                "--temperature",
+                "1.5",
+                "--seed",
+                "3",
+            ],
+        ),
+        (
+            json!({"prompt_ids": [1, 20, 30], "logprobs": true, "prompt_logprobs": true, "temperature": 0.0}),
+            &["--logprobs", "--prompt-logprobs"],
+        ),
+        (
+            json!({"prompt": "Mars", "ignore_eos": true, "max_new_tokens": 9}),
+            &["--temperature", "0.5", "--seed", "3", "--ignore-eos", "--max-new-tokens", "9"],
+        ),
+        (json!({"prompt": "Mars", "max_length": 9}), &["--temperature", "0.5", "--seed", "3", "--max-length", "9"]),
+    ];
+    let content: String = lines.iter().map(|(line, _)| format!("{line}\n")).collect();
+    let (_dir, path) = file("prompts.jsonl", content);
+    let found = json_lines(
+        &engine,
+        &["--prompts", path.to_str().unwrap(), "--temperature", "0.5", "--seed", "3", "--max-new-tokens", "5"],
+    );
+    for (index, ((line, settings), found)) in lines.iter().zip(&found).enumerate() {
+        let ids = line["prompt_ids"].as_array().map(|_| comma_separated(&crate::support::ids(&line["prompt_ids"])));
+        let prompt = match &ids {
+            Some(ids) => ["--prompt-ids", ids],
+            None => ["--prompt", "Mars"],
+        };
+        let limited = settings.iter().any(|setting| setting.starts_with("--max"));
+        let limit: &[&str] = if limited { &[] } else { &["--max-new-tokens", "5"] };
+        let mut expected = json_line(&engine, &[&prompt[..], settings, limit].concat());
+        expected["index"] = json!(index);
+        assert_eq!(*found, expected, "{line}");
+    }
+}
+
+#[test]
+fn a_wrong_line_names_the_file_and_the_line() {
+    let engine = text_engine("tokenizer");
+    let check = |line: &str, parts: &[&str]| {
+        let (_dir, path) = file("list.jsonl", format!("fine\n\n{line}\n"));
+        let mut command = run_engine(&engine.path, &["--prompts", path.to_str().unwrap(), "--max-new-tokens", "2"]);
+        refused(&mut command, 2, &[&["list.jsonl", "line 3"], parts].concat());
+    };
+    check("{", &["EOF"]);
+    check("{\"prompt\": \"a\"} x", &["trailing"]);
+    check("{}", &["`prompt` or `prompt_ids`"]);
+    check(r#"{"prompt": "a", "prompt_ids": [1]}"#, &["either"]);
+    check(r#"{"prompt": 1}"#, &["prompt", "string"]);
+    check(r#"{"prompt": null}"#, &["prompt", "string"]);
+    check(r#"{"prompt": [{"role": "user", "content": "hi"}]}"#, &["--chat"]);
+    check(r#"{"prompt_ids": "1,2"}"#, &["prompt_ids"]);
+    check(r#"{"prompt_ids": [-1]}"#, &["prompt_ids"]);
+    check(r#"{"prompt_ids": [1.5]}"#, &["prompt_ids"]);
+    check(r#"{"prompt": "a", "max_tokens": 3}"#, &["max_tokens", "max_new_tokens"]);
+    check(r#"{"prompt": "a", "temperature": "hot"}"#, &["hot"]);
+    check(r#"{"prompt": "a", "stop": 1}"#, &["stop"]);
+    check(r#"{"prompt": "a", "max_new_tokens": 1, "max_length": 9}"#, &["exclude"]);
+    // What only shows when the prompt is encoded.
+    check(r#"{"prompt": ""}"#, &["empty"]);
+    check(r#"{"prompt_ids": []}"#, &["empty"]);
+    check(r#"{"prompt_ids": [417]}"#, &["417", "0 to 416"]);
+    check(r#"{"prompt": "a", "top_p": 2}"#, &["top_p"]);
+    check(r#"{"prompt": "a", "max_new_tokens": 0}"#, &["max_new_tokens"]);
+    check(r#"{"prompt": "a", "max_length": 1}"#, &["2 tokens"]);
+    check(r#"{"prompt": "a", "stop": [""]}"#, &["stop string"]);
+    check(&"long ".repeat(500), &["max_seq_len is 128"]);
+    check(r#"{"prompt": "a", "logprobs": true}"#[..].trim_end(), &["--format json"]);
+}
+
+#[test]
+fn prompts_files_that_are_none() {
+    let engine = parity("mistral-gqa");
+    let run = |path: &str| run_engine(&engine.path, &["--prompts", path]);
+    refused(&mut run("/no/such/file"), 2, &["/no/such/file", "No such file"]);
+    refused(&mut run("/"), 2, &["`/`", "directory"]);
+    refused(&mut run("/dev/null"), 2, &["/dev/null", "no prompt"]);
+    let (_dir, path) = file("binary", [0xff, 0xfe, b'a', b'\n']);
+    refused(&mut run(path.to_str().unwrap()), 2, &["binary", "UTF-8"]);
+}
+
+#[test]
+fn standard_input_is_a_prompt_or_a_list_of_them() {
+    let engine = demo();
+    let run = |arguments: &[&str], input: &[u8]| {
+        let mut command = run_engine(&engine.path, &[arguments, &FEW, &["--format", "json"]].concat());
+        let output = run_with_input(&mut command, input);
+        assert_eq!(output.code, 0, "{}", output.stderr);
+        parse_lines(&output.stdout)
+    };
+    // One prompt, however many lines; the last line's end is not part of it.
+    let mars = alone(&engine, 0, &["--prompt", "Mars"]);
+    for input in ["Mars", "Mars\n", "Mars\r\n"] {
+        assert_eq!(run(&[], input.as_bytes()), [mars.clone()], "{input:?}");
+    }
+    assert_eq!(run(&[], b"Mars\nVenus\n\n"), [alone(&engine, 0, &["--prompt", "Mars\nVenus\n"])]);
+    let venus = alone(&engine, 1, &["--prompt", "Venus"]);
+    assert_eq!(run(&["--prompts", "-"], b"Mars\n{\"prompt\": \"Venus\"}\n"), [mars.clone(), venus]);
+    // Not asked when there is a prompt.
+    assert_eq!(run(&["--prompt", "Mars"], b""), [mars]);
+}
+
+#[test]
+fn empty_and_missing_prompts_are_refused() {
+    let engine = text_engine("tokenizer");
+    let run = |arguments: &[&str]| run_engine(&engine.path, arguments);
+    refused(&mut run(&[]), 2, &["no prompt", "--prompt", "--prompts", "standard input"]);
+    refused(&mut run(&["--prompt", ""]), 2, &["the prompt is empty"]);
+    refused(&mut run(&["--prompt-ids", ""]), 2, &["the prompt is empty"]);
+    refused(&mut run(&["--prompt", "fine", "--prompt", ""]), 2, &["prompt 1", "empty"]);
+    refused(&mut run(&["--prompt-ids", "1,,2"]), 2, &["`` in --prompt-ids `1,,2`"]);
+    refused(&mut run(&["--prompt-ids", "1,2,"]), 2, &["--prompt-ids `1,2,`"]);
+    refused(&mut run(&["--prompt-ids", "-1"]), 2, &["`-1`", "not a token id"]);
+    refused(&mut run(&["--prompt-ids", "[1, 2]"]), 2, &["`[1`", "not a token id"]);
+    let output = run_with_input(&mut run(&[]), b"\xff\xfe");
+    assert_eq!((output.code, output.stdout.as_str()), (2, ""));
+    assert!(output.stderr.contains("standard input") && output.stderr.contains("UTF-8"), "{}", output.stderr);
+    let output = run_with_input(&mut run(&["--prompts", "-"]), b"fine\n{\n");
+    assert_eq!((output.code, output.stdout.as_str()), (2, ""));
+    assert!(output.stderr.contains("standard input, line 2"), "{}", output.stderr);
+}
+
+#[test]
+fn a_prompt_of_text_needs_a_tokenizer() {
+    let engine = parity("mistral-gqa");
+    let mut command = run_engine(&engine.path, &["--prompt", "Mars"]);
+    refused(&mut command, 2, &["tokenizer.json", "--prompt-ids"]);
+    assert_eq!(output_ids(&alone(&engine, 0, &["--prompt-ids", "1"])).len(), 6);
+}

@@ -1,0 +1,112 @@
+//! Text in, text out: it is that of the ids, whole, and it comes as it is generated.
+
+use std::io::Read;
+use std::process::Stdio;
+
+use trtllm::runner::tokenizer::Tokenizer;
+
+use crate::common::Engine;
+use crate::support::{demo, json_line, output_ids, printed, run_engine, text_engine};
+
+const PROMPTS: [&str; 4] =
+    ["Complete the paragraph: our solar system is", "The", "héllo 世界 🚀 the", " -5 degrees\n\tand"];
+
+/// The three kinds of text: real, byte-level noise, and byte-fallback noise.
+fn engines() -> [Engine; 3] {
+    [demo(), text_engine("tokenizer"), text_engine("tokenizer/byte-fallback")]
+}
+
+#[test]
+fn the_text_is_that_of_the_ids_streamed_or_not() {
+    for (engine, is_byte_level) in engines().into_iter().zip([true, true, false]) {
+        let tokenizer = Tokenizer::open(&engine.path).unwrap();
+        for prompt in PROMPTS {
+            for more in [&["--ignore-eos"][..], &["--ignore-eos", "--temperature", "1.5", "--seed", "9"]] {
+                let arguments = [&["--prompt", prompt, "--max-new-tokens", "60"], more].concat();
+                let line = json_line(&engine, &arguments);
+                let text = line["text"].as_str().unwrap();
+                let ids = output_ids(&line);
+                assert_eq!(ids.len(), 60);
+
+                // The blank before the first word is part of the text, so prompt and text together are the whole.
+                let prompt_ids = tokenizer.encode(prompt, true).unwrap();
+                assert_eq!(line["prompt_tokens"], prompt_ids.len());
+                let whole = tokenizer.decode(&[&prompt_ids[..], &ids].concat(), true).unwrap();
+                assert_eq!(tokenizer.decode(&prompt_ids, true).unwrap() + text, whole);
+                if is_byte_level {
+                    assert_eq!(text, tokenizer.decode(&ids, true).unwrap());
+                }
+
+                let end = if text.ends_with('\n') { "" } else { "\n" };
+                assert_eq!(printed(&engine, &arguments), format!("{text}{end}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn special_tokens_are_not_text() {
+    let engine = text_engine("tokenizer");
+    let tokenizer = Tokenizer::open(&engine.path).unwrap();
+    // As good as uniform draws.
+    let settings = ["--max-new-tokens", "120", "--temperature", "1000", "--ignore-eos"];
+    let line = json_line(&engine, &[&["--prompt", "a"], &settings[..]].concat());
+    let specials = output_ids(&line).into_iter().filter(|&id| tokenizer.is_special(id)).count();
+    assert!(specials > 0, "nothing to see here: choose another seed");
+    let text = line["text"].as_str().unwrap();
+    assert!(!text.contains("<s>") && !text.contains("</s>") && !text.contains("[INST]"), "{text}");
+}
+
+#[test]
+fn text_comes_as_it_is_generated_in_whole_characters() {
+    let engine = text_engine("tokenizer");
+    // Broken characters come of bytes that end none; whole ones of several bytes are in the prompt's language only.
+    let arguments = ["--prompt", "世界 🚀 é", "--max-new-tokens", "110", "--ignore-eos", "--repetition-penalty", "1.5"];
+    let expected = json_line(&engine, &arguments);
+    let mut child = run_engine(&engine.path, &arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let (mut text, mut pieces, mut buffer) = (String::new(), 0, vec![0; 1 << 16]);
+    loop {
+        // A write to a pipe arrives whole, so a read ends where a write did.
+        let read = stdout.read(&mut buffer).unwrap();
+        if read == 0 {
+            break;
+        }
+        text += std::str::from_utf8(&buffer[..read]).expect("a character was cut");
+        pieces += 1;
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(text.trim_end_matches('\n'), expected["text"].as_str().unwrap().trim_end_matches('\n'));
+    assert!(pieces > 1, "everything came at once");
+}
+
+#[test]
+fn the_first_text_does_not_wait_for_the_last() {
+    let engine = demo();
+    let mut command = run_engine(&engine.path, &["--prompt", "The planet", "--max-new-tokens", "1000", "--ignore-eos"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut first = [0; 64];
+    let read = stdout.read(&mut first).unwrap();
+    assert!(read > 0);
+    assert!(child.try_wait().unwrap().is_none(), "all of the text was generated before any was printed");
+    let mut rest = Vec::new();
+    stdout.read_to_end(&mut rest).unwrap();
+    assert!(rest.len() > 1000);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn talk_goes_to_standard_error_and_quiet_ends_it() {
+    let engine = demo();
+    let arguments = ["--prompt", "Mars", "--max-new-tokens", "5", "--format", "json"];
+    let talking = crate::support::succeeded(&mut run_engine(&engine.path, &arguments));
+    assert!(talking.stderr.contains("MistralForCausalLM") && talking.stderr.contains("KV cache"), "{}", talking.stderr);
+    let quiet = crate::support::succeeded(run_engine(&engine.path, &arguments).arg("--quiet"));
+    assert_eq!((quiet.stderr.as_str(), quiet.stdout), ("", talking.stdout));
+}
