@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::error::{FormatError, Result};
 use crate::json::Object;
-use crate::model_config::{Architecture, ModelConfig};
-use crate::rope::{Rope, RopeScaling};
+use crate::model_config::{Architecture, ModelConfig, NORM_EPSILONS};
+use crate::rope::{FACTORS, Rope, RopeScaling, THETAS};
 use crate::shard::Mapping;
 
 /// Name of the configuration inside a checkpoint directory, and inside an engine directory.
@@ -131,12 +131,12 @@ pub fn from_json(root: &Object<'_>) -> Result<(ModelConfig, Mapping)> {
         vocab_size: root.required_dimension("vocab_size")?,
         max_position_embeddings: max_position_embeddings
             .ok_or_else(|| root.error("max_position_embeddings", "is missing"))?,
-        norm_epsilon: root.positive("norm_epsilon")?.ok_or_else(|| root.error("norm_epsilon", "is missing"))? as f32,
+        norm_epsilon: root.required_within("norm_epsilon", &NORM_EPSILONS)? as f32,
         attention_bias: root.boolean("attn_bias")?.unwrap_or(false),
         tie_word_embeddings: root.boolean("tie_word_embeddings")?.unwrap_or(false),
         sliding_window: root.tokens("sliding_window")?,
         rope: Rope {
-            theta: root.positive("rotary_base")?.ok_or_else(|| root.error("rotary_base", "is missing"))?,
+            theta: root.required_within("rotary_base", &THETAS)?,
             scaling: scaling_from_json(root.object("rotary_scaling")?)?,
         },
     };
@@ -153,7 +153,7 @@ pub fn from_json(root: &Object<'_>) -> Result<(ModelConfig, Mapping)> {
 /// Reads rotary scaling settings as Transformers and TensorRT-LLM spell them: `rope_type`, or `type` in older files.
 ///
 /// # Errors
-/// A kind other than [`RopeScaling::SUPPORTED`], refused by name, or a missing parameter.
+/// A kind other than [`RopeScaling::SUPPORTED`], refused by name, or a parameter that is missing or out of range.
 pub fn scaling_from_json(settings: Option<Object<'_>>) -> Result<RopeScaling> {
     let Some(settings) = settings else {
         return Ok(RopeScaling::None);
@@ -162,20 +162,21 @@ pub fn scaling_from_json(settings: Option<Object<'_>>) -> Result<RopeScaling> {
         Some(kind) => kind,
         None => settings.string("type")?.unwrap_or("default"),
     };
-    let positive = |field: &str| settings.positive(field)?.ok_or_else(|| settings.error(field, "is missing"));
+    let factor = |field: &str| settings.required_within(field, &FACTORS);
     match kind {
         "default" => Ok(RopeScaling::None),
-        "linear" => Ok(RopeScaling::Linear { factor: positive("factor")? }),
+        "linear" => Ok(RopeScaling::Linear { factor: factor("factor")? }),
         "llama3" => {
-            let (low_freq_factor, high_freq_factor) = (positive("low_freq_factor")?, positive("high_freq_factor")?);
-            if high_freq_factor <= low_freq_factor {
+            let (low_freq_factor, high_freq_factor) = (factor("low_freq_factor")?, factor("high_freq_factor")?);
+            // The frequencies are computed in fp32, where two numbers may be one.
+            if high_freq_factor as f32 <= low_freq_factor as f32 {
                 return Err(
                     settings.error("high_freq_factor", format!("must be above low_freq_factor ({low_freq_factor})"))
                 );
             }
             let original = settings.tokens("original_max_position_embeddings")?;
             Ok(RopeScaling::Llama3 {
-                factor: positive("factor")?,
+                factor: factor("factor")?,
                 low_freq_factor,
                 high_freq_factor,
                 original_max_position_embeddings: original
@@ -222,5 +223,22 @@ mod tests {
         let error =
             scaling_from_json(Some(Object::root(Path::new("c.json"), &value).unwrap())).unwrap_err().to_string();
         assert!(error.contains("yarn") && error.contains("llama3"), "{error}");
+    }
+
+    #[test]
+    fn scaling_that_divides_by_zero_is_refused() {
+        let refused = |value: Value, field: &str| {
+            let error = scaling_from_json(Some(Object::root(Path::new("c.json"), &value).unwrap())).unwrap_err();
+            assert!(error.to_string().contains(field), "{error}");
+        };
+        refused(json!({ "rope_type": "linear", "factor": 1e-300 }), "`factor` must be a number from 0.001");
+        let mut llama3 = json!({
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 1.000_000_001,
+            "original_max_position_embeddings": 8192,
+        });
+        refused(llama3.clone(), "`high_freq_factor` must be above");
+        llama3["high_freq_factor"] = json!(4.0);
+        llama3["factor"] = json!(0);
+        refused(llama3, "`factor`");
     }
 }

@@ -1,5 +1,6 @@
 //! Reading fields of a JSON object with errors that name the file and the field.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -8,6 +9,9 @@ use crate::error::{FormatError, Result};
 
 /// Largest value that a dimension of a model may have; keeps every product of three dimensions inside 64 bits.
 pub const MAX_DIMENSION: usize = 1 << 20;
+
+/// Largest number of tokens or positions.
+pub const MAX_TOKENS: usize = 1 << 30;
 
 /// Parses the JSON file at `path`.
 ///
@@ -101,9 +105,15 @@ impl<'a> Object<'a> {
         self.typed(field, "a number", |value| value.as_f64().filter(|number| number.is_finite()))
     }
 
-    /// A number above zero.
-    pub fn positive(&self, field: &str) -> Result<Option<f64>> {
-        self.typed(field, "a number above zero", |value| value.as_f64().filter(|n| n.is_finite() && *n > 0.0))
+    /// A number in `range`.
+    pub fn within(&self, field: &str, range: &RangeInclusive<f64>) -> Result<Option<f64>> {
+        let kind = format!("a number from {:?} to {:?}", range.start(), range.end());
+        self.typed(field, &kind, |value| value.as_f64().filter(|number| range.contains(number)))
+    }
+
+    /// A number in `range` that has to be there.
+    pub fn required_within(&self, field: &str, range: &RangeInclusive<f64>) -> Result<f64> {
+        self.required(field, self.within(field, range))
     }
 
     /// A whole number from 0.
@@ -121,9 +131,9 @@ impl<'a> Object<'a> {
         self.required(field, self.dimension(field))
     }
 
-    /// A number of tokens or positions: from 1 to 2^30.
+    /// A number of tokens or positions: from 1 to [`MAX_TOKENS`].
     pub fn tokens(&self, field: &str) -> Result<Option<usize>> {
-        self.bounded(field, 1 << 30)
+        self.bounded(field, MAX_TOKENS)
     }
 
     fn bounded(&self, field: &str, limit: usize) -> Result<Option<usize>> {

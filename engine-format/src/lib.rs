@@ -15,7 +15,8 @@
 //! | [`shard`] | [`Mapping`]: which rank holds which rows and columns of which weight |
 //! | [`checkpoint`] | `config.json` of a TensorRT-LLM checkpoint |
 //! | [`dtype`], [`shape`] | element types, conversion to bfloat16, checked sizes |
-//! | [`mmap`], [`safetensors_dir`] | memory-mapped files and directories of safetensors |
+//! | [`mmap`] | memory-mapped files |
+//! | [`safetensors_header`], [`safetensors_dir`] | safetensors: one file's head, and directories of files |
 //! | [`weights_file`] | `rank0.weights`, the CPU engine's packed weights |
 //! | [`engine_dir`], [`manifest`] | the engine directory and its `engine.json` |
 //! | [`staging`] | output directories that appear whole or not at all |
@@ -31,6 +32,7 @@ pub mod mmap;
 pub mod model_config;
 pub mod rope;
 pub mod safetensors_dir;
+pub mod safetensors_header;
 pub mod shape;
 pub mod shard;
 pub mod staging;

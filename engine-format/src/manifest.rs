@@ -3,11 +3,12 @@
 //! The file ends with a hash of itself: its own bytes with the 64 digits of that hash replaced by zeros.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{FormatError, Result};
+use crate::json::MAX_TOKENS;
 
 /// Name of the manifest inside an engine directory.
 pub const MANIFEST_FILE: &str = "engine.json";
@@ -102,7 +103,8 @@ impl Manifest {
     /// Parses and checks `bytes`, the content of the file at `path`.
     ///
     /// # Errors
-    /// [`FormatError::Version`] first, then [`FormatError::Hash`], then [`FormatError::Json`].
+    /// [`FormatError::Version`] first, then [`FormatError::Hash`], then [`FormatError::Json`], then
+    /// [`FormatError::Field`] for a limit that nothing can run under or a file outside the directory.
     pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self> {
         let json = |source| FormatError::Json { path: path.to_owned(), source };
         let mut value: serde_json::Value = serde_json::from_slice(bytes).map_err(json)?;
@@ -128,7 +130,31 @@ impl Manifest {
         if let Some(object) = value.as_object_mut() {
             object.remove("self_blake3");
         }
-        serde_json::from_value(value).map_err(json)
+        let manifest: Self = serde_json::from_value(value).map_err(json)?;
+        manifest.validate(path)?;
+        Ok(manifest)
+    }
+
+    fn validate(&self, path: &Path) -> Result<()> {
+        let Limits { max_seq_len, max_batch_size, max_num_tokens } = self.limits;
+        let limits =
+            [("max_seq_len", max_seq_len), ("max_batch_size", max_batch_size), ("max_num_tokens", max_num_tokens)];
+        if let Some((name, _)) = limits.into_iter().find(|&(_, limit)| limit == 0) {
+            return Err(FormatError::field(path, format!("limits.{name}"), "must be at least 1, not 0"));
+        }
+        if max_seq_len > MAX_TOKENS {
+            let problem = format!("must be at most {MAX_TOKENS}, not {max_seq_len}");
+            return Err(FormatError::field(path, "limits.max_seq_len", problem));
+        }
+        // The files are opened and hashed: an engine may not send its reader elsewhere, to a device that never ends, say.
+        let is_beside = |name: &str| {
+            let mut components = Path::new(name).components();
+            matches!((components.next(), components.next()), (Some(Component::Normal(only)), None) if only == name)
+        };
+        match self.files.keys().find(|name| !is_beside(name)) {
+            None => Ok(()),
+            Some(name) => Err(FormatError::field(path, "files", format!("lists `{name}`, not a file beside it"))),
+        }
     }
 }
 
@@ -180,5 +206,29 @@ pub(crate) mod tests {
             .replace("\"format_version\": 1", "\"format_version\": 2");
         let error = Manifest::from_bytes(path, edited.as_bytes()).unwrap_err();
         assert!(matches!(error, FormatError::Version { found: 2, .. }), "{error}");
+    }
+    #[test]
+    fn limits_that_nothing_runs_under_are_refused() {
+        let path = Path::new("engine.json");
+        let check = |change: fn(&mut Manifest), words: &[&str]| {
+            let mut manifest = sample();
+            change(&mut manifest);
+            let error = Manifest::from_bytes(path, &manifest.to_bytes(path).unwrap()).unwrap_err().to_string();
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        };
+        check(|manifest| manifest.limits.max_num_tokens = 0, &["limits.max_num_tokens", "at least 1"]);
+        check(|manifest| manifest.limits.max_batch_size = 0, &["limits.max_batch_size", "at least 1"]);
+        check(|manifest| manifest.limits.max_seq_len = 1 << 31, &["limits.max_seq_len", "at most"]);
+    }
+
+    #[test]
+    fn files_elsewhere_are_refused() {
+        let path = Path::new("engine.json");
+        for name in ["../config.json", "/dev/zero", "a/b", "..", ".", "", "config.json/"] {
+            let mut manifest = sample();
+            manifest.files.insert(name.to_owned(), FileRecord::of(b""));
+            let error = Manifest::from_bytes(path, &manifest.to_bytes(path).unwrap()).unwrap_err().to_string();
+            assert!(error.contains("`files`") && error.contains(name), "{error}");
+        }
     }
 }

@@ -1,10 +1,14 @@
 //! The one description of a decoder. Whatever a source calls its fields, it becomes this, once.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use crate::error::{FormatError, Result};
 use crate::json::MAX_DIMENSION;
 use crate::rope::Rope;
+
+/// Epsilons of RMSNorm that are accepted; fp32 holds them, and nothing useful lies outside.
+pub const NORM_EPSILONS: RangeInclusive<f64> = 1e-30..=1.0;
 
 /// A model family. Families are rows of a table, not copies of code: all of them run through one decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,8 +155,8 @@ impl ModelConfig {
             let heads = self.num_attention_heads;
             return field("head_dim", format!("times num_attention_heads ({heads}) must be at most {MAX_DIMENSION}"));
         }
-        if self.norm_epsilon <= 0.0 {
-            return field("rms_norm_eps", format!("must be above zero, not {}", self.norm_epsilon));
+        if !(self.norm_epsilon > 0.0 && self.norm_epsilon <= 1.0) {
+            return field("rms_norm_eps", format!("must be above 0 and at most 1, not {}", self.norm_epsilon));
         }
         Ok(())
     }
@@ -205,5 +209,7 @@ pub(crate) mod tests {
         check(|c| c.head_size = MAX_DIMENSION, "head_dim");
         check(|c| c.vocab_size = usize::MAX, "vocab_size");
         check(|c| c.norm_epsilon = 0.0, "rms_norm_eps");
+        check(|c| c.norm_epsilon = f32::INFINITY, "rms_norm_eps");
+        check(|c| c.norm_epsilon = f32::NAN, "rms_norm_eps");
     }
 }

@@ -3,10 +3,18 @@
 //! Formulas: RoFormer (Su et al. 2021) for the base; `linear` divides positions by a factor; `llama3` is the
 //! frequency-dependent scaling published with Llama 3.1.
 
+use std::ops::RangeInclusive;
+
+/// Bases that are accepted: with [`FACTORS`], those that give finite frequencies above zero in fp32.
+pub const THETAS: RangeInclusive<f64> = 1.0..=1e30;
+
+/// Factors of the scalings that are accepted.
+pub const FACTORS: RangeInclusive<f64> = 1e-3..=1e6;
+
 /// Settings of the rotary position embedding, applied to all of a head (NeoX order: two halves).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rope {
-    /// Base of the frequencies.
+    /// Base of the frequencies, one of [`THETAS`].
     pub theta: f64,
     /// How the frequencies are stretched for longer contexts.
     pub scaling: RopeScaling,
@@ -19,16 +27,16 @@ pub enum RopeScaling {
     None,
     /// Every frequency divided by `factor`.
     Linear {
-        /// The factor, above zero.
+        /// The factor, one of [`FACTORS`].
         factor: f64,
     },
     /// Low frequencies divided by `factor`, high ones kept, a smooth step between.
     Llama3 {
-        /// The factor, above zero.
+        /// The factor, one of [`FACTORS`].
         factor: f64,
         /// Wavelengths longer than the original context divided by this are divided by `factor`.
         low_freq_factor: f64,
-        /// Wavelengths shorter than the original context divided by this are kept; above `low_freq_factor`.
+        /// Wavelengths shorter than the original context divided by this are kept; above `low_freq_factor`, in fp32 too.
         high_freq_factor: f64,
         /// Context length that the model was first trained with, in tokens.
         original_max_position_embeddings: usize,
@@ -97,6 +105,24 @@ mod tests {
         }
         let linear = Rope { theta: 10_000.0, scaling: RopeScaling::Linear { factor: 4.0 } };
         assert_eq!(linear.inverse_frequencies(8)[0], 0.25);
+    }
+
+    #[test]
+    fn the_extremes_of_what_is_accepted_give_finite_frequencies() {
+        let (smallest, largest) = (*FACTORS.start(), *FACTORS.end());
+        for theta in [*THETAS.start(), *THETAS.end()] {
+            for (factor, low_freq_factor, high_freq_factor) in
+                [(smallest, smallest, largest), (largest, smallest, 2.0 * smallest), (largest, largest / 2.0, largest)]
+            {
+                let original_max_position_embeddings = 1 << 30;
+                let llama3 =
+                    RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings };
+                for scaling in [RopeScaling::Linear { factor }, llama3] {
+                    let frequencies = Rope { theta, scaling }.inverse_frequencies(256);
+                    assert!(frequencies.iter().all(|f| f.is_finite() && *f > 0.0), "{frequencies:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,16 +1,15 @@
 //! A directory of safetensors: one file, or many through an index. Mapped, never trusted.
 //!
-//! Format: <https://huggingface.co/docs/safetensors>; the header is checked by the `safetensors` crate (length, JSON,
-//! offsets without holes or overlap, sizes that agree with shapes, data that ends with the file).
+//! Each file's head is checked by [`safetensors_header`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::dtype::Dtype;
 use crate::error::{FormatError, Result};
 use crate::json::{self, Object};
 use crate::mmap::MappedFile;
+use crate::safetensors_header::{self, StoredTensor};
 
 /// Name of the index that Transformers writes beside several shards.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
@@ -29,9 +28,7 @@ pub struct SafetensorsDir {
 #[derive(Debug)]
 struct Entry {
     file: usize,
-    dtype: safetensors::Dtype,
-    shape: Vec<usize>,
-    range: Range<usize>,
+    stored: StoredTensor,
 }
 
 /// One tensor of a mapped file, little-endian, row-major, of any alignment.
@@ -119,23 +116,11 @@ impl SafetensorsDir {
     }
 
     fn add(&mut self, file: MappedFile) -> Result<()> {
-        let (header, metadata) = safetensors::SafeTensors::read_metadata(file.bytes()).map_err(|error| {
-            FormatError::damaged(file.path(), format!("its safetensors header does not hold: {error}"))
-        })?;
-        let data = header + size_of::<u64>();
-        for (name, info) in metadata.tensors() {
-            let (start, end) = info.data_offsets;
-            let range = data + start..data + end;
-            if file.bytes().get(range.clone()).is_none() {
-                return Err(FormatError::damaged(
-                    file.path(),
-                    format!("tensor `{name}` ends beyond the end of the file"),
-                ));
-            }
-            let entry = Entry { file: self.files.len(), dtype: info.dtype, shape: info.shape.clone(), range };
-            if self.tensors.insert(name.clone(), entry).is_some() {
+        for (name, stored) in safetensors_header::parse(file.path(), file.bytes())? {
+            if self.tensors.contains_key(&name) {
                 return Err(FormatError::damaged(file.path(), format!("tensor `{name}` is in another shard too")));
             }
+            self.tensors.insert(name, Entry { file: self.files.len(), stored });
         }
         self.files.push(file);
         Ok(())
@@ -171,12 +156,13 @@ impl SafetensorsDir {
             .get_key_value(name)
             .ok_or_else(|| FormatError::MissingTensor { path: self.path.clone(), tensor: name.to_owned() })?;
         let file = &self.files[entry.file];
-        let dtype = Dtype::from_safetensors(entry.dtype).ok_or_else(|| FormatError::TensorDtype {
+        let StoredTensor { dtype, shape, range } = &entry.stored;
+        let dtype = Dtype::from_safetensors(*dtype).ok_or_else(|| FormatError::TensorDtype {
             path: file.path().to_owned(),
             tensor: name.clone(),
-            found: format!("{:?}", entry.dtype),
+            found: format!("{dtype:?}"),
         })?;
-        Ok(TensorView { file, name, dtype, shape: &entry.shape, bytes: &file.bytes()[entry.range.clone()] })
+        Ok(TensorView { file, name, dtype, shape, bytes: &file.bytes()[range.clone()] })
     }
 }
 

@@ -139,8 +139,16 @@ fn encode_head(path: &Path, entries: &[TensorEntry], minimum: usize) -> Result<V
 #[derive(Debug)]
 pub struct WeightsFile {
     file: MappedFile,
-    head_bytes: usize,
-    tensors: BTreeMap<String, TensorEntry>,
+    head: Head,
+}
+
+/// What the head of a weights file says. The tensors lie inside the file and do not overlap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Bytes before the first tensor.
+    pub bytes: usize,
+    /// Every tensor, by name.
+    pub tensors: BTreeMap<String, TensorEntry>,
 }
 
 impl WeightsFile {
@@ -150,13 +158,13 @@ impl WeightsFile {
     /// [`FormatError::Damaged`] when anything in the head does not hold, [`FormatError::Version`] for another version.
     pub fn open(path: &Path) -> Result<Self> {
         let file = MappedFile::open(path)?;
-        let (head_bytes, tensors) = parse(path, file.bytes())?;
-        Ok(Self { file, head_bytes, tensors })
+        let head = Head::parse(path, file.bytes())?;
+        Ok(Self { file, head })
     }
 
     /// The head: all bytes before the first tensor.
     pub fn head(&self) -> &[u8] {
-        &self.file.bytes()[..self.head_bytes]
+        &self.file.bytes()[..self.head.bytes]
     }
 
     /// The mapped file.
@@ -166,7 +174,7 @@ impl WeightsFile {
 
     /// Every tensor's entry, by name.
     pub fn tensors(&self) -> impl Iterator<Item = &TensorEntry> {
-        self.tensors.values()
+        self.head.tensors.values()
     }
 
     /// Bytes of a tensor of this file.
@@ -181,6 +189,7 @@ impl WeightsFile {
     pub fn locate(&self, name: &str, layout: Layout, shape: &[usize]) -> Result<Located> {
         let path = self.file.path();
         let entry = self
+            .head
             .tensors
             .get(name)
             .ok_or_else(|| FormatError::MissingTensor { path: path.to_owned(), tensor: name.to_owned() })?;
@@ -213,44 +222,53 @@ fn range_of(entry: &TensorEntry) -> Range<usize> {
     entry.offset..entry.offset + entry.bytes
 }
 
-/// Reads and checks a head; the length of the head and the tensors.
-fn parse(path: &Path, bytes: &[u8]) -> Result<(usize, BTreeMap<String, TensorEntry>)> {
-    let damaged = |problem: String| FormatError::damaged(path, problem);
-    let prefix = bytes.get(..PREFIX).ok_or_else(|| damaged("it is shorter than a weights file's head".into()))?;
-    if &prefix[..8] != MAGIC {
-        return Err(damaged("it does not begin as a weights file does".into()));
+impl Head {
+    /// Reads and checks the head of the weights file with content `bytes`; `path` is named in errors.
+    ///
+    /// # Errors
+    /// As [`WeightsFile::open`].
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let damaged = |problem: String| FormatError::damaged(path, problem);
+        let prefix = bytes.get(..PREFIX).ok_or_else(|| damaged("it is shorter than a weights file's head".into()))?;
+        if &prefix[..8] != MAGIC {
+            return Err(damaged("it does not begin as a weights file does".into()));
+        }
+        let word = |at: usize| prefix[at..at + 4].iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte));
+        if word(8) != u64::from(VERSION) {
+            return Err(FormatError::Version { path: path.to_owned(), found: word(8), expected: u64::from(VERSION) });
+        }
+        let json_end = usize::try_from(word(20) << 32 | word(16)).ok().and_then(|length| PREFIX.checked_add(length));
+        let json = json_end.and_then(|end| bytes.get(PREFIX..end));
+        let json = json.ok_or_else(|| damaged("its header is longer than the file".into()))?;
+        let header: Header =
+            serde_json::from_slice(json).map_err(|error| damaged(format!("its header cannot be read: {error}")))?;
+        let mut end = PREFIX + json.len();
+        let mut head_bytes = bytes.len();
+        let mut tensors = BTreeMap::new();
+        for (position, entry) in header.tensors.into_iter().enumerate() {
+            let name = &entry.name;
+            if entry.dtype != "bfloat16" {
+                return Err(damaged(format!(
+                    "tensor `{name}` has dtype `{}`, this program reads bfloat16",
+                    entry.dtype
+                )));
+            }
+            if tensor_bytes(entry.layout, &entry.shape) != Some(entry.bytes) {
+                return Err(damaged(format!("tensor `{name}` has a size that does not follow from its shape")));
+            }
+            let after = entry.offset.checked_add(entry.bytes).filter(|&after| after <= bytes.len());
+            let inside = after.filter(|_| entry.offset >= end && entry.offset.is_multiple_of(ALIGNMENT));
+            if position == 0 {
+                head_bytes = entry.offset;
+            }
+            end = inside
+                .ok_or_else(|| damaged(format!("tensor `{name}` lies outside the file or over another tensor")))?;
+            if tensors.insert(entry.name.clone(), entry).is_some() {
+                return Err(damaged("a tensor is listed twice".into()));
+            }
+        }
+        Ok(Self { bytes: head_bytes, tensors })
     }
-    let word = |at: usize| prefix[at..at + 4].iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte));
-    if word(8) != u64::from(VERSION) {
-        return Err(FormatError::Version { path: path.to_owned(), found: word(8), expected: u64::from(VERSION) });
-    }
-    let json_end = usize::try_from(word(20) << 32 | word(16)).ok().and_then(|length| PREFIX.checked_add(length));
-    let json = json_end.and_then(|end| bytes.get(PREFIX..end));
-    let json = json.ok_or_else(|| damaged("its header is longer than the file".into()))?;
-    let header: Header =
-        serde_json::from_slice(json).map_err(|error| damaged(format!("its header cannot be read: {error}")))?;
-    let mut end = PREFIX + json.len();
-    let mut head_bytes = bytes.len();
-    let mut tensors = BTreeMap::new();
-    for (position, entry) in header.tensors.into_iter().enumerate() {
-        let name = &entry.name;
-        if entry.dtype != "bfloat16" {
-            return Err(damaged(format!("tensor `{name}` has dtype `{}`, this program reads bfloat16", entry.dtype)));
-        }
-        if tensor_bytes(entry.layout, &entry.shape) != Some(entry.bytes) {
-            return Err(damaged(format!("tensor `{name}` has a size that does not follow from its shape")));
-        }
-        let after = entry.offset.checked_add(entry.bytes).filter(|&after| after <= bytes.len());
-        let inside = after.filter(|_| entry.offset >= end && entry.offset.is_multiple_of(ALIGNMENT));
-        if position == 0 {
-            head_bytes = entry.offset;
-        }
-        end = inside.ok_or_else(|| damaged(format!("tensor `{name}` lies outside the file or over another tensor")))?;
-        if tensors.insert(entry.name.clone(), entry).is_some() {
-            return Err(damaged("a tensor is listed twice".into()));
-        }
-    }
-    Ok((head_bytes, tensors))
 }
 
 #[cfg(test)]
@@ -273,9 +291,9 @@ mod tests {
     #[test]
     fn what_is_planned_is_parsed() {
         let (plan, file) = sample();
-        let (head_bytes, tensors) = parse(Path::new("w"), &file).unwrap();
-        assert_eq!(head_bytes, plan.head.len());
-        assert_eq!(tensors.into_values().collect::<Vec<_>>(), plan.tensors);
+        let head = Head::parse(Path::new("w"), &file).unwrap();
+        assert_eq!(head.bytes, plan.head.len());
+        assert_eq!(head.tensors.into_values().collect::<Vec<_>>(), plan.tensors);
         assert_eq!(plan.tensors[1].bytes, 32 * 64 * 2);
     }
 
@@ -284,9 +302,9 @@ mod tests {
         fn damaged_heads_are_refused_or_harmless(position in 0usize..200, byte: u8, cut in 0usize..400) {
             let (_, mut file) = sample();
             file[position] = byte;
-            let _ = parse(Path::new("w"), &file);
+            let _ = Head::parse(Path::new("w"), &file);
             file.truncate(cut);
-            prop_assert!(parse(Path::new("w"), &file).is_err());
+            prop_assert!(Head::parse(Path::new("w"), &file).is_err());
         }
     }
 }

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use engine_format::checkpoint::scaling_from_json;
 use engine_format::json::{self, Object};
-use engine_format::rope::Rope;
+use engine_format::model_config::NORM_EPSILONS;
+use engine_format::rope::{Rope, THETAS};
 use engine_format::{Architecture, FormatError, ModelConfig, Result};
 use serde_json::Value;
 
@@ -51,7 +52,7 @@ pub fn parse(path: &Path, value: &Value) -> Result<ModelConfig> {
         intermediate_size: root.required_dimension("intermediate_size")?,
         vocab_size: root.required_dimension("vocab_size")?,
         max_position_embeddings: root.tokens("max_position_embeddings")?.unwrap_or(default_positions(architecture)),
-        norm_epsilon: norm_epsilon(&root)?,
+        norm_epsilon: root.within("rms_norm_eps", &NORM_EPSILONS)?.unwrap_or(DEFAULT_NORM_EPSILON) as f32,
         attention_bias: root.boolean("attention_bias")?.unwrap_or(false),
         tie_word_embeddings: root.boolean("tie_word_embeddings")?.unwrap_or(false),
         sliding_window: sliding_window(&root, value, architecture)?,
@@ -146,16 +147,6 @@ fn head_size(root: &Object<'_>, hidden_size: usize, heads: usize) -> Result<usiz
     Ok(hidden_size / heads)
 }
 
-fn norm_epsilon(root: &Object<'_>) -> Result<f32> {
-    let field = "rms_norm_eps";
-    let epsilon = root.positive(field)?.unwrap_or(DEFAULT_NORM_EPSILON);
-    if epsilon < 1.0 && epsilon as f32 > 0.0 {
-        Ok(epsilon as f32)
-    } else {
-        Err(root.error(field, format!("must be between 0 and 1, not {epsilon}")))
-    }
-}
-
 /// The window of every layer. Null means none; absent means the family's default. `LlamaForCausalLM` has none, whatever
 /// its file says.
 fn sliding_window(root: &Object<'_>, value: &Value, architecture: Architecture) -> Result<Option<usize>> {
@@ -210,7 +201,7 @@ fn rope(root: &Object<'_>) -> Result<Rope> {
     };
     let field = ["rope_scaling", "rope_parameters"].into_iter().find(is_filled);
     let settings = field.map(|field| root.object(field)).transpose()?.flatten();
-    let mut theta = root.positive("rope_theta")?;
+    let mut theta = root.within("rope_theta", &THETAS)?;
     check_partial_rotary(root)?;
     if let Some(settings) = &settings {
         for layers in ["full_attention", "sliding_attention"] {
@@ -220,12 +211,9 @@ fn rope(root: &Object<'_>) -> Result<Rope> {
             }
         }
         check_partial_rotary(settings)?;
-        theta = settings.positive("rope_theta")?.or(theta);
+        theta = settings.within("rope_theta", &THETAS)?.or(theta);
     }
     let theta = theta.unwrap_or(DEFAULT_ROPE_THETA);
-    if !(1.0..1e30).contains(&theta) {
-        return Err(root.error("rope_theta", format!("must be from 1 to 1e30, not {theta}")));
-    }
     Ok(Rope { theta, scaling: scaling_from_json(settings)? })
 }
 
