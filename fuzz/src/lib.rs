@@ -1,0 +1,170 @@
+//! What has to hold for any bytes that claim to be one of the files that the programs read.
+//!
+//! There is one function for each reader. It says why the reader refused the bytes, or checks what the rest of the
+//! program relies on once they are accepted, and panics where that does not hold. The fuzz targets call these functions
+//! with bytes that libFuzzer makes up, `tests/fuzz_corpus.rs` with the committed corpus.
+
+use std::ops::Range;
+use std::path::Path;
+
+use engine_builder::huggingface;
+use engine_format::json::Object;
+use engine_format::manifest::{self, Manifest};
+use engine_format::weights_file::{self, Head};
+use engine_format::{Dtype, FormatError, Mapping, ModelConfig, Part, Result, Weight};
+use engine_format::{checkpoint, safetensors_header, shape};
+use serde_json::Value;
+
+/// A safetensors file: the tensors lie inside it, one after the other from the header to the end, and have the sizes
+/// that shapes and types ask for.
+pub fn safetensors_header(bytes: &[u8]) -> Result<()> {
+    let tensors = safetensors_header::parse(Path::new("model.safetensors"), bytes)?;
+    for (name, tensor) in &tensors {
+        let elements = shape::elements(&tensor.shape).expect("the number of elements fits");
+        assert_eq!(elements * tensor.dtype.bitsize(), tensor.range.len() * 8, "size of `{name}`");
+        if let Some(dtype) = Dtype::from_safetensors(tensor.dtype) {
+            assert_eq!(shape::bytes(&tensor.shape, dtype.size()), Some(tensor.range.len()), "size of `{name}`");
+        }
+        assert!(bytes.get(tensor.range.clone()).is_some(), "`{name}` is inside the file");
+    }
+    let ranges = ascending(tensors.into_values().map(|tensor| tensor.range));
+    assert!(ranges.windows(2).all(|pair| pair[0].end == pair[1].start), "a hole or an overlap: {ranges:?}");
+    assert!(ranges.last().is_none_or(|last| last.end == bytes.len()), "bytes after the last tensor: {ranges:?}");
+    Ok(())
+}
+
+/// `config.json` of a Transformers model: see [`check_config`].
+pub fn model_config(bytes: &[u8]) -> Result<()> {
+    let path = Path::new("config.json");
+    let config = huggingface::config::parse(path, &json(path, bytes)?)?;
+    check_config(&config, Mapping::SINGLE);
+    Ok(())
+}
+
+/// `config.json` of a TensorRT-LLM checkpoint: see [`check_config`]. Every layer has a pipeline rank, and what the first
+/// and the last rank hold of each weight lies inside it.
+pub fn checkpoint_config(bytes: &[u8]) -> Result<()> {
+    let path = Path::new("config.json");
+    let (config, mapping) = checkpoint::from_json(&Object::root(path, &json(path, bytes)?)?)?;
+    mapping.validate(&config)?;
+    check_config(&config, mapping);
+    let Mapping { tp_size, pp_size } = mapping;
+    assert_eq!(mapping.layers(&config, 0).start, 0);
+    assert_eq!(mapping.layers(&config, pp_size - 1).end, config.num_hidden_layers);
+    for pp_rank in [0, pp_size - 1] {
+        assert!(!mapping.layers(&config, pp_rank).is_empty(), "pipeline rank {pp_rank} has layers");
+        for weight in one_of_each(mapping.weights(&config, pp_rank)) {
+            for tp_rank in [0, tp_size - 1] {
+                check_shard(&config, mapping, weight, tp_rank);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The head of `rank0.weights`: tensors are aligned, have the sizes that their layouts ask for, lie inside the file and
+/// behind the head, and do not overlap.
+pub fn weights_head(bytes: &[u8]) -> Result<()> {
+    let head = Head::parse(Path::new("rank0.weights"), bytes)?;
+    assert!(head.bytes <= bytes.len(), "the head is inside the file");
+    for (name, entry) in &head.tensors {
+        assert_eq!((name, entry.dtype.as_str()), (&entry.name, "bfloat16"));
+        assert!(entry.offset >= head.bytes && entry.offset.is_multiple_of(64), "`{name}` is aligned");
+        assert_eq!(weights_file::tensor_bytes(entry.layout, &entry.shape), Some(entry.bytes), "size of `{name}`");
+    }
+    let ranges = ascending(head.tensors.values().map(|entry| entry.offset..entry.offset + entry.bytes));
+    assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "an overlap: {ranges:?}");
+    assert!(ranges.last().is_none_or(|last| last.end <= bytes.len()), "outside the file: {ranges:?}");
+    Ok(())
+}
+
+/// `engine.json`: written again and read again, it is the same; something can run under its limits; its files lie
+/// beside it.
+///
+/// Nobody guesses a hash, so the bytes are also tried with their own hash put right.
+pub fn manifest(bytes: &[u8]) -> Result<()> {
+    if let Some(sealed) = sealed(bytes) {
+        // Most sealed inputs are refused too; the verdict that counts is about the bytes as they are.
+        let _ = check_manifest(&sealed);
+    }
+    check_manifest(bytes)
+}
+
+fn check_manifest(bytes: &[u8]) -> Result<()> {
+    let path = Path::new("engine.json");
+    let read = Manifest::from_bytes(path, bytes)?;
+    let written = read.to_bytes(path).expect("a manifest can be written");
+    assert_eq!(Manifest::from_bytes(path, &written).expect("what was written can be read"), read);
+    let limits = [read.limits.max_seq_len, read.limits.max_batch_size, read.limits.max_num_tokens];
+    assert!(!limits.contains(&0), "{limits:?}");
+    for name in read.files.keys() {
+        let beside = Path::new("engine").join(name);
+        assert_eq!(beside.parent(), Some(Path::new("engine")), "`{name}` is beside the manifest");
+        assert_eq!(beside.file_name().and_then(|file| file.to_str()), Some(name.as_str()));
+    }
+    Ok(())
+}
+
+/// `bytes` with the 64 digits of the last `self_blake3` made the hash that they have to be.
+fn sealed(bytes: &[u8]) -> Option<Vec<u8>> {
+    let marker = b"\"self_blake3\": \"";
+    let start = bytes.windows(marker.len()).rposition(|window| window == marker)? + marker.len();
+    let mut sealed = bytes.to_vec();
+    sealed.get_mut(start..start + 64)?.fill(b'0');
+    let digits = manifest::hash(&sealed);
+    sealed[start..start + 64].copy_from_slice(digits.as_bytes());
+    Some(sealed)
+}
+
+/// What every accepted configuration keeps: it passes its own check, every weight's size fits, rotary frequencies are
+/// finite and above zero, and the checkpoint's `config.json` says it without loss.
+fn check_config(config: &ModelConfig, mapping: Mapping) {
+    let path = Path::new("config.json");
+    config.validate(path).expect("an accepted configuration is valid");
+    let weights = Weight::all(config);
+    let elements: usize = weights.iter().filter_map(|weight| shape::elements(&weight.shape(config))).sum();
+    let tied = if config.tie_word_embeddings { config.vocab_size * config.hidden_size } else { 0 };
+    assert_eq!(config.parameters(), (elements - tied) as u64);
+    for weight in one_of_each(weights) {
+        assert!(shape::bytes(&weight.shape(config), 4).is_some(), "{weight:?} fits");
+        let rows: usize = weight.parts().iter().map(|&part| weight.part_shape(part, config)[0]).sum();
+        assert_eq!(rows, weight.shape(config)[0], "{weight:?} is its parts");
+    }
+    assert!(config.kv_bytes_per_token() > 0);
+    let frequencies = config.rope.inverse_frequencies(config.head_size);
+    assert!(frequencies.iter().all(|frequency| frequency.is_finite() && *frequency > 0.0), "{:?}", config.rope);
+    let written = checkpoint::to_json(config, mapping).to_string();
+    let value = json(path, written.as_bytes()).expect("what was written is JSON");
+    let root = Object::root(path, &value).expect("what was written is an object");
+    let read = checkpoint::from_json(&root).expect("what was written is accepted");
+    assert_eq!(read, (config.clone(), mapping));
+}
+
+/// A rank's pieces lie inside the parts that they are cut from, and stack to the rank's shape.
+fn check_shard(config: &ModelConfig, mapping: Mapping, weight: Weight, tp_rank: usize) {
+    let shard = mapping.shard(config, weight, tp_rank);
+    let rows: usize = shard.pieces.iter().map(|piece| piece.rows.len() + piece.zero_rows).sum();
+    assert_eq!(rows, shard.shape[0], "{weight:?}");
+    for piece in &shard.pieces {
+        let part = if weight.parts() == [Part::Whole] { Part::Whole } else { piece.part };
+        let from = weight.part_shape(part, config);
+        assert!(piece.rows.end <= from[0] && !piece.rows.is_empty(), "{weight:?}: {piece:?} of {from:?}");
+        assert!(piece.columns.end <= from.get(1).copied().unwrap_or(1), "{weight:?}: {piece:?} of {from:?}");
+    }
+}
+
+/// Layers are alike: those of the first layer stand for all.
+fn one_of_each(weights: Vec<Weight>) -> impl Iterator<Item = Weight> {
+    let first = weights.iter().find_map(|weight| weight.layer());
+    weights.into_iter().filter(move |weight| weight.layer().is_none() || weight.layer() == first)
+}
+
+fn ascending(ranges: impl Iterator<Item = Range<usize>>) -> Vec<Range<usize>> {
+    let mut ranges: Vec<_> = ranges.collect();
+    ranges.sort_by_key(|range| (range.start, range.end));
+    ranges
+}
+
+fn json(path: &Path, bytes: &[u8]) -> Result<Value> {
+    serde_json::from_slice(bytes).map_err(|source| FormatError::Json { path: path.to_owned(), source })
+}

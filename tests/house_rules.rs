@@ -1,0 +1,152 @@
+//! Rules of the house that no compiler checks.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a rule that is broken is a test that fails")]
+
+use std::path::{Path, PathBuf};
+
+const MAX_LINES: usize = 500;
+
+/// Lines above an `unsafe` block in which its `SAFETY` comment may begin or end.
+const COMMENT_REACH: usize = 3;
+
+/// A source file, with its path from the root.
+struct Source {
+    path: String,
+    lines: Vec<String>,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file that is written by people: all but build outputs and hidden folders.
+fn rust_files() -> Vec<Source> {
+    let (mut folders, mut files) = (vec![root().to_owned()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_symlink() || name.starts_with('.') || name == "target" {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path);
+            } else if name.ends_with(".rs") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files.iter().map(read).collect()
+}
+
+fn read(path: &PathBuf) -> Source {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let path = path.strip_prefix(root()).unwrap().display().to_string();
+    Source { path, lines: text.lines().map(str::to_owned).collect() }
+}
+
+fn assert_none(problems: &[String]) {
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+}
+
+#[test]
+fn every_crate_is_looked_at() {
+    let files = rust_files();
+    for folder in ["engine-format", "engine-builder", "cpu-kernels", "trtllm-sys", "runner", "src", "tests", "fuzz"] {
+        assert!(files.iter().any(|file| file.path.starts_with(&format!("{folder}/"))), "no file of {folder}");
+    }
+}
+
+#[test]
+fn files_are_short() {
+    let long: Vec<_> = rust_files()
+        .iter()
+        .filter(|file| file.lines.len() > MAX_LINES)
+        .map(|file| format!("{}: {} lines, at most {MAX_LINES}: give each idea a file", file.path, file.lines.len()))
+        .collect();
+    assert_none(&long);
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    // Spelled in two parts, so that this file passes its own rule.
+    let words =
+        [["TO", "DO"], ["FIX", "ME"], ["XX", "X"], ["todo", "!"], ["unimplemented", "!"]].map(|word| word.concat());
+    let mut found = Vec::new();
+    for file in rust_files() {
+        for (number, line) in file.lines.iter().enumerate() {
+            if let Some(word) = words.iter().find(|word| has_word(line, word)) {
+                found.push(format!("{}:{}: {word}", file.path, number + 1));
+            }
+        }
+    }
+    assert_none(&found);
+}
+
+/// Whether `word` stands in `line` and is not the end of a longer one.
+fn has_word(line: &str, word: &str) -> bool {
+    let is_letter = |letter: char| letter.is_alphanumeric() || letter == '_';
+    line.match_indices(word).any(|(start, _)| {
+        let (before, after) = (&line[..start], &line[start + word.len()..]);
+        let ends = word.ends_with('!') || !after.starts_with(is_letter);
+        !before.ends_with(is_letter) && ends
+    })
+}
+
+#[test]
+fn every_unsafe_block_says_why_it_is_sound() {
+    let mut bare = Vec::new();
+    let mut blocks = 0;
+    for file in rust_files() {
+        for number in 0..file.lines.len() {
+            let code = file.lines[number].split("//").next().unwrap_or_default();
+            // What opens here is a block; functions and traits have a `# Safety` section, which Clippy asks for.
+            if !has_word(code, "unsafe")
+                || !(code.contains("unsafe {") || code.contains("unsafe impl"))
+                || in_text(code)
+            {
+                continue;
+            }
+            blocks += 1;
+            if !is_explained(&file.lines, number) {
+                bare.push(format!("{}:{}: no SAFETY comment above it", file.path, number + 1));
+            }
+        }
+    }
+    assert!(blocks > 0, "the walk finds no unsafe block, though there are some");
+    assert_none(&bare);
+}
+
+/// Whether the line's `unsafe` stands in a string, as in this file.
+fn in_text(code: &str) -> bool {
+    code.find("unsafe").is_some_and(|start| code[..start].matches('"').count() % 2 == 1)
+}
+
+/// A comment with `SAFETY:` ends at most [`COMMENT_REACH`] lines above the block.
+fn is_explained(lines: &[String], block: usize) -> bool {
+    let is_comment = |line: &String| line.trim_start().starts_with("//");
+    let nearest = (block.saturating_sub(COMMENT_REACH)..block).rev().find(|&number| is_comment(&lines[number]));
+    let Some(end) = nearest else {
+        return lines[block].contains("// SAFETY:");
+    };
+    lines[..=end].iter().rev().take_while(|line| is_comment(line)).any(|line| line.contains("SAFETY:"))
+}
+
+#[test]
+fn the_readme_names_the_commands() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    for command in ["scripts/quickstart", "scripts/test"] {
+        assert!(readme.contains(command), "README.md does not name {command}");
+        assert!(root().join(command).is_file(), "{command} is missing");
+    }
+}
+
+#[test]
+fn dependencies_are_locked() {
+    for lock in ["Cargo.lock", "fuzz/Cargo.lock"] {
+        assert!(root().join(lock).is_file(), "{lock} is missing");
+    }
+    let ignored = std::fs::read_to_string(root().join(".gitignore")).unwrap();
+    assert!(!ignored.lines().any(|line| line.contains("Cargo.lock")), ".gitignore keeps Cargo.lock out");
+}
