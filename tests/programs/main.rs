@@ -3,6 +3,8 @@
 //! The engines are made from the parity fixtures (ids only), from a tiny model of random weights with the tokenizer
 //! fixtures (text that is no language, full of broken characters), and from the bundled model (real text).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of a test fails as the test does")]
+
 #[path = "../common/mod.rs"]
 mod common;
 

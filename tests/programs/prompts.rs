@@ -168,7 +168,9 @@ fn a_wrong_line_names_the_file_and_the_line() {
     check(r#"{"prompt_ids": [-1]}"#, &["prompt_ids"]);
     check(r#"{"prompt_ids": [1.5]}"#, &["prompt_ids"]);
     check(r#"{"prompt": "a", "max_tokens": 3}"#, &["max_tokens", "max_new_tokens"]);
-    check(r#"{"prompt": "a", "temperature": "hot"}"#, &["hot"]);
+    check(r#"{"prompt": "a", "temperature": "hot"}"#, &["temperature", "hot"]);
+    check(r#"{"prompt": "a", "seed": -1}"#, &["seed", "-1"]);
+    check(r#"{"prompt": "a", "top_k": 2.5}"#, &["top_k", "2.5"]);
     check(r#"{"prompt": "a", "stop": 1}"#, &["stop"]);
     check(r#"{"prompt": "a", "max_new_tokens": 1, "max_length": 9}"#, &["exclude"]);
     // What only shows when the prompt is encoded.
@@ -206,7 +208,7 @@ fn standard_input_is_a_prompt_or_a_list_of_them() {
     // One prompt, however many lines; the last line's end is not part of it.
     let mars = alone(&engine, 0, &["--prompt", "Mars"]);
     for input in ["Mars", "Mars\n", "Mars\r\n"] {
-        assert_eq!(run(&[], input.as_bytes()), [mars.clone()], "{input:?}");
+        assert_eq!(run(&[], input.as_bytes()), std::slice::from_ref(&mars), "{input:?}");
     }
     assert_eq!(run(&[], b"Mars\nVenus\n\n"), [alone(&engine, 0, &["--prompt", "Mars\nVenus\n"])]);
     let venus = alone(&engine, 1, &["--prompt", "Venus"]);

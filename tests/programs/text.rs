@@ -1,12 +1,15 @@
 //! Text in, text out: it is that of the ids, whole, and it comes as it is generated.
 
 use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
+use std::time::Duration;
 
 use trtllm::runner::tokenizer::Tokenizer;
 
 use crate::common::Engine;
-use crate::support::{demo, json_line, output_ids, printed, run_engine, text_engine};
+use crate::support::{demo, json_line, output_ids, printed, run_engine, succeeded, text_engine};
 
 const PROMPTS: [&str; 4] =
     ["Complete the paragraph: our solar system is", "The", "héllo 世界 🚀 the", " -5 degrees\n\tand"];
@@ -58,31 +61,28 @@ fn special_tokens_are_not_text() {
 }
 
 #[test]
-fn text_comes_as_it_is_generated_in_whole_characters() {
+fn text_comes_token_by_token_in_whole_characters() {
     let engine = text_engine("tokenizer");
-    // Broken characters come of bytes that end none; whole ones of several bytes are in the prompt's language only.
     let arguments = ["--prompt", "世界 🚀 é", "--max-new-tokens", "110", "--ignore-eos", "--repetition-penalty", "1.5"];
     let expected = json_line(&engine, &arguments);
-    let mut child = run_engine(&engine.path, &arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut stdout = child.stdout.take().unwrap();
-    let (mut text, mut pieces, mut buffer) = (String::new(), 0, vec![0; 1 << 16]);
+    // A socket of datagrams keeps apart what was written apart.
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
+    ours.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let mut command = run_engine(&engine.path, &arguments);
+    let mut child = command.stdin(Stdio::null()).stdout(OwnedFd::from(theirs)).stderr(Stdio::null()).spawn().unwrap();
+    let (mut pieces, mut buffer, mut ended) = (Vec::new(), vec![0; 1 << 16], None);
     loop {
-        // A write to a pipe arrives whole, so a read ends where a write did.
-        let read = stdout.read(&mut buffer).unwrap();
-        if read == 0 {
-            break;
+        match ours.recv(&mut buffer) {
+            Ok(read) => pieces.push(String::from_utf8(buffer[..read].to_vec()).expect("a character was cut")),
+            Err(_) if ended.is_some() => break,
+            Err(_) => ended = child.try_wait().unwrap(),
         }
-        text += std::str::from_utf8(&buffer[..read]).expect("a character was cut");
-        pieces += 1;
     }
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-    assert_eq!(text.trim_end_matches('\n'), expected["text"].as_str().unwrap().trim_end_matches('\n'));
-    assert!(pieces > 1, "everything came at once");
+    assert_eq!(ended.unwrap().code(), Some(0));
+    let text = expected["text"].as_str().unwrap();
+    assert_eq!(pieces.concat().trim_end_matches('\n'), text.trim_end_matches('\n'));
+    // Tokens in the middle of a character bring no text of their own.
+    assert!(pieces.len() > 55, "{} pieces for 110 tokens", pieces.len());
 }
 
 #[test]
@@ -105,8 +105,8 @@ fn the_first_text_does_not_wait_for_the_last() {
 fn talk_goes_to_standard_error_and_quiet_ends_it() {
     let engine = demo();
     let arguments = ["--prompt", "Mars", "--max-new-tokens", "5", "--format", "json"];
-    let talking = crate::support::succeeded(&mut run_engine(&engine.path, &arguments));
+    let talking = succeeded(&mut run_engine(&engine.path, &arguments));
     assert!(talking.stderr.contains("MistralForCausalLM") && talking.stderr.contains("KV cache"), "{}", talking.stderr);
-    let quiet = crate::support::succeeded(run_engine(&engine.path, &arguments).arg("--quiet"));
+    let quiet = succeeded(run_engine(&engine.path, &arguments).arg("--quiet"));
     assert_eq!((quiet.stderr.as_str(), quiet.stdout), ("", talking.stdout));
 }

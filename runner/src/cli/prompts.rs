@@ -122,6 +122,11 @@ fn parse_line(line: &str, chat: bool, defaults: &GenerationArgs) -> Result<Promp
         (Some(_), None) => bail!("`prompt` must be a string, or with --chat a list of messages"),
         _ => bail!("a JSON line needs either `prompt` or `prompt_ids`"),
     };
+    for (name, value) in &fields {
+        // One at a time: the error of the whole object does not say which field it is about.
+        let alone = Value::Object([(name.clone(), value.clone())].into_iter().collect());
+        serde_json::from_value::<GenerationArgs>(alone).with_context(|| format!("`{name}`"))?;
+    }
     let generation: GenerationArgs = serde_json::from_value(Value::Object(fields))?;
     ensure!(
         generation.max_new_tokens.is_none() || generation.max_length.is_none(),
@@ -237,6 +242,7 @@ mod tests {
         check(r#"{"prompt": []}"#, "with --chat");
         check(r#"{"prompt_ids": [-1]}"#, "prompt_ids");
         check(r#"{"prompt": "a", "max_tokens": 1}"#, "max_tokens");
+        check(r#"{"prompt": "a", "top_k": 1, "seed": -1}"#, "`seed`: invalid value: integer `-1`");
         check(r#"{"prompt": "a", "stop": 1}"#, "stop");
         check(r#"{"prompt": "a", "max_new_tokens": 1, "max_length": 2}"#, "exclude");
         assert!(parse_ids("1, 2,x").unwrap_err().to_string().contains("`x`"));
