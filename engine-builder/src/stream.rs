@@ -27,6 +27,9 @@ pub(crate) const PIECE_BYTES: usize = 1 << 20;
 /// Blocks in memory: one being made, one being hashed, one waiting, one being written.
 const BUFFERS: usize = 4;
 
+/// Blocks that the system is asked to read ahead of the one being made, so that a disk always has something to do.
+const AHEAD: usize = 8;
+
 const ELEMENT: usize = size_of::<bf16>();
 
 /// Some rows of one tensor of the file.
@@ -170,10 +173,12 @@ fn make_blocks(
     let blocks = blocks(job);
     let mut hashing = hashed.then(|| Hashing::new(job));
     let mut made: Option<(&Block<'_>, Vec<bf16>)> = None;
+    let prefetch = |block: &Block<'_>| block.pieces.iter().for_each(|piece| fill.prefetch(piece));
+    blocks.iter().take(AHEAD).for_each(prefetch);
     for index in 0..=blocks.len() {
         interrupt.check()?;
-        if let Some(ahead) = blocks.get(index + 1) {
-            ahead.pieces.iter().for_each(|piece| fill.prefetch(piece));
+        if let Some(ahead) = blocks.get(index + AHEAD) {
+            prefetch(ahead);
         }
         let next = blocks.get(index);
         let buffer = match next {

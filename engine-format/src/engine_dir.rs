@@ -84,8 +84,11 @@ impl EngineDir {
     /// A missing, resized or changed file, by name; another version; a configuration that does not hold.
     pub fn open(path: &Path) -> Result<Self> {
         let manifest_path = path.join(MANIFEST_FILE);
+        if path.is_file() {
+            return Err(FormatError::damaged(path, "an engine is a directory, this is a file"));
+        }
         if !path.is_dir() {
-            let hint = "it is not an engine directory; `build-engine` makes one".to_owned();
+            let hint = "`build-engine --model MODEL --output DIR` makes an engine directory".to_owned();
             return Err(FormatError::Missing { path: path.to_owned(), hint });
         }
         let bytes = std::fs::read(&manifest_path).map_err(|error| match error.kind() {
@@ -144,33 +147,40 @@ impl EngineDir {
         WeightsFile::open(&path)
     }
 
-    /// Reads every weight and checks it against its hash; `progress` is called with the bytes of each tensor that held.
+    /// Reads every weight once and checks it against its hash; `progress` is called with the bytes read since its last
+    /// call.
     ///
     /// # Errors
     /// [`FormatError::Hash`] that names the first tensor which changed.
     pub fn verify(&self, mut progress: impl FnMut(u64)) -> Result<()> {
         let weights = self.weights()?;
-        let path = self.path.join(WEIGHTS_FILE);
-        let changed = |what: &str| FormatError::Hash { path: path.clone(), what: what.to_owned() };
-        for entry in weights.tensors() {
-            let content = weights.bytes_of(entry);
-            if self.manifest.tensors.get(&entry.name) != Some(&hash(content)) {
+        let (file, bytes) = (weights.file(), weights.file().bytes());
+        let changed = |what: &str| FormatError::Hash { path: file.path().to_owned(), what: what.to_owned() };
+        let mut entries: Vec<_> = weights.tensors().collect();
+        entries.sort_by_key(|entry| entry.offset);
+        // What lies between the tensors is only in the whole file's hash.
+        let mut whole = blake3::Hasher::new();
+        let mut position = 0;
+        for entry in entries {
+            whole.update(&bytes[position..entry.offset]);
+            let mut tensor = blake3::Hasher::new();
+            for chunk in weights.bytes_of(entry).chunks(VERIFY_CHUNK) {
+                tensor.update(chunk);
+                whole.update(chunk);
+                if let Some(start) = file.offset_of(chunk) {
+                    file.release(start..start + chunk.len());
+                }
+                progress(chunk.len() as u64);
+            }
+            let recorded = self.manifest.tensors.get(&entry.name).map(String::as_str);
+            if recorded != Some(tensor.finalize().to_hex().as_str()) {
                 return Err(changed(&format!("tensor `{}`", entry.name)));
             }
-            weights.file().release(entry.offset..entry.offset + entry.bytes);
-            progress(entry.bytes as u64);
+            position = entry.offset + entry.bytes;
         }
-        // What lies between the tensors is only in the whole file's hash.
-        let mut hasher = blake3::Hasher::new();
-        for (index, chunk) in weights.file().bytes().chunks(VERIFY_CHUNK).enumerate() {
-            hasher.update(chunk);
-            weights.file().release(index * VERIFY_CHUNK..index * VERIFY_CHUNK + chunk.len());
-        }
+        whole.update(&bytes[position..]);
         let recorded = self.manifest.files.get(WEIGHTS_FILE).map(|record| record.blake3.as_str());
-        if recorded != Some(hasher.finalize().to_hex().as_str()) {
-            return Err(changed("the file"));
-        }
-        Ok(())
+        if recorded == Some(whole.finalize().to_hex().as_str()) { Ok(()) } else { Err(changed("the file")) }
     }
 }
 

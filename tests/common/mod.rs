@@ -1,6 +1,6 @@
 //! Helpers of the integration tests: fixtures, engines made from them, and the two programs.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses some of these")]
+#![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "each test binary uses some of these")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
