@@ -84,12 +84,12 @@ impl EngineDir {
     /// A missing, resized or changed file, by name; another version; a configuration that does not hold.
     pub fn open(path: &Path) -> Result<Self> {
         let manifest_path = path.join(MANIFEST_FILE);
+        let hint = || "`build-engine --model MODEL --output DIR` makes an engine directory".to_owned();
         if path.is_file() {
-            return Err(FormatError::damaged(path, "an engine is a directory, this is a file"));
+            return Err(FormatError::NotADirectory { path: path.to_owned(), hint: hint() });
         }
         if !path.is_dir() {
-            let hint = "`build-engine --model MODEL --output DIR` makes an engine directory".to_owned();
-            return Err(FormatError::Missing { path: path.to_owned(), hint });
+            return Err(FormatError::Missing { path: path.to_owned(), hint: hint() });
         }
         let bytes = std::fs::read(&manifest_path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => FormatError::Missing {

@@ -29,6 +29,14 @@ pub enum FormatError {
         /// What the file is for, or what to do about it.
         hint: String,
     },
+    /// A file where a directory has to be.
+    #[error("`{path}` is a file, not a directory: {hint}")]
+    NotADirectory {
+        /// The file.
+        path: PathBuf,
+        /// What the directory would be, and where it comes from.
+        hint: String,
+    },
     /// An output that already exists would have been overwritten.
     #[error("`{path}` exists already: {hint}")]
     Exists {
