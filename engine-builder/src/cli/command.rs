@@ -1,6 +1,6 @@
 //! Commands that the program suggests, ready to be pasted into a shell.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use engine_format::engine_dir::TOKENIZER_FILE;
 use engine_format::{Mapping, Target};
@@ -9,12 +9,21 @@ use crate::settings::{Settings, Task};
 
 /// The command that runs the engine in `output`.
 pub(crate) fn run(output: &Path) -> String {
-    let engine = quote(&output.to_string_lossy());
+    let (program, engine) = (beside_this_program("run-engine"), quote(&output.to_string_lossy()));
     if output.join(TOKENIZER_FILE).is_file() {
-        format!("run-engine --engine {engine} --prompt \"Complete the paragraph: our solar system is\"")
+        format!("{program} --engine {engine} --prompt \"Complete the paragraph: our solar system is\"")
     } else {
         // Without a tokenizer an engine takes and gives ids.
-        format!("run-engine --engine {engine} --prompt-ids 1,2,3 --format json")
+        format!("{program} --engine {engine} --prompt-ids 1,2,3 --format json")
+    }
+}
+
+/// How to call another of our programs: by its name alone, or by its path where this one was called by its path.
+fn beside_this_program(name: &str) -> String {
+    let called = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    match called.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) => quote(&folder.join(name).to_string_lossy()),
+        None => name.to_owned(),
     }
 }
 
