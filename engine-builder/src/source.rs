@@ -47,8 +47,11 @@ impl Source {
             let ranks = open_ranks(dir, &config, mapping)?;
             (config, Weights::Checkpoint(mapping, ranks))
         } else {
-            let config = huggingface::config::parse(&config_path, &value)?;
+            let mut config = huggingface::config::parse(&config_path, &value)?;
             let tensors = SafetensorsDir::open(dir)?;
+            if config.tie_word_embeddings && huggingface::weights::has_own_head(&tensors)? {
+                config.tie_word_embeddings = false;
+            }
             huggingface::weights::check(&tensors, &config)?;
             (config, Weights::HuggingFace(tensors))
         };

@@ -1,5 +1,6 @@
 //! The crate's error type.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 
 /// Shorthand for this crate's results.
@@ -199,4 +200,18 @@ impl FormatError {
         matches!(self, Self::Io { source, .. }
             if matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge))
     }
+}
+
+/// An error and its causes in one line; a cause that the error already tells is not told again.
+pub fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
 }

@@ -72,6 +72,14 @@ impl MappedFile {
     }
 }
 
+/// Makes a write beyond the process's file-size limit an error like a full disk, rather than the end of the process,
+/// which would leave a half-written output behind. For programs, at their start.
+pub fn report_file_size_limit_as_error() {
+    // SAFETY: SIG_IGN is a valid disposition for SIGXFSZ and runs no code of ours; no other thread of a program that is
+    // starting changes this signal's disposition.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// Bytes that the user may still write on the file system that holds `path`.
 pub(crate) fn file_system_free_bytes(path: &Path) -> Option<u64> {
     use std::os::unix::ffi::OsStrExt;

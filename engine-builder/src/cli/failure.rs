@@ -1,9 +1,9 @@
 //! Why the program ends without success: what is printed, and the exit code.
 
-use std::error::Error;
 use std::io;
 use std::process::ExitCode;
 
+use engine_format::error::with_causes;
 use engine_format::{FormatError, Target};
 
 use crate::error::BuildError;
@@ -71,7 +71,7 @@ impl Failure {
         if let Self::Build(BuildError::Interrupted) = self {
             return line(&self.to_string());
         }
-        line(&format!("error: {}", chain(self)));
+        line(&format!("error: {}", with_causes(self)));
         if let Self::Machine { details, commands, .. } = self {
             for detail in details {
                 line(&format!("  {detail}"));
@@ -98,20 +98,6 @@ impl Failure {
             _ => None,
         }
     }
-}
-
-/// An error and its causes in one line; a cause that the error already tells is not told again.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// A place that cannot be used as asked is bad input; a device that fails is not.
@@ -165,8 +151,8 @@ mod tests {
     #[test]
     fn a_cause_is_told_once() {
         let error = FormatError::io("read", Path::new("f"))(io::Error::other("it broke"));
-        assert_eq!(chain(&Failure::from(error)), "cannot read `f`: it broke");
+        assert_eq!(with_causes(&Failure::from(error)), "cannot read `f`: it broke");
         let error = Failure::Stdout(io::Error::other("it broke"));
-        assert_eq!(chain(&error), "cannot write to stdout: it broke");
+        assert_eq!(with_causes(&error), "cannot write to stdout: it broke");
     }
 }

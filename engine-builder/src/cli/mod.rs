@@ -32,6 +32,7 @@ use failure::Failure;
 /// Runs the program on this process's arguments and says with which code it ends.
 pub fn main() -> ExitCode {
     let args = Args::parse();
+    engine_format::mmap::report_file_size_limit_as_error();
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

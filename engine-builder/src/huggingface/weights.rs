@@ -32,6 +32,23 @@ pub fn name(weight: Weight, part: Part) -> Option<String> {
     })
 }
 
+/// Whether the model stores a head that is not its embedding. Transformers then uses it, whatever `tie_word_embeddings`
+/// says. Reads both tensors as far as they are equal.
+///
+/// # Errors
+/// A head or an embedding of a type that cannot be read.
+pub fn has_own_head(tensors: &SafetensorsDir) -> Result<bool> {
+    let (head, embedding) = ("lm_head.weight", "model.embed_tokens.weight");
+    if !tensors.contains(head) || !tensors.contains(embedding) {
+        return Ok(false);
+    }
+    let (head, embedding) = (tensors.tensor(head)?, tensors.tensor(embedding)?);
+    let is_same = head.shape == embedding.shape && head.dtype == embedding.dtype && head.bytes == embedding.bytes;
+    head.release();
+    embedding.release();
+    Ok(!is_same)
+}
+
 /// Checks that `tensors` are the weights of `config`: each of them present, readable and of the right shape, and
 /// nothing else but what carries no information.
 ///

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use engine_builder::{BuildError, Source};
+use engine_format::EngineDir;
 use safetensors::Dtype;
 use serde_json::json;
 
@@ -163,8 +164,33 @@ fn harmless_tensors_are_ignored() {
     let frequencies = "model.layers.0.self_attn.rotary_emb.inv_freq".to_owned();
     model.tensors.insert(frequencies, Tensor::new(Dtype::F64, &[5]));
     model.config["tie_word_embeddings"] = true.into();
+    let embedding = &model.tensors["model.embed_tokens.weight"];
+    let mut head = Tensor::new(Dtype::BF16, &embedding.shape);
+    head.bytes.clone_from(&embedding.bytes);
+    model.tensors.insert("lm_head.weight".to_owned(), head);
     model.write(&dir.path().join("model"));
     build(&dir.path().join("model"), &dir.path().join("out")).unwrap();
+    assert!(EngineDir::open(&dir.path().join("out")).unwrap().config().tie_word_embeddings);
+}
+
+#[test]
+fn a_stored_head_that_is_not_the_embedding_is_used_whatever_the_configuration_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut model = Model::tiny();
+    model.config["tie_word_embeddings"] = true.into();
+    let shape = model.tensors["model.embed_tokens.weight"].shape.clone();
+    let mut head = Tensor::new(Dtype::BF16, &shape);
+    head.bytes.reverse();
+    assert_ne!(head.bytes, model.tensors["model.embed_tokens.weight"].bytes);
+    model.tensors.insert("lm_head.weight".to_owned(), head);
+    model.write(&dir.path().join("model"));
+    build(&dir.path().join("model"), &dir.path().join("out")).unwrap();
+    assert!(!EngineDir::open(&dir.path().join("out")).unwrap().config().tie_word_embeddings);
+    let wrong = |model: &mut Model| {
+        model.config["tie_word_embeddings"] = true.into();
+        model.tensors.insert("lm_head.weight".to_owned(), Tensor::new(Dtype::BF16, &[98, 24]));
+    };
+    refused(wrong, untouched, &["lm_head.weight", "[98, 24]"]);
 }
 
 #[test]

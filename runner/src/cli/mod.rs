@@ -16,6 +16,7 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::Parser;
 use engine_format::EngineDir;
+use engine_format::error::with_causes;
 use engine_format::weights_file::WEIGHTS_FILE;
 
 use crate::chat::ChatTemplate;
@@ -62,7 +63,7 @@ pub fn main() -> ExitCode {
 }
 
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
-    say(format_args!("error: {error:#}"));
+    say(format_args!("error: {}", with_causes(error.as_ref())));
     ExitCode::from(code)
 }
 
