@@ -58,7 +58,7 @@ fn streaming_and_whole_delivery_agree() {
     let engine = engine();
     let executor = open(&engine, &ExecutorConfig::default());
     let spec = RequestSpec {
-        output: OutputConfig { return_log_probs: true, return_prompt_log_probs: true },
+        output: OutputConfig { return_log_probs: true, return_prompt_log_probs: true, ..OutputConfig::default() },
         ..RequestSpec::new(vec![3, 1, 4, 1, 5], 12)
     };
     let streamed = executor.enqueue(request(&executor, spec.clone())).unwrap();
@@ -110,7 +110,7 @@ fn threads_and_chunks_do_not_change_a_bit() {
     let run = |max_num_tokens, threads| {
         let engine = common::build(&fixture, max_num_tokens);
         let executor = open(&engine, &ExecutorConfig { threads: Some(threads), ..ExecutorConfig::default() });
-        let output = OutputConfig { return_log_probs: true, return_prompt_log_probs: true };
+        let output = OutputConfig { return_log_probs: true, return_prompt_log_probs: true, ..OutputConfig::default() };
         let spec = RequestSpec { output, streaming: false, ..RequestSpec::new((0..50).collect(), 20) };
         let id = executor.enqueue(request(&executor, spec)).unwrap();
         let result = gather(&executor, 1).remove(&id).unwrap().remove(0);

@@ -98,7 +98,8 @@ fn greedy_tokens_and_their_log_probs_agree_through_the_executor() {
             let expected_log_probs = numbers(&expected["greedy"]["log_probs"]);
             let tokens = reference.ids(prompt);
             let mut spec = RequestSpec::new(tokens.clone(), expected_ids.len());
-            spec.output = OutputConfig { return_log_probs: true, return_prompt_log_probs: true };
+            spec.output =
+                OutputConfig { return_log_probs: true, return_prompt_log_probs: true, ..OutputConfig::default() };
             let result = complete(&executor, spec);
 
             let prompt_log_probs = result.prompt_log_probs.unwrap();

@@ -174,8 +174,6 @@ impl Encoder<'_> {
         let draws = settings.top_k.is_some() || settings.top_p.is_some() || settings.min_p.is_some();
         let greedy = SamplingConfig::default();
         let spec = RequestSpec {
-            input_token_ids,
-            max_tokens,
             end_ids: if settings.ignore_eos == Some(true) { Vec::new() } else { self.end_ids.to_vec() },
             sampling: SamplingConfig {
                 temperature: settings.temperature.unwrap_or(if draws { 1.0 } else { 0.0 }),
@@ -184,12 +182,14 @@ impl Encoder<'_> {
                 min_p: settings.min_p.unwrap_or(greedy.min_p),
                 repetition_penalty: settings.repetition_penalty.unwrap_or(greedy.repetition_penalty),
                 seed: settings.seed.unwrap_or(greedy.seed),
+                ..greedy
             },
             output: OutputConfig {
                 return_log_probs: settings.logprobs == Some(true),
                 return_prompt_log_probs: settings.prompt_logprobs == Some(true),
+                ..OutputConfig::default()
             },
-            streaming: true,
+            ..RequestSpec::new(input_token_ids, max_tokens)
         };
         ensure!(
             settings.stop.is_empty() || self.tokenizer.is_some(),

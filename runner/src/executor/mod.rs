@@ -13,14 +13,16 @@
 mod config;
 mod request;
 mod response;
+mod sampling_config;
 mod stats;
 
 use std::time::Duration;
 
-pub use config::ExecutorConfig;
-pub use request::{OutputConfig, Request, RequestError, RequestSpec, SamplingConfig};
-pub use response::{FinishReason, RequestId, Response, TokenResult};
-pub use stats::IterationStats;
+pub use config::{CapacitySchedulerPolicy, ExecutorConfig, KvCacheConfig};
+pub use request::{GuidedDecodingParams, OutputConfig, Request, RequestError, RequestSpec};
+pub use response::{FinishReason, RequestId, Response, TokenLogProb, TokenResult};
+pub use sampling_config::{EarlyStopping, SamplingConfig};
+pub use stats::{InflightBatchingStats, IterationStats, KvCacheStats};
 
 pub use engine_format::manifest::Limits;
 
@@ -36,6 +38,32 @@ pub enum EnqueueError {
     QueueFull {
         /// The limit.
         max_queue_size: usize,
+    },
+    /// This executor cannot do what the request asks for.
+    #[error("{executor} does not know {feature}")]
+    Unsupported {
+        /// The executor.
+        executor: &'static str,
+        /// What was asked for.
+        feature: String,
+    },
+    /// A guide that cannot be compiled.
+    #[error("the {kind} cannot be used: {problem}")]
+    Guide {
+        /// [`GuidedDecodingParams::kind`].
+        kind: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The request alone is larger than the KV cache.
+    #[error(
+        "the request may need {needed} KV-cache blocks, but there are {max_num_blocks}: ask for fewer tokens or beams, or give more KV-cache tokens"
+    )]
+    KvCacheTooSmall {
+        /// Blocks that the request's prompt, output and beams may fill.
+        needed: usize,
+        /// Blocks in all.
+        max_num_blocks: usize,
     },
     /// The executor was shut down.
     #[error("the executor has been shut down")]

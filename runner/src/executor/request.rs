@@ -1,7 +1,9 @@
 //! What goes into an executor. Holding a [`Request`] means that it is valid for the executor whose limits it was
 //! checked against.
 
-use super::{Limits, TokenId};
+use std::time::Duration;
+
+use super::{Limits, SamplingConfig, TokenId};
 
 /// What a request asks for, before it is checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,12 +14,55 @@ pub struct RequestSpec {
     pub max_tokens: usize,
     /// Any of these ends a sequence; the end id is part of the output.
     pub end_ids: Vec<TokenId>,
+    /// Any of these token sequences, once generated, ends a sequence; it stays part of the output.
+    pub stop_words: Vec<Vec<TokenId>>,
+    /// None of these token sequences is generated.
+    pub bad_words: Vec<Vec<TokenId>>,
+    /// Added to the logits of these tokens.
+    pub embedding_bias: Vec<(TokenId, f32)>,
+    /// What the output must look like.
+    pub guided_decoding: Option<GuidedDecodingParams>,
     /// How tokens are chosen.
     pub sampling: SamplingConfig,
     /// What is returned beside tokens.
     pub output: OutputConfig,
     /// Whether tokens are delivered as they are generated, rather than all at the end.
     pub streaming: bool,
+    /// From 0 to 1; requests of higher priority are started first. TensorRT-LLM's default is 0.5.
+    pub priority: f32,
+    /// Ends the request with [`FinishReason::TimedOut`](super::FinishReason::TimedOut) this long after it was queued.
+    pub allotted_time: Option<Duration>,
+    /// Requests share cached prefixes with those of the same salt only.
+    pub cache_salt_id: Option<u64>,
+}
+
+/// What the output must look like, in the terms of TensorRT-LLM's `GuidedDecodingParams`. Not every executor knows
+/// every kind; one that does not refuses the request by the kind's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GuidedDecodingParams {
+    /// Any JSON value.
+    Json,
+    /// JSON that a JSON schema, given as text, admits.
+    JsonSchema(String),
+    /// Text that a regular expression matches as a whole.
+    Regex(String),
+    /// Text of an EBNF grammar, as XGrammar reads it (TensorRT-LLM).
+    EbnfGrammar(String),
+    /// Text of a Lark grammar, as llguidance reads it (the CPU executor).
+    LarkGrammar(String),
+}
+
+impl GuidedDecodingParams {
+    /// The kind, as messages name it.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Json => "JSON",
+            Self::JsonSchema(_) => "JSON schema",
+            Self::Regex(_) => "regex",
+            Self::EbnfGrammar(_) => "EBNF grammar",
+            Self::LarkGrammar(_) => "Lark grammar",
+        }
+    }
 }
 
 impl RequestSpec {
@@ -27,33 +72,36 @@ impl RequestSpec {
             input_token_ids,
             max_tokens,
             end_ids: Vec::new(),
+            stop_words: Vec::new(),
+            bad_words: Vec::new(),
+            embedding_bias: Vec::new(),
+            guided_decoding: None,
             sampling: SamplingConfig::default(),
             output: OutputConfig::default(),
             streaming: true,
+            priority: 0.5,
+            allotted_time: None,
+            cache_salt_id: None,
         }
     }
 }
 
-/// How tokens are chosen. Steps apply in this order: repetition penalty, temperature, top-k, top-p, min-p, draw.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SamplingConfig {
-    /// Divides the logits; 0 is greedy: the best token, the lowest id among equals.
-    pub temperature: f32,
-    /// Keep the k best tokens; 0 keeps all.
-    pub top_k: usize,
-    /// Keep the fewest best tokens whose probabilities reach this sum; 1 keeps all, 0 the best only.
-    pub top_p: f32,
-    /// Keep tokens at least this probable relative to the best; 0 keeps all.
-    pub min_p: f32,
-    /// Divides positive and multiplies negative logits of tokens seen in prompt or output; 1 changes nothing.
-    pub repetition_penalty: f32,
-    /// A draw depends on this and on the token's position in the sequence only.
-    pub seed: u64,
-}
-
-impl Default for SamplingConfig {
-    fn default() -> Self {
-        Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 }
+impl RequestSpec {
+    fn check_beams(&self, limits: Limits) -> Result<(), RequestError> {
+        let beam_width = self.sampling.beam_width;
+        if beam_width == 1 {
+            return Ok(());
+        }
+        let max_batch_size = limits.max_batch_size.min(limits.max_num_tokens);
+        if beam_width > max_batch_size {
+            return Err(RequestError::BeamWidth { beam_width, max_batch_size });
+        }
+        let excluded =
+            [("guided decoding", self.guided_decoding.is_some()), ("top_log_probs", self.output.top_log_probs > 0)];
+        match excluded.into_iter().find(|&(_, given)| given) {
+            Some((second, _)) => Err(RequestError::Excluded { first: "beam search", second }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -63,6 +111,8 @@ impl Default for SamplingConfig {
 pub struct OutputConfig {
     /// The log-probability of each generated token.
     pub return_log_probs: bool,
+    /// How many of the most probable tokens to return at each position, with their log-probabilities.
+    pub top_log_probs: usize,
     /// The log-probability of each prompt token after the first.
     pub return_prompt_log_probs: bool,
 }
@@ -90,12 +140,50 @@ pub enum RequestError {
     /// A token that the model does not have.
     #[error("{what} {id} is outside the vocabulary: ids go from 0 to {}", vocab_size - 1)]
     UnknownToken {
-        /// Where it was given: `prompt id` or `end id`.
+        /// Where it was given: `prompt id`, `end id` and so on.
         what: &'static str,
         /// The id.
         id: TokenId,
         /// Size of the vocabulary.
         vocab_size: usize,
+    },
+    /// A stop or bad word of no tokens.
+    #[error("a {what} has no tokens")]
+    EmptyWord {
+        /// `stop word` or `bad word`.
+        what: &'static str,
+    },
+    /// A bias that is not a number.
+    #[error("the embedding bias of token {id} must be a finite number, not {value}")]
+    Bias {
+        /// The token.
+        id: TokenId,
+        /// What was given.
+        value: f32,
+    },
+    /// More sequences than beams.
+    #[error("num_return_sequences is {asked}, but a beam search of beam_width {beam_width} has no more than that")]
+    Sequences {
+        /// What was asked for.
+        asked: usize,
+        /// The width.
+        beam_width: usize,
+    },
+    /// More beams than run at once.
+    #[error("beam_width is {beam_width}, but the executor runs {max_batch_size} sequences at once (max_batch_size)")]
+    BeamWidth {
+        /// What was asked for.
+        beam_width: usize,
+        /// The limit.
+        max_batch_size: usize,
+    },
+    /// Two settings that exclude each other.
+    #[error("{first} cannot be combined with {second}")]
+    Excluded {
+        /// One.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
     },
     /// A sampling setting out of its range.
     #[error("{field} must be {range}, not {value}")]
@@ -139,7 +227,25 @@ impl Request {
                 return Err(RequestError::UnknownToken { what, id, vocab_size });
             }
         }
+        for (what, words) in [("stop word", &spec.stop_words), ("bad word", &spec.bad_words)] {
+            if words.iter().any(Vec::is_empty) {
+                return Err(RequestError::EmptyWord { what });
+            }
+            if let Some(&id) = words.iter().flatten().find(|&&id| id as usize >= vocab_size) {
+                return Err(RequestError::UnknownToken { what: "token of a stop or bad word", id, vocab_size });
+            }
+        }
+        if let Some(&(id, value)) = spec.embedding_bias.iter().find(|(_, value)| !value.is_finite()) {
+            return Err(RequestError::Bias { id, value });
+        }
+        if let Some(&(id, _)) = spec.embedding_bias.iter().find(|&&(id, _)| id as usize >= vocab_size) {
+            return Err(RequestError::UnknownToken { what: "biased token", id, vocab_size });
+        }
+        if !(0.0..=1.0).contains(&spec.priority) {
+            return Err(RequestError::Sampling { field: "priority", range: "from 0 to 1", value: spec.priority });
+        }
         spec.sampling.validate()?;
+        spec.check_beams(limits)?;
         let shortened = spec.max_tokens > room;
         spec.max_tokens = spec.max_tokens.min(room);
         Ok(Self { spec, shortened })
@@ -153,32 +259,6 @@ impl Request {
     /// Whether `max_tokens` had to be lowered.
     pub fn is_shortened(&self) -> bool {
         self.shortened
-    }
-}
-
-impl SamplingConfig {
-    fn validate(&self) -> Result<(), RequestError> {
-        let unit = |value: f32| (0.0..=1.0).contains(&value);
-        let checks = [
-            (
-                "temperature",
-                "a number from 0",
-                self.temperature,
-                self.temperature >= 0.0 && self.temperature.is_finite(),
-            ),
-            ("top_p", "from 0 to 1", self.top_p, unit(self.top_p)),
-            ("min_p", "from 0 to 1", self.min_p, unit(self.min_p)),
-            (
-                "repetition_penalty",
-                "a number above 0",
-                self.repetition_penalty,
-                self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite(),
-            ),
-        ];
-        match checks.into_iter().find(|&(.., holds)| !holds) {
-            Some((field, range, value, _)) => Err(RequestError::Sampling { field, range, value }),
-            None => Ok(()),
-        }
     }
 }
 

@@ -85,6 +85,10 @@ pub struct TokenResult {
     pub output_token_ids: Vec<TokenId>,
     /// When asked for: the natural log-probability of each of these tokens, of the raw logits.
     pub log_probs: Option<Vec<f32>>,
+    /// When asked for: the most probable tokens at the position of each of these tokens, best first.
+    pub top_log_probs: Option<Vec<Vec<TokenLogProb>>>,
+    /// When log-probabilities are asked for, in the final response: the sum over the sequence.
+    pub cum_log_prob: Option<f32>,
     /// When asked for, in the first response: the log-probability of each prompt token after the first.
     pub prompt_log_probs: Option<Vec<f32>>,
     /// Set in the sequence's last response.
@@ -93,4 +97,13 @@ pub struct TokenResult {
     pub is_sequence_final: bool,
     /// Whether the request has ended.
     pub is_final: bool,
+}
+
+/// A token and its natural log-probability.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TokenLogProb {
+    /// The token.
+    pub token_id: TokenId,
+    /// Its log-probability under the raw logits.
+    pub log_prob: f32,
 }

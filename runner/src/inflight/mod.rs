@@ -65,7 +65,7 @@ impl CpuExecutor {
             .map(|bytes| (bytes as f64 * FREE_MEMORY_FRACTION) as usize / bytes_per_token)
             .map(|tokens| tokens / TOKENS_PER_BLOCK * TOKENS_PER_BLOCK)
             .unwrap_or(usize::MAX);
-        let wanted = config.kv_cache_tokens.unwrap_or(limits.max_seq_len).min(limits.max_seq_len);
+        let wanted = config.kv_cache.max_tokens.unwrap_or(limits.max_seq_len).min(limits.max_seq_len);
         limits.max_seq_len = wanted.min(affordable.max(TOKENS_PER_BLOCK));
         let cache = KvCache::new(model.config(), limits.max_seq_len);
         let kv_cache_tokens = cache.num_blocks() * TOKENS_PER_BLOCK;

@@ -3,7 +3,10 @@
 use std::time::Instant;
 
 use crate::cpu_model::{CpuModel, ForwardPass, KvCache, StepSequence, TOKENS_PER_BLOCK};
-use crate::executor::{FinishReason, IterationStats, Limits, Request, RequestId, Response, TokenId, TokenResult};
+use crate::executor::{
+    FinishReason, InflightBatchingStats, IterationStats, KvCacheStats, Limits, Request, RequestId, Response, TokenId,
+    TokenResult,
+};
 
 use super::queue::Queue;
 use super::sampler::Sampler;
@@ -103,16 +106,30 @@ impl Owner<'_> {
     fn step(&mut self, tokens: &[TokenId], start: usize, blocks: &[u32], is_context: bool) {
         let began = Instant::now();
         self.model.forward(&mut self.pass, &mut self.cache, &[StepSequence { tokens, start, blocks }]);
+        let used_num_blocks = (start + tokens.len()).div_ceil(TOKENS_PER_BLOCK);
         self.queue.record(IterationStats {
             iter: self.iter,
             iter_latency: began.elapsed(),
+            model_latency: began.elapsed(),
+            new_active_requests_queue_latency: std::time::Duration::ZERO,
+            num_new_active_requests: 0,
             num_active_requests: 1,
             num_queued_requests: self.queue.waiting(),
-            num_context_requests: is_context.into(),
-            num_gen_requests: (!is_context).into(),
-            num_ctx_tokens: if is_context { tokens.len() } else { 0 },
-            used_num_blocks: (start + tokens.len()).div_ceil(TOKENS_PER_BLOCK),
-            max_num_blocks: self.cache.num_blocks(),
+            num_completed_requests: 0,
+            kv_cache: KvCacheStats {
+                max_num_blocks: self.cache.num_blocks(),
+                free_num_blocks: self.cache.num_blocks() - used_num_blocks,
+                used_num_blocks,
+                tokens_per_block: TOKENS_PER_BLOCK,
+                ..KvCacheStats::default()
+            },
+            inflight_batching: InflightBatchingStats {
+                num_scheduled_requests: 1,
+                num_context_requests: is_context.into(),
+                num_gen_requests: (!is_context).into(),
+                num_paused_requests: 0,
+                num_ctx_tokens: if is_context { tokens.len() } else { 0 },
+            },
         });
         self.iter += 1;
     }
@@ -139,6 +156,8 @@ impl Owner<'_> {
             output_token_ids: std::mem::take(&mut new.tokens),
             log_probs: std::mem::replace(&mut new.log_probs, more),
             prompt_log_probs: new.prompt_log_probs.take(),
+            top_log_probs: None,
+            cum_log_prob: None,
             finish_reason,
             is_sequence_final: finish_reason.is_some(),
             is_final: finish_reason.is_some(),

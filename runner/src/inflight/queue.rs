@@ -177,6 +177,8 @@ fn cancelled(request_id: RequestId) -> Response {
         output_token_ids: Vec::new(),
         log_probs: None,
         prompt_log_probs: None,
+        top_log_probs: None,
+        cum_log_prob: None,
         finish_reason: Some(FinishReason::Cancelled),
         is_sequence_final: true,
         is_final: true,

@@ -175,7 +175,7 @@ mod tests {
         #[test]
         fn any_logits_give_a_token(logits in proptest::collection::vec(any::<f32>(), 1..50), seed: u64, position in 0usize..9,
                                    temperature in 0.0f32..3.0, top_k in 0usize..60, top_p in 0.0f32..=1.0, min_p in 0.0f32..=1.0) {
-            let config = SamplingConfig { temperature, top_k, top_p, min_p, repetition_penalty: 1.3, seed };
+            let config = SamplingConfig { temperature, top_k, top_p, min_p, repetition_penalty: 1.3, seed, ..SamplingConfig::default() };
             let token = Sampler::new(config.clone(), &[0]).sample(&mut logits.clone(), position);
             prop_assert!((token as usize) < logits.len());
             prop_assert_eq!(token, Sampler::new(config, &[0]).sample(&mut logits.clone(), position));
