@@ -18,6 +18,8 @@ mod queue;
 mod running;
 mod sampler;
 mod scheduler;
+#[cfg(test)]
+mod scheduler_tests;
 mod stop;
 
 use std::sync::Arc;

@@ -238,8 +238,10 @@ impl Scheduler {
             return;
         }
         while !self.grow(id, chunk) {
-            // The last that is not in the step yet; those before this one are, so it is this one at the earliest.
-            let last = self.active.values().next_back().copied().unwrap_or(id);
+            // The last, which is not in the step yet: those before this one are, so it is this one at the earliest. A
+            // beam search was promised its blocks and is never paused.
+            let can_pause = |id: &&SequenceId| self.sequences[*id].beam_width == 1;
+            let last = self.active.values().rev().find(can_pause).copied().unwrap_or(id);
             self.pause(last);
             step.paused += 1;
             if last == id {
@@ -280,6 +282,8 @@ impl Scheduler {
                 }
             }
             step.started.push(id);
+            // After a pause all but the last token can be cached still: it goes on generating at once.
+            *context_budget -= self.sequences[&id].generation_rows();
             self.schedule_active(id, context_budget, step);
         }
     }
