@@ -10,7 +10,9 @@
 //! | `scheduler` | which tokens an iteration computes; pure |
 //! | `kv_cache`, `prefix` | which block belongs to whom, and which hold a prefix; pure |
 //! | `running`, `sampler`, `stop` | one sequence: how its tokens are chosen, and when it ends; pure |
+//! | `beam` | beam search; pure |
 
+mod beam;
 mod kv_cache;
 mod owner;
 mod prefix;
