@@ -75,6 +75,11 @@ impl CpuModel {
         &self.config
     }
 
+    /// Its kernels.
+    pub fn kernels(&self) -> Kernels {
+        self.kernels
+    }
+
     /// The instruction set in use.
     pub fn isa(&self) -> cpu_kernels::Isa {
         self.kernels.isa()

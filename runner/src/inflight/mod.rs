@@ -6,6 +6,7 @@
 mod owner;
 mod queue;
 mod sampler;
+mod stop;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -20,7 +21,8 @@ use crate::executor::{
 
 use queue::Queue;
 
-pub use sampler::{Sampler, best};
+pub use sampler::{Sampler, best, top_log_probs};
+pub use stop::is_stopped;
 
 /// An executor that runs a CPU engine in this process.
 #[derive(Debug)]

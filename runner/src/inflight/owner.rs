@@ -73,11 +73,14 @@ impl Owner<'_> {
             }
         }
 
-        let mut sampler = Sampler::new(spec.sampling.clone(), prompt);
+        let mut sampler = Sampler::new(self.model.kernels(), spec, 0);
+        let mut tokens = prompt.clone();
         for position in prompt.len()..total {
             let logits = &mut self.logits[..self.model.config().vocab_size];
             let raw = new.log_probs.is_some().then(|| logits.to_vec());
-            let token = sampler.sample(logits, position);
+            let token = sampler.sample(logits, &tokens, None);
+            sampler.accept(token);
+            tokens.push(token);
             new.tokens.push(token);
             if let (Some(log_probs), Some(raw)) = (&mut new.log_probs, raw) {
                 log_probs.push(self.model.log_prob(&raw, token));
