@@ -44,6 +44,7 @@ mod isa;
 mod kernels;
 pub mod packed;
 mod portable;
+mod sampling;
 mod simd;
 mod tile;
 #[cfg(target_arch = "x86_64")]

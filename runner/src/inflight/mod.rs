@@ -39,7 +39,8 @@ use kv_cache::BlockManager;
 use queue::Queue;
 use scheduler::{Scheduler, SchedulerConfig, worst_case_blocks};
 
-pub use sampler::{Sampler, best};
+pub use sampler::{Sampler, best, top_log_probs};
+pub use stop::is_stopped;
 
 /// An executor that runs a CPU engine in this process.
 #[derive(Debug)]

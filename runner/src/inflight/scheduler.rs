@@ -120,10 +120,6 @@ impl Scheduler {
         self.sequences.is_empty()
     }
 
-    /// Sequences that run.
-    pub(super) fn num_active(&self) -> usize {
-        self.active.len()
-    }
 
     /// Adds a sequence, behind those of its priority. Its worst case must fit into the cache
     /// ([`worst_case_blocks`]) and, without chunked context, its prompt into an iteration.
