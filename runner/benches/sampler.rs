@@ -81,7 +81,8 @@ fn row(c: &mut Criterion) {
     let ngrams = SamplingConfig { no_repeat_ngram_size: 3, ..SamplingConfig::default() };
     measure("greedy with n-grams", &spec(ngrams), &peaked, None);
     group.bench_function("best", |b| b.iter(|| best(kernels, black_box(&peaked))));
-    group.bench_function("top 20 log-probabilities", |b| b.iter(|| top_log_probs(kernels, black_box(&peaked), 0.0, 20)));
+    group
+        .bench_function("top 20 log-probabilities", |b| b.iter(|| top_log_probs(kernels, black_box(&peaked), 0.0, 20)));
     group.bench_function("pass: sum at least", |b| b.iter(|| kernels.sum_at_least(black_box(&peaked), 0.5)));
     group.bench_function("pass: exp weights and copy", |b| {
         let mut row = peaked.clone();
