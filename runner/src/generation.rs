@@ -165,7 +165,10 @@ impl Sequence {
             began,
             first_token: None,
             last_token: None,
-            detokenizer: tokenizer.map(|tokenizer| Detokenizer::after_prompt(tokenizer, &spec.input_token_ids, true)),
+            detokenizer: tokenizer.map(|tokenizer| match spec.guided_decoding {
+                Some(_) => Detokenizer::of_guided_output(tokenizer, true),
+                None => Detokenizer::after_prompt(tokenizer, &spec.input_token_ids, true),
+            }),
             stop_strings: job.stop_strings,
             text: String::new(),
             output_ids: Vec::new(),
