@@ -106,7 +106,7 @@ fn run(args: Args) -> Result<(), Failure> {
         ..args.executor.config()
     };
     let executor = Arc::new(CpuExecutor::open(&engine, &config).map_err(|error| match error {
-        CpuModelError::Format(_) => input(error),
+        CpuModelError::Format(_) | CpuModelError::Limit { .. } | CpuModelError::KvCacheTokens { .. } => input(error),
         CpuModelError::Isa(cpu_kernels::IsaError::Unknown { .. }) => input(error),
         CpuModelError::Isa(_) => Failure::Machine(error.into()),
         _ => Failure::Other(error.into()),
@@ -249,7 +249,10 @@ fn failed(error: GenerationError, names: &Names) -> Failure {
         GenerationError::Enqueue { index, source } => {
             let is_input = matches!(
                 source,
-                EnqueueError::Guide { .. } | EnqueueError::Unsupported { .. } | EnqueueError::KvCacheTooSmall { .. }
+                EnqueueError::Guide { .. }
+                    | EnqueueError::Unsupported { .. }
+                    | EnqueueError::KvCacheTooSmall { .. }
+                    | EnqueueError::PromptTooLong { .. }
             );
             let error = names.blame(index, source);
             if is_input { Failure::Input(error) } else { Failure::Other(error) }
