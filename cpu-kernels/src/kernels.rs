@@ -46,7 +46,6 @@ macro_rules! with_simd {
         }
     };
 }
-#[cfg(test)]
 pub(crate) use with_simd;
 
 impl std::fmt::Debug for Kernels {
