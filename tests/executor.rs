@@ -197,7 +197,10 @@ fn statistics_count_the_steps() {
     gather(&executor, 1);
     let stats = executor.iteration_stats();
     // Chunks of 16, 16 and 8 tokens give the first token; four more steps give the others.
-    assert_eq!(stats.iter().map(|step| step.inflight_batching.num_ctx_tokens).collect::<Vec<_>>(), [16, 16, 8, 0, 0, 0, 0]);
+    assert_eq!(
+        stats.iter().map(|step| step.inflight_batching.num_ctx_tokens).collect::<Vec<_>>(),
+        [16, 16, 8, 0, 0, 0, 0]
+    );
     assert!(stats.iter().zip(0..).all(|(step, iter)| step.iter == iter && step.num_active_requests == 1));
     assert!(executor.iteration_stats().is_empty());
 }

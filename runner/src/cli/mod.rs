@@ -2,9 +2,9 @@
 //!
 //! Completions go to standard output, everything else to standard error.
 
-mod args;
-mod output;
-mod prompts;
+pub(crate) mod args;
+pub(crate) mod output;
+pub(crate) mod prompts;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -31,8 +31,8 @@ use args::Args;
 use output::Printer;
 use prompts::Encoder;
 
-/// Why the program ends without success.
-enum Failure {
+/// Why a program ends without success.
+pub(crate) enum Failure {
     /// Bad input or usage: exit code 2.
     Input(anyhow::Error),
     /// This machine lacks what was asked for: exit code 3.
@@ -44,13 +44,18 @@ enum Failure {
 }
 
 /// Marks errors about what the user gave.
-fn input<E: Into<anyhow::Error>>(error: E) -> Failure {
+pub(crate) fn input<E: Into<anyhow::Error>>(error: E) -> Failure {
     Failure::Input(error.into())
 }
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    match run(Args::parse()) {
+    exit_code(run(Args::parse()))
+}
+
+/// What a program ends with, after it has said why.
+pub(crate) fn exit_code(result: Result<(), Failure>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Interrupted) => {
             say("interrupted");
@@ -68,7 +73,7 @@ fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
 }
 
 /// A line to standard error. A reader that went away (`2>&1 | head`) is no reason to end a run.
-fn say(line: impl Display) {
+pub(crate) fn say(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
@@ -77,9 +82,7 @@ fn run(args: Args) -> Result<(), Failure> {
     let prompts = prompts::collect(&args).map_err(input)?;
     let began = Instant::now();
     let engine = EngineDir::open(&args.engine).map_err(input)?;
-    if engine.manifest().target != "none" {
-        return Err(Failure::Machine(gpu_engine(&engine)));
-    }
+    refuse_gpu_engine(&engine)?;
     if args.verify {
         verify(&engine, args.quiet)?;
         if prompts.is_empty() {
@@ -91,12 +94,7 @@ fn run(args: Args) -> Result<(), Failure> {
     let chat = args.chat.then(|| ChatTemplate::open(engine.path())).transpose().map_err(input)?;
     let end_ids = end_ids(&engine, tokenizer.as_ref()).map_err(input)?;
     let config = ExecutorConfig { threads: args.threads.map(usize::from), ..ExecutorConfig::default() };
-    let executor = Arc::new(CpuExecutor::open(&engine, &config).map_err(|error| match error {
-        CpuModelError::Format(_) => input(error),
-        CpuModelError::Isa(cpu_kernels::IsaError::Unknown { .. }) => input(error),
-        CpuModelError::Isa(_) => Failure::Machine(error.into()),
-        _ => Failure::Other(error.into()),
-    })?);
+    let executor = Arc::new(open_executor(&engine, &config)?);
     interrupt.watch(&executor);
     let load = began.elapsed();
     if !args.quiet {
@@ -161,8 +159,21 @@ fn run(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Why a GPU engine cannot be run by this program, here and now.
-fn gpu_engine(engine: &EngineDir) -> anyhow::Error {
+/// Opens a CPU engine.
+pub(crate) fn open_executor(engine: &EngineDir, config: &ExecutorConfig) -> Result<CpuExecutor, Failure> {
+    CpuExecutor::open(engine, config).map_err(|error| match error {
+        CpuModelError::Format(_) => input(error),
+        CpuModelError::Isa(cpu_kernels::IsaError::Unknown { .. }) => input(error),
+        CpuModelError::Isa(_) => Failure::Machine(error.into()),
+        _ => Failure::Other(error.into()),
+    })
+}
+
+/// Says why a GPU engine cannot be run, here and now.
+pub(crate) fn refuse_gpu_engine(engine: &EngineDir) -> Result<(), Failure> {
+    if engine.manifest().target == "none" {
+        return Ok(());
+    }
     let missing = trtllm_sys::probe().missing();
     let target = &engine.manifest().target;
     let mut message = format!("`{}` was built for `{target}`", engine.path().display());
@@ -171,7 +182,7 @@ fn gpu_engine(engine: &EngineDir) -> anyhow::Error {
     } else {
         message.push_str(&format!(", but {}", missing.join("; ")));
     }
-    anyhow::anyhow!("{message}; build it for the CPU with `build-engine --gpu none`")
+    Err(Failure::Machine(anyhow::anyhow!("{message}; build it for the CPU with `build-engine --gpu none`")))
 }
 
 fn verify(engine: &EngineDir, quiet: bool) -> Result<(), Failure> {
@@ -192,7 +203,8 @@ fn verify(engine: &EngineDir, quiet: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn describe(engine: &EngineDir, executor: &CpuExecutor) {
+/// What runs, in a line.
+pub(crate) fn describe(engine: &EngineDir, executor: &CpuExecutor) {
     let (config, facts) = (engine.config(), executor.facts());
     say(format_args!(
         "{}: {}, {} parameters; CPU ({}, {} threads); KV cache of {} tokens ({})",
@@ -214,13 +226,13 @@ fn describe(engine: &EngineDir, executor: &CpuExecutor) {
 }
 
 /// Ctrl-C and SIGTERM: the first ends the run in order, the second at once.
-struct Interrupt {
+pub(crate) struct Interrupt {
     happened: Arc<AtomicBool>,
     executor: Arc<Mutex<Option<Arc<CpuExecutor>>>>,
 }
 
 impl Interrupt {
-    fn install() -> Result<Self, Failure> {
+    pub(crate) fn install() -> Result<Self, Failure> {
         let interrupt = Self { happened: Arc::default(), executor: Arc::default() };
         let (happened, executor) = (interrupt.happened.clone(), interrupt.executor.clone());
         let handler = move || {
@@ -235,7 +247,7 @@ impl Interrupt {
         Ok(interrupt)
     }
 
-    fn watch(&self, executor: &Arc<CpuExecutor>) {
+    pub(crate) fn watch(&self, executor: &Arc<CpuExecutor>) {
         *self.executor.lock().unwrap_or_else(PoisonError::into_inner) = Some(executor.clone());
     }
 
@@ -245,7 +257,7 @@ impl Interrupt {
         }
     }
 
-    fn happened(&self) -> bool {
+    pub(crate) fn happened(&self) -> bool {
         self.happened.load(Ordering::SeqCst)
     }
 }

@@ -111,7 +111,7 @@ impl<W: Write> Printer<W> {
 }
 
 /// A number with about three digits: `48`, `19.6 K`, `8.41 B`.
-pub(super) fn short_count(number: f64) -> String {
+pub(crate) fn short_count(number: f64) -> String {
     let units = [(1e9, "B"), (1e6, "M"), (1e3, "K")];
     match units.into_iter().find(|&(unit, _)| number >= unit) {
         Some((unit, name)) if number >= 10.0 * unit => format!("{:.1} {name}", number / unit),
@@ -154,7 +154,7 @@ pub(super) fn stats(load: Duration, run: Duration, completions: &[Completion]) -
 }
 
 /// Peak resident memory and present anonymous memory of this process in KiB.
-fn memory() -> Option<(u64, u64)> {
+pub(crate) fn memory() -> Option<(u64, u64)> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
     let field = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
