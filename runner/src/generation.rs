@@ -1,12 +1,18 @@
 //! Prompts in, text out: executor, detokenizer and stop strings together.
 
+mod sequence;
+
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::detokenizer::Detokenizer;
-use crate::executor::{EnqueueError, Executor, FinishReason, Request, RequestId, Response, TokenId, TokenResult};
+use crate::executor::{
+    EnqueueError, Executor, FinishReason, Request, RequestId, Response, TokenId, TokenLogProb, TokenResult,
+};
 use crate::stop_strings::StopStrings;
 use crate::tokenizer::Tokenizer;
+
+use sequence::Sequence;
 
 /// One prompt to complete.
 #[derive(Debug)]
@@ -15,8 +21,20 @@ pub struct Job {
     pub index: usize,
     /// What to run.
     pub request: Request,
-    /// Strings that end the text; they are not part of it.
+    /// Strings that end the text of a sequence; they are not part of it.
     pub stop_strings: StopStrings,
+}
+
+impl Job {
+    /// How many sequences come back.
+    pub fn num_sequences(&self) -> usize {
+        self.request.spec().sampling.num_return_sequences
+    }
+
+    /// Whether sequences are told apart: there are several, or they are beams.
+    fn has_sequence_index(&self) -> bool {
+        self.num_sequences() > 1 || self.request.spec().sampling.beam_width > 1
+    }
 }
 
 /// A finished sequence.
@@ -24,6 +42,8 @@ pub struct Job {
 pub struct Completion {
     /// Number of the prompt.
     pub index: usize,
+    /// Number of the sequence, from 0, when the request asked for several or for beams; beams come best first.
+    pub sequence_index: Option<usize>,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
     /// Every generated id, an end id included.
@@ -34,6 +54,10 @@ pub struct Completion {
     pub finish_reason: FinishReason,
     /// When asked for: one for each of `output_ids`.
     pub log_probs: Option<Vec<f32>>,
+    /// When asked for: the most probable tokens, best first, at the position of each of `output_ids`.
+    pub top_log_probs: Option<Vec<Vec<TokenLogProb>>>,
+    /// When log-probabilities were asked for: their sum over `output_ids`.
+    pub cum_log_prob: Option<f32>,
     /// When asked for: one for each prompt token after the first.
     pub prompt_log_probs: Option<Vec<f32>>,
     /// From the start of the run to the first token; `None` when there was none.
@@ -45,14 +69,18 @@ pub struct Completion {
 /// What happens while prompts are completed.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// More text of a prompt's completion; never a part of a character.
+    /// More of a sequence.
     Text {
         /// Number of the prompt.
         index: usize,
-        /// The new text; not empty.
+        /// Number of the sequence, from 0.
+        sequence_index: usize,
+        /// Tokens of the sequence so far.
+        output_tokens: usize,
+        /// The new text, never a part of a character; empty when the new tokens made none certain.
         text: &'a str,
     },
-    /// A completion has ended.
+    /// A sequence has ended.
     Finished(Completion),
 }
 
@@ -60,9 +88,14 @@ pub enum Event<'a> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GenerationError {
-    /// The executor took no more requests.
-    #[error(transparent)]
-    Enqueue(#[from] EnqueueError),
+    /// The executor did not take a prompt.
+    #[error("prompt {index}: {source}")]
+    Enqueue {
+        /// Number of the prompt.
+        index: usize,
+        /// Why not.
+        source: EnqueueError,
+    },
     /// The executor failed on a prompt.
     #[error("prompt {index} failed: {message}")]
     Failed {
@@ -83,151 +116,125 @@ pub enum GenerationError {
 /// no text, and stop strings match nothing.
 ///
 /// # Errors
-/// [`GenerationError`]; what had finished before was reported.
+/// [`GenerationError`]; what had finished before was reported, what still ran is cancelled.
 pub fn generate(
     executor: &dyn Executor,
     tokenizer: Option<&Tokenizer>,
     jobs: Vec<Job>,
-    mut on_event: impl FnMut(Event<'_>),
+    on_event: impl FnMut(Event<'_>),
 ) -> Result<(), GenerationError> {
-    let began = Instant::now();
-    let mut waiting = VecDeque::from(jobs);
-    let mut running: HashMap<RequestId, Sequence> = HashMap::new();
-    while !waiting.is_empty() || !running.is_empty() {
-        while let Some(job) = waiting.pop_front() {
-            match executor.enqueue(job.request.clone()) {
-                Ok(id) => {
-                    running.insert(id, Sequence::new(tokenizer, job, began));
-                }
-                Err(EnqueueError::QueueFull { .. }) if !running.is_empty() => {
-                    waiting.push_front(job);
-                    break;
-                }
-                // A shutdown from elsewhere (an interrupt) ends what runs with final responses; wait for those.
-                Err(EnqueueError::ShutDown) if !running.is_empty() => waiting.clear(),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let responses = executor.await_responses(None);
-        if responses.is_empty() {
-            return Err(GenerationError::ExecutorGone { unfinished: running.len() });
-        }
-        for response in responses {
-            let Some(sequence) = running.get_mut(&response.request_id()) else { continue };
-            let (request_id, is_final) = (response.request_id(), response.is_final());
-            match response {
-                Response::Error { message, .. } => {
-                    return Err(GenerationError::Failed { index: sequence.index, message });
-                }
-                Response::Result(result) => {
-                    let text = sequence.push(result);
-                    if !text.is_empty() {
-                        on_event(Event::Text { index: sequence.index, text: &text });
-                    }
-                }
-            }
-            if sequence.finish_reason.is_some() && !is_final {
-                executor.cancel(request_id);
-            }
-            // A stopped sequence is reported at once; the rest of what the executor sends for it is dropped.
-            if (sequence.finish_reason.is_some() || is_final)
-                && let Some(sequence) = running.remove(&request_id)
-            {
-                on_event(Event::Finished(sequence.finish()));
-            }
-        }
+    let mut run = Run { executor, tokenizer, began: Instant::now(), running: HashMap::new(), on_event };
+    let result = run.complete(jobs.into());
+    for &id in run.running.keys() {
+        executor.cancel(id);
     }
-    Ok(())
+    result
 }
 
-/// A sequence that is being generated.
-struct Sequence {
-    index: usize,
-    prompt_tokens: usize,
+struct Run<'a, F> {
+    executor: &'a dyn Executor,
+    tokenizer: Option<&'a Tokenizer>,
     began: Instant,
-    first_token: Option<Instant>,
-    last_token: Option<Instant>,
-    detokenizer: Option<Detokenizer>,
-    stop_strings: StopStrings,
-    text: String,
-    output_ids: Vec<TokenId>,
-    log_probs: Option<Vec<f32>>,
-    prompt_log_probs: Option<Vec<f32>>,
-    finish_reason: Option<FinishReason>,
+    running: HashMap<RequestId, Running>,
+    on_event: F,
 }
 
-impl Sequence {
-    fn new(tokenizer: Option<&Tokenizer>, job: Job, began: Instant) -> Self {
-        let spec = job.request.spec();
-        Self {
-            index: job.index,
-            prompt_tokens: spec.input_token_ids.len(),
-            began,
-            first_token: None,
-            last_token: None,
-            detokenizer: tokenizer.map(|tokenizer| Detokenizer::after_prompt(tokenizer, &spec.input_token_ids, true)),
-            stop_strings: job.stop_strings,
-            text: String::new(),
-            output_ids: Vec::new(),
-            log_probs: spec.output.return_log_probs.then(Vec::new),
-            prompt_log_probs: None,
-            finish_reason: None,
-        }
-    }
+/// A request that is being worked on.
+struct Running {
+    index: usize,
+    /// By their number; taken out when they end.
+    sequences: Vec<Option<Sequence>>,
+    /// One for all sequences; comes with the first response.
+    prompt_log_probs: Option<Vec<f32>>,
+}
 
-    /// Takes a response in; the text that is new and certain.
-    fn push(&mut self, result: TokenResult) -> String {
-        let now = Instant::now();
-        if result.prompt_log_probs.is_some() {
-            self.prompt_log_probs = result.prompt_log_probs;
-        }
-        let mut new = String::new();
-        for (position, &token) in result.output_token_ids.iter().enumerate() {
-            self.first_token.get_or_insert(now);
-            self.last_token = Some(now);
-            self.output_ids.push(token);
-            if let (Some(all), Some(these)) = (&mut self.log_probs, &result.log_probs) {
-                all.extend(these.get(position));
+impl<F: FnMut(Event<'_>)> Run<'_, F> {
+    fn complete(&mut self, mut waiting: VecDeque<Job>) -> Result<(), GenerationError> {
+        while !waiting.is_empty() || !self.running.is_empty() {
+            while let Some(job) = waiting.pop_front() {
+                match self.executor.enqueue(job.request.clone()) {
+                    Ok(id) => {
+                        self.running.insert(id, Running::new(self.tokenizer, &job, self.began));
+                    }
+                    Err(EnqueueError::QueueFull { .. }) if !self.running.is_empty() => {
+                        waiting.push_front(job);
+                        break;
+                    }
+                    // A shutdown from elsewhere (an interrupt) ends what runs with final responses; wait for those.
+                    Err(EnqueueError::ShutDown) if !self.running.is_empty() => waiting.clear(),
+                    Err(source) => return Err(GenerationError::Enqueue { index: job.index, source }),
+                }
             }
-            let Some(detokenizer) = &mut self.detokenizer else { continue };
-            let emit = self.stop_strings.push(&detokenizer.push(token));
-            new.push_str(&emit.text);
-            if emit.stopped.is_some() {
-                self.finish_reason = Some(FinishReason::StopWords);
-                break;
+            let responses = self.executor.await_responses(None);
+            if responses.is_empty() {
+                return Err(GenerationError::ExecutorGone { unfinished: self.running.len() });
+            }
+            for response in responses {
+                self.take(response)?;
             }
         }
-        if self.finish_reason.is_none() && result.is_final {
-            self.finish_reason = result.finish_reason;
-            new.push_str(&self.flush());
-        }
-        self.text.push_str(&new);
-        new
+        Ok(())
     }
 
-    /// What was held back, now that no more tokens come.
-    fn flush(&mut self) -> String {
-        let Some(detokenizer) = &mut self.detokenizer else { return String::new() };
-        let emit = self.stop_strings.push(&detokenizer.finish());
-        if emit.stopped.is_some() {
-            self.finish_reason = Some(FinishReason::StopWords);
-            return emit.text;
+    /// Reports what a response brings.
+    fn take(&mut self, response: Response) -> Result<(), GenerationError> {
+        let (request_id, is_final) = (response.request_id(), response.is_final());
+        // A request whose sequences have all stopped is no longer known; what the executor sends for it is dropped.
+        let Some(request) = self.running.get_mut(&request_id) else { return Ok(()) };
+        match response {
+            Response::Error { message, .. } => {
+                let index = request.index;
+                self.running.remove(&request_id);
+                return Err(GenerationError::Failed { index, message });
+            }
+            Response::Result(result) => request.take(result, &mut self.on_event),
         }
-        emit.text + &self.stop_strings.finish()
+        if is_final {
+            for place in 0..request.sequences.len() {
+                request.finish(place, &mut self.on_event);
+            }
+        } else if request.sequences.iter().all(Option::is_none) {
+            // Cancelling ends all sequences of a request, so one that a stop string has ended runs on until all have.
+            self.executor.cancel(request_id);
+        }
+        if request.sequences.iter().all(Option::is_none) {
+            self.running.remove(&request_id);
+        }
+        Ok(())
+    }
+}
+
+impl Running {
+    fn new(tokenizer: Option<&Tokenizer>, job: &Job, began: Instant) -> Self {
+        let prompt = &job.request.spec().input_token_ids;
+        let detokenizer = tokenizer.map(|tokenizer| Detokenizer::after_prompt(tokenizer, prompt, true));
+        let numbers = 0..job.num_sequences();
+        let sequences = numbers.map(|number| Some(Sequence::new(job, number, detokenizer.clone(), began)));
+        Self { index: job.index, sequences: sequences.collect(), prompt_log_probs: None }
     }
 
-    fn finish(self) -> Completion {
-        let since = |earlier: Instant, later: Option<Instant>| later.map(|later| later.duration_since(earlier));
-        Completion {
-            index: self.index,
-            prompt_tokens: self.prompt_tokens,
-            output_ids: self.output_ids,
-            text: self.detokenizer.is_some().then_some(self.text),
-            finish_reason: self.finish_reason.unwrap_or(FinishReason::Cancelled),
-            log_probs: self.log_probs,
-            prompt_log_probs: self.prompt_log_probs,
-            time_to_first_token: since(self.began, self.first_token),
-            generation_time: self.first_token.and_then(|first| since(first, self.last_token)).unwrap_or_default(),
+    fn take(&mut self, mut result: TokenResult, on_event: &mut impl FnMut(Event<'_>)) {
+        if let Some(prompt_log_probs) = result.prompt_log_probs.take() {
+            self.prompt_log_probs = Some(prompt_log_probs);
+        }
+        let place = result.sequence_index;
+        let Some(sequence) = self.sequences.get_mut(place).and_then(Option::as_mut) else { return };
+        let before = sequence.output_tokens();
+        let text = sequence.push(result);
+        let output_tokens = sequence.output_tokens();
+        let is_finished = sequence.is_finished();
+        if !text.is_empty() || output_tokens > before {
+            on_event(Event::Text { index: self.index, sequence_index: place, output_tokens, text: &text });
+        }
+        if is_finished {
+            self.finish(place, on_event);
+        }
+    }
+
+    /// Reports a sequence's end, unless that was done.
+    fn finish(&mut self, place: usize, on_event: &mut impl FnMut(Event<'_>)) {
+        if let Some(sequence) = self.sequences[place].take() {
+            on_event(Event::Finished(sequence.finish(self.prompt_log_probs.clone())));
         }
     }
 }

@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
 
 use super::workload::Lengths;
+use crate::cli::executor_args::ExecutorArgs;
 
 /// Measure an engine: latencies and throughput under a workload, beside what this machine could do at best.
 ///
@@ -31,10 +32,6 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR")]
     pub plots: Option<PathBuf>,
 
-    /// Worker threads [default: one for each core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub threads: Option<u16>,
-
     /// Print the result and errors only
     #[arg(long, short)]
     pub quiet: bool,
@@ -42,6 +39,10 @@ pub(super) struct Args {
     /// What is asked of the engine, and when
     #[command(flatten)]
     pub workload: WorkloadArgs,
+
+    /// How the executor runs
+    #[command(flatten)]
+    pub executor: ExecutorArgs,
 }
 
 /// What is asked of the engine, and when.

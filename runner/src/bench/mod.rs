@@ -38,8 +38,9 @@ use cpu_kernels::limits::MachineLimits;
 use engine_format::EngineDir;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::prompts::Encoder;
-use crate::cli::{self, Failure, Interrupt, input};
+use crate::cli::encoder::Encoder;
+use crate::cli::interrupt::Interrupt;
+use crate::cli::{self, Failure, input};
 use crate::end_ids::end_ids;
 use crate::executor::{Executor, ExecutorConfig};
 use crate::inflight::CpuExecutor;
@@ -61,22 +62,19 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &Args, began: Instant) -> Result<(), Failure> {
-    let interrupt = Interrupt::install()?;
+    let interrupt = Interrupt::install().map_err(Failure::Other)?;
     let loads = args.workload.loads().map_err(input)?;
     let engine = EngineDir::open(&args.engine).map_err(input)?;
     cli::refuse_gpu_engine(&engine)?;
+    args.executor.check(engine.manifest().limits).map_err(input)?;
     let has_tokenizer = engine.has_file(engine_format::engine_dir::TOKENIZER_FILE);
     let tokenizer = has_tokenizer.then(|| Tokenizer::open(engine.path())).transpose().map_err(input)?;
     let end_ids = end_ids(&engine, tokenizer.as_ref()).map_err(input)?;
-    let config = ExecutorConfig {
-        threads: args.threads.map(usize::from),
-        iter_stats_max_iterations: STATISTICS,
-        ..ExecutorConfig::default()
-    };
+    let config = ExecutorConfig { iter_stats_max_iterations: STATISTICS, ..args.executor.config() };
     let mut executor = Arc::new(cli::open_executor(&engine, &config)?);
     let start_up_seconds = began.elapsed().as_secs_f64();
     if !args.quiet {
-        cli::describe(&engine, &executor);
+        cli::describe(&engine, &executor, &args.executor);
     }
     let encoder = Encoder { tokenizer: tokenizer.as_ref(), chat: None, end_ids: &end_ids, executor: executor.as_ref() };
     let workload = Workload::new(&args.workload, &encoder).map_err(input)?;
@@ -98,7 +96,7 @@ fn run(args: &Args, began: Instant) -> Result<(), Failure> {
     }
     bar.finish_and_clear();
     // Measured last: it takes memory that is not the engine's.
-    let memory = cli::output::memory();
+    let memory = cli::stats::memory();
     let limits = measure_limits(facts.threads).map_err(Failure::Other)?;
 
     let cost = ModelCost::new(engine.config());

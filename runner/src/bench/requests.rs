@@ -5,9 +5,10 @@ use anyhow::{Context, Result, ensure};
 use super::args::WorkloadArgs;
 use super::report::WorkloadFacts;
 use super::workload::{Lengths, PromptMaker, Random, Stream, draw_lengths};
-use crate::cli::args::GenerationArgs;
-use crate::cli::prompts::{self, Encoder};
-use crate::executor::{FinishReason, Request, RequestSpec, SamplingConfig};
+use crate::cli::encoder::Encoder;
+use crate::cli::generation_args::GenerationArgs;
+use crate::cli::prompts;
+use crate::executor::{Request, RequestSpec, SamplingConfig};
 
 const DEFAULT_REQUESTS: usize = 64;
 const DEFAULT_INPUT: Lengths = Lengths { min: 128, max: 128 };
@@ -106,10 +107,14 @@ fn from_file(args: &WorkloadArgs, encoder: &Encoder<'_>, temperature: f32) -> Re
         };
         let origin = prompt.origin.clone().unwrap_or_default();
         let job = encoder.job(index, prompt.clone().or(&defaults)).with_context(|| origin.clone())?;
-        let length = FinishReason::Length;
+        let spec = job.request.spec();
         ensure!(
-            job.request.spec().end_ids.is_empty() && job.stop_strings.is_empty(),
-            "{origin}: a measured request ends by its {length}: leave out `stop` and `ignore_eos`"
+            spec.end_ids.is_empty() && job.stop_strings.is_empty() && spec.guided_decoding.is_none(),
+            "{origin}: a measured request ends by its length: leave out `stop`, `ignore_eos` and what guides the output"
+        );
+        ensure!(
+            spec.sampling.num_return_sequences == 1 && spec.sampling.beam_width == 1,
+            "{origin}: a measured request has one sequence: leave out `n` and `beam_width`"
         );
         Ok(job.request)
     });

@@ -2,18 +2,23 @@
 //!
 //! Completions go to standard output, everything else to standard error.
 
-pub(crate) mod args;
+mod args;
+pub(crate) mod encoder;
+pub(crate) mod executor_args;
+pub(crate) mod generation_args;
+pub(crate) mod interrupt;
+mod live;
 pub(crate) mod output;
 pub(crate) mod prompts;
+pub(crate) mod stats;
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use clap::Parser;
 use engine_format::EngineDir;
 use engine_format::error::with_causes;
@@ -22,14 +27,19 @@ use engine_format::weights_file::WEIGHTS_FILE;
 use crate::chat::ChatTemplate;
 use crate::cpu_model::CpuModelError;
 use crate::end_ids::end_ids;
-use crate::executor::{Executor, ExecutorConfig, FinishReason};
-use crate::generation::{Event, GenerationError, generate};
+use crate::executor::{EnqueueError, Executor, ExecutorConfig, FinishReason};
+use crate::generation::{Completion, Event, GenerationError, Job, generate};
 use crate::inflight::CpuExecutor;
 use crate::tokenizer::Tokenizer;
 
-use args::Args;
-use output::Printer;
-use prompts::Encoder;
+use args::{Args, Format};
+use encoder::Encoder;
+use executor_args::ExecutorArgs;
+use interrupt::Interrupt;
+use live::Live;
+use output::{Printer, Style};
+use prompts::Prompt;
+use stats::Iterations;
 
 /// Why a program ends without success.
 pub(crate) enum Failure {
@@ -73,16 +83,17 @@ fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
 }
 
 /// A line to standard error. A reader that went away (`2>&1 | head`) is no reason to end a run.
-pub(crate) fn say(line: impl Display) {
+fn say(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn run(args: Args) -> Result<(), Failure> {
-    let interrupt = Interrupt::install()?;
+    let interrupt = Interrupt::install().map_err(Failure::Other)?;
     let prompts = prompts::collect(&args).map_err(input)?;
     let began = Instant::now();
     let engine = EngineDir::open(&args.engine).map_err(input)?;
     refuse_gpu_engine(&engine)?;
+    args.executor.check(engine.manifest().limits).map_err(input)?;
     if args.verify {
         verify(&engine, args.quiet)?;
         if prompts.is_empty() {
@@ -93,70 +104,158 @@ fn run(args: Args) -> Result<(), Failure> {
     let tokenizer = has_tokenizer.then(|| Tokenizer::open(engine.path())).transpose().map_err(input)?;
     let chat = args.chat.then(|| ChatTemplate::open(engine.path())).transpose().map_err(input)?;
     let end_ids = end_ids(&engine, tokenizer.as_ref()).map_err(input)?;
-    let config = ExecutorConfig { threads: args.threads.map(usize::from), ..ExecutorConfig::default() };
+    let config = ExecutorConfig {
+        // With --stats they are taken at every event, so few are ever kept; else nobody asks.
+        iter_stats_max_iterations: if args.stats { usize::MAX } else { 0 },
+        ..args.executor.config()
+    };
     let executor = Arc::new(open_executor(&engine, &config)?);
     interrupt.watch(&executor);
     let load = began.elapsed();
     if !args.quiet {
-        describe(&engine, &executor);
+        describe(&engine, &executor, &args.executor);
     }
 
     let encoder =
         Encoder { tokenizer: tokenizer.as_ref(), chat: chat.as_ref(), end_ids: &end_ids, executor: executor.as_ref() };
-    let count = prompts.len();
+    let names = Names::of(&prompts);
     let mut jobs = Vec::new();
     for (index, prompt) in prompts.into_iter().enumerate() {
-        let origin = prompt.origin.clone().or_else(|| (count > 1).then(|| format!("prompt {index}")));
-        let job = encoder.job(index, prompt);
-        let job = match &origin {
-            Some(origin) => job.with_context(|| origin.clone()),
-            None => job,
-        }
-        .map_err(input)?;
-        if job.request.is_shortened() && !args.quiet {
-            let (spec, limits) = (job.request.spec(), executor.limits());
-            say(format_args!(
-                "warning: {} has {} tokens, which leaves room for {} tokens of output (max_seq_len {})",
-                origin.as_deref().unwrap_or("the prompt"),
-                spec.input_token_ids.len(),
-                spec.max_tokens,
-                limits.max_seq_len
-            ));
+        let job = encoder.job(index, prompt).map_err(|error| input(names.blame(index, error)))?;
+        if !args.quiet {
+            warn(&job, names.get(index).unwrap_or("the prompt"), executor.limits().max_seq_len);
         }
         jobs.push(job);
     }
+    complete(&args, &interrupt, &executor, tokenizer.as_ref(), jobs, &names, load)
+}
 
+/// What prompts are called in messages; the only one of the command line has no name.
+struct Names(Vec<Option<String>>);
+
+impl Names {
+    fn of(prompts: &[Prompt]) -> Self {
+        let several = prompts.len() > 1;
+        let name = |(index, prompt): (usize, &Prompt)| {
+            prompt.origin.clone().or_else(|| several.then(|| format!("prompt {index}")))
+        };
+        Self(prompts.iter().enumerate().map(name).collect())
+    }
+
+    fn get(&self, index: usize) -> Option<&str> {
+        self.0.get(index)?.as_deref()
+    }
+
+    /// `error`, with the prompt that it is about in front.
+    fn blame(&self, index: usize, error: impl Into<anyhow::Error>) -> anyhow::Error {
+        match self.get(index) {
+            Some(name) => error.into().context(name.to_owned()),
+            None => error.into(),
+        }
+    }
+}
+
+/// Says what the user may not expect of a request that is valid.
+fn warn(job: &Job, name: &str, max_seq_len: usize) {
+    let spec = job.request.spec();
+    if job.request.is_shortened() {
+        say(format_args!(
+            "warning: {name} has {} tokens, which leaves room for {} tokens of output (max_seq_len {max_seq_len})",
+            spec.input_token_ids.len(),
+            spec.max_tokens,
+        ));
+    }
+    if job.num_sequences() > 1 && spec.sampling.beam_width == 1 && spec.sampling.is_greedy() {
+        say(format_args!(
+            "warning: the {} sequences of {name} will be the same: without --temperature nothing is drawn",
+            job.num_sequences()
+        ));
+    }
+}
+
+/// Runs the jobs and prints what comes.
+fn complete(
+    args: &Args,
+    interrupt: &Interrupt,
+    executor: &CpuExecutor,
+    tokenizer: Option<&Tokenizer>,
+    jobs: Vec<Job>,
+    names: &Names,
+    load: std::time::Duration,
+) -> Result<(), Failure> {
     let began = Instant::now();
-    let mut printer = Printer::new(io::stdout().lock(), args.format, count);
+    let prompts = jobs.len();
+    let sequences: Vec<usize> = jobs.iter().map(Job::num_sequences).collect();
+    let total: usize = sequences.iter().sum();
+    let on_terminal = io::stdout().is_terminal() && io::stderr().is_terminal();
+    let style = match args.format {
+        Format::Json => Style::Json,
+        Format::Text if on_terminal && total > 1 && !args.quiet => Style::WholeText,
+        Format::Text => Style::StreamedText,
+    };
+    let mut printer = Printer::new(io::stdout().lock(), style, &sequences);
+    let mut live = (style == Style::WholeText).then(|| Live::new(sequences));
     let mut printed = Ok(());
     let mut completions = Vec::new();
-    let result = generate(executor.as_ref(), tokenizer.as_ref(), jobs, |event| {
+    let mut iterations = Iterations::default();
+    let result = generate(executor, tokenizer, jobs, |event| {
         if printed.is_ok() {
-            printed = printer.print(&event);
+            printed = match (&mut live, &event) {
+                (Some(live), Event::Finished(_)) => {
+                    live.show(&event);
+                    live.above(|| printer.print(&event))
+                }
+                (Some(live), Event::Text { .. }) => {
+                    live.show(&event);
+                    Ok(())
+                }
+                (None, _) => printer.print(&event),
+            };
             if printed.is_err() {
                 // Nobody reads any more: end what runs, and let `generate` see it end.
                 interrupt.stop();
             }
+        }
+        if args.stats {
+            iterations.add(&executor.iteration_stats());
         }
         if let Event::Finished(completion) = event {
             completions.push(completion);
         }
     });
     let elapsed = began.elapsed();
+    drop(live);
     match printed {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
         Err(error) => return Err(Failure::Other(anyhow::Error::new(error).context("cannot write to standard output"))),
         Ok(()) => {}
     }
-    let cancelled = |completion: &crate::generation::Completion| completion.finish_reason == FinishReason::Cancelled;
-    if interrupt.happened() && (completions.len() < count || completions.iter().any(cancelled)) {
+    let cancelled = |completion: &Completion| completion.finish_reason == FinishReason::Cancelled;
+    if interrupt.happened() && (completions.len() < total || completions.iter().any(cancelled)) {
         return Err(Failure::Interrupted);
     }
-    result.map_err(|error: GenerationError| Failure::Other(error.into()))?;
+    result.map_err(|error| failed(error, names))?;
     if args.stats {
-        say(output::stats(load, elapsed, &completions));
+        iterations.add(&executor.iteration_stats());
+        say(stats::stats(load, elapsed, prompts, &completions, &iterations));
     }
     Ok(())
+}
+
+/// An error of a run, with the name of the prompt that it is about.
+fn failed(error: GenerationError, names: &Names) -> Failure {
+    match error {
+        GenerationError::Enqueue { index, source } => {
+            let is_input = matches!(
+                source,
+                EnqueueError::Guide { .. } | EnqueueError::Unsupported { .. } | EnqueueError::KvCacheTooSmall { .. }
+            );
+            let error = names.blame(index, source);
+            if is_input { Failure::Input(error) } else { Failure::Other(error) }
+        }
+        GenerationError::Failed { index, message } => Failure::Other(names.blame(index, anyhow!(message))),
+        other => Failure::Other(other.into()),
+    }
 }
 
 /// Opens a CPU engine.
@@ -169,7 +268,7 @@ pub(crate) fn open_executor(engine: &EngineDir, config: &ExecutorConfig) -> Resu
     })
 }
 
-/// Says why a GPU engine cannot be run, here and now.
+/// Says why an engine for a GPU cannot be run, here and now.
 pub(crate) fn refuse_gpu_engine(engine: &EngineDir) -> Result<(), Failure> {
     if engine.manifest().target == "none" {
         return Ok(());
@@ -182,7 +281,7 @@ pub(crate) fn refuse_gpu_engine(engine: &EngineDir) -> Result<(), Failure> {
     } else {
         message.push_str(&format!(", but {}", missing.join("; ")));
     }
-    Err(Failure::Machine(anyhow::anyhow!("{message}; build it for the CPU with `build-engine --gpu none`")))
+    Err(Failure::Machine(anyhow!("{message}; build it for the CPU with `build-engine --gpu none`")))
 }
 
 fn verify(engine: &EngineDir, quiet: bool) -> Result<(), Failure> {
@@ -204,7 +303,7 @@ fn verify(engine: &EngineDir, quiet: bool) -> Result<(), Failure> {
 }
 
 /// What runs, in a line.
-pub(crate) fn describe(engine: &EngineDir, executor: &CpuExecutor) {
+pub(crate) fn describe(engine: &EngineDir, executor: &CpuExecutor, args: &ExecutorArgs) {
     let (config, facts) = (engine.config(), executor.facts());
     say(format_args!(
         "{}: {}, {} parameters; CPU ({}, {} threads); KV cache of {} tokens ({})",
@@ -216,55 +315,11 @@ pub(crate) fn describe(engine: &EngineDir, executor: &CpuExecutor) {
         facts.kv_cache_tokens,
         indicatif::HumanBytes(facts.kv_cache_bytes as u64),
     ));
-    if executor.limits().max_seq_len < engine.manifest().limits.max_seq_len {
-        say(format_args!(
-            "warning: free memory allows sequences of {} tokens only, the engine {}",
-            executor.limits().max_seq_len,
-            engine.manifest().limits.max_seq_len
-        ));
+    let engine_limit = engine.manifest().limits.max_seq_len;
+    let asked = args.max_seq_len.unwrap_or(engine_limit);
+    let max_seq_len = executor.limits().max_seq_len;
+    if max_seq_len < asked {
+        let cause = if args.kv_cache_tokens.is_some() { "--kv-cache-tokens" } else { "free memory" };
+        say(format_args!("warning: {cause} allows sequences of {max_seq_len} tokens only, the engine {engine_limit}"));
     }
-}
-
-/// Ctrl-C and SIGTERM: the first ends the run in order, the second at once.
-pub(crate) struct Interrupt {
-    happened: Arc<AtomicBool>,
-    executor: Arc<Mutex<Option<Arc<CpuExecutor>>>>,
-}
-
-impl Interrupt {
-    pub(crate) fn install() -> Result<Self, Failure> {
-        let interrupt = Self { happened: Arc::default(), executor: Arc::default() };
-        let (happened, executor) = (interrupt.happened.clone(), interrupt.executor.clone());
-        let handler = move || {
-            let again = happened.swap(true, Ordering::SeqCst);
-            let executor = executor.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            match executor {
-                Some(executor) if !again => executor.cancel_all(),
-                _ => exit_interrupted(),
-            }
-        };
-        ctrlc::set_handler(handler).context("cannot watch for signals").map_err(Failure::Other)?;
-        Ok(interrupt)
-    }
-
-    pub(crate) fn watch(&self, executor: &Arc<CpuExecutor>) {
-        *self.executor.lock().unwrap_or_else(PoisonError::into_inner) = Some(executor.clone());
-    }
-
-    fn stop(&self) {
-        if let Some(executor) = &*self.executor.lock().unwrap_or_else(PoisonError::into_inner) {
-            executor.cancel_all();
-        }
-    }
-
-    pub(crate) fn happened(&self) -> bool {
-        self.happened.load(Ordering::SeqCst)
-    }
-}
-
-/// Ends the process where nothing has to be put away.
-#[expect(clippy::exit, reason = "a second signal, or one before anything runs, must end the process from its handler")]
-fn exit_interrupted() -> ! {
-    let _ = io::stdout().flush();
-    std::process::exit(130)
 }

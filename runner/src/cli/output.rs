@@ -1,19 +1,18 @@
-//! What a run prints: completions to standard output, talk to standard error.
+//! What a run prints to standard output: completions.
 
 use std::io::{self, Write};
-use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::executor::{FinishReason, TokenId};
+use crate::executor::{FinishReason, TokenId, TokenLogProb};
 use crate::generation::{Completion, Event};
-
-use super::args::Format;
 
 /// A line of `--format json`.
 #[derive(Serialize)]
 struct JsonLine<'a> {
     index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence_index: Option<usize>,
     prompt_tokens: usize,
     output_ids: &'a [TokenId],
     text: Option<&'a str>,
@@ -21,17 +20,45 @@ struct JsonLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     logprobs: Option<&'a [f32]>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    top_logprobs: Option<Vec<Vec<JsonTop>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     prompt_logprobs: Option<&'a [f32]>,
 }
 
-/// Prints events in the format asked for. Text of several prompts is printed one completion after the other, whatever
-/// order it arrives in.
+/// One of the most probable tokens at some place.
+#[derive(Serialize)]
+struct JsonTop {
+    id: TokenId,
+    logprob: f32,
+}
+
+impl From<&TokenLogProb> for JsonTop {
+    fn from(token: &TokenLogProb) -> Self {
+        Self { id: token.token_id, logprob: token.log_prob }
+    }
+}
+
+/// How completions are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Style {
+    /// Text, as it comes.
+    StreamedText,
+    /// Text, each sequence's when it is complete.
+    WholeText,
+    /// A JSON object a line, when a sequence is complete.
+    Json,
+}
+
+/// Prints events. Text of several sequences is printed one after the other, by prompt and number, whatever order it
+/// arrives in.
 pub(super) struct Printer<W> {
     out: W,
-    format: Format,
-    /// The prompt whose text is being printed; text of later ones waits in `held`.
+    style: Style,
+    /// The sequence whose text is being printed; text of later ones waits in `held`.
     current: usize,
     held: Vec<Held>,
+    /// Where the sequences of each prompt begin in `held`.
+    starts: Vec<usize>,
 }
 
 #[derive(Default, Clone)]
@@ -42,9 +69,16 @@ struct Held {
 }
 
 impl<W: Write> Printer<W> {
-    /// A printer for prompts `0..prompts`.
-    pub(super) fn new(out: W, format: Format, prompts: usize) -> Self {
-        Self { out, format, current: 0, held: vec![Held::default(); prompts] }
+    /// A printer for prompts of so many sequences each.
+    pub(super) fn new(out: W, style: Style, sequences: &[usize]) -> Self {
+        let mut total = 0;
+        let start_of = |count: &usize| {
+            let start = total;
+            total += count;
+            start
+        };
+        let starts = sequences.iter().map(start_of).collect();
+        Self { out, style, current: 0, held: vec![Held::default(); total], starts }
     }
 
     /// Prints what `event` brings.
@@ -52,22 +86,26 @@ impl<W: Write> Printer<W> {
     /// # Errors
     /// As the output.
     pub(super) fn print(&mut self, event: &Event<'_>) -> io::Result<()> {
-        match (self.format, event) {
-            (Format::Json, Event::Text { .. }) => Ok(()),
-            (Format::Json, Event::Finished(completion)) => self.json(completion),
-            (Format::Text, Event::Text { index, text }) => {
-                self.held[*index].text.push_str(text);
+        match (self.style, event) {
+            (Style::Json | Style::WholeText, Event::Text { .. }) => Ok(()),
+            (Style::Json, Event::Finished(completion)) => self.json(completion),
+            (Style::StreamedText, Event::Text { index, sequence_index, text, .. }) => {
+                self.held[self.starts[*index] + sequence_index].text.push_str(text);
                 self.advance()
             }
-            (Format::Text, Event::Finished(completion)) => {
-                if completion.text.is_none() {
+            (Style::StreamedText | Style::WholeText, Event::Finished(completion)) => {
+                let held = &mut self.held[self.starts[completion.index] + completion.sequence_index.unwrap_or(0)];
+                match &completion.text {
+                    Some(text) if self.style == Style::WholeText => held.text.clone_from(text),
+                    Some(_) => {}
                     // An engine without a tokenizer: the ids are all there is.
-                    let ids: Vec<_> = completion.output_ids.iter().map(TokenId::to_string).collect();
-                    self.held[completion.index].text = ids.join(",");
+                    None => {
+                        let ids: Vec<_> = completion.output_ids.iter().map(TokenId::to_string).collect();
+                        held.text = ids.join(",");
+                    }
                 }
-                let held = &mut self.held[completion.index];
                 held.finished = true;
-                // A prompt that an interrupt kept from running has no line.
+                // A sequence that an interrupt kept from running has no line.
                 held.ends_line |=
                     completion.finish_reason == FinishReason::Cancelled && completion.output_ids.is_empty();
                 self.advance()
@@ -78,11 +116,16 @@ impl<W: Write> Printer<W> {
     fn json(&mut self, completion: &Completion) -> io::Result<()> {
         let line = JsonLine {
             index: completion.index,
+            sequence_index: completion.sequence_index,
             prompt_tokens: completion.prompt_tokens,
             output_ids: &completion.output_ids,
             text: completion.text.as_deref(),
             finish_reason: completion.finish_reason.name(),
             logprobs: completion.log_probs.as_deref(),
+            top_logprobs: completion
+                .top_log_probs
+                .as_ref()
+                .map(|places| places.iter().map(|tokens| tokens.iter().map(JsonTop::from).collect()).collect()),
             prompt_logprobs: completion.prompt_log_probs.as_deref(),
         };
         serde_json::to_writer(&mut self.out, &line)?;
@@ -100,7 +143,7 @@ impl<W: Write> Printer<W> {
             if !held.finished {
                 break;
             }
-            // An empty completion is an empty line, so that those of several prompts can be told apart.
+            // An empty completion is an empty line, so that those of several sequences can be told apart.
             if !held.ends_line {
                 self.out.write_all(b"\n")?;
             }
@@ -120,87 +163,76 @@ pub(crate) fn short_count(number: f64) -> String {
     }
 }
 
-/// The lines of `--stats`.
-pub(super) fn stats(load: Duration, run: Duration, completions: &[Completion]) -> String {
-    let prompt_tokens: usize = completions.iter().map(|completion| completion.prompt_tokens).sum();
-    let output_tokens: usize = completions.iter().map(|completion| completion.output_ids.len()).sum();
-    // The first token of each sequence is the context phase's.
-    let generated: usize = completions.iter().map(|completion| completion.output_ids.len().saturating_sub(1)).sum();
-    let generating: Duration = completions.iter().map(|completion| completion.generation_time).sum();
-    let first = completions.iter().filter_map(|completion| completion.time_to_first_token).min();
-    let rate = |tokens: usize, time: Duration| {
-        if time.is_zero() { "–".to_owned() } else { format!("{:.1} tokens/s", tokens as f64 / time.as_secs_f64()) }
-    };
-    let milliseconds = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
-    let mut lines = vec![
-        format!("load                 {}", milliseconds(load)),
-        format!("prompts              {} ({prompt_tokens} tokens)", completions.len()),
-        format!("time to first token  {}", first.map_or("–".to_owned(), milliseconds)),
-        format!(
-            "generation           {} ({output_tokens} tokens in {})",
-            rate(generated, generating),
-            milliseconds(run)
-        ),
-    ];
-    if let Some((peak, anonymous)) = memory() {
-        let mib = |kib: u64| format!("{:.0} MiB", kib as f64 / 1024.0);
-        lines.push(format!(
-            "memory               {} at most, {} of it not mapped from files now",
-            mib(peak),
-            mib(anonymous)
-        ));
-    }
-    lines.join("\n")
-}
-
-/// Peak resident memory and present anonymous memory of this process in KiB.
-pub(crate) fn memory() -> Option<(u64, u64)> {
-    let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().strip_suffix("kB")?.trim().parse().ok()
-    };
-    Some((field("VmHWM:")?, field("RssAnon:")?))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    fn finished(index: usize, text: Option<&str>) -> Event<'static> {
-        Event::Finished(Completion {
+    fn completion(index: usize, sequence_index: Option<usize>, text: Option<&str>) -> Completion {
+        Completion {
             index,
+            sequence_index,
             prompt_tokens: 2,
             output_ids: vec![3, 4],
             text: text.map(str::to_owned),
             finish_reason: FinishReason::EndId,
             log_probs: Some(vec![-0.5, -1.0]),
+            top_log_probs: None,
+            cum_log_prob: Some(-1.5),
             prompt_log_probs: None,
             time_to_first_token: None,
             generation_time: Duration::ZERO,
-        })
+        }
     }
 
-    fn printed(format: Format, events: &[Event<'_>]) -> String {
-        let mut printer = Printer::new(Vec::new(), format, 2);
+    fn finished(index: usize, text: Option<&str>) -> Event<'static> {
+        Event::Finished(completion(index, None, text))
+    }
+
+    fn text(index: usize, text: &str) -> Event<'_> {
+        Event::Text { index, sequence_index: 0, output_tokens: 1, text }
+    }
+
+    fn printed(style: Style, sequences: &[usize], events: &[Event<'_>]) -> String {
+        let mut printer = Printer::new(Vec::new(), style, sequences);
         events.iter().for_each(|event| printer.print(event).unwrap());
         String::from_utf8(printer.out).unwrap()
     }
 
     #[test]
     fn text_of_several_prompts_is_not_mixed() {
-        let text = |index, text| Event::Text { index, text };
         let events = [
             text(1, "b1"),
             text(0, "a1 "),
             text(1, "b2\n"),
-            finished(1, Some("")),
+            finished(1, Some("b1b2\n")),
             text(0, "a2"),
-            finished(0, Some("")),
+            finished(0, Some("a1 a2")),
         ];
-        assert_eq!(printed(Format::Text, &events), "a1 a2\nb1b2\n");
-        assert_eq!(printed(Format::Text, &[finished(0, None)]), "3,4\n");
-        assert_eq!(printed(Format::Text, &[finished(0, Some("")), text(1, "b"), finished(1, Some(""))]), "\nb\n");
+        let streamed = |events: &[Event<'_>]| printed(Style::StreamedText, &[1, 1], events);
+        assert_eq!(streamed(&events), "a1 a2\nb1b2\n");
+        assert_eq!(printed(Style::WholeText, &[1, 1], &events), "a1 a2\nb1b2\n");
+        assert_eq!(streamed(&[finished(0, None)]), "3,4\n");
+        assert_eq!(streamed(&[finished(0, Some("")), text(1, "b"), finished(1, Some("b"))]), "\nb\n");
+        assert_eq!(streamed(&[text(0, "a")]), "a");
+        assert_eq!(printed(Style::WholeText, &[1, 1], &[text(0, "a")]), "");
+    }
+
+    #[test]
+    fn sequences_are_lines_in_order() {
+        let part = |index, sequence_index, text| Event::Text { index, sequence_index, output_tokens: 1, text };
+        let end = |index, sequence_index, text| Event::Finished(completion(index, sequence_index, Some(text)));
+        let events = [
+            part(1, 0, "c"),
+            part(0, 1, "b"),
+            end(0, Some(1), "b"),
+            end(1, None, "c"),
+            part(0, 0, "a"),
+            end(0, Some(0), "a"),
+        ];
+        assert_eq!(printed(Style::StreamedText, &[2, 1], &events), "a\nb\nc\n");
+        assert_eq!(printed(Style::WholeText, &[2, 1], &events), "a\nb\nc\n");
     }
 
     #[test]
@@ -211,8 +243,14 @@ mod tests {
 
     #[test]
     fn json_has_the_documented_fields() {
-        let line = printed(Format::Json, &[finished(1, Some("x"))]);
+        let line = printed(Style::Json, &[1, 1], &[finished(1, Some("x"))]);
         let expected = r#"{"index":1,"prompt_tokens":2,"output_ids":[3,4],"text":"x","finish_reason":"end_id","logprobs":[-0.5,-1.0]}"#;
         assert_eq!(line, format!("{expected}\n"));
+
+        let top = vec![TokenLogProb { token_id: 3, log_prob: -0.5 }, TokenLogProb { token_id: 9, log_prob: -2.0 }];
+        let whole = Completion { top_log_probs: Some(vec![top, vec![]]), ..completion(0, Some(1), Some("x")) };
+        let line = printed(Style::Json, &[2], &[Event::Finished(whole)]);
+        assert!(line.starts_with(r#"{"index":0,"sequence_index":1,"prompt_tokens":2,"#), "{line}");
+        assert!(line.contains(r#""top_logprobs":[[{"id":3,"logprob":-0.5},{"id":9,"logprob":-2.0}],[]]"#), "{line}");
     }
 }

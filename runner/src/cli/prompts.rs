@@ -1,4 +1,4 @@
-//! From what was typed to requests: prompts are collected, encoded and checked before anything runs.
+//! Prompts as they were given: on the command line, in a file, on standard input.
 
 use std::io::Read;
 use std::path::Path;
@@ -6,14 +6,9 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
-use super::args::{Args, Format, GenerationArgs};
-use crate::chat::{self, ChatTemplate};
-use crate::executor::{Executor, OutputConfig, Request, RequestSpec, SamplingConfig, TokenId};
-use crate::generation::Job;
-use crate::stop_strings::StopStrings;
-use crate::tokenizer::Tokenizer;
-
-const DEFAULT_MAX_NEW_TOKENS: usize = 128;
+use super::args::{Args, Format};
+use super::generation_args::GenerationArgs;
+use crate::executor::TokenId;
 
 /// What some editors begin a text file with.
 const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -23,12 +18,13 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 pub(crate) struct Prompt {
     /// The line it is in, when it came from a file of prompts.
     pub origin: Option<String>,
-    source: PromptSource,
-    generation: GenerationArgs,
+    pub source: PromptSource,
+    pub generation: GenerationArgs,
 }
 
+/// The prompt itself.
 #[derive(Debug, Clone)]
-enum PromptSource {
+pub(crate) enum PromptSource {
     Text(String),
     Ids(Vec<TokenId>),
 }
@@ -57,11 +53,11 @@ pub(super) fn collect(args: &Args) -> Result<Vec<Prompt>> {
         );
         prompts.push(plain(PromptSource::Text(text.to_owned())));
     }
-    let asks = |settings: &GenerationArgs| settings.logprobs == Some(true) || settings.prompt_logprobs == Some(true);
     if args.format != Format::Json
-        && let Some(prompt) = prompts.iter().find(|prompt| asks(&prompt.generation))
+        && let Some(prompt) = prompts.iter().find(|prompt| prompt.generation.asks_for_log_probs())
     {
-        let error = anyhow!("--logprobs and --prompt-logprobs are printed as JSON only: add --format json");
+        let error =
+            anyhow!("--logprobs, --top-logprobs and --prompt-logprobs are printed as JSON only: add --format json");
         return Err(match &prompt.origin {
             Some(origin) => error.context(origin.clone()),
             None => error,
@@ -145,88 +141,16 @@ fn parse_line(line: &str, chat: bool, defaults: &GenerationArgs) -> Result<Promp
         generation.max_new_tokens.is_none() || generation.max_length.is_none(),
         "`max_new_tokens` and `max_length` exclude each other"
     );
+    if let [(first, _), (second, _), ..] = generation.guides()[..] {
+        bail!("`{first}` and `{second}` exclude each other");
+    }
     Ok(Prompt { origin: None, source, generation: generation.or(defaults) })
-}
-
-/// What prompts become requests with.
-pub(crate) struct Encoder<'a> {
-    /// The engine's tokenizer, if it has one.
-    pub tokenizer: Option<&'a Tokenizer>,
-    /// The chat template, with `--chat`.
-    pub chat: Option<&'a ChatTemplate>,
-    /// Ids that end a sequence.
-    pub end_ids: &'a [TokenId],
-    /// What will run the requests.
-    pub executor: &'a dyn Executor,
-}
-
-impl Encoder<'_> {
-    /// Encodes and checks prompt number `index`.
-    pub(crate) fn job(&self, index: usize, prompt: Prompt) -> Result<Job> {
-        let settings = prompt.generation;
-        let input_token_ids = match prompt.source {
-            PromptSource::Ids(ids) => {
-                ensure!(self.chat.is_none(), "--chat needs text, but the prompt is given as token ids");
-                ids
-            }
-            PromptSource::Text(text) => self.encode(&text)?,
-        };
-        let max_tokens = match (settings.max_new_tokens, settings.max_length) {
-            (Some(tokens), _) => {
-                ensure!(tokens > 0, "max_new_tokens must be at least 1");
-                tokens
-            }
-            (None, Some(length)) => {
-                length.checked_sub(input_token_ids.len()).filter(|&left| left > 0).ok_or_else(|| {
-                    let prompt = input_token_ids.len();
-                    anyhow!("the prompt has {prompt} tokens: --max-length {length} leaves none to generate")
-                })?
-            }
-            (None, None) => DEFAULT_MAX_NEW_TOKENS,
-        };
-        let draws = settings.top_k.is_some() || settings.top_p.is_some() || settings.min_p.is_some();
-        let greedy = SamplingConfig::default();
-        let spec = RequestSpec {
-            end_ids: if settings.ignore_eos == Some(true) { Vec::new() } else { self.end_ids.to_vec() },
-            sampling: SamplingConfig {
-                temperature: settings.temperature.unwrap_or(if draws { 1.0 } else { 0.0 }),
-                top_k: settings.top_k.unwrap_or(greedy.top_k),
-                top_p: settings.top_p.unwrap_or(greedy.top_p),
-                min_p: settings.min_p.unwrap_or(greedy.min_p),
-                repetition_penalty: settings.repetition_penalty.unwrap_or(greedy.repetition_penalty),
-                seed: settings.seed.unwrap_or(greedy.seed),
-                ..greedy
-            },
-            output: OutputConfig {
-                return_log_probs: settings.logprobs == Some(true),
-                return_prompt_log_probs: settings.prompt_logprobs == Some(true),
-                ..OutputConfig::default()
-            },
-            ..RequestSpec::new(input_token_ids, max_tokens)
-        };
-        ensure!(
-            settings.stop.is_empty() || self.tokenizer.is_some(),
-            "--stop needs text, but the engine has no tokenizer"
-        );
-        let request = Request::new(spec, self.executor.limits(), self.executor.vocab_size())?;
-        Ok(Job { index, request, stop_strings: StopStrings::new(settings.stop)? })
-    }
-
-    fn encode(&self, text: &str) -> Result<Vec<TokenId>> {
-        ensure!(!text.is_empty(), "the prompt is empty");
-        let tokenizer = self.tokenizer.context(
-            "the engine has no tokenizer: give --prompt-ids, or build it again from a model with `tokenizer.json`",
-        )?;
-        Ok(match self.chat {
-            None => tokenizer.encode(text, true)?,
-            Some(template) => tokenizer.encode(&template.render(&chat::parse_messages(text)?, true)?, false)?,
-        })
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::executor::{EarlyStopping, GuidedDecodingParams};
 
     #[test]
     fn lines_override_the_command_line() {
@@ -240,6 +164,41 @@ mod tests {
         assert_eq!(prompt.generation.stop, ["y"]);
         let plain = parse_line("just text", false, &defaults).unwrap();
         assert_eq!(plain.generation, defaults);
+    }
+
+    #[test]
+    fn every_kind_of_value_has_its_json() {
+        let settings = |line: &str| parse_line(line, false, &GenerationArgs::default()).unwrap().generation;
+        let given = settings(
+            r#"{"prompt": "a", "presence_penalty": 1, "bad_words": "x", "logit_bias": {"7": -1, "3": 0.5},
+                "num_return_sequences": 2, "early_stopping": 2, "json_schema": {"type": "object"}, "priority": 1}"#,
+        );
+        let expected = GenerationArgs {
+            presence_penalty: Some(1.0),
+            bad_words: vec!["x".into()],
+            logit_bias: vec![(3, 0.5), (7, -1.0)],
+            n: Some(2),
+            early_stopping: Some(EarlyStopping::Never),
+            json_schema: Some(r#"{"type":"object"}"#.into()),
+            priority: Some(1.0),
+            ..GenerationArgs::default()
+        };
+        assert_eq!(given, expected);
+        let stopping =
+            |value: &str| settings(&format!(r#"{{"prompt": "a", "early_stopping": {value}}}"#)).early_stopping;
+        assert_eq!(["true", "1", "\"true\""].map(stopping), [Some(EarlyStopping::Yes); 3]);
+        assert_eq!(["false", "0"].map(stopping), [Some(EarlyStopping::No); 2]);
+        assert_eq!(["\"never\"", "-1"].map(stopping), [Some(EarlyStopping::Never); 2]);
+        assert_eq!(stopping("null"), None);
+    }
+
+    #[test]
+    fn a_guide_of_a_line_replaces_that_of_the_command_line() {
+        let defaults = GenerationArgs { regex: Some("a".into()), ..Default::default() };
+        let guides = |line: &str| parse_line(line, false, &defaults).unwrap().generation.guides();
+        assert_eq!(guides(r#"{"prompt": "a"}"#), [("regex", GuidedDecodingParams::Regex("a".into()))]);
+        assert_eq!(guides(r#"{"prompt": "a", "json": true}"#), [("json", GuidedDecodingParams::Json)]);
+        assert_eq!(guides(r#"{"prompt": "a", "json": false}"#), []);
     }
 
     #[test]
@@ -258,6 +217,14 @@ mod tests {
         check(r#"{"prompt": "a", "top_k": 1, "seed": -1}"#, "`seed`: invalid value: integer `-1`");
         check(r#"{"prompt": "a", "stop": 1}"#, "stop");
         check(r#"{"prompt": "a", "max_new_tokens": 1, "max_length": 2}"#, "exclude");
+        check(r#"{"prompt": "a", "json": true, "regex": "a"}"#, "`json` and `regex` exclude");
+        check(r#"{"prompt": "a", "json_schema": {}, "grammar": "a"}"#, "`json_schema` and `grammar` exclude");
+        check(r#"{"prompt": "a", "json_schema": 1}"#, "`json_schema`: must be an object or a string, not 1");
+        check(r#"{"prompt": "a", "early_stopping": 0.5}"#, "`early_stopping`: must be `true`");
+        check(r#"{"prompt": "a", "logit_bias": {"x": 1}}"#, "`logit_bias`");
+        check(r#"{"prompt": "a", "logit_bias": [[1, 2]]}"#, "`logit_bias`");
+        check(r#"{"prompt": "a", "bad_words": 1}"#, "`bad_words`: must be a string or a list of strings");
+        check(r#"{"prompt": "a", "n": 2, "num_return_sequences": 2}"#, "duplicate");
         assert!(parse_ids("1, 2,x").unwrap_err().to_string().contains("`x`"));
         assert_eq!(parse_ids("1, 2").unwrap(), [1, 2]);
     }

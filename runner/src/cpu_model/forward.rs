@@ -7,7 +7,7 @@ use cpu_kernels::{Attention, AttentionSequence, bf16};
 use engine_format::rope::Rope;
 
 use super::weights::{LayerWeights, Matrix};
-use super::{CpuModel, KvCache, TOKENS_PER_BLOCK};
+use super::{CpuModel, KvCache};
 use crate::executor::TokenId;
 
 /// The next tokens of one sequence.
@@ -125,7 +125,7 @@ impl CpuModel {
             heads: config.num_attention_heads,
             kv_heads: config.num_key_value_heads,
             head_dim: head_size,
-            tokens_per_block: TOKENS_PER_BLOCK,
+            tokens_per_block: cache.tokens_per_block(),
             scale: 1.0 / (head_size as f32).sqrt(),
             sliding_window: config.sliding_window,
         };
@@ -158,18 +158,21 @@ impl CpuModel {
 
     /// Logits after the last forward pass: `rows` are tokens of the pass, counted over all its sequences; the result in
     /// `out` is `[rows, vocab_size]`.
-    pub fn logits(&self, pass: &mut ForwardPass, rows: std::ops::Range<usize>, out: &mut Vec<f32>) {
+    pub fn logits<'a>(&self, pass: &mut ForwardPass, rows: &[usize], out: &'a mut Vec<f32>) -> &'a mut [f32] {
         let hidden = self.config.hidden_size;
-        let count = rows.len();
-        let residual = &pass.residual[rows.start * hidden..rows.end * hidden];
-        let normed = sized(&mut pass.rows, count * hidden);
+        let logits = sized(out, rows.len() * self.config.vocab_size);
+        let gathered = sized(&mut pass.delta, rows.len() * hidden);
+        for (&row, gathered) in rows.iter().zip(gathered.chunks_exact_mut(hidden)) {
+            gathered.copy_from_slice(&pass.residual[row * hidden..][..hidden]);
+        }
+        let normed = sized(&mut pass.rows, rows.len() * hidden);
         let lm_head: &Matrix = &self.weights.lm_head;
-        let logits = sized(out, count * self.config.vocab_size);
         self.pool.install(|| {
             let norm = self.weights.vector(&self.weights.final_norm);
-            self.kernels.rms_norm(residual, norm, self.config.norm_epsilon, normed);
+            self.kernels.rms_norm(gathered, norm, self.config.norm_epsilon, normed);
             self.kernels.gemm(normed, self.weights.matrix(lm_head), logits);
         });
+        logits
     }
 
     /// The natural log-probability of `token` under `logits`, which has one entry for each token of the vocabulary.

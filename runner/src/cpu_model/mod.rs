@@ -9,7 +9,7 @@ use cpu_kernels::{IsaError, Kernels};
 use engine_format::{EngineDir, FormatError, ModelConfig};
 
 pub use forward::{ForwardPass, StepSequence};
-pub use kv_cache::{KvCache, TOKENS_PER_BLOCK};
+pub use kv_cache::KvCache;
 
 use weights::ModelWeights;
 
@@ -23,6 +23,24 @@ pub enum CpuModelError {
     /// The instruction set asked for is not available.
     #[error(transparent)]
     Isa(#[from] IsaError),
+    /// A limit of the configuration that the engine does not allow.
+    #[error("{name} must be from 1 to {limit}, not {asked}")]
+    Limit {
+        /// The limit's name.
+        name: &'static str,
+        /// What was asked for.
+        asked: usize,
+        /// The most.
+        limit: usize,
+    },
+    /// A KV cache of less than one block.
+    #[error("a KV cache of {tokens} tokens holds no block of {tokens_per_block} tokens: give it more tokens")]
+    KvCacheTokens {
+        /// What was asked for.
+        tokens: usize,
+        /// Tokens of a block.
+        tokens_per_block: usize,
+    },
     /// The threads could not be started.
     #[error("cannot start {threads} worker threads: {source}")]
     Threads {
@@ -73,6 +91,16 @@ impl CpuModel {
     /// The model's configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// The kernels in use.
+    pub fn kernels(&self) -> Kernels {
+        self.kernels
+    }
+
+    /// Runs `work` on the model's worker threads.
+    pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.pool.install(work)
     }
 
     /// The instruction set in use.

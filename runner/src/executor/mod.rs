@@ -55,6 +55,16 @@ pub enum EnqueueError {
         /// What is wrong with it.
         problem: String,
     },
+    /// Without chunked context a prompt must fit into one iteration.
+    #[error(
+        "the prompt has {prompt} tokens, but without chunked context an iteration takes {max_num_tokens} (max_num_tokens)"
+    )]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// The limit.
+        max_num_tokens: usize,
+    },
     /// The request alone is larger than the KV cache.
     #[error(
         "the request may need {needed} KV-cache blocks, but there are {max_num_blocks}: ask for fewer tokens or beams, or give more KV-cache tokens"

@@ -99,6 +99,24 @@ pub struct TokenResult {
     pub is_final: bool,
 }
 
+impl TokenResult {
+    /// The final response of a sequence without further tokens.
+    pub fn ended(request_id: RequestId, sequence_index: usize, finish_reason: FinishReason, is_final: bool) -> Self {
+        Self {
+            request_id,
+            sequence_index,
+            output_token_ids: Vec::new(),
+            log_probs: None,
+            top_log_probs: None,
+            cum_log_prob: None,
+            prompt_log_probs: None,
+            finish_reason: Some(finish_reason),
+            is_sequence_final: true,
+            is_final,
+        }
+    }
+}
+
 /// A token and its natural log-probability.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TokenLogProb {

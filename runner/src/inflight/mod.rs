@@ -1,11 +1,24 @@
-//! The executor contract over a CPU model.
+//! The executor contract over a CPU model: in-flight batching.
 //!
 //! One owner thread drives `schedule → forward → sample → respond`; everything else only puts requests into a queue and
-//! takes responses out of one. In this version the owner runs one request at a time, in the order of their arrival.
+//! takes responses out of one. In reading order:
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | `queue` | what callers and the owner share |
+//! | `owner` | the loop |
+//! | `scheduler` | which tokens an iteration computes; pure |
+//! | `kv_cache`, `prefix` | which block belongs to whom, and which hold a prefix; pure |
+//! | `running`, `sampler`, `stop` | one sequence: how its tokens are chosen, and when it ends; pure |
 
+mod kv_cache;
 mod owner;
+mod prefix;
 mod queue;
+mod running;
 mod sampler;
+mod scheduler;
+mod stop;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -13,12 +26,14 @@ use std::time::Duration;
 
 use engine_format::EngineDir;
 
-use crate::cpu_model::{CpuModel, CpuModelError, KvCache, TOKENS_PER_BLOCK};
+use crate::cpu_model::{CpuModel, CpuModelError, KvCache};
 use crate::executor::{
     EnqueueError, Executor, ExecutorConfig, IterationStats, Limits, Request, RequestId, Response, Shutdown,
 };
 
+use kv_cache::BlockManager;
 use queue::Queue;
+use scheduler::{Scheduler, SchedulerConfig, worst_case_blocks};
 
 pub use sampler::{Sampler, best};
 
@@ -27,6 +42,8 @@ pub use sampler::{Sampler, best};
 pub struct CpuExecutor {
     limits: Limits,
     facts: CpuExecutorFacts,
+    config: ExecutorConfig,
+    num_blocks: usize,
     queue: Arc<Queue>,
     owner: std::sync::Mutex<Option<JoinHandle<()>>>,
 }
@@ -46,29 +63,32 @@ pub struct CpuExecutorFacts {
     pub vocab_size: usize,
 }
 
-/// Share of free memory that the KV cache may take; TensorRT-LLM's default `free_gpu_memory_fraction`.
-const FREE_MEMORY_FRACTION: f64 = 0.9;
+/// A block larger than this would waste most of the cache on short sequences.
+const MAX_TOKENS_PER_BLOCK: usize = 1024;
 
 impl CpuExecutor {
     /// Opens a CPU engine and starts its owner thread.
     ///
-    /// The KV cache holds the engine's longest sequence, or as much of it as fits into free memory; the executor's
-    /// `max_seq_len` is then lower than the engine's.
+    /// The KV cache holds as many tokens as the limits can use, or as much of that as the configuration and free memory
+    /// allow; where that is less than the engine's longest sequence, the executor's `max_seq_len` is lower.
     ///
     /// # Errors
     /// [`CpuModelError`].
     pub fn open(engine: &EngineDir, config: &ExecutorConfig) -> Result<Self, CpuModelError> {
+        let mut limits = lowered(engine.manifest().limits, config)?;
         let model = CpuModel::open(engine, config.threads)?;
-        let mut limits = engine.manifest().limits;
+        let kv_cache = &config.kv_cache;
+        let tokens_per_block = kv_cache.tokens_per_block;
         let bytes_per_token = model.config().kv_bytes_per_token();
-        let affordable = free_memory()
-            .map(|bytes| (bytes as f64 * FREE_MEMORY_FRACTION) as usize / bytes_per_token)
-            .map(|tokens| tokens / TOKENS_PER_BLOCK * TOKENS_PER_BLOCK)
-            .unwrap_or(usize::MAX);
-        let wanted = config.kv_cache.max_tokens.unwrap_or(limits.max_seq_len).min(limits.max_seq_len);
-        limits.max_seq_len = wanted.min(affordable.max(TOKENS_PER_BLOCK));
-        let cache = KvCache::new(model.config(), limits.max_seq_len);
-        let kv_cache_tokens = cache.num_blocks() * TOKENS_PER_BLOCK;
+        let affordable =
+            free_memory().map(|bytes| (bytes as f64 * kv_cache.free_memory_fraction) as usize / bytes_per_token);
+        let usable = limits.max_seq_len.saturating_mul(limits.max_batch_size);
+        let tokens = kv_cache.max_tokens.unwrap_or(usable).min(affordable.unwrap_or(usize::MAX));
+        // Where a limit was given, the pool is no larger; the last token of a sequence is never stored.
+        let num_blocks = (tokens / tokens_per_block).max(1);
+        limits.max_seq_len = limits.max_seq_len.min(num_blocks * tokens_per_block);
+        let cache = KvCache::new(model.config(), num_blocks, tokens_per_block);
+        let kv_cache_tokens = num_blocks * tokens_per_block;
         let facts = CpuExecutorFacts {
             isa: model.isa(),
             threads: model.threads(),
@@ -76,13 +96,21 @@ impl CpuExecutor {
             kv_cache_bytes: kv_cache_tokens * bytes_per_token,
             vocab_size: model.config().vocab_size,
         };
+        let scheduler_config = SchedulerConfig {
+            max_batch_size: limits.max_batch_size,
+            max_num_tokens: limits.max_num_tokens,
+            policy: config.capacity_scheduler_policy,
+            enable_chunked_context: config.enable_chunked_context,
+        };
+        let scheduler = Scheduler::new(scheduler_config, BlockManager::new(num_blocks, tokens_per_block));
         let queue = Arc::new(Queue::new(config));
-        let (owner_queue, threads) = (queue.clone(), model.threads());
+        let (owner_queue, threads, reuse) = (queue.clone(), model.threads(), kv_cache.enable_block_reuse);
         let owner = std::thread::Builder::new()
             .name("cpu-executor".into())
-            .spawn(move || owner::run(&owner_queue, &model, cache, limits))
+            .spawn(move || owner::run(&owner_queue, &model, cache, scheduler, reuse))
             .map_err(|source| CpuModelError::Owner { threads, source })?;
-        Ok(Self { limits, facts, queue, owner: std::sync::Mutex::new(Some(owner)) })
+        let owner = std::sync::Mutex::new(Some(owner));
+        Ok(Self { limits, facts, config: config.clone(), num_blocks, queue, owner })
     }
 
     /// Takes no more requests and ends those that there are; unlike [`Executor::shutdown`], does not wait for their end.
@@ -106,6 +134,18 @@ impl Executor for CpuExecutor {
     }
 
     fn enqueue(&self, request: Request) -> Result<RequestId, EnqueueError> {
+        let spec = request.spec();
+        let prompt_len = spec.input_token_ids.len();
+        if !self.config.enable_chunked_context && prompt_len > self.limits.max_num_tokens {
+            let max_num_tokens = self.limits.max_num_tokens;
+            return Err(EnqueueError::PromptTooLong { prompt: prompt_len, max_num_tokens });
+        }
+        let max_cached = prompt_len + spec.max_tokens - 1;
+        let tokens_per_block = self.config.kv_cache.tokens_per_block;
+        let needed = worst_case_blocks(tokens_per_block, prompt_len, max_cached, spec.sampling.beam_width);
+        if needed > self.num_blocks {
+            return Err(EnqueueError::KvCacheTooSmall { needed, max_num_blocks: self.num_blocks });
+        }
         self.queue.enqueue(request)
     }
 
@@ -135,6 +175,25 @@ impl Drop for CpuExecutor {
     fn drop(&mut self) {
         self.shutdown(Shutdown::Cancel);
     }
+}
+
+/// The engine's limits, lowered as the configuration asks.
+fn lowered(engine: Limits, config: &ExecutorConfig) -> Result<Limits, CpuModelError> {
+    let lower = |name, asked: Option<usize>, limit| match asked {
+        Some(asked) if asked == 0 || asked > limit => Err(CpuModelError::Limit { name, asked, limit }),
+        asked => Ok(asked.unwrap_or(limit)),
+    };
+    let tokens_per_block = config.kv_cache.tokens_per_block;
+    lower("tokens_per_block", Some(tokens_per_block), MAX_TOKENS_PER_BLOCK)?;
+    let limits = Limits {
+        max_seq_len: lower("max_seq_len", config.max_seq_len, engine.max_seq_len)?,
+        max_batch_size: lower("max_batch_size", config.max_batch_size, engine.max_batch_size)?,
+        max_num_tokens: lower("max_num_tokens", config.max_num_tokens, engine.max_num_tokens)?,
+    };
+    if let Some(tokens) = config.kv_cache.max_tokens.filter(|&tokens| tokens < tokens_per_block) {
+        return Err(CpuModelError::KvCacheTokens { tokens, tokens_per_block });
+    }
+    Ok(limits)
 }
 
 /// Bytes that the system can give without swapping: `MemAvailable` of `/proc/meminfo`; `None` where there is none.

@@ -1,21 +1,24 @@
-//! The owner thread: takes requests and runs each to its end.
+//! The owner thread: `schedule → forward → sample → respond`, as long as there is work.
 
-use std::time::Instant;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::cpu_model::{CpuModel, ForwardPass, KvCache, StepSequence, TOKENS_PER_BLOCK};
-use crate::executor::{
-    FinishReason, InflightBatchingStats, IterationStats, KvCacheStats, Limits, Request, RequestId, Response, TokenId,
-    TokenResult,
-};
+use rayon::prelude::*;
 
-use super::queue::Queue;
-use super::sampler::Sampler;
+use crate::cpu_model::{CpuModel, ForwardPass, KvCache, StepSequence};
+use crate::executor::{FinishReason, InflightBatchingStats, IterationStats, RequestId, Response, TokenId};
 
-/// Rows of logits computed at a time for prompt log-probabilities; bounds their memory to this many vocabularies.
-const LOGITS_ROWS: usize = 32;
+use super::prefix::Salt;
+use super::queue::{Arrival, Queue};
+use super::running::Running;
+use super::scheduler::{NewSequence, Scheduler, SequenceId, Step, StepPart};
 
-/// Runs until the queue is closed and empty.
-pub(super) fn run(queue: &Queue, model: &CpuModel, cache: KvCache, limits: Limits) {
+/// Rows of logits computed at a time; bounds their memory to this many vocabularies.
+const LOGITS_ROWS: usize = 64;
+
+/// Runs until the queue is closed and everything has ended.
+pub(super) fn run(queue: &Queue, model: &CpuModel, cache: KvCache, scheduler: Scheduler, enable_block_reuse: bool) {
     struct Farewell<'a>(&'a Queue);
     impl Drop for Farewell<'_> {
         fn drop(&mut self) {
@@ -23,144 +26,259 @@ pub(super) fn run(queue: &Queue, model: &CpuModel, cache: KvCache, limits: Limit
         }
     }
     let _farewell = Farewell(queue);
-    let mut owner = Owner { queue, model, cache, limits, pass: ForwardPass::default(), logits: Vec::new(), iter: 0 };
-    while let Some((id, request)) = queue.next() {
-        owner.run(id, &request);
+    let mut owner = Owner {
+        model,
+        cache,
+        scheduler,
+        enable_block_reuse,
+        pass: ForwardPass::default(),
+        logits: Vec::new(),
+        sequences: HashMap::new(),
+        requests: HashMap::new(),
+        deadlines: BTreeSet::new(),
+        started: 0,
+        responses: Vec::new(),
+        iter: 0,
+    };
+    while let Some(inbox) = queue.look(owner.scheduler.is_empty()) {
+        let began = Instant::now();
+        inbox.arrived.into_iter().for_each(|arrival| owner.receive(arrival));
+        inbox.cancelled.into_iter().for_each(|id| owner.end(id, FinishReason::Cancelled));
+        owner.end_late(began);
+        let stats = owner.iterate(began);
+        queue.deliver(&mut owner.responses, owner.requests.len() - owner.started, stats);
     }
 }
 
 struct Owner<'a> {
-    queue: &'a Queue,
     model: &'a CpuModel,
     cache: KvCache,
-    limits: Limits,
+    scheduler: Scheduler,
+    enable_block_reuse: bool,
     pass: ForwardPass,
     logits: Vec<f32>,
+    sequences: HashMap<SequenceId, Box<Running>>,
+    requests: HashMap<RequestId, Progress>,
+    /// Requests that have an allotted time, by its end.
+    deadlines: BTreeSet<(Instant, RequestId)>,
+    /// How many of the requests have started.
+    started: usize,
+    responses: Vec<Response>,
     iter: u64,
 }
 
-/// What was generated and not delivered yet.
-#[derive(Default)]
-struct Undelivered {
-    tokens: Vec<TokenId>,
-    log_probs: Option<Vec<f32>>,
+/// What the owner knows of a request.
+struct Progress {
+    /// Sequences that have not ended.
+    open: Vec<SequenceId>,
+    since: Instant,
+    deadline: Option<Instant>,
+    started: bool,
+    /// When asked for.
     prompt_log_probs: Option<Vec<f32>>,
 }
 
 impl Owner<'_> {
-    fn run(&mut self, id: RequestId, request: &Request) {
+    /// Takes a request in: one sequence for each that it returns, of which the first computes the prompt.
+    fn receive(&mut self, arrival: Arrival) {
+        let request = Arc::new(arrival.request);
         let spec = request.spec();
-        let prompt = &spec.input_token_ids;
-        let total = prompt.len() + spec.max_tokens;
-        let blocks: Vec<u32> = (0..total.div_ceil(TOKENS_PER_BLOCK) as u32).collect();
-        let mut new = Undelivered {
-            log_probs: spec.output.return_log_probs.then(Vec::new),
-            prompt_log_probs: spec.output.return_prompt_log_probs.then(Vec::new),
-            ..Undelivered::default()
-        };
-
-        for start in (0..prompt.len()).step_by(self.limits.max_num_tokens) {
-            if self.queue.is_cancelled(id) {
-                return self.deliver(id, &mut new, Some(FinishReason::Cancelled));
-            }
-            let end = prompt.len().min(start + self.limits.max_num_tokens);
-            self.step(&prompt[start..end], start, &blocks, true);
-            if let Some(log_probs) = &mut new.prompt_log_probs {
-                self.prompt_log_probs(prompt, start..end, log_probs);
-            }
-            if end == prompt.len() {
-                self.model.logits(&mut self.pass, end - start - 1..end - start, &mut self.logits);
-            }
+        let salt = Salt { shared: spec.cache_salt_id, private: (!self.enable_block_reuse).then_some(arrival.id.0) };
+        let mut open: Vec<SequenceId> = Vec::new();
+        for index in 0..spec.sampling.num_return_sequences {
+            let id = self.scheduler.add(NewSequence {
+                prompt: spec.input_token_ids.clone(),
+                max_tokens: spec.max_tokens,
+                beam_width: 1,
+                priority: spec.priority,
+                salt,
+                computes_whole_prompt: spec.output.return_prompt_log_probs && index == 0,
+                follows: open.first().copied(),
+            });
+            open.push(id);
+            let running = Running::new(arrival.id, index, request.clone(), self.model.kernels());
+            self.sequences.insert(id, Box::new(running));
         }
+        let deadline = spec.allotted_time.and_then(|time| arrival.since.checked_add(time));
+        self.deadlines.extend(deadline.map(|deadline| (deadline, arrival.id)));
+        let prompt_log_probs = spec.output.return_prompt_log_probs.then(Vec::new);
+        let progress = Progress { open, since: arrival.since, deadline, started: false, prompt_log_probs };
+        self.requests.insert(arrival.id, progress);
+    }
 
-        let mut sampler = Sampler::new(spec.sampling.clone(), prompt);
-        for position in prompt.len()..total {
-            let logits = &mut self.logits[..self.model.config().vocab_size];
-            let raw = new.log_probs.is_some().then(|| logits.to_vec());
-            let token = sampler.sample(logits, position);
-            new.tokens.push(token);
-            if let (Some(log_probs), Some(raw)) = (&mut new.log_probs, raw) {
-                log_probs.push(self.model.log_prob(&raw, token));
-            }
-            let finish = if spec.end_ids.contains(&token) {
-                Some(FinishReason::EndId)
-            } else if position + 1 == total {
-                Some(FinishReason::Length)
-            } else if self.queue.is_cancelled(id) {
-                Some(FinishReason::Cancelled)
-            } else {
-                None
-            };
-            if finish.is_some() || spec.streaming {
-                self.deliver(id, &mut new, finish);
-            }
-            if finish.is_some() {
-                return;
-            }
-            self.step(&[token], position, &blocks, false);
-            self.model.logits(&mut self.pass, 0..1, &mut self.logits);
+    /// Ends all sequences of a request that have not ended.
+    fn end(&mut self, id: RequestId, reason: FinishReason) {
+        let open = self.requests.get(&id).map(|request| request.open.clone()).unwrap_or_default();
+        open.into_iter().for_each(|sequence| self.finish(sequence, reason));
+    }
+
+    fn end_late(&mut self, now: Instant) {
+        while let Some(&(deadline, id)) = self.deadlines.first().filter(|(deadline, _)| *deadline <= now) {
+            self.deadlines.remove(&(deadline, id));
+            self.end(id, FinishReason::TimedOut);
         }
     }
 
-    /// One iteration: the next tokens of the sequence.
-    fn step(&mut self, tokens: &[TokenId], start: usize, blocks: &[u32], is_context: bool) {
-        let began = Instant::now();
-        self.model.forward(&mut self.pass, &mut self.cache, &[StepSequence { tokens, start, blocks }]);
-        let used_num_blocks = (start + tokens.len()).div_ceil(TOKENS_PER_BLOCK);
-        self.queue.record(IterationStats {
-            iter: self.iter,
-            iter_latency: began.elapsed(),
-            model_latency: began.elapsed(),
-            new_active_requests_queue_latency: std::time::Duration::ZERO,
-            num_new_active_requests: 0,
-            num_active_requests: 1,
-            num_queued_requests: self.queue.waiting(),
-            num_completed_requests: 0,
-            kv_cache: KvCacheStats {
-                max_num_blocks: self.cache.num_blocks(),
-                free_num_blocks: self.cache.num_blocks() - used_num_blocks,
-                used_num_blocks,
-                tokens_per_block: TOKENS_PER_BLOCK,
-                ..KvCacheStats::default()
-            },
-            inflight_batching: InflightBatchingStats {
-                num_scheduled_requests: 1,
-                num_context_requests: is_context.into(),
-                num_gen_requests: (!is_context).into(),
-                num_paused_requests: 0,
-                num_ctx_tokens: if is_context { tokens.len() } else { 0 },
-            },
-        });
+    /// Ends a sequence, and with the last one its request.
+    fn finish(&mut self, id: SequenceId, reason: FinishReason) {
+        self.scheduler.remove(id);
+        let Some(mut running) = self.sequences.remove(&id) else { return };
+        let Some(request) = self.requests.get_mut(&running.request_id) else { return };
+        request.open.retain(|&other| other != id);
+        let is_final = request.open.is_empty();
+        let result = running.take(Some(reason), is_final, request.prompt_log_probs.as_ref());
+        self.responses.push(Response::Result(result));
+        if is_final {
+            self.started -= usize::from(request.started);
+            if let Some(deadline) = request.deadline {
+                self.deadlines.remove(&(deadline, running.request_id));
+            }
+            self.requests.remove(&running.request_id);
+        }
+    }
+
+    /// One iteration; none where there is nothing to do.
+    fn iterate(&mut self, began: Instant) -> Option<IterationStats> {
+        let step = self.scheduler.schedule();
+        if step.parts.is_empty() {
+            return None;
+        }
+        let (num_new_active_requests, new_active_requests_queue_latency) = self.note_started(&step);
+        let num_active_requests = self.started;
+        let before = self.requests.len();
+        let mut model_latency = self.forward(&step);
+        self.scheduler.computed(&step);
+        model_latency += self.prompt_log_probs(&step);
+        model_latency += self.generate(&step);
+        let count = |context| step.parts.iter().filter(|part| part.is_context == context).count();
         self.iter += 1;
+        Some(IterationStats {
+            iter: self.iter - 1,
+            iter_latency: began.elapsed(),
+            model_latency,
+            new_active_requests_queue_latency,
+            num_new_active_requests,
+            num_active_requests,
+            num_queued_requests: self.requests.len() - self.started,
+            num_completed_requests: before - self.requests.len(),
+            kv_cache: self.scheduler.blocks().stats(),
+            inflight_batching: InflightBatchingStats {
+                num_scheduled_requests: step.parts.len(),
+                num_context_requests: count(true),
+                num_gen_requests: count(false),
+                num_paused_requests: step.paused,
+                num_ctx_tokens: step.parts.iter().filter(|part| part.is_context).map(|part| part.tokens).sum(),
+            },
+        })
     }
 
-    /// Log-probabilities of the prompt's tokens that follow those of the last step, which were `done`.
-    fn prompt_log_probs(&mut self, prompt: &[TokenId], done: std::ops::Range<usize>, out: &mut Vec<f32>) {
-        let vocab_size = self.model.config().vocab_size;
-        // The last token of the prompt is followed by output, not by prompt.
-        let rows = done.end.min(prompt.len() - 1).saturating_sub(done.start);
-        for first in (0..rows).step_by(LOGITS_ROWS) {
-            let last = rows.min(first + LOGITS_ROWS);
-            self.model.logits(&mut self.pass, first..last, &mut self.logits);
-            for (row, logits) in (first..last).zip(self.logits.chunks_exact(vocab_size)) {
-                out.push(self.model.log_prob(logits, prompt[done.start + row + 1]));
+    fn note_started(&mut self, step: &Step) -> (usize, Duration) {
+        let (mut count, mut waited) = (0, Duration::ZERO);
+        for id in &step.started {
+            let request = self.sequences.get(id).and_then(|running| self.requests.get_mut(&running.request_id));
+            if let Some(request) = request.filter(|request| !request.started) {
+                request.started = true;
+                self.started += 1;
+                count += 1;
+                waited += request.since.elapsed();
             }
         }
+        (count, waited)
     }
 
-    fn deliver(&self, request_id: RequestId, new: &mut Undelivered, finish_reason: Option<FinishReason>) {
-        let more = new.log_probs.is_some().then(Vec::new);
-        self.queue.respond(Response::Result(TokenResult {
-            request_id,
-            sequence_index: 0,
-            output_token_ids: std::mem::take(&mut new.tokens),
-            log_probs: std::mem::replace(&mut new.log_probs, more),
-            prompt_log_probs: new.prompt_log_probs.take(),
-            top_log_probs: None,
-            cum_log_prob: None,
-            finish_reason,
-            is_sequence_final: finish_reason.is_some(),
-            is_final: finish_reason.is_some(),
-        }));
+    fn forward(&mut self, step: &Step) -> Duration {
+        let began = Instant::now();
+        let sequence = |part: &StepPart| StepSequence {
+            tokens: &self.scheduler.tokens(part.sequence, part.beam)[part.start..][..part.tokens],
+            start: part.start,
+            blocks: self.scheduler.part_blocks(part),
+        };
+        let sequences: Vec<_> = step.parts.iter().map(sequence).collect();
+        self.model.forward(&mut self.pass, &mut self.cache, &sequences);
+        began.elapsed()
+    }
+
+    /// Log-probabilities of the prompt tokens that follow those of the step, where they are asked for.
+    fn prompt_log_probs(&mut self, step: &Step) -> Duration {
+        let mut model_latency = Duration::ZERO;
+        let kernels = self.model.kernels();
+        let mut first_row = 0;
+        for part in &step.parts {
+            let row = first_row;
+            first_row += part.tokens;
+            let collecting = |running: &&Box<Running>| part.is_context && running.collects_prompt_log_probs();
+            let running = self.sequences.get(&part.sequence).filter(collecting);
+            let request = running.and_then(|running| self.requests.get_mut(&running.request_id));
+            let Some(collected) = request.and_then(|request| request.prompt_log_probs.as_mut()) else { continue };
+            if part.start == 0 {
+                // A prompt that was paused half-way begins again.
+                collected.clear();
+            }
+            // The last token of the prompt is followed by output, not by prompt.
+            let next = self.scheduler.tokens(part.sequence, part.beam)[part.start + 1..].iter().take(part.tokens);
+            let rows: Vec<(usize, TokenId)> = (row..).zip(next.copied()).collect();
+            for rows in rows.chunks(LOGITS_ROWS) {
+                let began = Instant::now();
+                let numbers: Vec<_> = rows.iter().map(|&(row, _)| row).collect();
+                let logits = self.model.logits(&mut self.pass, &numbers, &mut self.logits);
+                model_latency += began.elapsed();
+                let width = logits.len() / rows.len();
+                let log_probs: Vec<f32> = self.model.install(|| {
+                    let each = logits.par_chunks_exact(width).zip(rows);
+                    each.map(|(logits, &(_, next))| logits[next as usize] - kernels.log_sum_exp(logits)).collect()
+                });
+                collected.extend(log_probs);
+            }
+        }
+        model_latency
+    }
+
+    /// Chooses the next token of every sequence whose tokens are all computed.
+    fn generate(&mut self, step: &Step) -> Duration {
+        let mut model_latency = Duration::ZERO;
+        let mut first_row = 0;
+        let mut complete: Vec<(usize, StepPart)> = Vec::new();
+        for part in &step.parts {
+            first_row += part.tokens;
+            if part.completes {
+                complete.push((first_row - 1, *part));
+            }
+        }
+        for complete in complete.chunks(LOGITS_ROWS) {
+            let began = Instant::now();
+            let rows: Vec<_> = complete.iter().map(|&(row, _)| row).collect();
+            let logits = self.model.logits(&mut self.pass, &rows, &mut self.logits);
+            model_latency += began.elapsed();
+            let (width, kernels) = (logits.len() / rows.len(), self.model.kernels());
+            let mut draws: Vec<_> = logits
+                .chunks_exact_mut(width)
+                .zip(complete)
+                .filter_map(|(logits, (_, part))| Some((part.sequence, self.sequences.remove(&part.sequence)?, logits)))
+                .collect();
+            let scheduler = &self.scheduler;
+            let chosen: Vec<_> = self.model.install(|| {
+                let choose = |(id, running, logits): &mut (SequenceId, Box<Running>, &mut [f32])| {
+                    running.choose(kernels, logits, scheduler.tokens(*id, 0))
+                };
+                draws.par_iter_mut().with_max_len(1).map(choose).collect()
+            });
+            let drawn: Vec<_> = draws.into_iter().map(|(id, running, _)| (id, running)).zip(chosen).collect();
+            for ((id, running), (token, finish)) in drawn {
+                self.sequences.insert(id, running);
+                self.respond(id, token, finish);
+            }
+        }
+        model_latency
+    }
+
+    fn respond(&mut self, id: SequenceId, token: TokenId, finish: Option<FinishReason>) {
+        if let Some(reason) = finish {
+            return self.finish(id, reason);
+        }
+        self.scheduler.append(id, token);
+        let Some(running) = self.sequences.get_mut(&id).filter(|running| running.streams()) else { return };
+        let request = self.requests.get(&running.request_id);
+        let prompt_log_probs = request.and_then(|request| request.prompt_log_probs.as_ref());
+        self.responses.push(Response::Result(running.take(None, false, prompt_log_probs)));
     }
 }

@@ -21,13 +21,31 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     next_id: u64,
-    waiting: VecDeque<(RequestId, Request)>,
-    active: HashSet<RequestId>,
+    arrived: VecDeque<Arrival>,
+    /// Requests that the owner has and that have not ended.
+    live: HashSet<RequestId>,
     cancelled: HashSet<RequestId>,
+    /// Requests that the owner has and that wait there.
+    waiting: usize,
     responses: VecDeque<Response>,
     stats: VecDeque<IterationStats>,
     closed: bool,
     owner_gone: bool,
+}
+
+/// A request on its way to the owner.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub id: RequestId,
+    pub request: Request,
+    pub since: Instant,
+}
+
+/// What has happened since the owner last looked.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    pub arrived: VecDeque<Arrival>,
+    pub cancelled: HashSet<RequestId>,
 }
 
 impl Queue {
@@ -51,12 +69,12 @@ impl Queue {
         if state.closed || state.owner_gone {
             return Err(EnqueueError::ShutDown);
         }
-        if state.waiting.len() >= self.max_queue_size {
+        if state.arrived.len() + state.waiting >= self.max_queue_size {
             return Err(EnqueueError::QueueFull { max_queue_size: self.max_queue_size });
         }
         let id = RequestId(state.next_id);
         state.next_id += 1;
-        state.waiting.push_back((id, request));
+        state.arrived.push_back(Arrival { id, request, since: Instant::now() });
         self.work_arrived.notify_one();
         Ok(id)
     }
@@ -81,12 +99,13 @@ impl Queue {
 
     pub(super) fn cancel(&self, id: RequestId) {
         let mut state = self.lock();
-        if let Some(position) = state.waiting.iter().position(|&(waiting, _)| waiting == id) {
-            state.waiting.remove(position);
-            state.responses.push_back(cancelled(id));
+        if let Some(position) = state.arrived.iter().position(|arrival| arrival.id == id) {
+            let arrival = state.arrived.remove(position);
+            state.responses.extend(arrival.iter().flat_map(cancelled));
             self.responses_ready.notify_all();
-        } else if state.active.contains(&id) {
+        } else if state.live.contains(&id) {
             state.cancelled.insert(id);
+            self.work_arrived.notify_one();
         }
     }
 
@@ -94,10 +113,10 @@ impl Queue {
         let mut state = self.lock();
         state.closed = true;
         if how == Shutdown::Cancel {
-            let waiting: Vec<_> = state.waiting.drain(..).map(|(id, _)| cancelled(id)).collect();
-            state.responses.extend(waiting);
-            let active: Vec<_> = state.active.iter().copied().collect();
-            state.cancelled.extend(active);
+            let arrived = std::mem::take(&mut state.arrived);
+            state.responses.extend(arrived.iter().flat_map(cancelled));
+            let live: Vec<_> = state.live.iter().copied().collect();
+            state.cancelled.extend(live);
         }
         self.work_arrived.notify_all();
         self.responses_ready.notify_all();
@@ -107,61 +126,49 @@ impl Queue {
         self.lock().stats.drain(..).collect()
     }
 
-    /// The owner's: waits for the next request and marks it active; `None` when the queue is closed and empty.
-    pub(super) fn next(&self) -> Option<(RequestId, Request)> {
+    /// The owner's: what has happened; where the owner is `idle`, waits until something has. `None` when the queue is
+    /// closed and nothing is left to do.
+    pub(super) fn look(&self, idle: bool) -> Option<Inbox> {
         let mut state = self.lock();
-        loop {
-            if let Some((id, request)) = state.waiting.pop_front() {
-                state.active.insert(id);
-                return Some((id, request));
-            }
+        while idle && state.arrived.is_empty() {
             if state.closed {
                 return None;
             }
             state = self.work_arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        let arrived = std::mem::take(&mut state.arrived);
+        state.waiting += arrived.len();
+        state.live.extend(arrived.iter().map(|arrival| arrival.id));
+        Some(Inbox { arrived, cancelled: std::mem::take(&mut state.cancelled) })
     }
 
-    /// The owner's: whether an active request is to be ended.
-    pub(super) fn is_cancelled(&self, id: RequestId) -> bool {
-        self.lock().cancelled.contains(&id)
-    }
-
-    /// The owner's: requests that wait.
-    pub(super) fn waiting(&self) -> usize {
-        self.lock().waiting.len()
-    }
-
-    /// The owner's: delivers a response.
-    pub(super) fn respond(&self, response: Response) {
+    /// The owner's: delivers the responses of an iteration; `waiting` requests wait still.
+    pub(super) fn deliver(&self, responses: &mut Vec<Response>, waiting: usize, stats: Option<IterationStats>) {
         let mut state = self.lock();
-        if response.is_final() {
-            state.active.remove(&response.request_id());
+        for response in responses.iter().filter(|response| response.is_final()) {
+            state.live.remove(&response.request_id());
             state.cancelled.remove(&response.request_id());
         }
-        state.responses.push_back(response);
-        self.responses_ready.notify_all();
-    }
-
-    /// The owner's: records an iteration.
-    pub(super) fn record(&self, stats: IterationStats) {
-        if self.max_stats == 0 {
-            return;
+        state.waiting = waiting;
+        if let Some(stats) = stats.filter(|_| self.max_stats > 0) {
+            if state.stats.len() == self.max_stats {
+                state.stats.pop_front();
+            }
+            state.stats.push_back(stats);
         }
-        let mut state = self.lock();
-        if state.stats.len() == self.max_stats {
-            state.stats.pop_front();
+        if !responses.is_empty() {
+            state.responses.extend(responses.drain(..));
+            self.responses_ready.notify_all();
         }
-        state.stats.push_back(stats);
     }
 
     /// The owner's last act, also when it panics: nobody is left waiting.
     pub(super) fn owner_is_gone(&self) {
         let mut state = self.lock();
         state.owner_gone = true;
-        let waiting: Vec<_> = state.waiting.drain(..).map(|(id, _)| id).collect();
-        let active: Vec<_> = state.active.drain().collect();
-        for request_id in active.into_iter().chain(waiting) {
+        let arrived: Vec<_> = state.arrived.drain(..).map(|arrival| arrival.id).collect();
+        let live: Vec<_> = state.live.drain().collect();
+        for request_id in live.into_iter().chain(arrived) {
             let message = "the executor's owner thread ended unexpectedly".to_owned();
             state.responses.push_back(Response::Error { request_id, message });
         }
@@ -169,18 +176,15 @@ impl Queue {
     }
 }
 
-/// The only response of a request that was cancelled while it waited.
-fn cancelled(request_id: RequestId) -> Response {
-    Response::Result(TokenResult {
-        request_id,
-        sequence_index: 0,
-        output_token_ids: Vec::new(),
-        log_probs: None,
-        prompt_log_probs: None,
-        top_log_probs: None,
-        cum_log_prob: None,
-        finish_reason: Some(FinishReason::Cancelled),
-        is_sequence_final: true,
-        is_final: true,
+/// The responses of a request that was cancelled while it waited: one for each sequence.
+fn cancelled(arrival: &Arrival) -> impl Iterator<Item = Response> {
+    let (request_id, sequences) = (arrival.id, arrival.request.spec().sampling.num_return_sequences);
+    (0..sequences).map(move |sequence_index| {
+        Response::Result(TokenResult::ended(
+            request_id,
+            sequence_index,
+            FinishReason::Cancelled,
+            sequence_index + 1 == sequences,
+        ))
     })
 }

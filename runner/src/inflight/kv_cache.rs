@@ -1,0 +1,210 @@
+//! The KV cache's book-keeping: which block belongs to whom. Keys and values themselves are in
+//! [`crate::cpu_model::KvCache`].
+//!
+//! A block is *free* (its content is of no use), *idle* (nobody holds it, but it can be found as a prefix), or *held*
+//! by one or more tables. Blocks are taken from the free ones, then from the idle ones, least recently held first.
+
+use std::collections::BTreeMap;
+
+use super::prefix::{Parent, PrefixIndex, Salt};
+use crate::executor::{KvCacheStats, TokenId};
+
+/// A block's number in the pool.
+pub(super) type BlockId = u32;
+
+/// The blocks of one sequence, from its first token on.
+#[derive(Debug)]
+pub(super) struct BlockTable {
+    blocks: Vec<BlockId>,
+    /// How many of the blocks have been registered as prefixes, and what the last of them is known as.
+    registered: usize,
+    last: Parent,
+}
+
+impl BlockTable {
+    /// A table of no blocks.
+    pub(super) fn new(salt: Salt) -> Self {
+        Self { blocks: Vec::new(), registered: 0, last: Parent::Root(salt) }
+    }
+
+    /// The blocks, in order.
+    pub(super) fn blocks(&self) -> &[BlockId] {
+        &self.blocks
+    }
+}
+
+/// The pool.
+#[derive(Debug)]
+pub(super) struct BlockManager {
+    tokens_per_block: usize,
+    holders: Vec<u32>,
+    free: Vec<BlockId>,
+    /// Idle blocks by the time at which they became idle.
+    idle: BTreeMap<u64, BlockId>,
+    idle_since: Vec<u64>,
+    clock: u64,
+    prefixes: PrefixIndex,
+    alloc_new_blocks: u64,
+    reused_blocks: u64,
+    missed_blocks: u64,
+}
+
+impl BlockManager {
+    /// A pool of `num_blocks` free blocks.
+    pub(super) fn new(num_blocks: usize, tokens_per_block: usize) -> Self {
+        Self {
+            tokens_per_block,
+            holders: vec![0; num_blocks],
+            // Taken from the end: low numbers first, so that memory is touched only as far as it is needed.
+            free: (0..num_blocks as BlockId).rev().collect(),
+            idle: BTreeMap::new(),
+            idle_since: vec![0; num_blocks],
+            clock: 0,
+            prefixes: PrefixIndex::default(),
+            alloc_new_blocks: 0,
+            reused_blocks: 0,
+            missed_blocks: 0,
+        }
+    }
+
+    /// Blocks in all.
+    pub(super) fn num_blocks(&self) -> usize {
+        self.holders.len()
+    }
+
+    /// Blocks that nobody holds.
+    pub(super) fn available(&self) -> usize {
+        self.free.len() + self.idle.len()
+    }
+
+    /// Blocks that `tokens` tokens fill, the last perhaps in part.
+    pub(super) fn blocks_for(&self, tokens: usize) -> usize {
+        tokens.div_ceil(self.tokens_per_block)
+    }
+
+    /// Tokens of one block.
+    pub(super) fn tokens_per_block(&self) -> usize {
+        self.tokens_per_block
+    }
+
+    /// The state of the pool.
+    pub(super) fn stats(&self) -> KvCacheStats {
+        KvCacheStats {
+            max_num_blocks: self.num_blocks(),
+            free_num_blocks: self.available(),
+            used_num_blocks: self.num_blocks() - self.available(),
+            tokens_per_block: self.tokens_per_block,
+            alloc_total_blocks: self.alloc_new_blocks + self.reused_blocks,
+            alloc_new_blocks: self.alloc_new_blocks,
+            reused_blocks: self.reused_blocks,
+            missed_blocks: self.missed_blocks,
+        }
+    }
+
+    /// How many of the full blocks of `tokens`, from the first on, can be found; and how many of those are idle.
+    pub(super) fn count_prefix(&self, salt: Salt, tokens: &[TokenId]) -> (usize, usize) {
+        let (mut parent, mut found, mut idle) = (Parent::Root(salt), 0, 0);
+        for tokens in tokens.chunks_exact(self.tokens_per_block) {
+            let Some((node, block)) = self.prefixes.find(parent, tokens) else { break };
+            parent = node;
+            found += 1;
+            idle += usize::from(self.holders[block as usize] == 0);
+        }
+        (found, idle)
+    }
+
+    /// Gives an empty table the blocks that hold a prefix of `tokens`; the number of tokens that they hold.
+    pub(super) fn take_prefix(&mut self, table: &mut BlockTable, tokens: &[TokenId]) -> usize {
+        let full = tokens.len() / self.tokens_per_block;
+        for tokens in tokens.chunks_exact(self.tokens_per_block) {
+            let Some((node, block)) = self.prefixes.find(table.last, tokens) else { break };
+            self.hold(block);
+            table.blocks.push(block);
+            table.last = node;
+            table.registered += 1;
+        }
+        self.reused_blocks += table.blocks.len() as u64;
+        self.missed_blocks += (full - table.blocks.len()) as u64;
+        table.blocks.len() * self.tokens_per_block
+    }
+
+    /// Adds blocks to a table until it has room for `tokens` tokens. Where there are not enough, nothing is added and
+    /// the answer is false.
+    pub(super) fn grow(&mut self, table: &mut BlockTable, tokens: usize) -> bool {
+        let missing = self.blocks_for(tokens).saturating_sub(table.blocks.len());
+        if missing > self.available() {
+            return false;
+        }
+        table.blocks.extend((0..missing).map_while(|_| self.allocate()));
+        true
+    }
+
+    /// Registers the blocks of a table that are full of computed keys and values; `tokens` are the computed ones.
+    pub(super) fn register(&mut self, table: &mut BlockTable, tokens: &[TokenId]) {
+        for index in table.registered..tokens.len() / self.tokens_per_block {
+            let tokens = &tokens[index * self.tokens_per_block..][..self.tokens_per_block];
+            table.last = self.prefixes.register(table.last, tokens, table.blocks[index]);
+            table.registered = index + 1;
+        }
+    }
+
+    /// A table that shares the full blocks of `table`, which holds `tokens` computed tokens, and has a block of its own
+    /// for the rest: the content of the first block of the pair is to be copied into the second. `None` where no block
+    /// is left.
+    pub(super) fn fork(
+        &mut self,
+        table: &BlockTable,
+        tokens: usize,
+    ) -> Option<(BlockTable, Option<(BlockId, BlockId)>)> {
+        let full = tokens / self.tokens_per_block;
+        let copy = match table.blocks.get(full).filter(|_| !tokens.is_multiple_of(self.tokens_per_block)) {
+            Some(&partial) => Some((partial, self.allocate()?)),
+            None => None,
+        };
+        let mut blocks = table.blocks[..full].to_vec();
+        blocks.iter().for_each(|&block| self.hold(block));
+        blocks.extend(copy.map(|(_, new)| new));
+        Some((BlockTable { blocks, registered: table.registered, last: table.last }, copy))
+    }
+
+    /// Gives a table's blocks back.
+    pub(super) fn release(&mut self, table: &mut BlockTable) {
+        // The last first: without its beginning a prefix is of no use, so its end should be evicted earlier.
+        while let Some(block) = table.blocks.pop() {
+            let holders = &mut self.holders[block as usize];
+            *holders -= 1;
+            if *holders > 0 {
+                continue;
+            }
+            if self.prefixes.contains(block) {
+                self.clock += 1;
+                self.idle_since[block as usize] = self.clock;
+                self.idle.insert(self.clock, block);
+            } else {
+                self.free.push(block);
+            }
+        }
+    }
+
+    fn hold(&mut self, block: BlockId) {
+        let holders = &mut self.holders[block as usize];
+        if *holders == 0 {
+            self.idle.remove(&self.idle_since[block as usize]);
+        }
+        *holders += 1;
+    }
+
+    fn allocate(&mut self) -> Option<BlockId> {
+        let block = match self.free.pop() {
+            Some(block) => block,
+            None => {
+                let (_, block) = self.idle.pop_first()?;
+                self.prefixes.forget(block);
+                block
+            }
+        };
+        self.holders[block as usize] = 1;
+        self.alloc_new_blocks += 1;
+        Some(block)
+    }
+}

@@ -1,0 +1,134 @@
+//! What the owner knows of one sequence: how its tokens are chosen, what of it has been delivered.
+
+use std::sync::Arc;
+
+use cpu_kernels::Kernels;
+
+use super::sampler::{Sampler, top_log_probs};
+use super::stop::is_stopped;
+use crate::executor::{FinishReason, Request, RequestId, RequestSpec, TokenId, TokenLogProb, TokenResult};
+
+/// A sequence that waits or runs.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub request_id: RequestId,
+    pub sequence_index: usize,
+    request: Arc<Request>,
+    sampler: Sampler,
+    generated: usize,
+    new: Undelivered,
+    cum_log_prob: f32,
+    has_responded: bool,
+}
+
+/// What was generated and not delivered yet.
+#[derive(Debug, Default)]
+struct Undelivered {
+    tokens: Vec<TokenId>,
+    log_probs: Vec<f32>,
+    top_log_probs: Vec<Vec<TokenLogProb>>,
+}
+
+impl Running {
+    pub(super) fn new(request_id: RequestId, sequence_index: usize, request: Arc<Request>, kernels: Kernels) -> Self {
+        let spec = request.spec();
+        Self {
+            request_id,
+            sequence_index,
+            sampler: Sampler::new(kernels, spec, sequence_index),
+            generated: 0,
+            new: Undelivered::default(),
+            cum_log_prob: 0.0,
+            has_responded: false,
+            request,
+        }
+    }
+
+    pub(super) fn spec(&self) -> &RequestSpec {
+        self.request.spec()
+    }
+
+    /// Chooses the token after `tokens` (prompt and output) from its raw logits, which are changed. The reason is given
+    /// when it is the last.
+    pub(super) fn choose(
+        &mut self,
+        kernels: Kernels,
+        logits: &mut [f32],
+        tokens: &[TokenId],
+    ) -> (TokenId, Option<FinishReason>) {
+        let spec = self.request.spec();
+        let (wants_one, wants_top) = (spec.output.return_log_probs, spec.output.top_log_probs);
+        let log_sum_exp = (wants_one || wants_top > 0).then(|| kernels.log_sum_exp(logits));
+        if let Some(log_sum_exp) = log_sum_exp.filter(|_| wants_top > 0) {
+            self.new.top_log_probs.push(top_log_probs(kernels, logits, log_sum_exp, wants_top));
+        }
+        let raw = wants_one.then(|| logits.to_vec());
+        let token = self.sampler.sample(logits, tokens, None);
+        self.sampler.accept(token);
+        if let (Some(raw), Some(log_sum_exp)) = (raw, log_sum_exp) {
+            let log_prob = raw[token as usize] - log_sum_exp;
+            self.new.log_probs.push(log_prob);
+            self.cum_log_prob += log_prob;
+        }
+        self.new.tokens.push(token);
+        self.generated += 1;
+        let spec = self.request.spec();
+        let finish = if spec.end_ids.contains(&token) {
+            Some(FinishReason::EndId)
+        } else if ends_with_stop_word(tokens, token, self.generated, &spec.stop_words) {
+            Some(FinishReason::StopWords)
+        } else if self.generated == spec.max_tokens {
+            Some(FinishReason::Length)
+        } else {
+            None
+        };
+        (token, finish)
+    }
+
+    /// Whether the log-probabilities of its prompt are wanted from this sequence and not complete yet.
+    pub(super) fn collects_prompt_log_probs(&self) -> bool {
+        self.request.spec().output.return_prompt_log_probs && self.sequence_index == 0 && self.generated == 0
+    }
+
+    /// Whether there is something to deliver now, though the sequence goes on.
+    pub(super) fn streams(&self) -> bool {
+        self.request.spec().streaming && !self.new.tokens.is_empty()
+    }
+
+    /// What has not been delivered yet; the first time with the request's prompt log-probabilities.
+    pub(super) fn take(
+        &mut self,
+        finish_reason: Option<FinishReason>,
+        is_final: bool,
+        prompt_log_probs: Option<&Vec<f32>>,
+    ) -> TokenResult {
+        let is_first = !std::mem::replace(&mut self.has_responded, true);
+        let output = self.request.spec().output;
+        let new = std::mem::take(&mut self.new);
+        let logs = output.return_log_probs;
+        TokenResult {
+            request_id: self.request_id,
+            sequence_index: self.sequence_index,
+            output_token_ids: new.tokens,
+            log_probs: logs.then_some(new.log_probs),
+            top_log_probs: (output.top_log_probs > 0).then_some(new.top_log_probs),
+            cum_log_prob: (logs && finish_reason.is_some()).then_some(self.cum_log_prob),
+            // A prompt that was not computed to its end has none.
+            prompt_log_probs: prompt_log_probs.filter(|_| is_first && self.generated > 0).cloned(),
+            finish_reason,
+            is_sequence_final: finish_reason.is_some(),
+            is_final,
+        }
+    }
+}
+
+fn ends_with_stop_word(tokens: &[TokenId], token: TokenId, generated: usize, stop_words: &[Vec<TokenId>]) -> bool {
+    // Most requests have none: their tokens need not be copied.
+    if stop_words.is_empty() {
+        return false;
+    }
+    let longest = stop_words.iter().map(Vec::len).max().unwrap_or(0);
+    let mut tail = tokens[tokens.len().saturating_sub(longest)..].to_vec();
+    tail.push(token);
+    is_stopped(&tail, generated, stop_words)
+}
