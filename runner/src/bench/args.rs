@@ -151,6 +151,15 @@ impl Load {
             Self::Rate(_, rate) => format!("{rate} requests/s"),
         }
     }
+
+    /// What a point of a plot is called, which has little room.
+    pub(super) fn short_label(self) -> String {
+        match self {
+            Self::AllAtOnce => "all".to_owned(),
+            Self::Concurrency(width) => width.to_string(),
+            Self::Rate(_, rate) => format!("{rate}/s"),
+        }
+    }
 }
 
 impl WorkloadArgs {

@@ -1,24 +1,38 @@
 //! What the plots show: the report's series as plain data.
 
+use std::time::Duration;
+
+use super::args::Load;
 use super::drive::Run;
 use super::percentiles::Percentiles;
 use super::plot::{Chart, Series};
 use super::report::RunReport;
+use crate::executor::IterationStats;
 
-/// Most points of a line that is drawn over time; more would not be seen.
-const MAX_POINTS: usize = 2000;
+/// Most iterations of a line that is drawn over time; more would not be seen.
+const MAX_SPANS: usize = 1000;
 
-/// Latencies over throughput, a point for each load.
-pub(super) fn throughput_latency(runs: &[RunReport]) -> Vec<Chart> {
-    let mut order: Vec<&RunReport> = runs.iter().collect();
-    order.sort_by(|a, b| a.output_tokens_per_second.total_cmp(&b.output_tokens_per_second));
+/// Latencies over throughput, a point for each load, joined in the order of the loads.
+pub(super) fn throughput_latency(runs: &[(Load, Run)], reports: &[RunReport]) -> Vec<Chart> {
+    let loads = match runs.first() {
+        Some((Load::Concurrency(_), _)) => "each load named by its requests at a time",
+        Some((Load::Rate(..), _)) => "each load named by its requests a second",
+        _ => "all requests at once",
+    };
     let chart = |title: &str, figure: fn(&RunReport) -> Option<Percentiles>| {
-        let series = |name: &str, percentile: fn(&Percentiles) -> f64| {
-            let point = |run: &&RunReport| Some((run.output_tokens_per_second, percentile(&figure(run)?) * 1e3));
-            Series { name: name.to_owned(), points: order.iter().filter_map(point).collect() }
+        let point = |run: &RunReport, percentile: fn(&Percentiles) -> f64| {
+            Some((run.output_tokens_per_second, percentile(&figure(run)?) * 1e3))
+        };
+        let series = |name: &str, percentile: fn(&Percentiles) -> f64| Series {
+            name: name.to_owned(),
+            points: reports.iter().filter_map(|run| point(run, percentile)).collect(),
+        };
+        let note = |((load, _), report): (&(Load, Run), &RunReport)| {
+            let (x, y) = point(report, |samples| samples.p99)?;
+            Some((x, y, load.short_label()))
         };
         Chart {
-            title: title.to_owned(),
+            title: format!("{title} ({loads})"),
             x_label: "throughput (output tokens/s)",
             y_label: "latency (ms)",
             markers: true,
@@ -27,10 +41,7 @@ pub(super) fn throughput_latency(runs: &[RunReport]) -> Vec<Chart> {
                 series("p90", |samples| samples.p90),
                 series("p99", |samples| samples.p99),
             ],
-            notes: order
-                .iter()
-                .filter_map(|run| Some((run.output_tokens_per_second, figure(run)?.p99 * 1e3, run.load.clone())))
-                .collect(),
+            notes: runs.iter().zip(reports).filter_map(note).collect(),
         }
     };
     vec![
@@ -40,17 +51,19 @@ pub(super) fn throughput_latency(runs: &[RunReport]) -> Vec<Chart> {
 }
 
 /// The KV cache and the batch over time, a line for each load.
-pub(super) fn occupancy(loads: &[(String, &Run)]) -> Vec<Chart> {
-    let chart = |title: &str, y_label, figure: fn(&crate::executor::IterationStats) -> f64| Chart {
+pub(super) fn occupancy(runs: &[(Load, Run)]) -> Vec<Chart> {
+    let chart = |title: &str, y_label, figure: fn(&IterationStats) -> f64| Chart {
         title: title.to_owned(),
         x_label: "time (s)",
         y_label,
         markers: false,
-        series: loads
+        series: runs
             .iter()
-            .map(|(name, run)| {
-                let points = run.iterations.iter().map(|(end, stats)| (end.as_secs_f64(), figure(stats)));
-                Series { name: name.clone(), points: thinned(points.collect()) }
+            .map(|(load, run)| {
+                let span = |(end, stats): &(Duration, IterationStats)| {
+                    (end.saturating_sub(stats.iter_latency).as_secs_f64(), end.as_secs_f64(), figure(stats))
+                };
+                Series { name: load.label(), points: steps(&run.iterations.iter().map(span).collect::<Vec<_>>()) }
             })
             .collect(),
         notes: Vec::new(),
@@ -63,11 +76,15 @@ pub(super) fn occupancy(loads: &[(String, &Run)]) -> Vec<Chart> {
     ]
 }
 
-/// At most [`MAX_POINTS`] points; of each group the highest, so that peaks stay.
-fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
-    let group = points.len().div_ceil(MAX_POINTS).max(1);
-    let highest = |group: &[(f64, f64)]| group.iter().copied().max_by(|a, b| a.1.total_cmp(&b.1));
-    points.chunks(group).filter_map(highest).collect()
+/// A line that stays at the value of each span (start, end, value) from its start to its end. Of more than
+/// [`MAX_SPANS`], neighbours are joined at their highest, so that peaks stay.
+fn steps(spans: &[(f64, f64, f64)]) -> Vec<(f64, f64)> {
+    let group = spans.len().div_ceil(MAX_SPANS).max(1);
+    let joined = spans.chunks(group).filter_map(|spans| {
+        let highest = spans.iter().map(|span| span.2).fold(0.0, f64::max);
+        Some([(spans.first()?.0, highest), (spans.last()?.1, highest)])
+    });
+    joined.flatten().collect()
 }
 
 #[cfg(test)]
@@ -75,12 +92,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thinning_keeps_peaks() {
-        let mut points: Vec<(f64, f64)> = (0..5000).map(|i| (f64::from(i), 1.0)).collect();
-        points[1234].1 = 9.0;
-        let thin = thinned(points);
-        assert!(thin.len() <= MAX_POINTS && thin.contains(&(1234.0, 9.0)));
-        assert!(thin.is_sorted_by(|a, b| a.0 < b.0));
-        assert_eq!(thinned(vec![(0.0, 1.0), (1.0, 2.0)]), [(0.0, 1.0), (1.0, 2.0)]);
+    fn joined_steps_keep_peaks() {
+        let mut spans: Vec<(f64, f64, f64)> = (0..5000).map(|i| (f64::from(i), f64::from(i + 1), 1.0)).collect();
+        spans[1234].2 = 9.0;
+        let points = steps(&spans);
+        assert!(points.len() <= 2 * MAX_SPANS && points.iter().any(|point| point.1 == 9.0));
+        assert!(points.is_sorted_by(|a, b| a.0 <= b.0));
+        assert_eq!(steps(&[(0.0, 1.0, 5.0), (1.0, 2.0, 6.0)]), [(0.0, 5.0), (1.0, 5.0), (1.0, 6.0), (2.0, 6.0)]);
     }
 }

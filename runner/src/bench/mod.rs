@@ -171,9 +171,10 @@ fn write_files(args: &Args, report: &Report, runs: &[(Load, Run)]) -> Result<()>
     }
     let Some(dir) = &args.plots else { return Ok(()) };
     fs::create_dir_all(dir).with_context(|| format!("cannot create `{}`", dir.display()))?;
-    let loads: Vec<_> = runs.iter().map(|(load, run)| (load.label(), run)).collect();
-    let plots =
-        [("throughput_latency", figures::throughput_latency(&report.runs)), ("occupancy", figures::occupancy(&loads))];
+    let plots = [
+        ("throughput_latency", figures::throughput_latency(runs, &report.runs)),
+        ("occupancy", figures::occupancy(runs)),
+    ];
     for (name, charts) in plots {
         let (svg, png) = plot::render(&charts)?;
         write_whole(&dir.join(format!("{name}.svg")), svg.as_bytes())?;

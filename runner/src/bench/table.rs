@@ -71,11 +71,14 @@ pub(super) fn render(report: &Report) -> String {
     }
     let _ = write!(
         text,
-        "\nthis machine, with {} threads: {:.1} GB/s of reads, {} of matrix products ({})\n",
+        "\nthis machine, with {} threads: {:.1} GB/s of reads, {} of matrix products ({})\n\
+         start-up {:.0} ms; peak resident memory {} MB, weights mapped from the engine included\n",
         engine.threads,
         machine.read_bytes_per_second / 1e9,
         flops(machine.matrix_flops_per_second),
         engine.isa,
+        engine.start_up_seconds * 1e3,
+        machine.peak_resident_bytes.map_or_else(nothing, |bytes| (bytes / 1_000_000).to_string()),
     );
     text
 }
