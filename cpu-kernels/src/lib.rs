@@ -46,6 +46,7 @@ mod kernels;
 pub mod limits;
 pub mod packed;
 mod portable;
+mod sampling;
 mod simd;
 mod tile;
 #[cfg(target_arch = "x86_64")]

@@ -39,7 +39,7 @@ impl Task for LogSumExp<'_> {
 
 /// The largest number in `x`, minus infinity where there is none.
 #[inline(always)]
-fn largest<S: Simd>(s: S, x: &[f32]) -> f32 {
+pub(super) fn largest<S: Simd>(s: S, x: &[f32]) -> f32 {
     let (body, tail) = x.split_at(x.len() / S::LANES * S::LANES);
     let mut largest = s.splat(f32::NEG_INFINITY);
     for x in body.chunks_exact(S::LANES) {

@@ -8,3 +8,4 @@ mod exp;
 pub(crate) mod log_sum_exp;
 pub(crate) mod rms_norm;
 pub(crate) mod rope;
+pub(crate) mod sampling;

@@ -10,7 +10,9 @@
 //! | `scheduler` | which tokens an iteration computes; pure |
 //! | `kv_cache`, `prefix` | which block belongs to whom, and which hold a prefix; pure |
 //! | `running`, `sampler`, `stop` | one sequence: how its tokens are chosen, and when it ends; pure |
+//! | `beam` | beam search; pure |
 
+mod beam;
 mod kv_cache;
 mod owner;
 mod prefix;
@@ -18,6 +20,8 @@ mod queue;
 mod running;
 mod sampler;
 mod scheduler;
+#[cfg(test)]
+mod scheduler_tests;
 mod stop;
 
 use std::sync::Arc;
@@ -35,7 +39,8 @@ use kv_cache::BlockManager;
 use queue::Queue;
 use scheduler::{Scheduler, SchedulerConfig, worst_case_blocks};
 
-pub use sampler::{Sampler, best};
+pub use sampler::{Sampler, best, top_log_probs};
+pub use stop::is_stopped;
 
 /// An executor that runs a CPU engine in this process.
 #[derive(Debug)]

@@ -9,13 +9,17 @@ use rayon::prelude::*;
 use crate::cpu_model::{CpuModel, ForwardPass, KvCache, StepSequence};
 use crate::executor::{FinishReason, InflightBatchingStats, IterationStats, RequestId, Response, TokenId};
 
+use super::beam::Finished;
 use super::prefix::Salt;
 use super::queue::{Arrival, Queue};
-use super::running::Running;
+use super::running::{Chosen, Running};
 use super::scheduler::{NewSequence, Scheduler, SequenceId, Step, StepPart};
 
 /// Rows of logits computed at a time; bounds their memory to this many vocabularies.
 const LOGITS_ROWS: usize = 64;
+
+/// A sequence whose next token is to be chosen, and the row of the pass that each of its beams ends with.
+type Unit = (SequenceId, Vec<usize>);
 
 /// Runs until the queue is closed and everything has ended.
 pub(super) fn run(queue: &Queue, model: &CpuModel, cache: KvCache, scheduler: Scheduler, enable_block_reuse: bool) {
@@ -85,11 +89,13 @@ impl Owner<'_> {
         let spec = request.spec();
         let salt = Salt { shared: spec.cache_salt_id, private: (!self.enable_block_reuse).then_some(arrival.id.0) };
         let mut open: Vec<SequenceId> = Vec::new();
-        for index in 0..spec.sampling.num_return_sequences {
+        let beam_width = spec.sampling.beam_width;
+        let sequences = if beam_width > 1 { 1 } else { spec.sampling.num_return_sequences };
+        for index in 0..sequences {
             let id = self.scheduler.add(NewSequence {
                 prompt: spec.input_token_ids.clone(),
                 max_tokens: spec.max_tokens,
-                beam_width: 1,
+                beam_width,
                 priority: spec.priority,
                 salt,
                 computes_whole_prompt: spec.output.return_prompt_log_probs && index == 0,
@@ -109,7 +115,7 @@ impl Owner<'_> {
     /// Ends all sequences of a request that have not ended.
     fn end(&mut self, id: RequestId, reason: FinishReason) {
         let open = self.requests.get(&id).map(|request| request.open.clone()).unwrap_or_default();
-        open.into_iter().for_each(|sequence| self.finish(sequence, reason));
+        open.into_iter().for_each(|sequence| self.finish(sequence, reason, Vec::new()));
     }
 
     fn end_late(&mut self, now: Instant) {
@@ -119,15 +125,20 @@ impl Owner<'_> {
         }
     }
 
-    /// Ends a sequence, and with the last one its request.
-    fn finish(&mut self, id: SequenceId, reason: FinishReason) {
+    /// Ends a sequence, or a search with its beams, and with the last one its request.
+    fn finish(&mut self, id: SequenceId, reason: FinishReason, beams: Vec<Finished>) {
         self.scheduler.remove(id);
         let Some(mut running) = self.sequences.remove(&id) else { return };
         let Some(request) = self.requests.get_mut(&running.request_id) else { return };
         request.open.retain(|&other| other != id);
         let is_final = request.open.is_empty();
-        let result = running.take(Some(reason), is_final, request.prompt_log_probs.as_ref());
-        self.responses.push(Response::Result(result));
+        let prompt_log_probs = request.prompt_log_probs.as_ref();
+        let results = if running.is_search() {
+            running.take_beams(beams, reason, prompt_log_probs)
+        } else {
+            vec![running.take(Some(reason), is_final, prompt_log_probs)]
+        };
+        self.responses.extend(results.into_iter().map(Response::Result));
         if is_final {
             self.started -= usize::from(request.started);
             if let Some(deadline) = request.deadline {
@@ -236,49 +247,79 @@ impl Owner<'_> {
     /// Chooses the next token of every sequence whose tokens are all computed.
     fn generate(&mut self, step: &Step) -> Duration {
         let mut model_latency = Duration::ZERO;
+        let mut units: Vec<Unit> = Vec::new();
         let mut first_row = 0;
-        let mut complete: Vec<(usize, StepPart)> = Vec::new();
         for part in &step.parts {
             first_row += part.tokens;
-            if part.completes {
-                complete.push((first_row - 1, *part));
+            match units.last_mut() {
+                // The beams of a search follow one another.
+                Some((id, rows)) if *id == part.sequence => rows.push(first_row - 1),
+                _ if part.completes => units.push((part.sequence, vec![first_row - 1])),
+                _ => {}
             }
         }
-        for complete in complete.chunks(LOGITS_ROWS) {
+        let kernels = self.model.kernels();
+        let vocab_size = self.model.config().vocab_size;
+        // A search's beams are chosen among together, so it is not divided.
+        for units in by_rows(&units, LOGITS_ROWS) {
             let began = Instant::now();
-            let rows: Vec<_> = complete.iter().map(|&(row, _)| row).collect();
-            let logits = self.model.logits(&mut self.pass, &rows, &mut self.logits);
+            let rows: Vec<_> = units.iter().flat_map(|(_, rows)| rows).copied().collect();
+            let mut logits = self.model.logits(&mut self.pass, &rows, &mut self.logits);
             model_latency += began.elapsed();
-            let (width, kernels) = (logits.len() / rows.len(), self.model.kernels());
-            let mut draws: Vec<_> = logits
-                .chunks_exact_mut(width)
-                .zip(complete)
-                .filter_map(|(logits, (_, part))| Some((part.sequence, self.sequences.remove(&part.sequence)?, logits)))
-                .collect();
+            let mut draws = Vec::with_capacity(units.len());
+            for (id, rows) in units {
+                let (own, rest) = logits.split_at_mut(rows.len() * vocab_size);
+                logits = rest;
+                draws.extend(self.sequences.remove(id).map(|running| (*id, running, own)));
+            }
             let scheduler = &self.scheduler;
             let chosen: Vec<_> = self.model.install(|| {
                 let choose = |(id, running, logits): &mut (SequenceId, Box<Running>, &mut [f32])| {
-                    running.choose(kernels, logits, scheduler.tokens(*id, 0))
+                    running.choose(kernels, logits, |beam| scheduler.tokens(*id, beam))
                 };
                 draws.par_iter_mut().with_max_len(1).map(choose).collect()
             });
             let drawn: Vec<_> = draws.into_iter().map(|(id, running, _)| (id, running)).zip(chosen).collect();
-            for ((id, running), (token, finish)) in drawn {
+            for ((id, running), chosen) in drawn {
                 self.sequences.insert(id, running);
-                self.respond(id, token, finish);
+                self.respond(id, chosen);
             }
         }
         model_latency
     }
 
-    fn respond(&mut self, id: SequenceId, token: TokenId, finish: Option<FinishReason>) {
-        if let Some(reason) = finish {
-            return self.finish(id, reason);
+    fn respond(&mut self, id: SequenceId, chosen: Chosen) {
+        match chosen {
+            Chosen::Token(_, Some(reason)) => self.finish(id, reason, Vec::new()),
+            Chosen::Token(token, None) => {
+                self.scheduler.append(id, token);
+                let Some(running) = self.sequences.get_mut(&id).filter(|running| running.streams()) else { return };
+                let request = self.requests.get(&running.request_id);
+                let prompt_log_probs = request.and_then(|request| request.prompt_log_probs.as_ref());
+                self.responses.push(Response::Result(running.take(None, false, prompt_log_probs)));
+            }
+            Chosen::Branches(next) => {
+                for (from, to) in self.scheduler.branch(id, &next) {
+                    self.cache.copy_block(from, to);
+                }
+            }
+            Chosen::Beams(beams) => self.finish(id, FinishReason::Length, beams),
         }
-        self.scheduler.append(id, token);
-        let Some(running) = self.sequences.get_mut(&id).filter(|running| running.streams()) else { return };
-        let request = self.requests.get(&running.request_id);
-        let prompt_log_probs = request.and_then(|request| request.prompt_log_probs.as_ref());
-        self.responses.push(Response::Result(running.take(None, false, prompt_log_probs)));
     }
+}
+
+/// Consecutive units of together at most `limit` rows, or one unit that has more.
+fn by_rows(units: &[Unit], limit: usize) -> impl Iterator<Item = &[Unit]> {
+    let mut rest = units;
+    std::iter::from_fn(move || {
+        let mut rows = 0;
+        let fits = |(_, own): &&Unit| {
+            rows += own.len();
+            rows <= limit
+        };
+        let count = rest.iter().take_while(fits).count().max(1).min(rest.len());
+        let (units, later) = rest.split_at(count);
+        rest = later;
+        (!units.is_empty()).then_some(units)
+    })
 }

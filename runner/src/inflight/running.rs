@@ -4,21 +4,34 @@ use std::sync::Arc;
 
 use cpu_kernels::Kernels;
 
+use super::beam::{BeamSearch, Branches, Finished};
 use super::sampler::{Sampler, top_log_probs};
 use super::stop::is_stopped;
-use crate::executor::{FinishReason, Request, RequestId, RequestSpec, TokenId, TokenLogProb, TokenResult};
+use crate::executor::{FinishReason, Request, RequestId, TokenId, TokenLogProb, TokenResult};
 
-/// A sequence that waits or runs.
+/// A sequence that waits or runs, or all beams of a search.
 #[derive(Debug)]
 pub(super) struct Running {
     pub request_id: RequestId,
     pub sequence_index: usize,
     request: Arc<Request>,
     sampler: Sampler,
+    search: Option<BeamSearch>,
     generated: usize,
     new: Undelivered,
     cum_log_prob: f32,
     has_responded: bool,
+}
+
+/// What follows a sequence's tokens.
+#[derive(Debug)]
+pub(super) enum Chosen {
+    /// A token; the reason is given when it is the last.
+    Token(TokenId, Option<FinishReason>),
+    /// The beams to go on with.
+    Branches(Vec<(usize, TokenId)>),
+    /// The beams that the search ended with, best first.
+    Beams(Vec<Finished>),
 }
 
 /// What was generated and not delivered yet.
@@ -36,6 +49,7 @@ impl Running {
             request_id,
             sequence_index,
             sampler: Sampler::new(kernels, spec, sequence_index),
+            search: (spec.sampling.beam_width > 1).then(|| BeamSearch::new(kernels, spec)),
             generated: 0,
             new: Undelivered::default(),
             cum_log_prob: 0.0,
@@ -44,18 +58,23 @@ impl Running {
         }
     }
 
-    pub(super) fn spec(&self) -> &RequestSpec {
-        self.request.spec()
-    }
-
-    /// Chooses the token after `tokens` (prompt and output) from its raw logits, which are changed. The reason is given
-    /// when it is the last.
-    pub(super) fn choose(
+    /// Chooses what follows from raw logits, `[beams, vocab_size]`, which are changed; `tokens` are prompt and output of
+    /// a beam, or of the sequence as beam 0.
+    pub(super) fn choose<'a>(
         &mut self,
         kernels: Kernels,
         logits: &mut [f32],
-        tokens: &[TokenId],
-    ) -> (TokenId, Option<FinishReason>) {
+        tokens: impl Fn(usize) -> &'a [TokenId],
+    ) -> Chosen {
+        let Some(search) = &mut self.search else { return self.draw(kernels, logits, tokens(0)) };
+        self.generated += 1;
+        match search.advance(kernels, self.request.spec(), logits, tokens) {
+            Branches::GoOn(next) => Chosen::Branches(next),
+            Branches::Done(finished) => Chosen::Beams(finished),
+        }
+    }
+
+    fn draw(&mut self, kernels: Kernels, logits: &mut [f32], tokens: &[TokenId]) -> Chosen {
         let spec = self.request.spec();
         let (wants_one, wants_top) = (spec.output.return_log_probs, spec.output.top_log_probs);
         let log_sum_exp = (wants_one || wants_top > 0).then(|| kernels.log_sum_exp(logits));
@@ -82,7 +101,7 @@ impl Running {
         } else {
             None
         };
-        (token, finish)
+        Chosen::Token(token, finish)
     }
 
     /// Whether the log-probabilities of its prompt are wanted from this sequence and not complete yet.
@@ -93,6 +112,38 @@ impl Running {
     /// Whether there is something to deliver now, though the sequence goes on.
     pub(super) fn streams(&self) -> bool {
         self.request.spec().streaming && !self.new.tokens.is_empty()
+    }
+
+    /// The final responses of a beam search. One that was ended from outside (`reason`) has no output.
+    pub(super) fn take_beams(
+        &self,
+        beams: Vec<Finished>,
+        reason: FinishReason,
+        prompt_log_probs: Option<&Vec<f32>>,
+    ) -> Vec<TokenResult> {
+        let spec = self.request.spec();
+        let count = spec.sampling.num_return_sequences;
+        let mut beams = beams.into_iter();
+        (0..count)
+            .map(|index| {
+                let mut result = TokenResult::ended(self.request_id, index, reason, index + 1 == count);
+                if let Some(beam) = beams.next() {
+                    if spec.output.return_log_probs {
+                        result.cum_log_prob = Some(beam.log_probs.iter().sum());
+                        result.log_probs = Some(beam.log_probs);
+                    }
+                    result.output_token_ids = beam.output;
+                    result.finish_reason = Some(beam.reason);
+                    result.prompt_log_probs = prompt_log_probs.cloned();
+                }
+                result
+            })
+            .collect()
+    }
+
+    /// Whether this is a beam search.
+    pub(super) fn is_search(&self) -> bool {
+        self.search.is_some()
     }
 
     /// What has not been delivered yet; the first time with the request's prompt log-probabilities.

@@ -120,10 +120,6 @@ impl Scheduler {
         self.sequences.is_empty()
     }
 
-    /// Sequences that run.
-    pub(super) fn num_active(&self) -> usize {
-        self.active.len()
-    }
 
     /// Adds a sequence, behind those of its priority. Its worst case must fit into the cache
     /// ([`worst_case_blocks`]) and, without chunked context, its prompt into an iteration.
@@ -238,8 +234,10 @@ impl Scheduler {
             return;
         }
         while !self.grow(id, chunk) {
-            // The last that is not in the step yet; those before this one are, so it is this one at the earliest.
-            let last = self.active.values().next_back().copied().unwrap_or(id);
+            // The last, which is not in the step yet: those before this one are, so it is this one at the earliest. A
+            // beam search was promised its blocks and is never paused.
+            let can_pause = |id: &&SequenceId| self.sequences[*id].beam_width == 1;
+            let last = self.active.values().rev().find(can_pause).copied().unwrap_or(id);
             self.pause(last);
             step.paused += 1;
             if last == id {
@@ -280,6 +278,8 @@ impl Scheduler {
                 }
             }
             step.started.push(id);
+            // After a pause all but the last token can be cached still: it goes on generating at once.
+            *context_budget -= self.sequences[&id].generation_rows();
             self.schedule_active(id, context_budget, step);
         }
     }

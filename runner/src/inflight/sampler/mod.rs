@@ -1,0 +1,127 @@
+//! From logits to a token. Pure: the same logits, settings and tokens give the same token, on any thread.
+//!
+//! Steps, in TensorRT-LLM's order: embedding bias; temperature; repetition, presence and frequency penalty
+//! ([`penalties`]); minimum length, bad words, repeated n-grams ([`bans`]); the guide's mask; top-k ([`maxima`]), top-p,
+//! min-p ([`filters`]); the draw ([`draw`]).
+//!
+//! Temperature is not divided by but multiplied into what comes after it: presence and frequency penalties are taken
+//! times the temperature, and weights are e^((logit - best) / temperature). That is the same up to rounding, and
+//! spares a pass over the vocabulary.
+
+mod bans;
+mod draw;
+mod filters;
+mod maxima;
+mod penalties;
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use cpu_kernels::Kernels;
+
+use crate::executor::{RequestSpec, SamplingConfig, TokenId};
+
+use bans::{Banned, Bans};
+use maxima::Maxima;
+use penalties::Penalties;
+
+pub use maxima::{best, top_log_probs};
+
+/// Chooses the tokens of one sequence. A clone goes on from the same state: beams part that way.
+#[derive(Debug, Clone)]
+pub struct Sampler {
+    kernels: Kernels,
+    rules: Arc<Rules>,
+    penalties: Option<Penalties>,
+}
+
+/// What does not change as the sequence grows.
+#[derive(Debug)]
+struct Rules {
+    config: SamplingConfig,
+    bias: Vec<(TokenId, f32)>,
+    bans: Bans,
+}
+
+impl Sampler {
+    /// A sampler for sequence `sequence_index` of a request. Its seed is the request's plus the index.
+    pub fn new(kernels: Kernels, spec: &RequestSpec, sequence_index: usize) -> Self {
+        let mut config = spec.sampling.clone();
+        config.seed = config.seed.wrapping_add(sequence_index as u64);
+        let penalties = Penalties::new(&config, &spec.input_token_ids);
+        let rules = Rules { bias: spec.embedding_bias.clone(), bans: Bans::new(spec), config };
+        Self { kernels, rules: Arc::new(rules), penalties }
+    }
+
+    /// Chooses the token that follows `tokens`, the whole sequence so far with its prompt, and does not remember it:
+    /// see [`Self::accept`]. A draw depends on the seed and on `tokens.len()`.
+    ///
+    /// `logits` has one entry for each token of the vocabulary: raw ones come in, what is left is unspecified. `mask`
+    /// sets those to minus infinity that the output's form forbids.
+    ///
+    /// Where bans and mask together leave nothing, the bans are lifted for this token and `mask` is called again; the
+    /// mask always holds. A logit that is not a number is never chosen. Where no logit can be, the answer is token 0.
+    pub fn sample(&self, logits: &mut [f32], tokens: &[TokenId], mask: Option<&dyn Fn(&mut [f32])>) -> TokenId {
+        let config = &self.rules.config;
+        let greedy = config.is_greedy();
+        let banned = self.change(logits, tokens, if greedy { 1.0 } else { config.temperature });
+        let mask = |logits: &mut [f32]| {
+            if let Some(mask) = mask {
+                mask(logits);
+            }
+            Maxima::of(self.kernels, logits)
+        };
+        let mut maxima = mask(logits);
+        if maxima.best() == f32::NEG_INFINITY && banned.lift(logits) {
+            maxima = mask(logits);
+        }
+        if greedy || maxima.best().is_infinite() {
+            return maxima.best_token(logits);
+        }
+        if !(1..logits.len()).contains(&config.top_k) {
+            return self.draw(logits, maxima.best(), tokens.len()) as TokenId;
+        }
+        let mut candidates = maxima.top(logits, config.top_k);
+        // Selection leaves an order that depends on the library's algorithm: draw in the order of ids instead.
+        candidates.sort_unstable_by_key(|&(_, token)| token);
+        let (mut logits, ids): (Vec<f32>, Vec<TokenId>) = candidates.into_iter().unzip();
+        ids[self.draw(&mut logits, maxima.best(), tokens.len())]
+    }
+
+    /// Changes `logits` as [`Self::sample`] does before the mask, at temperature 1: for a search that chooses by score.
+    pub fn process(&self, logits: &mut [f32], tokens: &[TokenId]) {
+        let banned = self.change(logits, tokens, 1.0);
+        if !banned.is_empty() && Maxima::of(self.kernels, logits).best() == f32::NEG_INFINITY {
+            banned.lift(logits);
+        }
+    }
+
+    /// Remembers a token that was appended to the sequence.
+    pub fn accept(&mut self, token: TokenId) {
+        if let Some(penalties) = &mut self.penalties {
+            penalties.accept(token);
+        }
+    }
+
+    /// Bias, penalties and bans.
+    fn change(&self, logits: &mut [f32], tokens: &[TokenId], temperature: f32) -> Banned {
+        for &(token, bias) in &self.rules.bias {
+            logits[token as usize] += bias;
+        }
+        if let Some(penalties) = &self.penalties {
+            penalties.apply(logits, temperature);
+        }
+        self.rules.bans.apply(logits, tokens)
+    }
+
+    /// Draws a place in `logits`, whose best is finite; turns them into weights.
+    fn draw(&self, logits: &mut [f32], best: f32, position: usize) -> usize {
+        let SamplingConfig { temperature, top_p, min_p, seed, .. } = self.rules.config;
+        self.kernels.exp_weights(logits, best, (1.0 / temperature).min(f32::MAX));
+        let least = filters::least_kept(self.kernels, logits, top_p, min_p);
+        draw::place(self.kernels, logits, least, draw::uniform(seed, position as u64))
+    }
+}
