@@ -1,4 +1,4 @@
-"""llama.cpp through its Python package's C bindings, bfloat16: see peer.py."""
+"""llama.cpp through its Python package's C bindings, bfloat16 weights, its default KV cache (fp16): see peer.py."""
 
 import time
 
@@ -24,7 +24,6 @@ class LlamaCpp:
         params.n_threads = params.n_threads_batch = plan["threads"]
         # One pool for all sequences, so that each may be as long as it needs.
         params.kv_unified = True
-        params.type_k = params.type_v = llama_cpp.GGML_TYPE_BF16
         self.context_ = llama_cpp.llama_init_from_model(self.model, params)
         assert self.context_, "llama.cpp cannot make a context"
         self.batch = llama_cpp.llama_batch_init(params.n_ctx, 0, 1)
