@@ -1,4 +1,5 @@
-//! Runs engines: executors behind one contract, in-flight batching, tokenization, sampling, and `run-engine`.
+//! Runs engines: executors behind one contract, in-flight batching, tokenization, sampling, `run-engine` and
+//! `bench-engine`.
 //!
 //! In reading order:
 //!
@@ -14,7 +15,9 @@
 //! | [`chat`] | chat templates |
 //! | [`generation`] | prompts in, text out: all of the above together |
 //! | [`cli`] | the `run-engine` program |
+//! | [`bench`] | the `bench-engine` program |
 
+pub mod bench;
 pub mod chat;
 pub mod cli;
 pub mod cpu_model;

@@ -54,6 +54,11 @@ impl StopStrings {
         })
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.automata.is_empty()
+    }
+
     /// Takes the next piece of text. After a stop, further pieces are dropped and the stop is reported again.
     pub fn push(&mut self, delta: &str) -> Emit {
         if self.stopped.is_some() {

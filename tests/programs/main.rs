@@ -1,4 +1,4 @@
-//! `run-engine` from the outside: what is typed, what comes out on which stream, and the exit code.
+//! The programs from the outside: what is typed, what comes out on which stream, and the exit code.
 //!
 //! The engines are made from the parity fixtures (ids only), from a tiny model of random weights with the tokenizer
 //! fixtures (text that is no language, full of broken characters), and from the bundled model (real text).
@@ -9,6 +9,7 @@
 mod common;
 
 mod batching;
+mod bench_engine;
 mod chat;
 mod damaged_engine;
 mod endings;

@@ -16,7 +16,7 @@ const DEFAULT_MAX_NEW_TOKENS: usize = 128;
 const MAX_SEQUENCES: usize = 65_536;
 
 /// What prompts become requests with.
-pub(super) struct Encoder<'a> {
+pub(crate) struct Encoder<'a> {
     /// The engine's tokenizer, if it has one.
     pub tokenizer: Option<&'a Tokenizer>,
     /// The chat template, with `--chat`.
@@ -29,7 +29,7 @@ pub(super) struct Encoder<'a> {
 
 impl Encoder<'_> {
     /// Encodes and checks prompt number `index`.
-    pub(super) fn job(&self, index: usize, prompt: Prompt) -> Result<Job> {
+    pub(crate) fn job(&self, index: usize, prompt: Prompt) -> Result<Job> {
         let settings = prompt.generation;
         let input_token_ids = match prompt.source {
             PromptSource::Ids(ids) => {

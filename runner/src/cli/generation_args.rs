@@ -11,7 +11,7 @@ use crate::executor::{EarlyStopping, GuidedDecodingParams, TokenId};
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[command(next_help_heading = "Generation")]
-pub(super) struct GenerationArgs {
+pub(crate) struct GenerationArgs {
     /// Tokens to generate at most [default: 128]
     #[arg(long, value_name = "N", conflicts_with = "max_length", allow_negative_numbers = true)]
     pub max_new_tokens: Option<usize>,

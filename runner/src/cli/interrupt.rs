@@ -9,14 +9,14 @@ use anyhow::Context;
 use crate::inflight::CpuExecutor;
 
 /// Ctrl-C and SIGTERM: the first ends the run in order, the second at once.
-pub(super) struct Interrupt {
+pub(crate) struct Interrupt {
     happened: Arc<AtomicBool>,
     executor: Arc<Mutex<Option<Arc<CpuExecutor>>>>,
 }
 
 impl Interrupt {
     /// Watches for signals from now on.
-    pub(super) fn install() -> anyhow::Result<Self> {
+    pub(crate) fn install() -> anyhow::Result<Self> {
         let interrupt = Self { happened: Arc::default(), executor: Arc::default() };
         let (happened, executor) = (interrupt.happened.clone(), interrupt.executor.clone());
         let handler = move || {
@@ -32,19 +32,19 @@ impl Interrupt {
     }
 
     /// From now on, a signal ends what `executor` runs, in order.
-    pub(super) fn watch(&self, executor: &Arc<CpuExecutor>) {
+    pub(crate) fn watch(&self, executor: &Arc<CpuExecutor>) {
         *self.executor.lock().unwrap_or_else(PoisonError::into_inner) = Some(executor.clone());
     }
 
     /// What a signal does, without one.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         if let Some(executor) = &*self.executor.lock().unwrap_or_else(PoisonError::into_inner) {
             executor.cancel_all();
         }
     }
 
     /// Whether a signal came.
-    pub(super) fn happened(&self) -> bool {
+    pub(crate) fn happened(&self) -> bool {
         self.happened.load(Ordering::SeqCst)
     }
 }

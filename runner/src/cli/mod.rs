@@ -3,14 +3,14 @@
 //! Completions go to standard output, everything else to standard error.
 
 mod args;
-mod encoder;
+pub(crate) mod encoder;
 pub(crate) mod executor_args;
-mod generation_args;
-mod interrupt;
+pub(crate) mod generation_args;
+pub(crate) mod interrupt;
 mod live;
-mod output;
-mod prompts;
-mod stats;
+pub(crate) mod output;
+pub(crate) mod prompts;
+pub(crate) mod stats;
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
@@ -34,14 +34,15 @@ use crate::tokenizer::Tokenizer;
 
 use args::{Args, Format};
 use encoder::Encoder;
+use executor_args::ExecutorArgs;
 use interrupt::Interrupt;
 use live::Live;
 use output::{Printer, Style};
 use prompts::Prompt;
 use stats::Iterations;
 
-/// Why the program ends without success.
-enum Failure {
+/// Why a program ends without success.
+pub(crate) enum Failure {
     /// Bad input or usage: exit code 2.
     Input(anyhow::Error),
     /// This machine lacks what was asked for: exit code 3.
@@ -53,13 +54,18 @@ enum Failure {
 }
 
 /// Marks errors about what the user gave.
-fn input<E: Into<anyhow::Error>>(error: E) -> Failure {
+pub(crate) fn input<E: Into<anyhow::Error>>(error: E) -> Failure {
     Failure::Input(error.into())
 }
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    match run(Args::parse()) {
+    exit_code(run(Args::parse()))
+}
+
+/// What a program ends with, after it has said why.
+pub(crate) fn exit_code(result: Result<(), Failure>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Interrupted) => {
             say("interrupted");
@@ -86,9 +92,7 @@ fn run(args: Args) -> Result<(), Failure> {
     let prompts = prompts::collect(&args).map_err(input)?;
     let began = Instant::now();
     let engine = EngineDir::open(&args.engine).map_err(input)?;
-    if engine.manifest().target != "none" {
-        return Err(Failure::Machine(gpu_engine(&engine)));
-    }
+    refuse_gpu_engine(&engine)?;
     args.executor.check(engine.manifest().limits).map_err(input)?;
     if args.verify {
         verify(&engine, args.quiet)?;
@@ -105,16 +109,11 @@ fn run(args: Args) -> Result<(), Failure> {
         iter_stats_max_iterations: if args.stats { usize::MAX } else { 0 },
         ..args.executor.config()
     };
-    let executor = Arc::new(CpuExecutor::open(&engine, &config).map_err(|error| match error {
-        CpuModelError::Format(_) | CpuModelError::Limit { .. } | CpuModelError::KvCacheTokens { .. } => input(error),
-        CpuModelError::Isa(cpu_kernels::IsaError::Unknown { .. }) => input(error),
-        CpuModelError::Isa(_) => Failure::Machine(error.into()),
-        _ => Failure::Other(error.into()),
-    })?);
+    let executor = Arc::new(open_executor(&engine, &config)?);
     interrupt.watch(&executor);
     let load = began.elapsed();
     if !args.quiet {
-        describe(&engine, &executor, &args);
+        describe(&engine, &executor, &args.executor);
     }
 
     let encoder =
@@ -262,8 +261,21 @@ fn failed(error: GenerationError, names: &Names) -> Failure {
     }
 }
 
-/// Why a GPU engine cannot be run by this program, here and now.
-fn gpu_engine(engine: &EngineDir) -> anyhow::Error {
+/// Opens a CPU engine.
+pub(crate) fn open_executor(engine: &EngineDir, config: &ExecutorConfig) -> Result<CpuExecutor, Failure> {
+    CpuExecutor::open(engine, config).map_err(|error| match error {
+        CpuModelError::Format(_) | CpuModelError::Limit { .. } | CpuModelError::KvCacheTokens { .. } => input(error),
+        CpuModelError::Isa(cpu_kernels::IsaError::Unknown { .. }) => input(error),
+        CpuModelError::Isa(_) => Failure::Machine(error.into()),
+        _ => Failure::Other(error.into()),
+    })
+}
+
+/// Says why an engine for a GPU cannot be run, here and now.
+pub(crate) fn refuse_gpu_engine(engine: &EngineDir) -> Result<(), Failure> {
+    if engine.manifest().target == "none" {
+        return Ok(());
+    }
     let missing = trtllm_sys::probe().missing();
     let target = &engine.manifest().target;
     let mut message = format!("`{}` was built for `{target}`", engine.path().display());
@@ -272,7 +284,7 @@ fn gpu_engine(engine: &EngineDir) -> anyhow::Error {
     } else {
         message.push_str(&format!(", but {}", missing.join("; ")));
     }
-    anyhow!("{message}; build it for the CPU with `build-engine --gpu none`")
+    Err(Failure::Machine(anyhow!("{message}; build it for the CPU with `build-engine --gpu none`")))
 }
 
 fn verify(engine: &EngineDir, quiet: bool) -> Result<(), Failure> {
@@ -293,7 +305,8 @@ fn verify(engine: &EngineDir, quiet: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn describe(engine: &EngineDir, executor: &CpuExecutor, args: &Args) {
+/// What runs, in a line.
+pub(crate) fn describe(engine: &EngineDir, executor: &CpuExecutor, args: &ExecutorArgs) {
     let (config, facts) = (engine.config(), executor.facts());
     say(format_args!(
         "{}: {}, {} parameters; CPU ({}, {} threads); KV cache of {} tokens ({})",
@@ -306,10 +319,10 @@ fn describe(engine: &EngineDir, executor: &CpuExecutor, args: &Args) {
         indicatif::HumanBytes(facts.kv_cache_bytes as u64),
     ));
     let engine_limit = engine.manifest().limits.max_seq_len;
-    let asked = args.executor.max_seq_len.unwrap_or(engine_limit);
+    let asked = args.max_seq_len.unwrap_or(engine_limit);
     let max_seq_len = executor.limits().max_seq_len;
     if max_seq_len < asked {
-        let cause = if args.executor.kv_cache_tokens.is_some() { "--kv-cache-tokens" } else { "free memory" };
+        let cause = if args.kv_cache_tokens.is_some() { "--kv-cache-tokens" } else { "free memory" };
         say(format_args!("warning: {cause} allows sequences of {max_seq_len} tokens only, the engine {engine_limit}"));
     }
 }

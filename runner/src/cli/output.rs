@@ -154,7 +154,7 @@ impl<W: Write> Printer<W> {
 }
 
 /// A number with about three digits: `48`, `19.6 K`, `8.41 B`.
-pub(super) fn short_count(number: f64) -> String {
+pub(crate) fn short_count(number: f64) -> String {
     let units = [(1e9, "B"), (1e6, "M"), (1e3, "K")];
     match units.into_iter().find(|&(unit, _)| number >= unit) {
         Some((unit, name)) if number >= 10.0 * unit => format!("{:.1} {name}", number / unit),

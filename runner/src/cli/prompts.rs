@@ -14,8 +14,8 @@ use crate::executor::TokenId;
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// A prompt as it was given, with its own settings.
-#[derive(Debug)]
-pub(super) struct Prompt {
+#[derive(Debug, Clone)]
+pub(crate) struct Prompt {
     /// The line it is in, when it came from a file of prompts.
     pub origin: Option<String>,
     pub source: PromptSource,
@@ -23,8 +23,8 @@ pub(super) struct Prompt {
 }
 
 /// The prompt itself.
-#[derive(Debug)]
-pub(super) enum PromptSource {
+#[derive(Debug, Clone)]
+pub(crate) enum PromptSource {
     Text(String),
     Ids(Vec<TokenId>),
 }
@@ -38,14 +38,7 @@ pub(super) fn collect(args: &Args) -> Result<Vec<Prompt>> {
         prompts.push(plain(PromptSource::Ids(parse_ids(ids)?)));
     }
     if let Some(path) = &args.prompts {
-        let before = prompts.len();
-        let text = read_prompts_file(path)?;
-        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let origin = format!("{}, line {}", name_of(path), number + 1);
-            let prompt = parse_line(line, args.chat, &args.generation).with_context(|| origin.clone())?;
-            prompts.push(Prompt { origin: Some(origin), ..prompt });
-        }
-        ensure!(prompts.len() > before, "{} holds no prompt", name_of(path));
+        prompts.extend(from_file(path, args.chat, &args.generation)?);
     }
     if prompts.is_empty() && !args.verify {
         use std::io::IsTerminal;
@@ -71,6 +64,26 @@ pub(super) fn collect(args: &Args) -> Result<Vec<Prompt>> {
         });
     }
     Ok(prompts)
+}
+
+/// Reads a file of prompts; what a line does not say is as in `defaults`.
+pub(crate) fn from_file(path: &Path, chat: bool, defaults: &GenerationArgs) -> Result<Vec<Prompt>> {
+    let mut prompts = Vec::new();
+    let text = read_prompts_file(path)?;
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let origin = format!("{}, line {}", name_of(path), number + 1);
+        let prompt = parse_line(line, chat, defaults).with_context(|| origin.clone())?;
+        prompts.push(Prompt { origin: Some(origin), ..prompt });
+    }
+    ensure!(!prompts.is_empty(), "{} holds no prompt", name_of(path));
+    Ok(prompts)
+}
+
+impl Prompt {
+    /// The prompt, with `defaults` for what it does not say itself.
+    pub(crate) fn or(self, defaults: &GenerationArgs) -> Self {
+        Self { generation: self.generation.or(defaults), ..self }
+    }
 }
 
 /// What a file of prompts is called in messages.

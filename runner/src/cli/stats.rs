@@ -106,7 +106,7 @@ pub(super) fn stats(
 }
 
 /// Peak resident memory and present anonymous memory of this process in KiB.
-fn memory() -> Option<(u64, u64)> {
+pub(crate) fn memory() -> Option<(u64, u64)> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
     let field = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;

@@ -1,0 +1,214 @@
+//! The `bench-engine` program: puts an engine under loads and reports latencies, throughput, occupancy of the KV cache,
+//! and how much of the machine was used.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | `args` | what can be typed |
+//! | `workload`, `requests` | lengths, prompts and arrival times; requests made of them |
+//! | `drive` | serves requests through an executor and writes down what happens when |
+//! | `cost` | what the model has to compute and to read at least |
+//! | `percentiles`, `report`, `table` | figures |
+//! | `figures`, `plot` | plots |
+//!
+//! Every load gets an executor of its own, so that none finds what another left in the KV cache, and one request to
+//! warm up.
+
+mod args;
+mod cost;
+mod drive;
+mod figures;
+mod percentiles;
+mod plot;
+mod report;
+mod requests;
+mod table;
+mod workload;
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use cpu_kernels::Kernels;
+use cpu_kernels::limits::MachineLimits;
+use engine_format::EngineDir;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cli::encoder::Encoder;
+use crate::cli::interrupt::Interrupt;
+use crate::cli::{self, Failure, input};
+use crate::end_ids::end_ids;
+use crate::executor::{Executor, ExecutorConfig};
+use crate::inflight::CpuExecutor;
+use crate::tokenizer::Tokenizer;
+
+use args::{Args, Format, Load};
+use cost::ModelCost;
+use drive::{Pace, Run, drive, warm_up};
+use report::{EngineFacts, MachineFacts, Report, RunReport};
+use requests::Workload;
+
+/// Iterations whose statistics wait to be taken; the client takes them with every response.
+const STATISTICS: usize = 1 << 20;
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let began = Instant::now();
+    cli::exit_code(run(&Args::parse(), began))
+}
+
+fn run(args: &Args, began: Instant) -> Result<(), Failure> {
+    let interrupt = Interrupt::install().map_err(Failure::Other)?;
+    let loads = args.workload.loads().map_err(input)?;
+    let engine = EngineDir::open(&args.engine).map_err(input)?;
+    cli::refuse_gpu_engine(&engine)?;
+    args.executor.check(engine.manifest().limits).map_err(input)?;
+    let has_tokenizer = engine.has_file(engine_format::engine_dir::TOKENIZER_FILE);
+    let tokenizer = has_tokenizer.then(|| Tokenizer::open(engine.path())).transpose().map_err(input)?;
+    let end_ids = end_ids(&engine, tokenizer.as_ref()).map_err(input)?;
+    let config = ExecutorConfig { iter_stats_max_iterations: STATISTICS, ..args.executor.config() };
+    let mut executor = Arc::new(cli::open_executor(&engine, &config)?);
+    let start_up_seconds = began.elapsed().as_secs_f64();
+    if !args.quiet {
+        cli::describe(&engine, &executor, &args.executor);
+    }
+    let encoder = Encoder { tokenizer: tokenizer.as_ref(), chat: None, end_ids: &end_ids, executor: executor.as_ref() };
+    let workload = Workload::new(&args.workload, &encoder).map_err(input)?;
+    let facts = engine_facts(&engine, &executor, start_up_seconds);
+
+    let bar = progress_bar(args.quiet, loads.len() * workload.requests.len());
+    let mut runs: Vec<(Load, Run)> = Vec::new();
+    for load in loads {
+        if !runs.is_empty() {
+            executor = Arc::new(cli::open_executor(&engine, &config)?);
+        }
+        interrupt.watch(&executor);
+        bar.set_message(load.label());
+        let run = measure(executor.as_ref(), tokenizer.as_ref(), &workload, load, args.workload.seed, &bar);
+        if interrupt.happened() {
+            return Err(Failure::Interrupted);
+        }
+        runs.push((load, run.map_err(Failure::Other)?));
+    }
+    bar.finish_and_clear();
+    // Measured last: it takes memory that is not the engine's.
+    let memory = cli::stats::memory();
+    let limits = measure_limits(facts.threads).map_err(Failure::Other)?;
+
+    let cost = ModelCost::new(engine.config());
+    let report = Report {
+        engine: facts,
+        workload: workload.facts,
+        machine: MachineFacts {
+            read_bytes_per_second: limits.read_bytes_per_second,
+            matrix_flops_per_second: limits.matrix_flops_per_second,
+            peak_resident_bytes: memory.map(|(peak, _)| peak * 1024),
+            anonymous_bytes: memory.map(|(_, anonymous)| anonymous * 1024),
+        },
+        runs: runs.iter().map(|(load, run)| RunReport::new(*load, run, &cost, &limits)).collect(),
+    };
+    write_files(args, &report, &runs).map_err(Failure::Other)?;
+    print(args.format, &report).map_err(Failure::Other)
+}
+
+fn measure(
+    executor: &dyn Executor,
+    tokenizer: Option<&Tokenizer>,
+    workload: &Workload,
+    load: Load,
+    seed: u64,
+    bar: &ProgressBar,
+) -> Result<Run> {
+    let pace = match (load, workload::arrival_times(load, workload.requests.len(), seed)) {
+        (Load::Concurrency(width), _) => Pace::Concurrency(width),
+        (_, times) => Pace::Arrivals(times.unwrap_or_default()),
+    };
+    warm_up(executor, workload.warm_up.clone()).context("the warm-up failed")?;
+    Ok(drive(executor, tokenizer, &workload.requests, &pace, || bar.inc(1))?)
+}
+
+fn measure_limits(threads: usize) -> Result<MachineLimits> {
+    let kernels = Kernels::detect()?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+    Ok(pool.install(|| MachineLimits::measure(kernels)))
+}
+
+fn engine_facts(engine: &EngineDir, executor: &CpuExecutor, start_up_seconds: f64) -> EngineFacts {
+    let (config, facts, limits) = (engine.config(), executor.facts(), executor.limits());
+    EngineFacts {
+        path: engine.path().display().to_string(),
+        architecture: config.architecture.name(),
+        parameters: config.parameters(),
+        isa: facts.isa.to_string(),
+        threads: facts.threads,
+        max_batch_size: limits.max_batch_size,
+        max_num_tokens: limits.max_num_tokens,
+        max_seq_len: limits.max_seq_len,
+        kv_cache_tokens: facts.kv_cache_tokens,
+        kv_cache_bytes: facts.kv_cache_bytes,
+        step_weight_bytes: ModelCost::new(config).step_bytes(),
+        start_up_seconds,
+    }
+}
+
+fn progress_bar(quiet: bool, requests: usize) -> ProgressBar {
+    let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(requests as u64) };
+    if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} requests, {elapsed}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn write_files(args: &Args, report: &Report, runs: &[(Load, Run)]) -> Result<()> {
+    if let Some(path) = &args.json {
+        let mut json = serde_json::to_vec_pretty(report)?;
+        json.push(b'\n');
+        write_whole(path, &json)?;
+    }
+    let Some(dir) = &args.plots else { return Ok(()) };
+    fs::create_dir_all(dir).with_context(|| format!("cannot create `{}`", dir.display()))?;
+    let plots = [
+        ("throughput_latency", figures::throughput_latency(runs, &report.runs)),
+        ("occupancy", figures::occupancy(runs)),
+    ];
+    for (name, charts) in plots {
+        let (svg, png) = plot::render(&charts)?;
+        write_whole(&dir.join(format!("{name}.svg")), svg.as_bytes())?;
+        write_whole(&dir.join(format!("{name}.png")), &png)?;
+    }
+    Ok(())
+}
+
+/// Writes a file aside and renames it, so that nobody sees half of it.
+fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
+    let name = path.file_name().with_context(|| format!("`{}` does not name a file", path.display()))?;
+    let aside = path.with_file_name(format!(".{}.partial-{}", name.to_string_lossy(), std::process::id()));
+    let written = File::create(&aside).and_then(|mut file| {
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&aside, path)
+    });
+    written.map_err(|error| {
+        // Of no use any more; that it cannot be removed either would hide the reason.
+        let _ = fs::remove_file(&aside);
+        anyhow::Error::new(error).context(format!("cannot write `{}`", path.display()))
+    })
+}
+
+fn print(format: Format, report: &Report) -> Result<()> {
+    let text = match format {
+        Format::Table => table::render(report),
+        Format::Json => serde_json::to_string(report)? + "\n",
+    };
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error).context("cannot write to standard output"))
+        }
+        _ => Ok(()),
+    }
+}
