@@ -6,83 +6,23 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use cpu_kernels::{Attention, AttentionSequence, Kernels, PackedMatrix, bf16, packed};
+use cpu_kernels::{Attention, AttentionSequence, Kernels, PackedMatrix, bf16, limits, packed};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rayon::prelude::*;
 
 /// More than any cache: 1 GiB.
 const LARGE: usize = 1 << 30;
 
-/// Eight parts of a piece side by side: one stream alone leaves a core's prefetcher room to spare.
-fn read(piece: &[u64]) -> u64 {
-    const STREAMS: usize = 8;
-    let len = piece.len() / STREAMS;
-    let streams: [&[u64]; STREAMS] = std::array::from_fn(|i| &piece[i * len..][..len]);
-    let mut sums = [0; STREAMS];
-    for line in 0..len / 8 {
-        for (sum, stream) in sums.iter_mut().zip(streams) {
-            *sum ^= stream[line * 8..][..8].iter().fold(0, |a, b| a ^ b);
-        }
-    }
-    sums.iter().fold(0, |a, b| a ^ b)
-}
-
-fn memory_read(c: &mut Criterion) {
-    const PIECE: usize = 8 << 20;
+fn limit(c: &mut Criterion, kernels: Kernels) {
+    const ROUNDS: usize = 1 << 18;
     let data = vec![1_u64; LARGE / 8];
     let mut group = c.benchmark_group("limit");
     group.throughput(Throughput::Bytes(LARGE as u64));
-    group.bench_function("memory_read", |b| {
-        b.iter(|| data.par_chunks(PIECE / 8).map(read).reduce(|| 0, |a, b| a ^ b));
-    });
+    group.bench_function("memory_read", |b| b.iter(|| limits::read(&data)));
+    group.throughput(Throughput::Elements(limits::multiply_adds(kernels, ROUNDS)));
+    let name = format!("multiply-adds, {}", kernels.isa());
+    group.bench_function(name, |b| b.iter(|| limits::multiply_adds(kernels, black_box(ROUNDS))));
     group.finish();
 }
-
-/// Multiply-adds on registers alone, in as many independent sums as hide their latency.
-#[cfg(target_arch = "x86_64")]
-mod peak {
-    use std::arch::x86_64::*;
-
-    pub(crate) const SUMS: usize = 16;
-
-    /// # Safety
-    /// The CPU must have AVX-512 F and BF16.
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    pub(crate) fn bf16_pairs(rounds: usize) -> f32 {
-        // SAFETY: both are 64 bytes without invalid patterns.
-        let ones: __m512bh = unsafe { std::mem::transmute(_mm512_set1_epi32(std::hint::black_box(0x3f80_3f80))) };
-        let mut sums = [_mm512_setzero_ps(); SUMS];
-        for _ in 0..rounds {
-            for sum in &mut sums {
-                *sum = _mm512_dpbf16_ps(*sum, ones, ones);
-            }
-        }
-        sums.into_iter().map(|sum| _mm512_reduce_add_ps(sum)).sum()
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-fn arithmetic(c: &mut Criterion) {
-    if !is_x86_feature_detected!("avx512f") || !is_x86_feature_detected!("avx512bf16") {
-        return;
-    }
-    const ROUNDS: usize = 1 << 20;
-    let threads = rayon::current_num_threads();
-    let operations = threads * ROUNDS * peak::SUMS * 16 * 2 * 2;
-    let mut group = c.benchmark_group("limit");
-    group.throughput(Throughput::Elements(operations as u64));
-    group.bench_function("vdpbf16ps", |b| {
-        b.iter(|| {
-            // SAFETY: detected above.
-            let run = |_| unsafe { peak::bf16_pairs(black_box(ROUNDS)) };
-            (0..threads).into_par_iter().with_max_len(1).map(run).sum::<f32>()
-        });
-    });
-    group.finish();
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn arithmetic(_: &mut Criterion) {}
 
 fn gemm(c: &mut Criterion, kernels: Kernels) {
     let mut group = c.benchmark_group("gemm");
@@ -180,11 +120,10 @@ fn elementwise(c: &mut Criterion, kernels: Kernels) {
 }
 
 fn all(c: &mut Criterion) {
-    memory_read(c);
-    arithmetic(c);
     pack(c);
     match Kernels::detect() {
         Ok(kernels) => {
+            limit(c, kernels);
             gemm(c, kernels);
             attention(c, kernels);
             elementwise(c, kernels);

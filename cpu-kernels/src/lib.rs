@@ -36,12 +36,14 @@
 //! [`Kernels`] is the checked front. `generic/` holds each algorithm once, over the small vector interface of
 //! `simd.rs`; `portable/`, `x86_64/avx512/` and `x86_64/avx2/` implement that interface, and each has its own
 //! `gemm.rs`. The matrix product and attention are divided among threads in `gemm.rs` and `attention.rs`.
+//! [`limits`] measures what the machine could do at best.
 
 mod attention;
 mod gemm;
 mod generic;
 mod isa;
 mod kernels;
+pub mod limits;
 pub mod packed;
 mod portable;
 mod sampling;

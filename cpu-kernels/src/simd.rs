@@ -9,6 +9,7 @@ use std::borrow::Cow;
 
 use half::bf16;
 
+use crate::limits::MultiplyAdds;
 use crate::tile::Tile;
 
 /// The tile that [`Simd::transpose`] takes.
@@ -92,6 +93,14 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// # Panics
     /// If the sizes of `a`, `panels` and `out` contradict one another.
     fn multiply(self, a: &[Self::Activation], padded_k: usize, panels: &[bf16], out: Tile<'_, f32>);
+
+    /// Does `rounds` rounds of the instruction that [`Self::multiply`] rests on, on registers alone, and returns how
+    /// many multiplications and additions that was.
+    fn multiply_adds(self, rounds: usize) -> u64 {
+        let mut flops = 0;
+        self.vectorize(MultiplyAdds::<12> { rounds, flops: &mut flops });
+        flops
+    }
 }
 
 /// Rows of `k` bf16 as rows of `padded_k` f32.

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use half::bf16;
 
+use crate::limits::MultiplyAdds;
 use crate::simd::{Simd, Task, widen, widen_rows};
 use crate::tile::Tile;
 
@@ -159,5 +160,12 @@ impl Simd for Portable {
 
     fn multiply(self, a: &[f32], padded_k: usize, panels: &[bf16], out: Tile<'_, f32>) {
         gemm::multiply(a, padded_k, panels, out);
+    }
+
+    fn multiply_adds(self, rounds: usize) -> u64 {
+        // Compilers' baseline of x86-64 has 16 registers of half a vector each.
+        let mut flops = 0;
+        self.vectorize(MultiplyAdds::<6> { rounds, flops: &mut flops });
+        flops
     }
 }

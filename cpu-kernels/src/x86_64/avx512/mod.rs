@@ -1,6 +1,7 @@
 //! AVX-512 with BF16: 16 lanes, and a matrix product of bf16 pairs.
 
 mod gemm;
+mod peak;
 mod transpose;
 
 use std::arch::x86_64::*;
@@ -199,5 +200,10 @@ impl Simd for Avx512 {
     fn multiply(self, a: &[bf16], padded_k: usize, panels: &[bf16], out: Tile<'_, f32>) {
         // SAFETY: `self` proves the instructions that `gemm::multiply` is compiled with.
         unsafe { gemm::multiply(a, padded_k, panels, out) }
+    }
+
+    fn multiply_adds(self, rounds: usize) -> u64 {
+        // SAFETY: `self` proves the instructions that `peak::multiply_adds` is compiled with.
+        unsafe { peak::multiply_adds(rounds) }
     }
 }

@@ -1,0 +1,155 @@
+//! What this machine can do at best: the figures that a measured speed is divided by.
+
+#![forbid(unsafe_code)]
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+
+use crate::Kernels;
+use crate::kernels::with_simd;
+use crate::simd::{Simd, Task};
+
+/// What is read to measure bandwidth, in bytes: more than caches hold.
+const READ_BYTES: usize = 512 << 20;
+
+/// Repetitions; the best counts, because what else runs on the machine can only slow a measurement down.
+const TURNS: usize = 5;
+
+/// How long one turn of multiply-adds should take.
+const TURN: Duration = Duration::from_millis(10);
+
+/// What all threads of a pool can do together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MachineLimits {
+    /// Bytes read from memory in a second.
+    pub read_bytes_per_second: f64,
+    /// Multiplications and additions in a second, with the instruction that the matrix product of the instruction
+    /// set rests on, operands and sums in registers.
+    pub matrix_flops_per_second: f64,
+}
+
+impl MachineLimits {
+    /// Measures for about 0.3 seconds, on the threads of the rayon pool that the call runs in. Takes 512 MiB of
+    /// memory while it lasts.
+    pub fn measure(kernels: Kernels) -> MachineLimits {
+        let data: Vec<u64> = (0..READ_BYTES / 8).into_par_iter().map(|i| i as u64).collect();
+        let reading = best(|| {
+            black_box(read(&data));
+        });
+        drop(data);
+        // Rounds enough for a turn are found by doubling, which also wakes the processor up.
+        let mut rounds = 1 << 10;
+        let flops = loop {
+            let started = Instant::now();
+            let flops = multiply_adds(kernels, rounds);
+            if started.elapsed() >= TURN || rounds >= 1 << 40 {
+                break flops;
+            }
+            rounds *= 2;
+        };
+        let multiplying = best(|| {
+            multiply_adds(kernels, rounds);
+        });
+        MachineLimits {
+            read_bytes_per_second: READ_BYTES as f64 / reading.as_secs_f64(),
+            matrix_flops_per_second: flops as f64 / multiplying.as_secs_f64(),
+        }
+    }
+}
+
+fn best(work: impl Fn()) -> Duration {
+    let turn = || {
+        let started = Instant::now();
+        work();
+        started.elapsed().max(Duration::from_nanos(1))
+    };
+    (1..TURNS).fold(turn(), |best, _| best.min(turn()))
+}
+
+/// Reads `data` once with all threads, but for a rest of less than 512 bytes. What is returned depends on every
+/// element that was read, so that none can be left out.
+pub fn read(data: &[u64]) -> u64 {
+    const PIECE: usize = 1 << 20;
+    data.par_chunks(PIECE).map(read_piece).reduce(|| 0, |a, b| a ^ b)
+}
+
+/// Eight parts of a piece side by side: one stream alone leaves a core's prefetcher room to spare.
+fn read_piece(piece: &[u64]) -> u64 {
+    const STREAMS: usize = 8;
+    let len = piece.len() / STREAMS;
+    let streams: [&[u64]; STREAMS] = std::array::from_fn(|i| &piece[i * len..][..len]);
+    let mut sums = [0; STREAMS];
+    for line in 0..len / 8 {
+        for (sum, stream) in sums.iter_mut().zip(streams) {
+            *sum ^= stream[line * 8..][..8].iter().fold(0, |a, b| a ^ b);
+        }
+    }
+    sums.iter().fold(0, |a, b| a ^ b)
+}
+
+/// Has every thread do multiply-adds on registers, so many rounds; returns how many multiplications and additions
+/// that was for all of them together.
+pub fn multiply_adds(kernels: Kernels, rounds: usize) -> u64 {
+    let each = rayon::broadcast(|_| with_simd!(kernels, s => s.multiply_adds(rounds)));
+    each.into_iter().sum()
+}
+
+/// `rounds` times `SUMS` vectors of multiply-adds: enough independent ones hide their latency.
+pub(crate) struct MultiplyAdds<'a, const SUMS: usize> {
+    pub(crate) rounds: usize,
+    pub(crate) flops: &'a mut u64,
+}
+
+impl<const SUMS: usize> Task for MultiplyAdds<'_, SUMS> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // x / 2 + 1 goes to 2 and stays there. The sum is the multiplicand, so nothing can be taken out of the loop.
+        let (half, one) = (s.splat(black_box(0.5)), s.splat(black_box(1.0)));
+        let mut sums = [one; SUMS];
+        for _ in 0..self.rounds {
+            for sum in &mut sums {
+                *sum = s.fma(*sum, half, one);
+            }
+        }
+        black_box(sums.into_iter().map(|sum| s.sum(sum)).sum::<f32>());
+        *self.flops = (self.rounds * SUMS * S::LANES * 2) as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+
+    #[test]
+    fn all_threads_work_and_are_counted() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        for kernels in Isa::ALL.into_iter().filter_map(Kernels::for_isa) {
+            let alone = with_simd!(kernels, s => s.multiply_adds(100));
+            assert!(alone >= 100 * 16 && alone.is_multiple_of(100), "{alone}");
+            assert_eq!(pool.install(|| multiply_adds(kernels, 100)), 3 * alone);
+        }
+    }
+
+    #[test]
+    fn every_element_is_read() {
+        let mut data = vec![0; (3 << 20) + 64];
+        for i in [0, 1 << 20, (3 << 20) + 63] {
+            data[i] = 5;
+            assert_eq!(read(&data), 5, "{i}");
+            data[i] = 0;
+        }
+    }
+
+    #[test]
+    fn limits_are_plausible() {
+        for kernels in Isa::ALL.into_iter().filter_map(Kernels::for_isa) {
+            let limits = MachineLimits::measure(kernels);
+            // A machine outside of these has broken clocks, or the loops were optimized away.
+            assert!((1e7..1e13).contains(&limits.read_bytes_per_second), "{limits:?}");
+            assert!((1e7..1e16).contains(&limits.matrix_flops_per_second), "{limits:?}");
+        }
+    }
+}
