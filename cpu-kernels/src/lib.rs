@@ -41,6 +41,7 @@
 mod attention;
 mod gemm;
 mod generic;
+mod instruction_set;
 mod isa;
 mod kernels;
 pub mod limits;
@@ -49,6 +50,7 @@ mod portable;
 mod sampling;
 mod simd;
 mod tile;
+mod tiled;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
