@@ -111,3 +111,35 @@ pub(crate) fn widen_rows(a: &[bf16], k: usize, padded_k: usize) -> Vec<f32> {
 pub(crate) fn widen(x: bf16) -> f32 {
     f32::from_bits(u32::from(x.to_bits()) << 16)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instruction_set::InstructionSet;
+    use crate::kernels::with_isa;
+    use crate::{Isa, Kernels};
+
+    struct Weave<'a>(&'a [f32], &'a mut [bf16; WOVEN_ROWS * WOVEN_COLUMNS]);
+
+    impl Task for Weave<'_> {
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) {
+            s.weave(self.0, 20, self.1);
+        }
+    }
+
+    #[test]
+    fn weaving_rounds_and_transposes() {
+        // Every element another, and none exact in bf16; a tie, a zero and an infinity.
+        let mut weights: Vec<f32> = (0..31 * 20 + 16).map(|i| (i as f32 + 0.3) / 777.0).collect();
+        (weights[0], weights[21], weights[62]) = (1.0 + 1.0 / 256.0, 0.0, f32::INFINITY);
+        for kernels in Isa::ALL.into_iter().filter_map(Kernels::for_isa) {
+            let mut out = [bf16::NAN; WOVEN_ROWS * WOVEN_COLUMNS];
+            with_isa!(kernels, isa => isa.vectorize(Weave(&weights, &mut out)));
+            for (i, found) in out.iter().enumerate() {
+                let (row, column) = (i % WOVEN_ROWS, i / WOVEN_ROWS);
+                assert_eq!(*found, bf16::from_f32(weights[row * 20 + column]), "{}: {row}, {column}", kernels.isa());
+            }
+        }
+    }
+}
