@@ -100,7 +100,7 @@ fn tail_sums_are_those_of_f64(kernels: Kernels) {
 fn tail_sums_have_the_same_bits_on_every_isa(kernels: Kernels) {
     for len in LENGTHS {
         let x: Vec<f32> = Random(len as u64).f32s(len, 20.0).iter().map(|x| x.exp()).collect();
-        let portable = Kernels::for_isa(cpu_kernels::Isa::Portable).unwrap();
+        let Some(portable) = Kernels::for_isa(cpu_kernels::Isa::Portable) else { panic!("portable needs nothing") };
         let (expected, found) = (portable.sum_at_least(&x, 1e-4), kernels.sum_at_least(&x, 1e-4));
         assert_eq!((expected.0.to_bits(), expected.1), (found.0.to_bits(), found.1), "{len}");
     }

@@ -1,5 +1,7 @@
 //! What a run says about itself and the machine.
 
+use cpu_kernels::{Isa, Kernels};
+
 use crate::common;
 use crate::support::{demo, json_line, refused, run_engine, succeeded};
 
