@@ -111,5 +111,5 @@ fn sizes_are_checked(kernels: Kernels) {
     assert!(panic_of(|| kernels.maxima(&[1.0], 0, &mut [])).contains("block"));
     assert!(panic_of(|| kernels.maxima(&[1.0; 5], 2, &mut [0.0; 2])).contains("3 blocks"));
     assert!(panic_of(|| kernels.exp_weights(&mut [1.0], f32::INFINITY, 1.0)).contains("finite"));
-    assert!(panic_of(|| drop(kernels.sum_at_least(&[1.0], 0.0))).contains("above 0"));
+    assert!(panic_of(|| _ = kernels.sum_at_least(&[1.0], 0.0)).contains("above 0"));
 }

@@ -43,7 +43,7 @@ use kv_cache::BlockManager;
 use queue::Queue;
 use scheduler::{Scheduler, SchedulerConfig, worst_case_blocks};
 
-pub use sampler::{Sampler, best, top_log_probs};
+pub use sampler::{Mask, Sampler, best, top_log_probs};
 pub use stop::is_stopped;
 
 /// An executor that runs a CPU engine in this process.

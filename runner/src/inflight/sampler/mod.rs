@@ -40,6 +40,9 @@ pub struct Sampler {
     penalties: Option<Penalties>,
 }
 
+/// Sets those logits to minus infinity that the output's form forbids.
+pub type Mask<'a> = &'a dyn Fn(&mut [f32]);
+
 /// What does not change as the sequence grows.
 #[derive(Debug)]
 struct Rules {
@@ -61,12 +64,11 @@ impl Sampler {
     /// Chooses the token that follows `tokens`, the whole sequence so far with its prompt, and does not remember it:
     /// see [`Self::accept`]. A draw depends on the seed and on `tokens.len()`.
     ///
-    /// `logits` has one entry for each token of the vocabulary: raw ones come in, what is left is unspecified. `mask`
-    /// sets those to minus infinity that the output's form forbids.
+    /// `logits` has one entry for each token of the vocabulary: raw ones come in, what is left is unspecified.
     ///
     /// Where bans and mask together leave nothing, the bans are lifted for this token and `mask` is called again; the
     /// mask always holds. A logit that is not a number is never chosen. Where no logit can be, the answer is token 0.
-    pub fn sample(&self, logits: &mut [f32], tokens: &[TokenId], mask: Option<&dyn Fn(&mut [f32])>) -> TokenId {
+    pub fn sample(&self, logits: &mut [f32], tokens: &[TokenId], mask: Option<Mask<'_>>) -> TokenId {
         let config = &self.rules.config;
         let greedy = config.is_greedy();
         let banned = self.change(logits, tokens, if greedy { 1.0 } else { config.temperature });

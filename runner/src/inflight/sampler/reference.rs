@@ -19,7 +19,7 @@ pub(super) fn processed(spec: &RequestSpec, logits: &[f32], tokens: &[TokenId], 
     for (token, z) in z.iter_mut().enumerate() {
         *z /= temperature;
         let is_it = |&seen: &TokenId| seen as usize == token;
-        if tokens.iter().any(|seen| is_it(seen)) {
+        if tokens.iter().any(is_it) {
             let repetition = f64::from(config.repetition_penalty);
             *z = if *z < 0.0 { *z * repetition } else { *z / repetition };
         }
