@@ -61,3 +61,16 @@ fn objects_and_arrays() {
         check(&schema, 5);
     }
 }
+
+#[test]
+fn llguidance_s_own_options() {
+    let schema = json!({"x-guidance": {"whitespace_flexible": false, "coerce_one_of": true},
+        "oneOf": [{"type": "array", "items": {"type": "boolean"}, "maxItems": 3}, {"const": {"a": 1}}]});
+    let valid = |text: &str| {
+        let one = json!({"anyOf": schema["oneOf"]});
+        let compact = !text.contains(char::is_whitespace);
+        compact && serde_json::from_str(text).is_ok_and(|value| holds(&one, &one, &value))
+    };
+    let finished = walks(&GuidedDecodingParams::JsonSchema(schema.to_string()), 10, &valid);
+    assert!(finished >= 25, "only {finished} of 30 came to an end");
+}

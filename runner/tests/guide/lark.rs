@@ -8,6 +8,17 @@ fn lark(text: &str) -> GuidedDecodingParams {
     GuidedDecodingParams::LarkGrammar(text.to_owned())
 }
 
+#[test]
+fn what_stops_a_rule_stays_in_the_text() {
+    let grammar = "start: line \"!\"\nline[stop=\";\"]: /[a-z]{0,5}/";
+    let fits = |text: &str| {
+        let letters = text.strip_suffix(";!");
+        letters.is_some_and(|letters| letters.len() <= 5 && letters.bytes().all(|byte| byte.is_ascii_lowercase()))
+    };
+    let finished = walks(&lark(grammar), 20, &fits);
+    assert_eq!(finished, 60);
+}
+
 /// `sum: product ("+" product)*`, `product: atom ("*" atom)*`, `atom: DIGITS | "(" sum ")"`; what is left of `text`.
 fn sum(text: &str) -> Option<&str> {
     let mut rest = product(text)?;

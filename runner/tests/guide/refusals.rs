@@ -20,7 +20,7 @@ fn lark(text: &str) -> GuidedDecodingParams {
 
 #[test]
 fn what_is_wrong_and_where() {
-    let [bench, ..] = Bench::all();
+    let [.., bench] = Bench::all();
     for (params, expected) in [
         (regex("abc(de"), "    abc(de\n       ^\nerror: unclosed group"),
         (regex("abc\\"), "incomplete escape"),
@@ -39,6 +39,9 @@ fn what_is_wrong_and_where() {
         (schema(r#"{"if": {}, "then": {}}"#), r#"["if", "then"]"#),
         (schema(r#"{"not": {"type": "string"}}"#), r#"["not"]"#),
         (schema(r#"{"type": "array", "uniqueItems": true}"#), "uniqueItems"),
+        (schema(r#"{"type": "object", "unevaluatedProperties": false}"#), "unevaluatedProperties"),
+        (schema(r#"{"dependentRequired": {"a": ["b"]}}"#), "dependentRequired"),
+        (schema(r#"{"oneOf": [{"type": "null"}, {"maxLength": 2}]}"#), "oneOf"),
         (schema(r#"{"type": "string", "format": "colour"}"#), "colour"),
         (schema(r##"{"$ref": "#/$defs/x"}"##), "#/$defs/x"),
         (schema(r#"{"$ref": "http://example.org/x"}"#), "http://example.org/x"),

@@ -35,6 +35,7 @@ fn outputs_match_as_a_whole() {
         "(?s).{0,5}",
         "^anchored$",
         r"\p{Lu}\w{0,3}",
+        r"(?-u:\d){2,4}",
         "x*",
     ] {
         check(pattern);
