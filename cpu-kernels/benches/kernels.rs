@@ -24,9 +24,22 @@ fn limit(c: &mut Criterion, kernels: Kernels) {
     group.finish();
 }
 
+/// Rows, columns and inputs of the matrix products.
+const SHAPES: [(usize, usize, usize); 9] = [
+    (1, 4096, 4096),
+    (1, 131_072, 4096),
+    (8, 4096, 4096),
+    (16, 4096, 4096),
+    (32, 4096, 4096),
+    (512, 4096, 4096),
+    (2048, 1536, 1536),
+    (2048, 8640, 1536),
+    (2048, 1536, 8640),
+];
+
 fn gemm(c: &mut Criterion, kernels: Kernels) {
     let mut group = c.benchmark_group("gemm");
-    for (m, n, k) in [(1, 4096, 4096), (1, 131_072, 4096), (8, 4096, 4096), (32, 4096, 4096), (512, 4096, 4096)] {
+    for (m, n, k) in SHAPES {
         // One row is measured in bytes of weights, from memory: as many copies as the caches cannot hold.
         let bytes = n * k * 2;
         let copies = if m == 1 { LARGE.div_ceil(bytes) } else { 1 };

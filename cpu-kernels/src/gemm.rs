@@ -31,6 +31,7 @@ pub(crate) fn gemm<I: InstructionSet>(isa: I, a: &[bf16], weight: PackedMatrix<'
     let depth = padded_k(k);
     let rows = isa.activations(a, k, depth);
     let (row_step, panel_step) = steps(m, weight.panel_count(), depth, rayon::current_num_threads());
+    let row_step = row_step.next_multiple_of(I::ROW_STEP);
     let across = weight.panel_count().div_ceil(panel_step);
 
     let run = |(index, tile): (usize, Tile<'_, f32>)| {

@@ -17,10 +17,14 @@ pub(crate) trait InstructionSet: Copy + Send + Sync {
     /// What [`Self::multiply`] reads its left operand as.
     type Activation: Copy + Send + Sync + 'static;
 
+    /// The rows of [`Self::activations`] may be divided at multiples of this.
+    const ROW_STEP: usize = 1;
+
     /// Runs a task with the instruction set's code generation.
     fn vectorize<T: Task>(self, task: T);
 
-    /// Rows of `k` elements as [`Self::multiply`] wants them: `padded_k` each, zeros at the end.
+    /// Rows of `k` elements as [`Self::multiply`] wants them: `padded_k` each, zeros at the end. Within
+    /// [`Self::ROW_STEP`] rows their order is the instruction set's own affair.
     fn activations(self, a: &[bf16], k: usize, padded_k: usize) -> Cow<'_, [Self::Activation]>;
 
     /// out `[m, n]` = a `[m, padded_k]` . W^T, for the columns that `panels` (whole panels, see

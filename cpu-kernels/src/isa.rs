@@ -6,16 +6,18 @@ use std::str::FromStr;
 
 use crate::Kernels;
 
-/// The environment variable that forces an instruction set: `amx`, `avx512`, `avx2` or `portable`.
+/// The environment variable that forces an instruction set: `amx`, `avx512`, `avx512f`, `avx2` or `portable`.
 pub const ISA_VARIABLE: &str = "TRTLLM_CPU_ISA";
 
-/// An instruction set that there are kernels for, best first.
+/// An instruction set that there are kernels for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
-    /// AMX-TILE and AMX-BF16, beside all of [`Isa::Avx512`].
+    /// AMX-TILE and AMX-BF16, beside all of [`Isa::Avx512f`].
     Amx,
     /// AVX-512 F, BW, VL, DQ and BF16.
     Avx512,
+    /// AVX-512 F, BW, VL and DQ, whose matrix product is of fp32.
+    Avx512f,
     /// AVX2 and FMA.
     Avx2,
     /// Whatever the compiler makes of plain Rust.
@@ -23,14 +25,21 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// All of them, best first.
-    pub const ALL: [Isa; 4] = [Isa::Amx, Isa::Avx512, Isa::Avx2, Isa::Portable];
+    /// All of them.
+    pub const ALL: [Isa; 5] = [Isa::Amx, Isa::Avx512, Isa::Avx512f, Isa::Avx2, Isa::Portable];
+
+    /// All of them, best first for this CPU. VDPBF16PS does two products for FMA's one, but Intel's CPUs start one
+    /// where they start four FMA (`docs/performance.md` has the measurement): for them fp32 is the faster.
+    fn best_first() -> [Isa; 5] {
+        if made_by_intel() { [Isa::Amx, Isa::Avx512f, Isa::Avx512, Isa::Avx2, Isa::Portable] } else { Isa::ALL }
+    }
 
     /// The name that `TRTLLM_CPU_ISA` knows it by.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Amx => "amx",
             Isa::Avx512 => "avx512",
+            Isa::Avx512f => "avx512f",
             Isa::Avx2 => "avx2",
             Isa::Portable => "portable",
         }
@@ -88,6 +97,14 @@ pub enum IsaError {
     },
 }
 
+#[cfg(target_arch = "x86_64")]
+use crate::x86_64::made_by_intel;
+
+#[cfg(not(target_arch = "x86_64"))]
+fn made_by_intel() -> bool {
+    false
+}
+
 fn on_this_cpu(isa: Isa) -> bool {
     Kernels::for_isa(isa).is_some()
 }
@@ -102,7 +119,7 @@ pub(crate) fn choose(value: Option<&OsStr>) -> Result<Kernels, IsaError> {
     let value = match value {
         Some(value) if !value.is_empty() => value.to_string_lossy(),
         _ => {
-            return Ok(Isa::ALL.into_iter().find_map(Kernels::for_isa).unwrap_or(Kernels::portable()));
+            return Ok(Isa::best_first().into_iter().find_map(Kernels::for_isa).unwrap_or(Kernels::portable()));
         }
     };
     let isa: Isa = value.parse().map_err(|UnknownIsa { name }| IsaError::Unknown { value: name })?;
@@ -123,7 +140,7 @@ mod tests {
 
     #[test]
     fn the_variable_is_obeyed() {
-        let best = Isa::ALL.into_iter().find(|&isa| on_this_cpu(isa)).unwrap();
+        let best = Isa::best_first().into_iter().find(|&isa| on_this_cpu(isa)).unwrap();
         assert_eq!(choose(None).unwrap().isa(), best);
         assert_eq!(choose(Some(OsStr::new(""))).unwrap().isa(), best);
         for isa in Isa::ALL {
@@ -141,7 +158,7 @@ mod tests {
     fn errors_name_the_variable_the_value_and_the_choices() {
         for value in ["sse", "AVX2", " avx2"] {
             let message = choose(Some(OsStr::new(value))).map(|k| k.isa()).unwrap_err().to_string();
-            for part in [ISA_VARIABLE, value, "accepted: amx, avx512, avx2, portable", "this CPU has: "] {
+            for part in [ISA_VARIABLE, value, "accepted: amx, avx512, avx512f, avx2, portable", "this CPU has: "] {
                 assert!(message.contains(part), "{message:?} lacks {part:?}");
             }
         }

@@ -20,7 +20,7 @@ use crate::tiled::{Tiled, software::Software};
 use crate::x86_64::{
     amx::{Amx, AmxAvx512},
     avx2::Avx2,
-    avx512::Avx512,
+    avx512::{Avx512, Avx512Bf16},
 };
 
 /// Elements that one task of an elementwise operation takes; fewer are not worth another thread.
@@ -36,7 +36,9 @@ pub(crate) enum Chosen {
     Amx(AmxAvx512),
     SoftwareTiles(Tiled<Software, Portable>),
     #[cfg(target_arch = "x86_64")]
-    Avx512(Avx512),
+    Avx512(Avx512Bf16),
+    #[cfg(target_arch = "x86_64")]
+    Avx512f(Avx512),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
     Portable(Portable),
@@ -51,6 +53,8 @@ macro_rules! with_isa {
             $crate::kernels::Chosen::SoftwareTiles($isa) => $work,
             #[cfg(target_arch = "x86_64")]
             $crate::kernels::Chosen::Avx512($isa) => $work,
+            #[cfg(target_arch = "x86_64")]
+            $crate::kernels::Chosen::Avx512f($isa) => $work,
             #[cfg(target_arch = "x86_64")]
             $crate::kernels::Chosen::Avx2($isa) => $work,
             $crate::kernels::Chosen::Portable($isa) => $work,
@@ -86,15 +90,17 @@ impl Kernels {
         match isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Amx => {
-                let rest = Avx512::new().ok_or("this CPU lacks AVX-512 F, BW, VL, DQ or BF16")?;
+                let rest = Avx512::new().ok_or("this CPU lacks AVX-512 F, BW, VL or DQ")?;
                 Ok(Kernels(Chosen::Amx(Tiled { unit: Amx::new()?, rest })))
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => Avx512::new().map(|isa| Kernels(Chosen::Avx512(isa))).ok_or(LACKS),
+            Isa::Avx512 => Avx512Bf16::new().map(|isa| Kernels(Chosen::Avx512(isa))).ok_or(LACKS),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512f => Avx512::new().map(|isa| Kernels(Chosen::Avx512f(isa))).ok_or(LACKS),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Avx2::new().map(|isa| Kernels(Chosen::Avx2(isa))).ok_or(LACKS),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Amx | Isa::Avx512 | Isa::Avx2 => Err(LACKS),
+            Isa::Amx | Isa::Avx512 | Isa::Avx512f | Isa::Avx2 => Err(LACKS),
             Isa::Portable => Ok(Kernels::portable()),
         }
     }
@@ -118,6 +124,8 @@ impl Kernels {
             Chosen::SoftwareTiles(_) => Isa::Amx,
             #[cfg(target_arch = "x86_64")]
             Chosen::Avx512(_) => Isa::Avx512,
+            #[cfg(target_arch = "x86_64")]
+            Chosen::Avx512f(_) => Isa::Avx512f,
             #[cfg(target_arch = "x86_64")]
             Chosen::Avx2(_) => Isa::Avx2,
             Chosen::Portable(_) => Isa::Portable,

@@ -133,7 +133,7 @@ fn the_same_bits_in_any_batch(kernels: Kernels) {
 }
 
 fn the_same_bits_with_any_threads(kernels: Kernels) {
-    for (m, n, k) in [(1, 1000, 300), (17, 500, 129), (200, 70, 100), (500, 33, 65), (300, 16, 64)] {
+    for (m, n, k) in [(1, 1000, 300), (17, 500, 129), (200, 70, 100), (500, 33, 65), (300, 16, 64), (1000, 20, 64)] {
         let mut random = Random((m + n + k) as u64);
         let (a, w) = (random.bf16s(m * k, 1.0), random.bf16s(n * k, 1.0));
         let weight = Weight::pack(&w, k);
@@ -169,4 +169,17 @@ fn sizes_are_checked(kernels: Kernels) {
     let message = panic_of(|| kernels.gemm(&[bf16::ONE; 20], weight.matrix(), &mut out));
     assert!(message.contains("out must be 1 x 3"), "{message}");
     kernels.gemm(&[], weight.matrix(), &mut []);
+}
+
+/// Both add the products of even and odd k in turn to one fp32 sum, each rounded once.
+#[test]
+fn avx512f_and_avx2_give_the_same_bits() {
+    let kernels = [Isa::Avx512f, Isa::Avx2].map(|isa| common::kernels(isa, "the same bits"));
+    let [Some(wide), Some(narrow)] = kernels else { return };
+    for (m, n, k) in [(1, 70, 300), (5, 50, 31), (12, 33, 1000), (40, 130, 2100), (450, 20, 64)] {
+        let mut random = Random((m + n + k) as u64);
+        let (a, w) = (random.bf16s(m * k, 1.0), random.bf16s(n * k, 1.0));
+        let weight = Weight::pack(&w, k);
+        assert_eq!(bits(&gemm(wide, &a, &weight)), bits(&gemm(narrow, &a, &weight)), "{m} x {n} x {k}");
+    }
 }

@@ -73,7 +73,7 @@ fn ids_and_log_probabilities_agree_with_transformers() {
 fn every_instruction_set_is_chosen_by_its_name() {
     let engine = parity("mistral-nemo");
     let mut ran = 0;
-    for isa in ["portable", "avx2", "avx512"] {
+    for isa in ["portable", "avx2", "avx512f", "avx512"] {
         let mut command = run_engine(&engine.path, &["--prompt-ids", "1,2,3", "--max-new-tokens", "2"]);
         let output = common::run(command.env("TRTLLM_CPU_ISA", isa));
         match output.code {

@@ -1,20 +1,18 @@
-//! AVX-512 with BF16: 16 lanes, and a matrix product of bf16 pairs.
+//! AVX-512: 16 lanes, and two matrix products, one with FMA and one of bf16 pairs.
 
-mod gemm;
-mod peak;
+mod fma;
+mod pairs;
 mod transpose;
 
 use std::arch::x86_64::*;
-use std::borrow::Cow;
 
 use half::bf16;
 
+pub(crate) use self::pairs::Avx512Bf16;
 use super::avx2;
-use crate::instruction_set::{InstructionSet, pad_rows};
-use crate::simd::{Simd, TRANSPOSED_COLUMNS, TRANSPOSED_ROWS, Task, WOVEN_COLUMNS, WOVEN_ROWS};
-use crate::tile::Tile;
+use crate::simd::{Simd, TRANSPOSED_COLUMNS, TRANSPOSED_ROWS, WOVEN_COLUMNS, WOVEN_ROWS};
 
-/// Proof that this CPU and its operating system have AVX-512 F, BW, VL, DQ and BF16.
+/// Proof that this CPU and its operating system have AVX-512 F, BW, VL and DQ.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(());
 
@@ -24,8 +22,7 @@ impl Avx512 {
         let found = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512bf16");
+            && is_x86_feature_detected!("avx512dq");
         found.then_some(Avx512(()))
     }
 }
@@ -42,6 +39,19 @@ macro_rules! on_registers {
 #[inline(always)]
 fn first_lanes(len: usize) -> u16 {
     if len >= 16 { u16::MAX } else { (1 << len) - 1 }
+}
+
+/// Rounds 16 lanes to bf16, ties to even; a NaN keeps its upper bits and becomes quiet. The results are in the lower
+/// halves of the lanes, below zeros.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn narrow(v: __m512) -> __m512i {
+    let bits = _mm512_castps_si512(v);
+    let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+    let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+    let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x40_0000));
+    let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+    _mm512_srli_epi32::<16>(_mm512_mask_mov_epi32(rounded, nan, quiet))
 }
 
 impl Simd for Avx512 {
@@ -92,10 +102,9 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn store_bf16(self, v: __m512, out: &mut [bf16]) {
-        // SAFETY: `self` proves the instructions; only lanes that the slice has are written. `__m256bh` and
-        // `__m256i` are both 32 bytes without invalid patterns.
+        // SAFETY: `self` proves the instructions; only lanes that the slice has are written.
         unsafe {
-            let half: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(v));
+            let half = _mm512_cvtepi32_epi16(narrow(v));
             if out.len() >= 16 {
                 _mm256_storeu_si256(out.as_mut_ptr().cast(), half);
             } else {
@@ -180,33 +189,5 @@ impl Simd for Avx512 {
     fn weave(self, weights: &[f32], stride: usize, out: &mut [bf16; WOVEN_ROWS * WOVEN_COLUMNS]) {
         // SAFETY: `self` proves the instructions that `transpose::weave` is compiled with.
         unsafe { transpose::weave(weights, stride, out) }
-    }
-}
-
-impl InstructionSet for Avx512 {
-    type Activation = bf16;
-
-    #[inline(always)]
-    fn vectorize<T: Task>(self, task: T) {
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-        fn run<T: Task>(simd: Avx512, task: T) {
-            task.run(simd);
-        }
-        // SAFETY: `self` proves the instructions that `run` is compiled with.
-        unsafe { run(self, task) }
-    }
-
-    fn activations(self, a: &[bf16], k: usize, padded_k: usize) -> Cow<'_, [bf16]> {
-        pad_rows(a, k, padded_k)
-    }
-
-    fn multiply(self, a: &[bf16], padded_k: usize, panels: &[bf16], out: Tile<'_, f32>) {
-        // SAFETY: `self` proves the instructions that `gemm::multiply` is compiled with.
-        unsafe { gemm::multiply(a, padded_k, panels, out) }
-    }
-
-    fn multiply_adds(self, rounds: usize) -> u64 {
-        // SAFETY: `self` proves the instructions that `peak::multiply_adds` is compiled with.
-        unsafe { peak::multiply_adds(rounds) }
     }
 }

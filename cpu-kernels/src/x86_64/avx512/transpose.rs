@@ -4,11 +4,12 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
+use super::narrow;
 use crate::simd::{TRANSPOSED_COLUMNS, TRANSPOSED_ROWS, WOVEN_COLUMNS, WOVEN_ROWS};
 
 /// See [`crate::simd::Simd::transpose`].
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) fn transpose(tile: &[[bf16; TRANSPOSED_COLUMNS]; TRANSPOSED_ROWS], out: &mut [f32], stride: usize) {
     assert!(stride >= 16 && out.len() >= (TRANSPOSED_COLUMNS - 1) * stride + 16, "out must hold the tile");
     let mut rows = [_mm512_setzero_si512(); 16];
@@ -30,17 +31,14 @@ pub(super) fn transpose(tile: &[[bf16; TRANSPOSED_COLUMNS]; TRANSPOSED_ROWS], ou
 
 /// See [`crate::simd::Simd::weave`].
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) fn weave(weights: &[f32], stride: usize, out: &mut [bf16; WOVEN_ROWS * WOVEN_COLUMNS]) {
     assert!(stride >= WOVEN_COLUMNS && weights.len() >= (WOVEN_ROWS - 1) * stride + WOVEN_COLUMNS, "weights");
     let mut pairs = [_mm512_setzero_si512(); 16];
     for (i, pair) in pairs.iter_mut().enumerate() {
         let round = |row: usize| {
-            // SAFETY: row is below 32, so by the assertion above 16 elements follow. `__m256bh` and `__m256i` are
-            // both 32 bytes without invalid patterns.
-            let half: __m256i =
-                unsafe { std::mem::transmute(_mm512_cvtneps_pbh(_mm512_loadu_ps(weights.as_ptr().add(row * stride)))) };
-            _mm512_cvtepu16_epi32(half)
+            // SAFETY: row is below 32, so by the assertion above 16 elements follow.
+            narrow(unsafe { _mm512_loadu_ps(weights.as_ptr().add(row * stride)) })
         };
         *pair = _mm512_or_si512(round(2 * i), _mm512_slli_epi32::<16>(round(2 * i + 1)));
     }

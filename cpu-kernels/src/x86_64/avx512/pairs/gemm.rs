@@ -86,7 +86,7 @@ fn accumulate<const R: usize, const P: usize>(part: &Part<'_>, out: &mut Tile<'_
         for (r, sums) in sums.iter_mut().enumerate() {
             for (sum, saved) in sums.iter_mut().zip(out.row(row + r)[column..][..width].chunks(PANEL_COLUMNS)) {
                 // SAFETY: the mask has no lane that `saved` has not.
-                *sum = unsafe { _mm512_maskz_loadu_ps(super::first_lanes(saved.len()), saved.as_ptr()) };
+                *sum = unsafe { _mm512_maskz_loadu_ps(super::super::first_lanes(saved.len()), saved.as_ptr()) };
             }
         }
     }
@@ -109,7 +109,7 @@ fn accumulate<const R: usize, const P: usize>(part: &Part<'_>, out: &mut Tile<'_
     for (r, sums) in sums.into_iter().enumerate() {
         for (sum, out) in sums.into_iter().zip(out.row(row + r)[column..][..width].chunks_mut(PANEL_COLUMNS)) {
             // SAFETY: the mask has no lane that `out` has not.
-            unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), super::first_lanes(out.len()), sum) };
+            unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), super::super::first_lanes(out.len()), sum) };
         }
     }
 }
