@@ -176,7 +176,12 @@ fn on_a_terminal(engine: &Engine, arguments: &[&str]) -> Option<String> {
     let words = [program.get_program().to_str()?, "--engine", engine.path.to_str()?];
     let quoted: Vec<String> = words.iter().chain(arguments).map(|word| format!("'{word}'")).collect();
     let line = format!("stty cols 60 rows 20; exec {}", quoted.join(" "));
-    let output = Command::new("script").args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").stdin(Stdio::null()).output().ok()?;
+    let output = Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .env("TERM", "xterm")
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     Some(String::from_utf8(output.stdout).unwrap())
 }

@@ -5,10 +5,14 @@
 
 use cpu_kernels::{Attention, AttentionSequence, bf16};
 use engine_format::rope::Rope;
+use rayon::prelude::*;
 
 use super::weights::{LayerWeights, Matrix};
 use super::{CpuModel, KvCache};
 use crate::executor::TokenId;
+
+/// Rows of one task where rows are copied: fewer are not worth another thread.
+const ROWS_PER_TASK: usize = 16;
 
 /// The next tokens of one sequence.
 #[derive(Debug, Clone, Copy)]
@@ -96,21 +100,15 @@ impl CpuModel {
 
         let queries = sized(&mut pass.queries, tokens * query_size);
         let keys = sized(&mut pass.keys, tokens * kv_size);
-        for (token, row) in qkv.chunks_exact(config.qkv_size()).enumerate() {
-            queries[token * query_size..][..query_size].copy_from_slice(&row[..query_size]);
-            keys[token * kv_size..][..kv_size].copy_from_slice(&row[query_size..][..kv_size]);
-        }
+        let rows = queries.par_chunks_exact_mut(query_size).zip(keys.par_chunks_exact_mut(kv_size));
+        let rows = rows.zip(qkv.par_chunks_exact(config.qkv_size())).with_min_len(ROWS_PER_TASK);
+        rows.for_each(|((query, key), row)| {
+            query.copy_from_slice(&row[..query_size]);
+            key.copy_from_slice(&row[query_size..][..kv_size]);
+        });
         self.kernels.rope(queries, config.num_attention_heads, head_size, cos, sin);
         self.kernels.rope(keys, config.num_key_value_heads, head_size, cos, sin);
-        let mut token = 0;
-        for sequence in sequences {
-            for offset in 0..sequence.tokens.len() {
-                let key = &keys[token * kv_size..][..kv_size];
-                let value = &qkv[token * config.qkv_size() + query_size + kv_size..][..kv_size];
-                cache.store(index, sequence.blocks, sequence.start + offset, key, value);
-                token += 1;
-            }
-        }
+        cache.store(index, sequences, keys, qkv);
 
         let spans: Vec<_> = sequences
             .iter()

@@ -2,6 +2,9 @@
 
 use cpu_kernels::bf16;
 use engine_format::ModelConfig;
+use rayon::prelude::*;
+
+use super::StepSequence;
 
 /// The pool: for each layer, keys and values of `[blocks, kv_heads, tokens_per_block, head_size]` in bfloat16.
 #[derive(Debug)]
@@ -53,19 +56,81 @@ impl KvCache {
         &self.layers[layer]
     }
 
-    /// Stores the key and value of one token, each `[kv_heads, head_size]`, at `position` of the sequence that owns
-    /// `blocks`.
-    pub(super) fn store(&mut self, layer: usize, blocks: &[u32], position: usize, key: &[f32], value: &[f32]) {
-        let block = blocks[position / self.tokens_per_block] as usize;
+    /// Stores the keys and values of the tokens of `sequences`, one sequence after another. Keys are `[tokens,
+    /// kv_heads * head_size]`; `values` has a row for each token, whose last `kv_heads * head_size` elements they are.
+    pub(super) fn store(&mut self, layer: usize, sequences: &[StepSequence<'_>], keys: &[f32], values: &[f32]) {
+        let pieces = self.pieces(sequences);
+        let (tokens_per_block, head_size, width) =
+            (self.tokens_per_block, self.head_size, self.kv_heads * self.head_size);
+        let row_width = values.len() / (keys.len() / width);
+        let slab = tokens_per_block * width;
         let cache = &mut self.layers[layer];
-        for head in 0..self.kv_heads {
-            let row = (block * self.kv_heads + head) * self.tokens_per_block + position % self.tokens_per_block;
-            let (to, from) = (row * self.head_size, head * self.head_size);
-            let round = |to: &mut [bf16], from: &[f32]| {
-                to.iter_mut().zip(from).for_each(|(to, &from)| *to = engine_format::dtype::round_to_bf16(from));
-            };
-            round(&mut cache.keys[to..to + self.head_size], &key[from..from + self.head_size]);
-            round(&mut cache.values[to..to + self.head_size], &value[from..from + self.head_size]);
+        let blocks = pieces.iter().map(|piece| piece.block);
+        let slabs =
+            select(&mut cache.keys, slab, blocks.clone()).into_iter().zip(select(&mut cache.values, slab, blocks));
+        let store = |(piece, (key_slab, value_slab)): (&Piece, (&mut [bf16], &mut [bf16]))| {
+            for index in 0..piece.tokens {
+                let row = piece.row + index;
+                let key = &keys[row * width..][..width];
+                let value = &values[(row + 1) * row_width - width..][..width];
+                for (from, slab) in [(key, &mut *key_slab), (value, &mut *value_slab)] {
+                    for (head, from) in from.chunks_exact(head_size).enumerate() {
+                        let to = (head * tokens_per_block + piece.slot + index) * head_size;
+                        let to = slab[to..to + head_size].iter_mut();
+                        to.zip(from).for_each(|(to, &from)| *to = engine_format::dtype::round_to_bf16(from));
+                    }
+                }
+            }
+        };
+        let work: Vec<_> = pieces.iter().zip(slabs).collect();
+        if keys.len() >= PARALLEL_ELEMENTS {
+            work.into_par_iter().for_each(store);
+        } else {
+            work.into_iter().for_each(store);
         }
     }
+
+    /// The tokens of `sequences` by the block that they are stored in, in the order of blocks.
+    fn pieces(&self, sequences: &[StepSequence<'_>]) -> Vec<Piece> {
+        let (mut pieces, mut row) = (Vec::new(), 0);
+        for sequence in sequences {
+            let mut position = sequence.start;
+            let end = sequence.start + sequence.tokens.len();
+            while position < end {
+                let (index, slot) = (position / self.tokens_per_block, position % self.tokens_per_block);
+                let tokens = (end - position).min(self.tokens_per_block - slot);
+                pieces.push(Piece { block: sequence.blocks[index], slot, row, tokens });
+                position += tokens;
+                row += tokens;
+            }
+        }
+        pieces.sort_unstable_by_key(|piece| piece.block);
+        pieces
+    }
+}
+
+/// Elements below which waking another thread takes longer than storing them.
+const PARALLEL_ELEMENTS: usize = 1 << 14;
+
+/// Consecutive tokens of one sequence that are stored in one block.
+struct Piece {
+    block: u32,
+    /// The first token's place in the block.
+    slot: usize,
+    /// The first token's row.
+    row: usize,
+    tokens: usize,
+}
+
+/// The blocks of `pool`, each of `slab` elements, that `blocks` names: rising, none twice.
+fn select(pool: &mut [bf16], slab: usize, blocks: impl Iterator<Item = u32>) -> Vec<&mut [bf16]> {
+    let (mut rest, mut passed) = (pool, 0);
+    blocks
+        .map(|block| {
+            let (_, from) = std::mem::take(&mut rest).split_at_mut((block as usize - passed) * slab);
+            let (this, after) = from.split_at_mut(slab);
+            (rest, passed) = (after, block as usize + 1);
+            this
+        })
+        .collect()
 }

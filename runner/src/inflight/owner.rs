@@ -226,8 +226,8 @@ impl Owner<'_> {
         for part in &step.parts {
             let row = first_row;
             first_row += part.tokens;
-            let collecting = |running: &&Box<Running>| part.is_context && running.collects_prompt_log_probs();
-            let running = self.sequences.get(&part.sequence).filter(collecting);
+            let running = self.sequences.get(&part.sequence);
+            let running = running.filter(|running| part.is_context && running.collects_prompt_log_probs());
             let request = running.and_then(|running| self.requests.get_mut(&running.request_id));
             let Some(collected) = request.and_then(|request| request.prompt_log_probs.as_mut()) else { continue };
             if part.start == 0 {

@@ -26,10 +26,13 @@ pub(super) enum Parent {
     Node(u64),
 }
 
+/// The blocks that follow one parent: their tokens, and their node and number.
+type Children = HashMap<Box<[TokenId]>, (u64, BlockId)>;
+
 /// The index of full blocks.
 #[derive(Debug, Default)]
 pub(super) struct PrefixIndex {
-    children: HashMap<Parent, HashMap<Box<[TokenId]>, (u64, BlockId)>>,
+    children: HashMap<Parent, Children>,
     keys: HashMap<BlockId, (Parent, Box<[TokenId]>)>,
     next_node: u64,
 }
