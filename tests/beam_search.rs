@@ -80,8 +80,7 @@ fn beams_are_those_of_transformers() {
         assert!(!cases.is_empty());
         for policy in [CapacitySchedulerPolicy::GuaranteedNoEvict, CapacitySchedulerPolicy::MaxUtilization] {
             let kv_cache = KvCacheConfig { max_tokens: Some(120), tokens_per_block: 4, ..KvCacheConfig::default() };
-            let config =
-                ExecutorConfig { capacity_scheduler_policy: policy, kv_cache, ..ExecutorConfig::default() };
+            let config = ExecutorConfig { capacity_scheduler_policy: policy, kv_cache, ..ExecutorConfig::default() };
             let executor = CpuExecutor::open(&engine.engine, &config).unwrap();
             let mut ids = Vec::new();
             for case in &cases {
