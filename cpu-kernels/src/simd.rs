@@ -66,6 +66,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn round(self, v: Self::Vector) -> Self::Vector;
     /// v 2^n, for integers n between -250 and 250, with overflow to infinity and gradual underflow.
     fn scale(self, v: Self::Vector, n: Self::Vector) -> Self::Vector;
+    /// `v` in the lanes where `x` is at least `threshold`, 0 in the others and where either is not a number.
+    fn where_at_least(self, x: Self::Vector, threshold: Self::Vector, v: Self::Vector) -> Self::Vector;
     /// The sum of the lanes, in a fixed order.
     fn sum(self, v: Self::Vector) -> f32;
     /// The largest lane; which, is unspecified where one is not a number.

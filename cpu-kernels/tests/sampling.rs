@@ -12,7 +12,7 @@ on_every_isa!(
     weights_do_not_depend_on_their_place,
     weights_at_the_limits,
     tail_sums_are_those_of_f64,
-    tail_sums_have_the_same_bits_on_every_isa,
+    tail_sums_never_fall_as_the_threshold_does,
     sizes_are_checked,
 );
 
@@ -57,10 +57,11 @@ fn weights_of(kernels: Kernels, x: &[f32], best: f32, scale: f32) -> Vec<f32> {
 fn weights_are_near_f64(kernels: Kernels) {
     for len in LENGTHS {
         let x = Random(len as u64).f32s(len, 30.0);
-        for scale in [0.5, 1.0, 1.25] {
+        for scale in [0.5, 1.0, 2.0] {
             for (x, weight) in x.iter().zip(weights_of(kernels, &x, 30.0, scale)) {
                 // The exponent as f32 has it, so that only the exponential function is measured.
                 let expected = f64::from((x - 30.0) * scale).exp();
+                let expected = if (x - 30.0) * scale < -87.0 { 0.0 } else { expected };
                 let error = (f64::from(weight) - expected).abs();
                 assert!(error <= 3.0 * f64::from(f32::EPSILON) * expected, "{x} {scale}: {weight}, not {expected}");
             }
@@ -88,26 +89,27 @@ fn tail_sums_are_those_of_f64(kernels: Kernels) {
     for len in LENGTHS {
         let mut x = Random(len as u64).f32s(len, 1.0);
         x.iter_mut().step_by(9).for_each(|x| *x = f32::NAN);
-        for threshold in [-1.0, -0.3, 0.0, 0.9, 2.0, f32::NEG_INFINITY, f32::INFINITY] {
+        for threshold in [f32::from_bits(1), 0.1, 0.9, 2.0, f32::INFINITY] {
             let counted: Vec<f64> = x.iter().filter(|&&x| x >= threshold).map(|&x| f64::from(x)).collect();
             let (sum, count) = kernels.sum_at_least(&x, threshold);
             assert_eq!(count, counted.len(), "{len} from {threshold}");
-            assert!((sum - counted.iter().sum::<f64>()).abs() <= 1e-14 * len as f64, "{len} from {threshold}: {sum}");
+            let expected: f64 = counted.iter().sum();
+            assert!((sum - expected).abs() <= 2e-6 * expected, "{len} from {threshold}: {sum}");
         }
     }
 }
 
-fn tail_sums_have_the_same_bits_on_every_isa(kernels: Kernels) {
-    for len in LENGTHS {
-        let x: Vec<f32> = Random(len as u64).f32s(len, 20.0).iter().map(|x| x.exp()).collect();
-        let portable = Kernels::for_isa(cpu_kernels::Isa::Portable).unwrap();
-        let (expected, found) = (portable.sum_at_least(&x, 1e-4), kernels.sum_at_least(&x, 1e-4));
-        assert_eq!((expected.0.to_bits(), expected.1), (found.0.to_bits(), found.1), "{len}");
-    }
+fn tail_sums_never_fall_as_the_threshold_does(kernels: Kernels) {
+    let x: Vec<f32> = Random(3).f32s(5000, 20.0).iter().map(|x| x.exp()).collect();
+    let mut thresholds = x.clone();
+    thresholds.sort_by(|a, b| b.total_cmp(a));
+    let sums: Vec<f64> = thresholds.iter().map(|&threshold| kernels.sum_at_least(&x, threshold).0).collect();
+    assert!(sums.is_sorted());
 }
 
 fn sizes_are_checked(kernels: Kernels) {
     assert!(panic_of(|| kernels.maxima(&[1.0], 0, &mut [])).contains("block"));
     assert!(panic_of(|| kernels.maxima(&[1.0; 5], 2, &mut [0.0; 2])).contains("3 blocks"));
     assert!(panic_of(|| kernels.exp_weights(&mut [1.0], f32::INFINITY, 1.0)).contains("finite"));
+    assert!(panic_of(|| drop(kernels.sum_at_least(&[1.0], 0.0))).contains("above 0"));
 }

@@ -83,6 +83,14 @@ fn row(c: &mut Criterion) {
     group.bench_function("best", |b| b.iter(|| best(kernels, black_box(&peaked))));
     group
         .bench_function("top 20 log-probabilities", |b| b.iter(|| top_log_probs(kernels, black_box(&peaked), 0.0, 20)));
+    group.bench_function("pass: sum at least", |b| b.iter(|| kernels.sum_at_least(black_box(&peaked), 0.5)));
+    group.bench_function("pass: exp weights and copy", |b| {
+        let mut row = peaked.clone();
+        b.iter(|| {
+            row.copy_from_slice(&peaked);
+            kernels.exp_weights(black_box(&mut row), 18.0, 1.25);
+        });
+    });
     let mut row = peaked.clone();
     group.bench_function("copy", |b| b.iter(|| black_box(&mut row).copy_from_slice(black_box(&peaked))));
     let mut row = peaked.clone();

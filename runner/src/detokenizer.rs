@@ -70,6 +70,12 @@ impl Detokenizer {
         detokenizer
     }
 
+    /// A detokenizer for what is generated under a guide. Such an output is a text by itself, whatever the prompt was:
+    /// no blank is taken from its start and no byte of the prompt goes into it.
+    pub fn of_guided_output(tokenizer: &Tokenizer, skip_special_tokens: bool) -> Self {
+        Self { first: false, strip: 0, ..Self::new(tokenizer, skip_special_tokens) }
+    }
+
     /// The text that one more token makes certain; often empty in the middle of a character.
     pub fn push(&mut self, id: u32) -> String {
         let mut text = String::new();

@@ -206,8 +206,11 @@ impl<F: FnMut(Event<'_>)> Run<'_, F> {
 
 impl Running {
     fn new(tokenizer: Option<&Tokenizer>, job: &Job, began: Instant) -> Self {
-        let prompt = &job.request.spec().input_token_ids;
-        let detokenizer = tokenizer.map(|tokenizer| Detokenizer::after_prompt(tokenizer, prompt, true));
+        let spec = job.request.spec();
+        let detokenizer = tokenizer.map(|tokenizer| match spec.guided_decoding {
+            Some(_) => Detokenizer::of_guided_output(tokenizer, true),
+            None => Detokenizer::after_prompt(tokenizer, &spec.input_token_ids, true),
+        });
         let numbers = 0..job.num_sequences();
         let sequences = numbers.map(|number| Some(Sequence::new(job, number, detokenizer.clone(), began)));
         Self { index: job.index, sequences: sequences.collect(), prompt_log_probs: None }

@@ -9,6 +9,7 @@
 //! | [`inflight`] | the contract over a CPU model: the owner thread, the sampler |
 //! | [`cpu_model`] | the decoder on the CPU: mapped weights, KV cache, forward pass |
 //! | [`tokenizer`], [`detokenizer`] | text to ids, and ids to text as they arrive |
+//! | [`guide`] | what an output must look like: JSON schemas, regexes and grammars, as masks over tokens |
 //! | [`stop_strings`] | stop strings that span tokens |
 //! | [`end_ids`] | which tokens end a sequence |
 //! | [`chat`] | chat templates |
@@ -24,6 +25,7 @@ pub mod detokenizer;
 pub mod end_ids;
 pub mod executor;
 pub mod generation;
+pub mod guide;
 pub mod inflight;
 pub mod stop_strings;
 pub mod tokenizer;

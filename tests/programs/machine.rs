@@ -17,7 +17,17 @@ fn stats_have_times_rates_and_memory() {
     assert!(line("prompts").starts_with("2 ("), "{}", line("prompts"));
     assert!(number(&line("time to first token")) > 0.0 && line("time to first token").ends_with("ms"));
     let generation = line("generation");
-    assert!(number(&generation) > 0.0 && generation.contains("tokens/s (14 tokens in "), "{generation}");
+    assert!(
+        number(&generation) > 0.0 && generation.contains("tokens/s for each sequence (14 tokens in "),
+        "{generation}"
+    );
+    assert!(number(&line("requests")) > 0.0 && line("requests").ends_with("requests/s"), "{}", line("requests"));
+    // Two contexts and 2 x 6 further tokens.
+    let iterations = number(&line("iterations").replace(',', ""));
+    assert!((7.0..=14.0).contains(&iterations), "{}", line("iterations"));
+    assert!(line("iterations").contains(" sequences in each on average, 0 paused"), "{}", line("iterations"));
+    let occupancy = number(line("KV cache ").as_str());
+    assert!(occupancy > 0.0 && line("KV cache ").contains("blocks reused"), "{}", line("KV cache "));
     assert!(number(&line("memory")) >= 1.0 && line("memory").contains("MiB"), "{}", line("memory"));
     assert!(!output.stdout.contains("tokens/s"));
     // Quiet is about talk; statistics were asked for.

@@ -8,14 +8,18 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod batching;
 mod bench_engine;
 mod chat;
 mod damaged_engine;
 mod endings;
+mod guides;
 mod log_probs;
 mod machine;
 mod prompts;
 mod sampling;
+mod sequences;
+mod steering;
 mod streams;
 mod support;
 mod text;

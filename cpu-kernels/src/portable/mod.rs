@@ -145,6 +145,15 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn where_at_least(self, x: Self::Vector, threshold: Self::Vector, v: Self::Vector) -> Self::Vector {
+        let mut out = [0.0; LANES];
+        for i in 0..LANES {
+            out[i] = if x[i] >= threshold[i] { v[i] } else { 0.0 };
+        }
+        out
+    }
+
+    #[inline(always)]
     fn sum(self, v: Self::Vector) -> f32 {
         reduce(v, |a, b| a + b)
     }

@@ -248,7 +248,10 @@ fn failed(error: GenerationError, names: &Names) -> Failure {
         GenerationError::Enqueue { index, source } => {
             let is_input = matches!(
                 source,
-                EnqueueError::Guide { .. } | EnqueueError::Unsupported { .. } | EnqueueError::KvCacheTooSmall { .. }
+                EnqueueError::Guide { .. }
+                    | EnqueueError::Unsupported { .. }
+                    | EnqueueError::KvCacheTooSmall { .. }
+                    | EnqueueError::PromptTooLong { .. }
             );
             let error = names.blame(index, source);
             if is_input { Failure::Input(error) } else { Failure::Other(error) }
@@ -261,7 +264,7 @@ fn failed(error: GenerationError, names: &Names) -> Failure {
 /// Opens a CPU engine.
 pub(crate) fn open_executor(engine: &EngineDir, config: &ExecutorConfig) -> Result<CpuExecutor, Failure> {
     CpuExecutor::open(engine, config).map_err(|error| match error {
-        CpuModelError::Format(_) => input(error),
+        CpuModelError::Format(_) | CpuModelError::Limit { .. } | CpuModelError::KvCacheTokens { .. } => input(error),
         CpuModelError::Isa(cpu_kernels::IsaError::Unknown { .. }) => input(error),
         CpuModelError::Isa(_) => Failure::Machine(error.into()),
         _ => Failure::Other(error.into()),

@@ -24,7 +24,8 @@ mod scheduler;
 mod scheduler_tests;
 mod stop;
 
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -32,8 +33,11 @@ use engine_format::EngineDir;
 
 use crate::cpu_model::{CpuModel, CpuModelError, KvCache};
 use crate::executor::{
-    EnqueueError, Executor, ExecutorConfig, IterationStats, Limits, Request, RequestId, Response, Shutdown,
+    EnqueueError, Executor, ExecutorConfig, GuidedDecodingParams, IterationStats, Limits, Request, RequestId, Response,
+    Shutdown, TokenId,
 };
+use crate::guide::{Guide, GuideFactory};
+use crate::tokenizer::Tokenizer;
 
 use kv_cache::BlockManager;
 use queue::Queue;
@@ -48,6 +52,8 @@ pub struct CpuExecutor {
     limits: Limits,
     facts: CpuExecutorFacts,
     config: ExecutorConfig,
+    engine: PathBuf,
+    guides: OnceLock<Result<GuideFactory, String>>,
     num_blocks: usize,
     queue: Arc<Queue>,
     owner: std::sync::Mutex<Option<JoinHandle<()>>>,
@@ -115,12 +121,34 @@ impl CpuExecutor {
             .spawn(move || owner::run(&owner_queue, &model, cache, scheduler, reuse))
             .map_err(|source| CpuModelError::Owner { threads, source })?;
         let owner = std::sync::Mutex::new(Some(owner));
-        Ok(Self { limits, facts, config: config.clone(), num_blocks, queue, owner })
+        Ok(Self {
+            limits,
+            facts,
+            config: config.clone(),
+            engine: engine.path().to_owned(),
+            guides: OnceLock::new(),
+            num_blocks,
+            queue,
+            owner,
+        })
     }
 
     /// Takes no more requests and ends those that there are; unlike [`Executor::shutdown`], does not wait for their end.
     pub fn cancel_all(&self) {
         self.queue.close(Shutdown::Cancel);
+    }
+
+    /// Compiles a guide. The first one reads the engine's tokenizer, which nothing else here needs.
+    fn guide(&self, params: &GuidedDecodingParams, end_ids: &[TokenId]) -> Result<Guide, EnqueueError> {
+        let factory = self.guides.get_or_init(|| {
+            let tokenizer = Tokenizer::open(&self.engine).map_err(|error| engine_format::error::with_causes(&error))?;
+            GuideFactory::new(&tokenizer, self.facts.vocab_size)
+                .map_err(|error| engine_format::error::with_causes(&error))
+        });
+        match factory {
+            Ok(factory) => factory.compile(params, end_ids),
+            Err(problem) => Err(EnqueueError::Guide { kind: params.kind(), problem: problem.clone() }),
+        }
     }
 
     /// What the executor found out about itself.
@@ -151,7 +179,8 @@ impl Executor for CpuExecutor {
         if needed > self.num_blocks {
             return Err(EnqueueError::KvCacheTooSmall { needed, max_num_blocks: self.num_blocks });
         }
-        self.queue.enqueue(request)
+        let guide = spec.guided_decoding.as_ref().map(|params| self.guide(params, &spec.end_ids)).transpose()?;
+        self.queue.enqueue(request, guide)
     }
 
     fn await_responses(&self, timeout: Option<Duration>) -> Vec<Response> {

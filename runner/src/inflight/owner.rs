@@ -102,7 +102,7 @@ impl Owner<'_> {
                 follows: open.first().copied(),
             });
             open.push(id);
-            let running = Running::new(arrival.id, index, request.clone(), self.model.kernels());
+            let running = Running::new(arrival.id, index, request.clone(), arrival.guide.clone(), self.model.kernels());
             self.sequences.insert(id, Box::new(running));
         }
         let deadline = spec.allotted_time.and_then(|time| arrival.since.checked_add(time));
@@ -146,6 +146,15 @@ impl Owner<'_> {
             }
             self.requests.remove(&running.request_id);
         }
+    }
+
+    /// Ends a request, by one of its sequences, with an error.
+    fn fail(&mut self, id: SequenceId, message: &str) {
+        let Some(request_id) = self.sequences.get(&id).map(|running| running.request_id) else { return };
+        let before = self.responses.len();
+        self.end(request_id, FinishReason::Cancelled);
+        self.responses.truncate(before);
+        self.responses.push(Response::Error { request_id, message: message.to_owned() });
     }
 
     /// One iteration; none where there is nothing to do.
@@ -304,6 +313,7 @@ impl Owner<'_> {
                 }
             }
             Chosen::Beams(beams) => self.finish(id, FinishReason::Length, beams),
+            Chosen::Failed(error) => self.fail(id, &error.to_string()),
         }
     }
 }

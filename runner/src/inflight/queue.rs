@@ -8,6 +8,8 @@ use crate::executor::{
     EnqueueError, ExecutorConfig, FinishReason, IterationStats, Request, RequestId, Response, Shutdown, TokenResult,
 };
 
+use crate::guide::Guide;
+
 /// The shared queue. One lock, held for moves only; one condition for each side that waits.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -38,6 +40,7 @@ struct State {
 pub(super) struct Arrival {
     pub id: RequestId,
     pub request: Request,
+    pub guide: Option<Guide>,
     pub since: Instant,
 }
 
@@ -64,7 +67,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn enqueue(&self, request: Request) -> Result<RequestId, EnqueueError> {
+    pub(super) fn enqueue(&self, request: Request, guide: Option<Guide>) -> Result<RequestId, EnqueueError> {
         let mut state = self.lock();
         if state.closed || state.owner_gone {
             return Err(EnqueueError::ShutDown);
@@ -74,7 +77,7 @@ impl Queue {
         }
         let id = RequestId(state.next_id);
         state.next_id += 1;
-        state.arrived.push_back(Arrival { id, request, since: Instant::now() });
+        state.arrived.push_back(Arrival { id, request, guide, since: Instant::now() });
         self.work_arrived.notify_one();
         Ok(id)
     }

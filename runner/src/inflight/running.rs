@@ -1,5 +1,6 @@
 //! What the owner knows of one sequence: how its tokens are chosen, what of it has been delivered.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use cpu_kernels::Kernels;
@@ -8,6 +9,7 @@ use super::beam::{BeamSearch, Branches, Finished};
 use super::sampler::{Sampler, top_log_probs};
 use super::stop::is_stopped;
 use crate::executor::{FinishReason, Request, RequestId, TokenId, TokenLogProb, TokenResult};
+use crate::guide::{Guide, GuideError};
 
 /// A sequence that waits or runs, or all beams of a search.
 #[derive(Debug)]
@@ -17,6 +19,7 @@ pub(super) struct Running {
     request: Arc<Request>,
     sampler: Sampler,
     search: Option<BeamSearch>,
+    guide: Option<Guide>,
     generated: usize,
     new: Undelivered,
     cum_log_prob: f32,
@@ -32,6 +35,8 @@ pub(super) enum Chosen {
     Branches(Vec<(usize, TokenId)>),
     /// The beams that the search ended with, best first.
     Beams(Vec<Finished>),
+    /// Nothing: the guide cannot be followed.
+    Failed(GuideError),
 }
 
 /// What was generated and not delivered yet.
@@ -43,12 +48,19 @@ struct Undelivered {
 }
 
 impl Running {
-    pub(super) fn new(request_id: RequestId, sequence_index: usize, request: Arc<Request>, kernels: Kernels) -> Self {
+    pub(super) fn new(
+        request_id: RequestId,
+        sequence_index: usize,
+        request: Arc<Request>,
+        guide: Option<Guide>,
+        kernels: Kernels,
+    ) -> Self {
         let spec = request.spec();
         Self {
             request_id,
             sequence_index,
             sampler: Sampler::new(kernels, spec, sequence_index),
+            guide,
             search: (spec.sampling.beam_width > 1).then(|| BeamSearch::new(kernels, spec)),
             generated: 0,
             new: Undelivered::default(),
@@ -66,7 +78,9 @@ impl Running {
         logits: &mut [f32],
         tokens: impl Fn(usize) -> &'a [TokenId],
     ) -> Chosen {
-        let Some(search) = &mut self.search else { return self.draw(kernels, logits, tokens(0)) };
+        let Some(search) = &mut self.search else {
+            return self.draw(kernels, logits, tokens(0)).unwrap_or_else(Chosen::Failed);
+        };
         self.generated += 1;
         match search.advance(kernels, self.request.spec(), logits, tokens) {
             Branches::GoOn(next) => Chosen::Branches(next),
@@ -74,7 +88,7 @@ impl Running {
         }
     }
 
-    fn draw(&mut self, kernels: Kernels, logits: &mut [f32], tokens: &[TokenId]) -> Chosen {
+    fn draw(&mut self, kernels: Kernels, logits: &mut [f32], tokens: &[TokenId]) -> Result<Chosen, GuideError> {
         let spec = self.request.spec();
         let (wants_one, wants_top) = (spec.output.return_log_probs, spec.output.top_log_probs);
         let log_sum_exp = (wants_one || wants_top > 0).then(|| kernels.log_sum_exp(logits));
@@ -82,7 +96,10 @@ impl Running {
             self.new.top_log_probs.push(top_log_probs(kernels, logits, log_sum_exp, wants_top));
         }
         let raw = wants_one.then(|| logits.to_vec());
-        let token = self.sampler.sample(logits, tokens, None);
+        let token = match &mut self.guide {
+            None => self.sampler.sample(logits, tokens, None),
+            Some(guide) => follow(guide, |mask| self.sampler.sample(logits, tokens, Some(mask)))?,
+        };
         self.sampler.accept(token);
         if let (Some(raw), Some(log_sum_exp)) = (raw, log_sum_exp) {
             let log_prob = raw[token as usize] - log_sum_exp;
@@ -96,12 +113,14 @@ impl Running {
             Some(FinishReason::EndId)
         } else if ends_with_stop_word(tokens, token, self.generated, &spec.stop_words) {
             Some(FinishReason::StopWords)
+        } else if spec.end_ids.is_empty() && self.guide.as_ref().is_some_and(Guide::must_end) {
+            Some(FinishReason::EndId)
         } else if self.generated == spec.max_tokens {
             Some(FinishReason::Length)
         } else {
             None
         };
-        Chosen::Token(token, finish)
+        Ok(Chosen::Token(token, finish))
     }
 
     /// Whether the log-probabilities of its prompt are wanted from this sequence and not complete yet.
@@ -170,6 +189,20 @@ impl Running {
             is_sequence_final: finish_reason.is_some(),
             is_final,
         }
+    }
+}
+
+/// Chooses a token under a guide's mask, and tells the guide.
+fn follow(guide: &mut Guide, choose: impl FnOnce(&dyn Fn(&mut [f32])) -> TokenId) -> Result<TokenId, GuideError> {
+    let (guide, problem) = (RefCell::new(guide), RefCell::new(None));
+    let token = choose(&|logits| {
+        if let Err(error) = guide.borrow_mut().mask(logits) {
+            problem.replace(Some(error));
+        }
+    });
+    match problem.into_inner() {
+        Some(error) => Err(error),
+        None => guide.into_inner().accept(token).map(|()| token),
     }
 }
 

@@ -120,7 +120,6 @@ impl Scheduler {
         self.sequences.is_empty()
     }
 
-
     /// Adds a sequence, behind those of its priority. Its worst case must fit into the cache
     /// ([`worst_case_blocks`]) and, without chunked context, its prompt into an iteration.
     pub(super) fn add(&mut self, new: NewSequence) -> SequenceId {

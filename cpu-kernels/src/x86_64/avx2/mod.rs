@@ -201,6 +201,11 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn where_at_least(self, x: __m256, threshold: __m256, v: __m256) -> __m256 {
+        on_registers!(_mm256_and_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(x, threshold), v))
+    }
+
+    #[inline(always)]
     fn sum(self, v: __m256) -> f32 {
         on_registers!(sum(v))
     }

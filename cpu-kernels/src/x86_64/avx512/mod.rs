@@ -172,6 +172,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn where_at_least(self, x: __m512, threshold: __m512, v: __m512) -> __m512 {
+        on_registers!(_mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(x, threshold), v))
+    }
+
+    #[inline(always)]
     fn sum(self, v: __m512) -> f32 {
         on_registers!({
             let half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));

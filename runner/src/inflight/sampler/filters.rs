@@ -61,12 +61,14 @@ fn top_p_least(kernels: Kernels, weights: &mut [f32], top_p: f64) -> f32 {
 
 /// The places of the weights from `low` up to `high`, in order.
 fn between(weights: &[f32], low: f32, high: f32) -> Vec<usize> {
-    // Looked at together: most pieces have none, and a piece without a branch is vectorized.
+    // Looked at together: most pieces have none, and a count without a branch is vectorized.
     const PIECE: usize = 64;
-    let is_between = |weight: f32| (weight >= low) & (weight < high);
+    // Positive numbers are in the order of their representations, so one comparison does for two.
+    let (low, width) = (low.to_bits(), high.to_bits() - low.to_bits());
+    let is_between = |weight: f32| weight.to_bits().wrapping_sub(low) < width;
     let mut places = Vec::new();
     for (piece, first) in weights.chunks(PIECE).zip((0..).step_by(PIECE)) {
-        if piece.iter().fold(false, |any, &weight| any | is_between(weight)) {
+        if piece.iter().map(|&weight| u32::from(is_between(weight))).sum::<u32>() > 0 {
             places.extend(piece.iter().zip(first..).filter(|&(&weight, _)| is_between(weight)).map(|(_, place)| place));
         }
     }

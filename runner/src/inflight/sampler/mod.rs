@@ -14,6 +14,8 @@ mod filters;
 mod maxima;
 mod penalties;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;
