@@ -6,7 +6,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use crate::generic::attention::QueryTile;
-use crate::simd::Simd;
+use crate::instruction_set::InstructionSet;
 use crate::tile::Tile;
 
 /// Queries and the cache that they attend to. One call serves context and generation, in any mixture.
@@ -114,7 +114,7 @@ const ROWS: usize = 64;
 const INLINE_WORK: usize = 1 << 17;
 
 /// See [`crate::Kernels::attention`].
-pub(crate) fn attention<S: Simd>(simd: S, args: Attention<'_>, out: &mut [bf16]) {
+pub(crate) fn attention<I: InstructionSet>(isa: I, args: Attention<'_>, out: &mut [bf16]) {
     let tokens = args.check(out.len());
     let group = args.heads / args.kv_heads;
     let mut tiles = Vec::new();
@@ -138,8 +138,8 @@ pub(crate) fn attention<S: Simd>(simd: S, args: Attention<'_>, out: &mut [bf16])
         first_token += sequence.tokens;
     }
     if tiles.len() > 1 && work >= INLINE_WORK && rayon::current_num_threads() > 1 {
-        tiles.into_par_iter().with_max_len(1).for_each(|tile| simd.vectorize(tile));
+        tiles.into_par_iter().with_max_len(1).for_each(|tile| isa.attend(tile));
     } else {
-        tiles.into_iter().for_each(|tile| simd.vectorize(tile));
+        tiles.into_iter().for_each(|tile| isa.attend(tile));
     }
 }

@@ -8,8 +8,8 @@
 use half::bf16;
 use rayon::prelude::*;
 
+use crate::instruction_set::InstructionSet;
 use crate::packed::{PANEL_COLUMNS, PackedMatrix, padded_k};
-use crate::simd::Simd;
 use crate::tile::Tile;
 
 /// Task boundaries are multiples of this many panels: what the widest kernel takes at a time.
@@ -25,11 +25,11 @@ const INLINE_WORK: usize = 1 << 17;
 const TASKS_PER_THREAD: usize = 4;
 
 /// See [`crate::Kernels::gemm`], which has checked the sizes.
-pub(crate) fn gemm<S: Simd>(simd: S, a: &[bf16], weight: PackedMatrix<'_>, out: &mut [f32]) {
+pub(crate) fn gemm<I: InstructionSet>(isa: I, a: &[bf16], weight: PackedMatrix<'_>, out: &mut [f32]) {
     let (n, k) = (weight.n(), weight.k());
     let m = a.len() / k;
     let depth = padded_k(k);
-    let rows = simd.activations(a, k, depth);
+    let rows = isa.activations(a, k, depth);
     let (row_step, panel_step) = steps(m, weight.panel_count(), depth, rayon::current_num_threads());
     let across = weight.panel_count().div_ceil(panel_step);
 
@@ -37,7 +37,7 @@ pub(crate) fn gemm<S: Simd>(simd: S, a: &[bf16], weight: PackedMatrix<'_>, out: 
         let first_row = index / across * row_step;
         let first_panel = index % across * panel_step;
         let panels = weight.panels(first_panel, first_panel + tile.columns().div_ceil(PANEL_COLUMNS));
-        simd.multiply(&rows[first_row * depth..][..tile.rows() * depth], depth, panels, tile);
+        isa.multiply(&rows[first_row * depth..][..tile.rows() * depth], depth, panels, tile);
     };
     let tiles = Tile::new(out, m, n).grid(row_step, panel_step * PANEL_COLUMNS);
     if tiles.len() > 1 {

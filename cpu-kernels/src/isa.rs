@@ -6,12 +6,14 @@ use std::str::FromStr;
 
 use crate::Kernels;
 
-/// The environment variable that forces an instruction set: `avx512`, `avx2` or `portable`.
+/// The environment variable that forces an instruction set: `amx`, `avx512`, `avx2` or `portable`.
 pub const ISA_VARIABLE: &str = "TRTLLM_CPU_ISA";
 
 /// An instruction set that there are kernels for, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
+    /// AMX-TILE and AMX-BF16, beside all of [`Isa::Avx512`].
+    Amx,
     /// AVX-512 F, BW, VL, DQ and BF16.
     Avx512,
     /// AVX2 and FMA.
@@ -22,11 +24,12 @@ pub enum Isa {
 
 impl Isa {
     /// All of them, best first.
-    pub const ALL: [Isa; 3] = [Isa::Avx512, Isa::Avx2, Isa::Portable];
+    pub const ALL: [Isa; 4] = [Isa::Amx, Isa::Avx512, Isa::Avx2, Isa::Portable];
 
     /// The name that `TRTLLM_CPU_ISA` knows it by.
     pub fn name(self) -> &'static str {
         match self {
+            Isa::Amx => "amx",
             Isa::Avx512 => "avx512",
             Isa::Avx2 => "avx2",
             Isa::Portable => "portable",
@@ -72,23 +75,16 @@ pub enum IsaError {
         /// The value, with anything that is not Unicode replaced.
         value: String,
     },
-    /// The value names an instruction set that this version has no kernels for.
-    #[error(
-        "{ISA_VARIABLE}={value}: not implemented in this version; accepted: {}; this CPU has: {}; unset it to use the best",
-        names(|_| true), names(on_this_cpu)
-    )]
-    NotImplemented {
-        /// The value.
-        value: String,
-    },
     /// This CPU, or its operating system, lacks the instructions.
     #[error(
-        "{ISA_VARIABLE}={isa}: this CPU lacks these instructions; accepted: {}; this CPU has: {}; unset it to use the best",
+        "{ISA_VARIABLE}={isa}: {missing}; accepted: {}; this CPU has: {}; unset it to use the best",
         names(|_| true), names(on_this_cpu)
     )]
     NotOnThisCpu {
         /// What was asked for.
         isa: Isa,
+        /// What is missing, in words.
+        missing: &'static str,
     },
 }
 
@@ -109,11 +105,8 @@ pub(crate) fn choose(value: Option<&OsStr>) -> Result<Kernels, IsaError> {
             return Ok(Isa::ALL.into_iter().find_map(Kernels::for_isa).unwrap_or(Kernels::portable()));
         }
     };
-    if value == "amx" {
-        return Err(IsaError::NotImplemented { value: value.into_owned() });
-    }
     let isa: Isa = value.parse().map_err(|UnknownIsa { name }| IsaError::Unknown { value: name })?;
-    Kernels::for_isa(isa).ok_or(IsaError::NotOnThisCpu { isa })
+    Kernels::try_isa(isa).map_err(|missing| IsaError::NotOnThisCpu { isa, missing })
 }
 
 #[cfg(test)]
@@ -136,20 +129,21 @@ mod tests {
         for isa in Isa::ALL {
             match choose(Some(OsStr::new(isa.name()))) {
                 Ok(kernels) => assert_eq!(kernels.isa(), isa),
-                Err(error) => assert_eq!((error, on_this_cpu(isa)), (IsaError::NotOnThisCpu { isa }, false)),
+                Err(error) => {
+                    assert!(matches!(error, IsaError::NotOnThisCpu { isa: found, .. } if found == isa));
+                    assert!(!on_this_cpu(isa) && error.to_string().contains("lacks"), "{error}");
+                }
             }
         }
     }
 
     #[test]
     fn errors_name_the_variable_the_value_and_the_choices() {
-        for value in ["amx", "sse", "AVX2", " avx2"] {
+        for value in ["sse", "AVX2", " avx2"] {
             let message = choose(Some(OsStr::new(value))).map(|k| k.isa()).unwrap_err().to_string();
-            for part in [ISA_VARIABLE, value, "accepted: avx512, avx2, portable", "this CPU has: "] {
+            for part in [ISA_VARIABLE, value, "accepted: amx, avx512, avx2, portable", "this CPU has: "] {
                 assert!(message.contains(part), "{message:?} lacks {part:?}");
             }
         }
-        let amx = choose(Some(OsStr::new("amx"))).map(|k| k.isa()).unwrap_err();
-        assert!(amx.to_string().contains("not implemented in this version"));
     }
 }

@@ -11,12 +11,17 @@ use crate::generic::elementwise::{Add, AddBias, SwiGlu};
 use crate::generic::log_sum_exp::LogSumExp;
 use crate::generic::rms_norm::RmsNorm;
 use crate::generic::rope::Rope;
+use crate::instruction_set::InstructionSet;
 use crate::isa::{self, ISA_VARIABLE, Isa, IsaError};
 use crate::packed::PackedMatrix;
 use crate::portable::Portable;
-use crate::simd::Simd;
+use crate::tiled::{Tiled, software::Software};
 #[cfg(target_arch = "x86_64")]
-use crate::x86_64::{avx2::Avx2, avx512::Avx512};
+use crate::x86_64::{
+    amx::{Amx, AmxAvx512},
+    avx2::Avx2,
+    avx512::Avx512,
+};
 
 /// Elements that one task of an elementwise operation takes; fewer are not worth another thread.
 const GRAIN: usize = 1 << 15;
@@ -28,6 +33,9 @@ pub struct Kernels(pub(crate) Chosen);
 #[derive(Clone, Copy)]
 pub(crate) enum Chosen {
     #[cfg(target_arch = "x86_64")]
+    Amx(AmxAvx512),
+    SoftwareTiles(Tiled<Software, Portable>),
+    #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
@@ -35,18 +43,21 @@ pub(crate) enum Chosen {
 }
 
 /// Evaluates an expression with the chosen instruction set's token.
-macro_rules! with_simd {
-    ($kernels:expr, $simd:ident => $work:expr) => {
+macro_rules! with_isa {
+    ($kernels:expr, $isa:ident => $work:expr) => {
         match $kernels.0 {
             #[cfg(target_arch = "x86_64")]
-            $crate::kernels::Chosen::Avx512($simd) => $work,
+            $crate::kernels::Chosen::Amx($isa) => $work,
+            $crate::kernels::Chosen::SoftwareTiles($isa) => $work,
             #[cfg(target_arch = "x86_64")]
-            $crate::kernels::Chosen::Avx2($simd) => $work,
-            $crate::kernels::Chosen::Portable($simd) => $work,
+            $crate::kernels::Chosen::Avx512($isa) => $work,
+            #[cfg(target_arch = "x86_64")]
+            $crate::kernels::Chosen::Avx2($isa) => $work,
+            $crate::kernels::Chosen::Portable($isa) => $work,
         }
     };
 }
-pub(crate) use with_simd;
+pub(crate) use with_isa;
 
 impl std::fmt::Debug for Kernels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -58,7 +69,7 @@ impl Kernels {
     /// The best instruction set of this CPU, or the one that the environment variable `TRTLLM_CPU_ISA` names.
     ///
     /// # Errors
-    /// If the variable names something unknown, not implemented, or not on this CPU. The message says what would
+    /// If the variable names something unknown or not on this CPU. The message says what would
     /// be accepted.
     pub fn detect() -> Result<Kernels, IsaError> {
         isa::choose(std::env::var_os(ISA_VARIABLE).as_deref())
@@ -66,15 +77,33 @@ impl Kernels {
 
     /// The kernels of one instruction set, or `None` where this CPU lacks it.
     pub fn for_isa(isa: Isa) -> Option<Kernels> {
+        Kernels::try_isa(isa).ok()
+    }
+
+    /// The kernels of one instruction set, or what it takes that is missing.
+    pub(crate) fn try_isa(isa: Isa) -> Result<Kernels, &'static str> {
+        const LACKS: &str = "this CPU lacks these instructions";
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => Avx512::new().map(|simd| Kernels(Chosen::Avx512(simd))),
+            Isa::Amx => {
+                let rest = Avx512::new().ok_or("this CPU lacks AVX-512 F, BW, VL, DQ or BF16")?;
+                Ok(Kernels(Chosen::Amx(Tiled { unit: Amx::new()?, rest })))
+            }
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => Avx2::new().map(|simd| Kernels(Chosen::Avx2(simd))),
+            Isa::Avx512 => Avx512::new().map(|isa| Kernels(Chosen::Avx512(isa))).ok_or(LACKS),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Avx2::new().map(|isa| Kernels(Chosen::Avx2(isa))).ok_or(LACKS),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx512 | Isa::Avx2 => None,
-            Isa::Portable => Some(Kernels::portable()),
+            Isa::Amx | Isa::Avx512 | Isa::Avx2 => Err(LACKS),
+            Isa::Portable => Ok(Kernels::portable()),
         }
+    }
+
+    /// The kernels of [`Isa::Amx`] with a tile unit in plain Rust: matrix products are the same bits as AMX's, on any
+    /// CPU, slowly. It is how everything but the instructions themselves is tested where there are none, and
+    /// [`Kernels::detect`] never gives it.
+    pub fn amx_in_software() -> Kernels {
+        Kernels(Chosen::SoftwareTiles(Tiled { unit: Software, rest: Portable }))
     }
 
     pub(crate) fn portable() -> Kernels {
@@ -84,6 +113,9 @@ impl Kernels {
     /// Which instruction set this is.
     pub fn isa(&self) -> Isa {
         match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Chosen::Amx(_) => Isa::Amx,
+            Chosen::SoftwareTiles(_) => Isa::Amx,
             #[cfg(target_arch = "x86_64")]
             Chosen::Avx512(_) => Isa::Avx512,
             #[cfg(target_arch = "x86_64")]
@@ -101,7 +133,7 @@ impl Kernels {
         assert!(a.len().is_multiple_of(k), "a must be whole rows of {k} elements, not {} in all", a.len());
         let expected = (a.len() / k).checked_mul(n);
         assert_eq!(Some(out.len()), expected, "out must be {} x {n}", a.len() / k);
-        with_simd!(self, s => gemm::gemm(s, a, weight, out));
+        with_isa!(self, isa => gemm::gemm(isa, a, weight, out));
     }
 
     /// out = x / sqrt(mean(x^2) + eps) weight, for each row of `x` `[rows, weight.len()]`; `out` as `x`.
@@ -113,8 +145,8 @@ impl Kernels {
         check_rows("x", x.len(), "weight", width);
         check_same("out", out.len(), "x", x.len());
         let grain = rows_per_task(width) * width;
-        with_simd!(self, s => {
-            let run = |(x, out)| s.vectorize(RmsNorm { x, weight, eps, out });
+        with_isa!(self, isa => {
+            let run = |(x, out)| isa.vectorize(RmsNorm { x, weight, eps, out });
             if divide(x.len()) {
                 x.par_chunks(grain).zip(out.par_chunks_mut(grain)).for_each(run);
             } else {
@@ -129,8 +161,8 @@ impl Kernels {
     /// If the lengths differ.
     pub fn add(&self, x: &mut [f32], y: &[f32]) {
         check_same("y", y.len(), "x", x.len());
-        with_simd!(self, s => {
-            let run = |(x, y)| s.vectorize(Add { x, y });
+        with_isa!(self, isa => {
+            let run = |(x, y)| isa.vectorize(Add { x, y });
             if divide(x.len()) {
                 x.par_chunks_mut(GRAIN).zip(y.par_chunks(GRAIN)).for_each(run);
             } else {
@@ -146,8 +178,8 @@ impl Kernels {
     pub fn add_bias(&self, x: &mut [f32], bias: &[bf16]) {
         let width = bias.len();
         check_rows("x", x.len(), "bias", width);
-        with_simd!(self, s => {
-            let run = |x| s.vectorize(AddBias { x, bias });
+        with_isa!(self, isa => {
+            let run = |x| isa.vectorize(AddBias { x, bias });
             if divide(x.len()) {
                 x.par_chunks_mut(rows_per_task(width) * width).for_each(run);
             } else {
@@ -163,8 +195,8 @@ impl Kernels {
     pub fn swiglu(&self, gate: &[f32], up: &[f32], out: &mut [bf16]) {
         check_same("up", up.len(), "gate", gate.len());
         check_same("out", out.len(), "gate", gate.len());
-        with_simd!(self, s => {
-            let run = |((gate, up), out)| s.vectorize(SwiGlu { gate, up, out });
+        with_isa!(self, isa => {
+            let run = |((gate, up), out)| isa.vectorize(SwiGlu { gate, up, out });
             if divide(gate.len()) {
                 gate.par_chunks(GRAIN).zip(up.par_chunks(GRAIN)).zip(out.par_chunks_mut(GRAIN)).for_each(run);
             } else {
@@ -188,8 +220,8 @@ impl Kernels {
         assert_eq!(Some(x.len()), expected, "x must be {tokens} x {heads} x {head_dim}");
         let token = heads * head_dim;
         let step = rows_per_task(token);
-        with_simd!(self, s => {
-            let run = |((x, cos), sin)| s.vectorize(Rope { x, heads, head_dim, cos, sin });
+        with_isa!(self, isa => {
+            let run = |((x, cos), sin)| isa.vectorize(Rope { x, heads, head_dim, cos, sin });
             if divide(x.len()) {
                 let angles = cos.par_chunks(step * half).zip(sin.par_chunks(step * half));
                 x.par_chunks_mut(step * token).zip(angles).for_each(|(x, (cos, sin))| run(((x, cos), sin)));
@@ -200,19 +232,20 @@ impl Kernels {
     }
 
     /// Causal attention over a paged KV cache; `out` is `[tokens, heads, head_dim]` like the queries. Scores,
-    /// softmax and sums are in fp32; only the result is rounded.
+    /// softmax and sums are in fp32. The result is rounded, and with AMX also scaled queries and e^(score - largest):
+    /// what its products take is bf16.
     ///
     /// # Panics
     /// If the arguments contradict one another, or a block table names a block that the pool does not have.
     pub fn attention(&self, args: Attention<'_>, out: &mut [bf16]) {
-        with_simd!(self, s => attention::attention(s, args, out));
+        with_isa!(self, isa => attention::attention(isa, args, out));
     }
 
     /// ln(sum(e^x)), within about 1e-6 of the sum, whatever the range of the logits. Minus infinity where there
     /// are none; NaN where one is NaN.
     pub fn log_sum_exp(&self, logits: &[f32]) -> f32 {
         let mut out = 0.0;
-        with_simd!(self, s => s.vectorize(LogSumExp { x: logits, out: &mut out }));
+        with_isa!(self, isa => isa.vectorize(LogSumExp { x: logits, out: &mut out }));
         out
     }
 }

@@ -29,18 +29,21 @@
 //!   panic that names the argument, never a wild read.
 //! - **The threads are the caller's.** Work is split over the rayon pool that the call runs in.
 //!
-//! Subnormal numbers may be flushed to zero (the AVX-512 BF16 instructions do).
+//! Subnormal numbers may be flushed to zero (the AVX-512 BF16 and AMX instructions do).
 //!
 //! # Where things are
 //!
 //! [`Kernels`] is the checked front. `generic/` holds each algorithm once, over the small vector interface of
 //! `simd.rs`; `portable/`, `x86_64/avx512/` and `x86_64/avx2/` implement that interface, and each has its own
-//! `gemm.rs`. The matrix product and attention are divided among threads in `gemm.rs` and `attention.rs`.
+//! `gemm.rs`. `tiled/` has the matrix product and attention for a unit that multiplies tiles, of which there are two:
+//! `x86_64/amx/`, which is written in assembly, and `tiled/software.rs`, which computes the same bits without it
+//! ([`Kernels::amx_in_software`]). The matrix product and attention are divided among threads in `gemm.rs` and `attention.rs`.
 //! [`limits`] measures what the machine could do at best.
 
 mod attention;
 mod gemm;
 mod generic;
+mod instruction_set;
 mod isa;
 mod kernels;
 pub mod limits;
@@ -49,6 +52,7 @@ mod portable;
 mod sampling;
 mod simd;
 mod tile;
+mod tiled;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 

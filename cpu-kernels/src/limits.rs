@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use crate::Kernels;
-use crate::kernels::with_simd;
+use crate::instruction_set::InstructionSet;
+use crate::kernels::with_isa;
 use crate::simd::{Simd, Task};
 
 /// What is read to measure bandwidth, in bytes: more than caches hold.
@@ -92,7 +93,7 @@ fn read_piece(piece: &[u64]) -> u64 {
 /// Has every thread do multiply-adds on registers, so many rounds; returns how many multiplications and additions
 /// that was for all of them together.
 pub fn multiply_adds(kernels: Kernels, rounds: usize) -> u64 {
-    let each = rayon::broadcast(|_| with_simd!(kernels, s => s.multiply_adds(rounds)));
+    let each = rayon::broadcast(|_| with_isa!(kernels, isa => isa.multiply_adds(rounds)));
     each.into_iter().sum()
 }
 
@@ -127,7 +128,7 @@ mod tests {
     fn all_threads_work_and_are_counted() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         for kernels in Isa::ALL.into_iter().filter_map(Kernels::for_isa) {
-            let alone = with_simd!(kernels, s => s.multiply_adds(100));
+            let alone = with_isa!(kernels, isa => isa.multiply_adds(100));
             assert!(alone >= 100 * 16 && alone.is_multiple_of(100), "{alone}");
             assert_eq!(pool.install(|| multiply_adds(kernels, 100)), 3 * alone);
         }

@@ -1,20 +1,21 @@
 //! What an algorithm may ask of an instruction set.
 //!
 //! An implementation is a token: a value that can be made only where its instructions were detected (or that
-//! needs none), so the methods are safe. Algorithms are [`Task`]s, generic over the token; [`Simd::vectorize`]
+//! needs none), so the methods are safe. Algorithms are [`Task`]s, generic over the token; [`vectorize`]
 //! compiles a task with the instruction set switched on. For that to reach the arithmetic, everything between
 //! `vectorize` and an intrinsic must be `#[inline(always)]`.
-
-use std::borrow::Cow;
+//!
+//! [`vectorize`]: crate::instruction_set::InstructionSet::vectorize
 
 use half::bf16;
-
-use crate::limits::MultiplyAdds;
-use crate::tile::Tile;
 
 /// The tile that [`Simd::transpose`] takes.
 pub(crate) const TRANSPOSED_ROWS: usize = 16;
 pub(crate) const TRANSPOSED_COLUMNS: usize = 32;
+
+/// The block that [`Simd::weave`] takes.
+pub(crate) const WOVEN_ROWS: usize = 32;
+pub(crate) const WOVEN_COLUMNS: usize = 16;
 
 /// An algorithm and its arguments.
 pub(crate) trait Task {
@@ -29,13 +30,8 @@ pub(crate) trait Task {
 pub(crate) trait Simd: Copy + Send + Sync {
     /// `LANES` f32.
     type Vector: Copy;
-    /// What [`Self::multiply`] reads its left operand as.
-    type Activation: Copy + Send + Sync + 'static;
     /// A power of two, at most 16.
     const LANES: usize;
-
-    /// Runs a task with the instruction set's code generation.
-    fn vectorize<T: Task>(self, task: T);
 
     /// `x` in every lane.
     fn splat(self, x: f32) -> Self::Vector;
@@ -86,22 +82,18 @@ pub(crate) trait Simd: Copy + Send + Sync {
         }
     }
 
-    /// Rows of `k` elements as [`Self::multiply`] wants them: `padded_k` each, zeros at the end.
-    fn activations(self, a: &[bf16], k: usize, padded_k: usize) -> Cow<'_, [Self::Activation]>;
-
-    /// out `[m, n]` = a `[m, padded_k]` . W^T, for the columns that `panels` (whole panels, see
-    /// [`crate::packed`]) and `out` share. Each element is accumulated over k in one fixed order, whatever m is.
+    /// Rounds a block of weights to bf16 and transposes it: element c of row r, at `weights[r * stride + c]`, goes to
+    /// `out[c * WOVEN_ROWS + r]`.
     ///
     /// # Panics
-    /// If the sizes of `a`, `panels` and `out` contradict one another.
-    fn multiply(self, a: &[Self::Activation], padded_k: usize, panels: &[bf16], out: Tile<'_, f32>);
-
-    /// Does `rounds` rounds of the instruction that [`Self::multiply`] rests on, on registers alone, and returns how
-    /// many multiplications and additions that was.
-    fn multiply_adds(self, rounds: usize) -> u64 {
-        let mut flops = 0;
-        self.vectorize(MultiplyAdds::<12> { rounds, flops: &mut flops });
-        flops
+    /// If `stride` is less than [`WOVEN_COLUMNS`], or `weights` ends before the last element.
+    #[inline(always)]
+    fn weave(self, weights: &[f32], stride: usize, out: &mut [bf16; WOVEN_ROWS * WOVEN_COLUMNS]) {
+        for (r, row) in weights.chunks(stride).take(WOVEN_ROWS).enumerate() {
+            for (c, weight) in row[..WOVEN_COLUMNS].iter().enumerate() {
+                out[c * WOVEN_ROWS + r] = bf16::from_f32(*weight);
+            }
+        }
     }
 }
 
@@ -120,4 +112,36 @@ pub(crate) fn widen_rows(a: &[bf16], k: usize, padded_k: usize) -> Vec<f32> {
 #[inline(always)]
 pub(crate) fn widen(x: bf16) -> f32 {
     f32::from_bits(u32::from(x.to_bits()) << 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instruction_set::InstructionSet;
+    use crate::kernels::with_isa;
+    use crate::{Isa, Kernels};
+
+    struct Weave<'a>(&'a [f32], &'a mut [bf16; WOVEN_ROWS * WOVEN_COLUMNS]);
+
+    impl Task for Weave<'_> {
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) {
+            s.weave(self.0, 20, self.1);
+        }
+    }
+
+    #[test]
+    fn weaving_rounds_and_transposes() {
+        // Every element another, and none exact in bf16; a tie, a zero and an infinity.
+        let mut weights: Vec<f32> = (0..31 * 20 + 16).map(|i| (i as f32 + 0.3) / 777.0).collect();
+        (weights[0], weights[21], weights[62]) = (1.0 + 1.0 / 256.0, 0.0, f32::INFINITY);
+        for kernels in Isa::ALL.into_iter().filter_map(Kernels::for_isa) {
+            let mut out = [bf16::NAN; WOVEN_ROWS * WOVEN_COLUMNS];
+            with_isa!(kernels, isa => isa.vectorize(Weave(&weights, &mut out)));
+            for (i, found) in out.iter().enumerate() {
+                let (row, column) = (i % WOVEN_ROWS, i / WOVEN_ROWS);
+                assert_eq!(*found, bf16::from_f32(weights[row * 20 + column]), "{}: {row}, {column}", kernels.isa());
+            }
+        }
+    }
 }

@@ -45,6 +45,25 @@ impl<'a, T> Tile<'a, T> {
         unsafe { std::slice::from_raw_parts_mut(self.first.add(row * self.stride), self.columns) }
     }
 
+    /// Elements from one row to the next.
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// The first element; row r begins `r * stride` after it.
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
+        self.first
+    }
+
+    /// `rows` rows from `row` on, of these the columns `column..column + columns`.
+    pub(crate) fn part(&mut self, row: usize, rows: usize, column: usize, columns: usize) -> Tile<'_, T> {
+        assert!(row < self.rows && rows <= self.rows - row, "rows {row}.. of {}", self.rows);
+        assert!(column < self.columns && columns <= self.columns - column, "columns {column}.. of {}", self.columns);
+        // SAFETY: row and column exist, so their element lies in the rectangle.
+        let first = unsafe { self.first.add(row * self.stride + column) };
+        Tile { first, rows, columns, stride: self.stride, matrix: PhantomData }
+    }
+
     /// Rows `..at` and rows `at..`; `at` is clamped to the number of rows.
     pub(crate) fn split_rows(self, at: usize) -> (Self, Self) {
         let at = at.min(self.rows);

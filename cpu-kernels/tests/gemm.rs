@@ -72,9 +72,9 @@ fn random_shapes(kernels: Kernels) {
     }
 }
 
-/// Long enough that k is cut where rows share panels.
+/// Long enough that k is cut where rows share panels, and so many rows that they are cut too.
 fn long_sums(kernels: Kernels) {
-    for (m, n, k) in [(1, 20, 9000), (13, 70, 4096), (13, 70, 4097), (7, 33, 9000)] {
+    for (m, n, k) in [(1, 20, 9000), (13, 70, 4096), (13, 70, 4097), (7, 33, 9000), (1057, 20, 600)] {
         check(kernels, m, n, k);
     }
 }

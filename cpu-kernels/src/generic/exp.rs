@@ -14,7 +14,7 @@ const Q: [f32; 5] = [0.5, 0.166_665_76, 0.041_666_556, 0.008_363_179, 0.001_392_
 ///
 /// x = n ln 2 + r with an integer n, so e^x = 2^n e^r.
 #[inline(always)]
-pub(super) fn exp<S: Simd>(s: S, x: S::Vector) -> S::Vector {
+pub(crate) fn exp<S: Simd>(s: S, x: S::Vector) -> S::Vector {
     // Beyond these the result is zero or infinite anyway, and n stays small.
     let x = s.min(s.splat(89.0), s.max(s.splat(-105.0), x));
     let n = s.round(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
@@ -32,7 +32,8 @@ pub(super) fn exp<S: Simd>(s: S, x: S::Vector) -> S::Vector {
 mod tests {
     use super::*;
     use crate::Kernels;
-    use crate::kernels::with_simd;
+    use crate::instruction_set::InstructionSet;
+    use crate::kernels::with_isa;
     use crate::simd::Task;
 
     struct Exp<'a>(&'a [f32], &'a mut [f32]);
@@ -48,7 +49,7 @@ mod tests {
 
     fn exp_of(kernels: Kernels, x: &[f32]) -> Vec<f32> {
         let mut out = vec![0.0; x.len()];
-        with_simd!(kernels, s => s.vectorize(Exp(x, &mut out)));
+        with_isa!(kernels, isa => isa.vectorize(Exp(x, &mut out)));
         out
     }
 

@@ -4,7 +4,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod elementwise;
-mod exp;
+pub(crate) mod exp;
 pub(crate) mod log_sum_exp;
 pub(crate) mod rms_norm;
 pub(crate) mod rope;

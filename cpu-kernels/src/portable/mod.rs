@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use half::bf16;
 
+use crate::instruction_set::InstructionSet;
 use crate::limits::MultiplyAdds;
 use crate::simd::{Simd, Task, widen, widen_rows};
 use crate::tile::Tile;
@@ -48,13 +49,7 @@ fn power_of_two(n: i32) -> f32 {
 
 impl Simd for Portable {
     type Vector = [f32; LANES];
-    type Activation = f32;
     const LANES: usize = LANES;
-
-    #[inline(always)]
-    fn vectorize<T: Task>(self, task: T) {
-        task.run(self);
-    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::Vector {
@@ -161,6 +156,15 @@ impl Simd for Portable {
     #[inline(always)]
     fn largest(self, v: Self::Vector) -> f32 {
         reduce(v, |a, b| if a > b { a } else { b })
+    }
+}
+
+impl InstructionSet for Portable {
+    type Activation = f32;
+
+    #[inline(always)]
+    fn vectorize<T: Task>(self, task: T) {
+        task.run(self);
     }
 
     fn activations(self, a: &[bf16], k: usize, padded_k: usize) -> Cow<'_, [f32]> {

@@ -26,12 +26,22 @@ pub(crate) fn kernels(isa: Isa, test: &str) -> Option<Kernels> {
     kernels
 }
 
-/// For each `fn name(kernels: Kernels)`, a test in each of the modules avx512, avx2 and portable.
+/// For each `fn name(kernels: Kernels)`, a test in each of the modules amx, avx512, avx2 and portable, and in
+/// `software_tiles`, which is AMX's code over tiles in plain Rust: that runs on every CPU.
 macro_rules! on_every_isa {
     ($($name:ident),* $(,)?) => {
+        common::on_every_isa!(@ amx Amx $($name)*);
         common::on_every_isa!(@ avx512 Avx512 $($name)*);
         common::on_every_isa!(@ avx2 Avx2 $($name)*);
         common::on_every_isa!(@ portable Portable $($name)*);
+        mod software_tiles {
+            $(
+                #[test]
+                fn $name() {
+                    super::$name(cpu_kernels::Kernels::amx_in_software());
+                }
+            )*
+        }
     };
     (@ $module:ident $isa:ident $($name:ident)*) => {
         mod $module {

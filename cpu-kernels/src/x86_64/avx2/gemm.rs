@@ -19,7 +19,7 @@ const HALVES: usize = 2;
 /// Where several row blocks share a panel, k is cut so that it stays in the second-level cache: 128 KiB.
 const DEPTH: usize = 4096;
 
-/// See [`crate::simd::Simd::multiply`].
+/// See [`crate::instruction_set::InstructionSet::multiply`].
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn multiply(a: &[f32], padded_k: usize, panels: &[bf16], mut out: Tile<'_, f32>) {
     let (m, n) = (out.rows(), out.columns());

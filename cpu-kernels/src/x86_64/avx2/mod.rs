@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use half::bf16;
 
+use crate::instruction_set::InstructionSet;
 use crate::simd::{Simd, Task, widen_rows};
 use crate::tile::Tile;
 
@@ -72,18 +73,7 @@ fn power_of_two(n: __m256i) -> __m256 {
 
 impl Simd for Avx2 {
     type Vector = __m256;
-    type Activation = f32;
     const LANES: usize = 8;
-
-    #[inline(always)]
-    fn vectorize<T: Task>(self, task: T) {
-        #[target_feature(enable = "avx2,fma")]
-        fn run<T: Task>(simd: Avx2, task: T) {
-            task.run(simd);
-        }
-        // SAFETY: `self` proves the instructions that `run` is compiled with.
-        unsafe { run(self, task) }
-    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {
@@ -213,6 +203,20 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn largest(self, v: __m256) -> f32 {
         on_registers!(largest(v))
+    }
+}
+
+impl InstructionSet for Avx2 {
+    type Activation = f32;
+
+    #[inline(always)]
+    fn vectorize<T: Task>(self, task: T) {
+        #[target_feature(enable = "avx2,fma")]
+        fn run<T: Task>(simd: Avx2, task: T) {
+            task.run(simd);
+        }
+        // SAFETY: `self` proves the instructions that `run` is compiled with.
+        unsafe { run(self, task) }
     }
 
     fn activations(self, a: &[bf16], k: usize, padded_k: usize) -> Cow<'_, [f32]> {

@@ -17,7 +17,7 @@ const PANELS: usize = 4;
 /// Where several row blocks share panels, k is cut so that `PANELS` panels stay in the second-level cache: 512 KiB.
 const DEPTH: usize = 4096;
 
-/// See [`crate::simd::Simd::multiply`].
+/// See [`crate::instruction_set::InstructionSet::multiply`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
 pub(super) fn multiply(a: &[bf16], padded_k: usize, panels: &[bf16], mut out: Tile<'_, f32>) {
     let (m, n) = (out.rows(), out.columns());

@@ -10,7 +10,8 @@ use std::borrow::Cow;
 use half::bf16;
 
 use super::avx2;
-use crate::simd::{Simd, TRANSPOSED_COLUMNS, TRANSPOSED_ROWS, Task};
+use crate::instruction_set::{InstructionSet, pad_rows};
+use crate::simd::{Simd, TRANSPOSED_COLUMNS, TRANSPOSED_ROWS, Task, WOVEN_COLUMNS, WOVEN_ROWS};
 use crate::tile::Tile;
 
 /// Proof that this CPU and its operating system have AVX-512 F, BW, VL, DQ and BF16.
@@ -43,32 +44,9 @@ fn first_lanes(len: usize) -> u16 {
     if len >= 16 { u16::MAX } else { (1 << len) - 1 }
 }
 
-/// Rows of `k` bf16 as rows of `padded_k`, borrowed where that is the same.
-fn pad_rows(a: &[bf16], k: usize, padded_k: usize) -> Cow<'_, [bf16]> {
-    if k == padded_k {
-        return Cow::Borrowed(a);
-    }
-    let mut padded = vec![bf16::ZERO; a.len() / k * padded_k];
-    for (padded, row) in padded.chunks_exact_mut(padded_k).zip(a.chunks_exact(k)) {
-        padded[..k].copy_from_slice(row);
-    }
-    Cow::Owned(padded)
-}
-
 impl Simd for Avx512 {
     type Vector = __m512;
-    type Activation = bf16;
     const LANES: usize = 16;
-
-    #[inline(always)]
-    fn vectorize<T: Task>(self, task: T) {
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-        fn run<T: Task>(simd: Avx512, task: T) {
-            task.run(simd);
-        }
-        // SAFETY: `self` proves the instructions that `run` is compiled with.
-        unsafe { run(self, task) }
-    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -196,6 +174,26 @@ impl Simd for Avx512 {
     fn transpose(self, tile: &[[bf16; TRANSPOSED_COLUMNS]; TRANSPOSED_ROWS], out: &mut [f32], stride: usize) {
         // SAFETY: `self` proves the instructions that `transpose::transpose` is compiled with.
         unsafe { transpose::transpose(tile, out, stride) }
+    }
+
+    #[inline(always)]
+    fn weave(self, weights: &[f32], stride: usize, out: &mut [bf16; WOVEN_ROWS * WOVEN_COLUMNS]) {
+        // SAFETY: `self` proves the instructions that `transpose::weave` is compiled with.
+        unsafe { transpose::weave(weights, stride, out) }
+    }
+}
+
+impl InstructionSet for Avx512 {
+    type Activation = bf16;
+
+    #[inline(always)]
+    fn vectorize<T: Task>(self, task: T) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+        fn run<T: Task>(simd: Avx512, task: T) {
+            task.run(simd);
+        }
+        // SAFETY: `self` proves the instructions that `run` is compiled with.
+        unsafe { run(self, task) }
     }
 
     fn activations(self, a: &[bf16], k: usize, padded_k: usize) -> Cow<'_, [bf16]> {

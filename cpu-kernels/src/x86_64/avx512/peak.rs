@@ -6,7 +6,7 @@ use std::hint::black_box;
 /// Independent sums, as many as hide the latency.
 const SUMS: usize = 16;
 
-/// See [`crate::simd::Simd::multiply_adds`].
+/// See [`crate::instruction_set::InstructionSet::multiply_adds`].
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) fn multiply_adds(rounds: usize) -> u64 {
     // SAFETY: both are 64 bytes without invalid patterns.

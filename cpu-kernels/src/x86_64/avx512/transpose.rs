@@ -1,10 +1,10 @@
-//! The transposition of keys: two bf16 of a row are one 32-bit element, so 16 rows are a 16 x 16 matrix.
+//! Transpositions: two bf16 are one 32-bit element, so 16 rows of 16 pairs are a 16 x 16 matrix.
 
 use std::arch::x86_64::*;
 
 use half::bf16;
 
-use crate::simd::{TRANSPOSED_COLUMNS, TRANSPOSED_ROWS};
+use crate::simd::{TRANSPOSED_COLUMNS, TRANSPOSED_ROWS, WOVEN_COLUMNS, WOVEN_ROWS};
 
 /// See [`crate::simd::Simd::transpose`].
 #[inline]
@@ -25,6 +25,28 @@ pub(super) fn transpose(tile: &[[bf16; TRANSPOSED_COLUMNS]; TRANSPOSED_ROWS], ou
             _mm512_storeu_si512(at.cast(), even);
             _mm512_storeu_si512(at.add(stride).cast(), odd);
         }
+    }
+}
+
+/// See [`crate::simd::Simd::weave`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+pub(super) fn weave(weights: &[f32], stride: usize, out: &mut [bf16; WOVEN_ROWS * WOVEN_COLUMNS]) {
+    assert!(stride >= WOVEN_COLUMNS && weights.len() >= (WOVEN_ROWS - 1) * stride + WOVEN_COLUMNS, "weights");
+    let mut pairs = [_mm512_setzero_si512(); 16];
+    for (i, pair) in pairs.iter_mut().enumerate() {
+        let round = |row: usize| {
+            // SAFETY: row is below 32, so by the assertion above 16 elements follow. `__m256bh` and `__m256i` are
+            // both 32 bytes without invalid patterns.
+            let half: __m256i =
+                unsafe { std::mem::transmute(_mm512_cvtneps_pbh(_mm512_loadu_ps(weights.as_ptr().add(row * stride)))) };
+            _mm512_cvtepu16_epi32(half)
+        };
+        *pair = _mm512_or_si512(round(2 * i), _mm512_slli_epi32::<16>(round(2 * i + 1)));
+    }
+    for (column, row) in transpose_pairs(pairs).into_iter().zip(out.chunks_exact_mut(WOVEN_ROWS)) {
+        // SAFETY: a row is 64 bytes.
+        unsafe { _mm512_storeu_si512(row.as_mut_ptr().cast(), column) };
     }
 }
 

@@ -1,0 +1,58 @@
+//! What the front asks of an instruction set: to run tasks, and the two operations that have kernels of their own.
+
+#![forbid(unsafe_code)]
+
+use std::borrow::Cow;
+
+use half::bf16;
+
+use crate::generic::attention::QueryTile;
+use crate::limits::MultiplyAdds;
+use crate::simd::Task;
+use crate::tile::Tile;
+
+/// An instruction set that this CPU has (or an imitation of one): a token, made only where the instructions were
+/// found.
+pub(crate) trait InstructionSet: Copy + Send + Sync {
+    /// What [`Self::multiply`] reads its left operand as.
+    type Activation: Copy + Send + Sync + 'static;
+
+    /// Runs a task with the instruction set's code generation.
+    fn vectorize<T: Task>(self, task: T);
+
+    /// Rows of `k` elements as [`Self::multiply`] wants them: `padded_k` each, zeros at the end.
+    fn activations(self, a: &[bf16], k: usize, padded_k: usize) -> Cow<'_, [Self::Activation]>;
+
+    /// out `[m, n]` = a `[m, padded_k]` . W^T, for the columns that `panels` (whole panels, see
+    /// [`crate::packed`]) and `out` share. Each element is accumulated over k in one fixed order, whatever m is.
+    ///
+    /// # Panics
+    /// If the sizes of `a`, `panels` and `out` contradict one another.
+    fn multiply(self, a: &[Self::Activation], padded_k: usize, panels: &[bf16], out: Tile<'_, f32>);
+
+    /// Attention of some queries of one sequence that share a KV head.
+    #[inline(always)]
+    fn attend(self, queries: QueryTile<'_>) {
+        self.vectorize(queries);
+    }
+
+    /// Does `rounds` rounds of the instruction that [`Self::multiply`] rests on, on registers alone, and returns how
+    /// many multiplications and additions that was.
+    fn multiply_adds(self, rounds: usize) -> u64 {
+        let mut flops = 0;
+        self.vectorize(MultiplyAdds::<12> { rounds, flops: &mut flops });
+        flops
+    }
+}
+
+/// Rows of `k` bf16 as rows of `padded_k`, borrowed where that is the same.
+pub(crate) fn pad_rows(a: &[bf16], k: usize, padded_k: usize) -> Cow<'_, [bf16]> {
+    if k == padded_k {
+        return Cow::Borrowed(a);
+    }
+    let mut padded = vec![bf16::ZERO; a.len() / k * padded_k];
+    for (padded, row) in padded.chunks_exact_mut(padded_k).zip(a.chunks_exact(k)) {
+        padded[..k].copy_from_slice(row);
+    }
+    Cow::Owned(padded)
+}

@@ -1,0 +1,92 @@
+//! The matrix product in tiles.
+//!
+//! k is always walked in steps of 32 from the first to the last, with one sum for each element, and a row of a tile
+//! does not touch the others: which rows and panels are computed together, and where k is cut (the sums then rest in
+//! `out`, which is fp32 like the tiles), changes nothing.
+
+#![forbid(unsafe_code)]
+
+use half::bf16;
+
+use super::unit::{B_TILE, PANELS_OF_FEW, PANELS_OF_MANY, Product, TILE_ROWS, TileSession, TileUnit};
+use crate::packed::{K_TILE, PANEL_COLUMNS};
+use crate::tile::Tile;
+
+/// Rows of one product.
+const ROWS: usize = 2 * TILE_ROWS;
+
+/// Where several row blocks share panels, k is cut so that two panels stay in the first-level cache: 32 KiB.
+const DEPTH: usize = 512;
+
+/// Rows that go by before k goes on: their share of the activations, 1 MiB, stays in the second-level cache.
+const ROWS_IN_CACHE: usize = 1024;
+
+/// The most that one product writes.
+const OUT: usize = ROWS * PANELS_OF_MANY * PANEL_COLUMNS;
+
+/// See [`crate::instruction_set::InstructionSet::multiply`].
+pub(super) fn multiply<U: TileUnit>(unit: U, a: &[bf16], padded_k: usize, panels: &[bf16], mut out: Tile<'_, f32>) {
+    let (m, n) = (out.rows(), out.columns());
+    assert!(padded_k > 0 && padded_k.is_multiple_of(K_TILE) && a.len() == m * padded_k, "activations");
+    assert_eq!(panels.len(), n.div_ceil(PANEL_COLUMNS) * PANEL_COLUMNS * padded_k, "panels");
+    if m == 0 {
+        return;
+    }
+    let across = if m > TILE_ROWS { PANELS_OF_MANY } else { PANELS_OF_FEW };
+    let depth = if m > ROWS { DEPTH } else { padded_k };
+    let mut session = unit.open();
+    for top in (0..m).step_by(ROWS_IN_CACHE) {
+        let bottom = m.min(top + ROWS_IN_CACHE);
+        for first in (0..padded_k).step_by(depth) {
+            let steps = (padded_k - first).min(depth) / K_TILE;
+            for (index, group) in panels.chunks(across * PANEL_COLUMNS * padded_k).enumerate() {
+                let column = index * across * PANEL_COLUMNS;
+                for row in (top..bottom).step_by(ROWS) {
+                    let rows = ROWS.min(bottom - row);
+                    let block = Block {
+                        a: &a[row * padded_k + first..],
+                        b: &group[first * PANEL_COLUMNS..],
+                        padded_k,
+                        steps,
+                        accumulate: first > 0,
+                    };
+                    let columns = group.len() / padded_k;
+                    block.multiply(&mut session, out.part(row, rows, column, columns.min(n - column)), columns);
+                }
+            }
+        }
+    }
+}
+
+/// Some rows, some panels, some of k.
+struct Block<'a> {
+    a: &'a [bf16],
+    b: &'a [bf16],
+    padded_k: usize,
+    steps: usize,
+    accumulate: bool,
+}
+
+impl Block<'_> {
+    /// Computes all `columns` of the panels and writes those that `out` has.
+    fn multiply<S: TileSession>(&self, session: &mut S, mut out: Tile<'_, f32>, columns: usize) {
+        let Block { a, b, padded_k, steps, accumulate } = *self;
+        let product =
+            |out| Product { a, a_stride: padded_k, b, b_stride: padded_k / K_TILE * B_TILE, steps, out, accumulate };
+        let (rows, width) = (out.rows(), out.columns());
+        if width == columns {
+            return session.multiply(product(out));
+        }
+        let mut whole = [0.0; OUT];
+        let whole = &mut whole[..rows * columns];
+        if accumulate {
+            for (row, whole) in whole.chunks_exact_mut(columns).enumerate() {
+                whole[..width].copy_from_slice(out.row(row));
+            }
+        }
+        session.multiply(product(Tile::new(whole, rows, columns)));
+        for (row, whole) in whole.chunks_exact(columns).enumerate() {
+            out.row(row).copy_from_slice(&whole[..width]);
+        }
+    }
+}

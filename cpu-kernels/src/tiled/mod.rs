@@ -1,0 +1,54 @@
+//! Matrix products and attention over a unit that multiplies tiles, as AMX has one.
+//!
+//! What is multiplied, in which order, and what happens at the edges is here, for any [`unit::TileUnit`]: the
+//! CPU's, or [`software::Software`], which computes the same bits anywhere.
+
+#![forbid(unsafe_code)]
+
+mod attention;
+mod gemm;
+pub(crate) mod software;
+pub(crate) mod unit;
+
+use std::borrow::Cow;
+
+use half::bf16;
+
+use crate::generic::attention::QueryTile;
+use crate::instruction_set::{InstructionSet, pad_rows};
+use crate::simd::Task;
+use crate::tile::Tile;
+use unit::TileUnit;
+
+/// Products with a tile unit, everything else with another instruction set.
+#[derive(Clone, Copy)]
+pub(crate) struct Tiled<U, I> {
+    pub(crate) unit: U,
+    pub(crate) rest: I,
+}
+
+impl<U: TileUnit, I: InstructionSet> InstructionSet for Tiled<U, I> {
+    type Activation = bf16;
+
+    #[inline(always)]
+    fn vectorize<T: Task>(self, task: T) {
+        self.rest.vectorize(task);
+    }
+
+    fn activations(self, a: &[bf16], k: usize, padded_k: usize) -> Cow<'_, [bf16]> {
+        pad_rows(a, k, padded_k)
+    }
+
+    fn multiply(self, a: &[bf16], padded_k: usize, panels: &[bf16], out: Tile<'_, f32>) {
+        gemm::multiply(self.unit, a, padded_k, panels, out);
+    }
+
+    #[inline(always)]
+    fn attend(self, queries: QueryTile<'_>) {
+        self.rest.vectorize(attention::Tiles { unit: self.unit, queries });
+    }
+
+    fn multiply_adds(self, rounds: usize) -> u64 {
+        self.unit.multiply_adds(rounds)
+    }
+}

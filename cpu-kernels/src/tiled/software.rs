@@ -1,0 +1,117 @@
+//! A tile unit in plain Rust: slow, and the same bits as the CPU's.
+
+#![forbid(unsafe_code)]
+
+use half::bf16;
+
+use super::unit::{B_TILE, Product, TILE_ROWS, TileSession, TileUnit};
+use crate::packed::{K_TILE, PANEL_COLUMNS};
+use crate::simd::widen;
+
+/// The token of a unit that every CPU has.
+#[derive(Clone, Copy)]
+pub(crate) struct Software;
+
+impl TileUnit for Software {
+    type Session = Software;
+
+    fn open(self) -> Software {
+        Software
+    }
+
+    fn multiply_adds(self, rounds: usize) -> u64 {
+        let (a, b) = ([bf16::ONE; TILE_ROWS * K_TILE], [bf16::ONE; B_TILE]);
+        let mut sums = [[0.0; PANEL_COLUMNS]; TILE_ROWS];
+        for _ in 0..rounds {
+            for (sums, a) in sums.iter_mut().zip(a.chunks_exact(K_TILE)) {
+                add_products(a, &b, sums);
+            }
+        }
+        std::hint::black_box(sums);
+        (rounds * TILE_ROWS * B_TILE * 2) as u64
+    }
+}
+
+impl TileSession for Software {
+    fn multiply(&mut self, product: Product<'_>) {
+        let panels = product.check();
+        let Product { a, a_stride, b, b_stride, steps, mut out, accumulate } = product;
+        for row in 0..out.rows() {
+            for panel in 0..panels {
+                let out = &mut out.row(row)[panel * PANEL_COLUMNS..][..PANEL_COLUMNS];
+                if !accumulate {
+                    out.fill(0.0);
+                }
+                for step in 0..steps {
+                    let a = &a[row * a_stride + step * K_TILE..][..K_TILE];
+                    add_products(a, &b[panel * b_stride + step * B_TILE..][..B_TILE], out);
+                }
+            }
+        }
+    }
+}
+
+/// out `[16]` += a `[32]` . b, for one row of an A tile and a B tile.
+fn add_products(a: &[bf16], b: &[bf16], out: &mut [f32]) {
+    let (mut even, mut odd) = ([0.0; PANEL_COLUMNS], [0.0; PANEL_COLUMNS]);
+    for (a, pair) in a.chunks_exact(2).zip(b.chunks_exact(2 * PANEL_COLUMNS)) {
+        let (first, second) = (normal(widen(a[0])), normal(widen(a[1])));
+        for ((even, odd), b) in even.iter_mut().zip(&mut odd).zip(pair.chunks_exact(2)) {
+            *even = normal(first.mul_add(normal(widen(b[0])), *even));
+            *odd = normal(second.mul_add(normal(widen(b[1])), *odd));
+        }
+    }
+    for ((out, even), odd) in out.iter_mut().zip(even).zip(odd) {
+        *out = normal(normal(*out) + normal(even + odd));
+    }
+}
+
+/// `x`, or a zero of its sign where it is subnormal.
+#[inline(always)]
+fn normal(x: f32) -> f32 {
+    if x.is_subnormal() { 0.0_f32.copysign(x) } else { x }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tile::Tile;
+
+    /// One step with the given pairs of (a, b) at the first k, for row 0 and column 0.
+    fn step(pairs: &[(f32, f32)], start: f32) -> f32 {
+        let (mut a, mut b) = ([bf16::ZERO; K_TILE], [bf16::ZERO; B_TILE]);
+        for (k, (left, right)) in pairs.iter().enumerate() {
+            a[k] = bf16::from_f32(*left);
+            b[k / 2 * 2 * PANEL_COLUMNS + k % 2] = bf16::from_f32(*right);
+        }
+        let mut out = [0.0; PANEL_COLUMNS];
+        out[0] = start;
+        let out_tile = Tile::new(&mut out, 1, PANEL_COLUMNS);
+        let product = Product { a: &a, a_stride: 0, b: &b, b_stride: 0, steps: 1, out: out_tile, accumulate: true };
+        Software.multiply(product);
+        out[0]
+    }
+
+    #[test]
+    fn even_and_odd_k_are_summed_apart_and_then_added() {
+        // 2^30 + 1 loses the 1 and so does 1 - 2^30, unless the chains are apart.
+        let large = (1_u32 << 30) as f32;
+        assert_eq!(step(&[(large, 1.0), (1.0, 1.0), (-large, 1.0), (1.0, 1.0)], 0.0), 2.0);
+        assert_eq!(step(&[(large, 1.0), (1.0, 1.0), (1.0, 1.0), (-large, 1.0)], 0.0), 0.0);
+        // The accumulator comes last: 1 + (2^30 - 2^30).
+        assert_eq!(step(&[(large, 1.0), (-large, 1.0)], 1.0), 1.0);
+        // A product is not rounded before it is added: (1 + 2^-7)^2 - 1 keeps its 2^-14.
+        let x = 1.0 + 1.0 / 128.0;
+        assert_eq!(step(&[(-1.0, 1.0), (0.0, 0.0), (x, x)], 0.0), 1.0 / 64.0 + 1.0 / 16384.0);
+    }
+
+    #[test]
+    fn subnormals_are_zero_on_both_sides() {
+        let tiny = f32::MIN_POSITIVE / 2.0;
+        assert_eq!(step(&[(tiny, 2.0)], 0.0), 0.0);
+        assert_eq!(step(&[(2.0, tiny)], 0.0), 0.0);
+        assert_eq!(step(&[(f32::MIN_POSITIVE, 0.5)], 0.0), 0.0);
+        assert_eq!(step(&[], tiny), 0.0);
+        assert_eq!(step(&[(f32::MIN_POSITIVE, 1.0)], 0.0), f32::MIN_POSITIVE);
+    }
+}

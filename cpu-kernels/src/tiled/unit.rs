@@ -1,0 +1,80 @@
+//! What a tile unit does: one block of a matrix product at a time.
+//!
+//! Tiles are as AMX has them. An A tile is up to 16 rows of 32 bf16, row-major; a B tile is 16 pairs of k by 16
+//! columns, which is 1 KiB of the [`crate::packed`] layout; a C tile is up to 16 x 16 f32.
+
+#![forbid(unsafe_code)]
+
+use half::bf16;
+
+use crate::packed::{K_TILE, PANEL_COLUMNS};
+use crate::tile::Tile;
+
+/// Rows of a tile.
+pub(crate) const TILE_ROWS: usize = 16;
+
+/// Elements of a B tile.
+pub(crate) const B_TILE: usize = K_TILE * PANEL_COLUMNS;
+
+/// Panels of a product of at most [`TILE_ROWS`] rows.
+pub(crate) const PANELS_OF_FEW: usize = 4;
+
+/// Panels of a product of more rows, which are at most two tiles.
+pub(crate) const PANELS_OF_MANY: usize = 2;
+
+/// out `[rows, 16 panels]` = a `[rows, 32 steps]` . b, plus `out` itself if it is accumulated.
+///
+/// For each element and step, the products of the even k are one chain of fused multiply-adds from zero, those of the
+/// odd k another; their sum is added to the element. Every operation rounds to nearest, ties to even, and subnormal
+/// operands and results are zero. (This is how Intel defines TDPBF16PS.)
+pub(crate) struct Product<'a> {
+    /// Row r is `a[r * a_stride..][..32 * steps]`.
+    pub(crate) a: &'a [bf16],
+    pub(crate) a_stride: usize,
+    /// The B tile of panel p and step s is `b[p * b_stride + s * B_TILE..][..B_TILE]`.
+    pub(crate) b: &'a [bf16],
+    pub(crate) b_stride: usize,
+    pub(crate) steps: usize,
+    pub(crate) out: Tile<'a, f32>,
+    pub(crate) accumulate: bool,
+}
+
+impl Product<'_> {
+    /// The number of panels.
+    ///
+    /// # Panics
+    /// If there are more or fewer rows or panels than one product takes, or an operand ends too early.
+    #[inline]
+    pub(crate) fn check(&self) -> usize {
+        let (rows, columns) = (self.out.rows(), self.out.columns());
+        let panels = columns / PANEL_COLUMNS;
+        let most = if rows > TILE_ROWS { PANELS_OF_MANY } else { PANELS_OF_FEW };
+        assert!((1..=2 * TILE_ROWS).contains(&rows), "{rows} rows");
+        assert!((1..=most).contains(&panels) && columns.is_multiple_of(PANEL_COLUMNS), "{columns} columns");
+        assert!(self.steps > 0, "no steps");
+        assert!(self.a.len() >= (rows - 1) * self.a_stride + self.steps * K_TILE, "a ends too early");
+        assert!(self.b.len() >= (panels - 1) * self.b_stride + self.steps * B_TILE, "b ends too early");
+        panels
+    }
+}
+
+/// Something that multiplies tiles.
+pub(crate) trait TileUnit: Copy + Send + Sync {
+    /// The unit as one thread uses it for a while.
+    type Session: TileSession;
+
+    /// Begins to use the unit in this thread.
+    fn open(self) -> Self::Session;
+
+    /// See [`crate::instruction_set::InstructionSet::multiply_adds`].
+    fn multiply_adds(self, rounds: usize) -> u64;
+}
+
+/// See [`TileUnit::Session`].
+pub(crate) trait TileSession {
+    /// Computes one block.
+    ///
+    /// # Panics
+    /// As [`Product::check`].
+    fn multiply(&mut self, product: Product<'_>);
+}

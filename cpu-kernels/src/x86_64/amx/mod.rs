@@ -1,0 +1,180 @@
+//! AMX: tiles of bf16, multiplied by TDPBF16PS.
+//!
+//! The compiler has no stable intrinsics for tiles and never uses a tile register itself, so the instructions are
+//! written out; [`multiply`] has them all.
+
+mod multiply;
+
+use std::arch::asm;
+use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+
+use super::avx512::Avx512;
+use crate::tiled::Tiled;
+use crate::tiled::unit::{Product, TileSession, TileUnit};
+use multiply::Shape;
+
+/// AMX for the products, AVX-512 for the rest.
+pub(crate) type AmxAvx512 = Tiled<Amx, Avx512>;
+
+/// Proof that this CPU has AMX-TILE and AMX-BF16 and that its operating system lets this process use them.
+#[derive(Clone, Copy)]
+pub(crate) struct Amx(());
+
+impl Amx {
+    /// # Errors
+    /// What is missing.
+    pub(crate) fn new() -> Result<Self, &'static str> {
+        const BF16_AND_TILE: u32 = 1 << 22 | 1 << 24;
+        if __cpuid(0).eax < 7 || __cpuid_count(7, 0).edx & BF16_AND_TILE != BF16_AND_TILE {
+            return Err("this CPU lacks AMX-TILE or AMX-BF16");
+        }
+        if !is_x86_feature_detected!("avx512f") {
+            return Err("this CPU or its operating system lacks AVX-512");
+        }
+        // SAFETY: AVX-512 was detected, which implies that XGETBV may be used.
+        if unsafe { enabled_state() } & TILE_STATE != TILE_STATE {
+            return Err("the operating system lacks support for AMX tiles (XCR0 bits 17 and 18)");
+        }
+        if request_tile_data() != 0 {
+            return Err(
+                "this process lacks the kernel's permission for AMX tile data (arch_prctl ARCH_REQ_XCOMP_PERM)",
+            );
+        }
+        Ok(Amx(()))
+    }
+}
+
+/// XTILECFG and XTILEDATA.
+const TILE_STATE: u64 = 1 << 17 | 1 << 18;
+
+#[target_feature(enable = "xsave")]
+fn enabled_state() -> u64 {
+    // SAFETY: register 0 exists wherever XGETBV does.
+    unsafe { _xgetbv(0) }
+}
+
+/// Asks Linux to let this process, its threads of today and tomorrow, use tile data; 0 where it does. Asking again
+/// does no harm.
+#[cfg(target_os = "linux")]
+fn request_tile_data() -> i64 {
+    const ARCH_PRCTL: i64 = 158;
+    const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
+    const XTILEDATA: i64 = 18;
+    let result;
+    // SAFETY: the system call reads no memory and changes only what this process may do.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") ARCH_PRCTL => result,
+            in("rdi") ARCH_REQ_XCOMP_PERM,
+            in("rsi") XTILEDATA,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    result
+}
+
+#[cfg(not(target_os = "linux"))]
+fn request_tile_data() -> i64 {
+    -1
+}
+
+impl TileUnit for Amx {
+    type Session = Session;
+
+    fn open(self) -> Session {
+        Session { proof: self, shape: None }
+    }
+
+    fn multiply_adds(self, rounds: usize) -> u64 {
+        let mut session = self.open();
+        session.configure(Shape { upper: 16, lower: 16 });
+        // SAFETY: `self` proves the instructions; all tiles are configured.
+        unsafe { multiply::resident(rounds) };
+        // Four times 16 x 16 sums of 32 products, a product and its addition being two.
+        rounds as u64 * 4 * 16 * 16 * 32 * 2
+    }
+}
+
+/// The tile unit of this thread: which tiles are configured is a state of the CPU.
+pub(crate) struct Session {
+    proof: Amx,
+    /// How the tiles are configured; not at all at first.
+    shape: Option<Shape>,
+}
+
+impl Session {
+    fn configure(&mut self, shape: Shape) {
+        if self.shape != Some(shape) {
+            let Amx(()) = self.proof;
+            // SAFETY: the token proves the instructions.
+            unsafe { multiply::configure(shape) };
+            self.shape = Some(shape);
+        }
+    }
+}
+
+impl TileSession for Session {
+    fn multiply(&mut self, product: Product<'_>) {
+        let panels = product.check();
+        self.configure(Shape::of(product.out.rows()));
+        // SAFETY: the token proves the instructions, the tiles are configured for these rows, and the operands are
+        // as long as they must be, by `check`, which gave the number of panels.
+        unsafe { multiply::multiply(product, panels) };
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.shape.is_some() {
+            // SAFETY: the token proves the instruction. A clean unit lets the kernel save less and the CPU sleep.
+            unsafe { asm!("tilerelease", options(nostack, nomem)) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packed::PANEL_COLUMNS;
+    use crate::tile::Tile;
+    use crate::tiled::software::Software;
+    use half::bf16;
+
+    /// Every number of rows and panels, with sums that go on and that begin, against the unit in software.
+    #[test]
+    fn the_same_bits_as_in_software() {
+        let Ok(amx) = Amx::new() else { return };
+        let mut seed = 1_u32;
+        let mut random = |len: usize| -> Vec<bf16> {
+            let mut next = || {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                bf16::from_f32((seed >> 8) as f32 / (1 << 23) as f32 - 1.0)
+            };
+            (0..len).map(|_| next()).collect()
+        };
+        for rows in 1..=32 {
+            for panels in 1..=if rows > 16 { 2 } else { 4 } {
+                for (steps, stride, accumulate) in [(1, 32, false), (3, 96, true), (5, 200, true), (2, 96, false)] {
+                    let (a, b) = (random(rows * stride), random(panels * (steps + 1) * 512));
+                    let start: Vec<f32> = random(rows * 80).into_iter().map(f32::from).collect();
+                    let run = |session: &mut dyn FnMut(Product<'_>)| {
+                        let mut out = start.clone();
+                        let mut whole = Tile::new(&mut out, rows, 80);
+                        let out_part = whole.part(0, rows, 7, panels * PANEL_COLUMNS);
+                        let b_stride = (steps + 1) * 512;
+                        session(Product { a: &a, a_stride: stride, b: &b, b_stride, steps, out: out_part, accumulate });
+                        out
+                    };
+                    let mut session = amx.open();
+                    let found = run(&mut |product| session.multiply(product));
+                    let expected = run(&mut |product| Software.multiply(product));
+                    let same = found.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(same, "{rows} rows, {panels} panels, {steps} steps, accumulate {accumulate}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The instructions. Tiles 0 to 3 are sums, 4 and 5 rows of a, 6 and 7 panels of b.
+//!
+//! The configuration and nothing else is left in the unit between two pieces of assembly: each begins by loading its
+//! sums or setting them to zero and ends by storing them.
+
+use std::arch::asm;
+
+use half::bf16;
+
+use crate::tiled::unit::{Product, TILE_ROWS};
+
+/// Bytes of a row of any tile.
+const ROW: usize = 64;
+
+/// Bytes of a row of b's tiles, and from one row of b to the next.
+const B_ROW: usize = 64;
+
+/// The rows of the tiles that hold a and the sums. With at most 16 rows in all, `lower` is `upper` and the sums of
+/// four panels share the shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) upper: u8,
+    pub(super) lower: u8,
+}
+
+impl Shape {
+    /// For so many rows, 1 to 32.
+    pub(super) fn of(rows: usize) -> Shape {
+        let upper = rows.min(TILE_ROWS);
+        let lower = if rows > TILE_ROWS { rows - TILE_ROWS } else { upper };
+        Shape { upper: upper as u8, lower: lower as u8 }
+    }
+}
+
+/// What LDTILECFG reads: palette 1, the bytes of a row of each tile, and the rows of each.
+#[repr(C, align(64))]
+struct Configuration {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+/// Configures all tiles.
+///
+/// # Safety
+/// The CPU and the process must have AMX-TILE, and rows must be 1 to 16.
+pub(super) unsafe fn configure(shape: Shape) {
+    let Shape { upper, lower } = shape;
+    let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);
+    row_bytes[..8].fill(ROW as u16);
+    rows[..8].copy_from_slice(&[upper, upper, lower, lower, upper, lower, 16, 16]);
+    let configuration = Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows };
+    // SAFETY: the caller vouches for the instruction, which reads these 64 bytes.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &configuration, options(nostack, readonly)) };
+}
+
+/// Asks for the panel's tile four steps on, for panels come from memory. Past the end of the weights this does nothing.
+macro_rules! prefetch {
+    ($b:ident) => {
+        concat!(
+            ".irp line,0,64,128,192,256,320,384,448,512,576,640,704,768,832,896,960\n",
+            "prefetcht0 [{",
+            stringify!($b),
+            "} + 4096 + \\line]\n",
+            ".endr"
+        )
+    };
+}
+
+/// At most 16 rows. For each panel: its number, which is that of its sums, the tile to load b into, and a name.
+macro_rules! few {
+    ($work:ident, $($panel:literal $tile:literal $b:ident),+) => {{
+        $(let $b = $work.b.wrapping_add($panel * $work.b_next);)+
+        asm!(
+            $(concat!("tilezero tmm", $panel),)+
+            "test {go_on}, {go_on}",
+            "jz 2f",
+            $(concat!("tileloadd tmm", $panel, ", [{c} + {c_row}*1 + 64*", $panel, "]"),)+
+            "2:",
+            "tileloadd tmm4, [{a} + {a_row}*1]",
+            $(
+                concat!("tileloadd tmm", $tile, ", [{", stringify!($b), "} + {b_row}*1]"),
+                prefetch!($b),
+                concat!("add {", stringify!($b), "}, 1024"),
+                concat!("tdpbf16ps tmm", $panel, ", tmm4, tmm", $tile),
+            )+
+            "add {a}, 64",
+            "dec {steps}",
+            "jnz 2b",
+            $(concat!("tilestored [{c} + {c_row}*1 + 64*", $panel, "], tmm", $panel),)+
+            $($b = inout(reg) $b => _,)+
+            a = inout(reg) $work.a => _,
+            steps = inout(reg) $work.steps => _,
+            a_row = in(reg) $work.a_row,
+            b_row = in(reg) B_ROW,
+            c = in(reg) $work.c,
+            c_row = in(reg) $work.c_row,
+            go_on = in(reg) $work.go_on,
+            options(nostack),
+        )
+    }};
+}
+
+/// 17 to 32 rows. As [`few`], but each panel has upper sums and lower ones.
+macro_rules! many {
+    ($work:ident, $($panel:literal $lower:literal $tile:literal $b:ident),+) => {{
+        $(let $b = $work.b.wrapping_add($panel * $work.b_next);)+
+        asm!(
+            $(concat!("tilezero tmm", $panel), concat!("tilezero tmm", $lower),)+
+            "test {go_on}, {go_on}",
+            "jz 2f",
+            $(
+                concat!("tileloadd tmm", $panel, ", [{c} + {c_row}*1 + 64*", $panel, "]"),
+                concat!("tileloadd tmm", $lower, ", [{d} + {c_row}*1 + 64*", $panel, "]"),
+            )+
+            "2:",
+            "tileloadd tmm4, [{a} + {a_row}*1]",
+            "tileloadd tmm5, [{a_lower} + {a_row}*1]",
+            $(
+                concat!("tileloadd tmm", $tile, ", [{", stringify!($b), "} + {b_row}*1]"),
+                prefetch!($b),
+                concat!("add {", stringify!($b), "}, 1024"),
+                concat!("tdpbf16ps tmm", $panel, ", tmm4, tmm", $tile),
+                concat!("tdpbf16ps tmm", $lower, ", tmm5, tmm", $tile),
+            )+
+            "add {a}, 64",
+            "add {a_lower}, 64",
+            "dec {steps}",
+            "jnz 2b",
+            $(
+                concat!("tilestored [{c} + {c_row}*1 + 64*", $panel, "], tmm", $panel),
+                concat!("tilestored [{d} + {c_row}*1 + 64*", $panel, "], tmm", $lower),
+            )+
+            $($b = inout(reg) $b => _,)+
+            a = inout(reg) $work.a => _,
+            a_lower = inout(reg) $work.a.wrapping_add(TILE_ROWS * $work.a_row) => _,
+            steps = inout(reg) $work.steps => _,
+            a_row = in(reg) $work.a_row,
+            b_row = in(reg) B_ROW,
+            c = in(reg) $work.c,
+            d = in(reg) $work.c.wrapping_add(TILE_ROWS * $work.c_row),
+            c_row = in(reg) $work.c_row,
+            go_on = in(reg) $work.go_on,
+            options(nostack),
+        )
+    }};
+}
+
+/// A product as the instructions want it: addresses, and distances in bytes.
+struct Work {
+    a: *const u8,
+    a_row: usize,
+    b: *const u8,
+    b_next: usize,
+    c: *mut u8,
+    c_row: usize,
+    steps: usize,
+    /// Not zero where the sums go on from what they were.
+    go_on: usize,
+}
+
+/// Computes one block.
+///
+/// # Safety
+/// The CPU and the process must have AMX-TILE and AMX-BF16, the tiles must be configured for the rows of the product,
+/// and `Product::check` must have passed and given `panels`.
+pub(super) unsafe fn multiply(product: Product<'_>, panels: usize) {
+    let Product { a, a_stride, b, b_stride, steps, mut out, accumulate } = product;
+    let work = Work {
+        a: a.as_ptr().cast(),
+        a_row: size_of::<bf16>() * a_stride,
+        b: b.as_ptr().cast(),
+        b_next: size_of::<bf16>() * b_stride,
+        c: out.as_mut_ptr().cast(),
+        c_row: size_of::<f32>() * out.stride(),
+        steps,
+        go_on: usize::from(accumulate),
+    };
+    // SAFETY: the caller vouches for the instructions and for the shape. By `check`, a has `steps` times 64 bytes in
+    // each row, b `steps` times 1024 in each panel, and out 64 for each panel in each row; the tiles are configured
+    // for as many rows as there are, and no other address is read or written (to prefetch is neither).
+    unsafe {
+        match (out.rows() > TILE_ROWS, panels) {
+            (false, 1) => few!(work, 0 6 b0),
+            (false, 2) => few!(work, 0 6 b0, 1 7 b1),
+            (false, 3) => few!(work, 0 6 b0, 1 7 b1, 2 6 b2),
+            (false, _) => few!(work, 0 6 b0, 1 7 b1, 2 6 b2, 3 7 b3),
+            (true, 1) => many!(work, 0 2 6 b0),
+            (true, _) => many!(work, 0 2 6 b0, 1 3 7 b1),
+        }
+    }
+}
+
+/// Multiplies tiles of zeros, four products a round.
+///
+/// # Safety
+/// The CPU and the process must have AMX-TILE and AMX-BF16, and all tiles must be configured with 16 rows.
+pub(super) unsafe fn resident(rounds: usize) {
+    if rounds == 0 {
+        return;
+    }
+    // SAFETY: the caller vouches for the instructions; no memory is touched.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "tilezero tmm4",
+            "tilezero tmm5",
+            "tilezero tmm6",
+            "tilezero tmm7",
+            "2:",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "dec {}",
+            "jnz 2b",
+            inout(reg) rounds => _,
+            options(nostack, nomem),
+        );
+    }
+}
