@@ -129,7 +129,7 @@ def table(results, plan):
 
     def row(name, figure, shown, ratio=True):
         values = [figure(results[engine]) for engine in ["trtllm", *peers]]
-        ratios = [f"**{values[0] / value:.2f}**" if ratio else f"{values[0] / value:.2f}" for value in values[1:]]
+        ratios = [f"**{values[0] / value:.2f}**" if ratio else f"{values[0] / value:.2g}" for value in values[1:]]
         rows.append([name, *map(shown, values), *ratios])
 
     rate = lambda value: f"{value:.1f}" if value < 100 else f"{value:.0f}"

@@ -1,14 +1,25 @@
 """llama.cpp through its Python package's C bindings, bfloat16 weights, its default KV cache (fp16): see peer.py."""
 
+import sys
 import time
 
 import llama_cpp
 import numpy as np
 import peer
 
+# GGML_LOG_LEVEL_ERROR of ggml.h.
+ERROR = 4
+
+
+@llama_cpp.llama_log_callback
+def only_errors(level, text, _):
+    if level == ERROR:
+        sys.stderr.write(text.decode())
+
 
 class LlamaCpp:
     def __init__(self, plan):
+        llama_cpp.llama_log_set(only_errors, None)
         llama_cpp.llama_backend_init()
         model_params = llama_cpp.llama_model_default_params()
         self.model = llama_cpp.llama_model_load_from_file(plan["gguf"].encode(), model_params)

@@ -76,15 +76,21 @@ pub(super) fn occupancy(runs: &[(Load, Run)]) -> Vec<Chart> {
     ]
 }
 
-/// A line that stays at the value of each span (start, end, value) from its start to its end. Of more than
+/// A line that has the value of each span (start, end, value) from its start to the start of the next. Of more than
 /// [`MAX_SPANS`], neighbours are joined at their highest, so that peaks stay.
 fn steps(spans: &[(f64, f64, f64)]) -> Vec<(f64, f64)> {
     let group = spans.len().div_ceil(MAX_SPANS).max(1);
-    let joined = spans.chunks(group).filter_map(|spans| {
+    let mut points: Vec<(f64, f64)> = Vec::new();
+    for spans in spans.chunks(group) {
         let highest = spans.iter().map(|span| span.2).fold(0.0, f64::max);
-        Some([(spans.first()?.0, highest), (spans.last()?.1, highest)])
-    });
-    joined.flatten().collect()
+        let before = points.last().map(|point| point.1);
+        if before != Some(highest) {
+            points.extend(before.map(|before| (spans[0].0, before)));
+            points.push((spans[0].0, highest));
+        }
+    }
+    points.extend(spans.last().zip(points.last()).map(|(span, point)| (span.1, point.1)));
+    points
 }
 
 #[cfg(test)]
@@ -98,6 +104,8 @@ mod tests {
         let points = steps(&spans);
         assert!(points.len() <= 2 * MAX_SPANS && points.iter().any(|point| point.1 == 9.0));
         assert!(points.is_sorted_by(|a, b| a.0 <= b.0));
-        assert_eq!(steps(&[(0.0, 1.0, 5.0), (1.0, 2.0, 6.0)]), [(0.0, 5.0), (1.0, 5.0), (1.0, 6.0), (2.0, 6.0)]);
+        let spans = [(0.0, 1.0, 5.0), (1.0, 2.0, 6.0), (2.5, 3.0, 6.0)];
+        assert_eq!(steps(&spans), [(0.0, 5.0), (1.0, 5.0), (1.0, 6.0), (3.0, 6.0)]);
+        assert_eq!(steps(&[]), []);
     }
 }

@@ -139,7 +139,9 @@ fn draw_chart<B: DrawingBackend>(
         .axis_style(TEXT.stroke_width(scale))
         .draw()?;
     for (series, colour) in chart.series.iter().zip(COLOURS.iter().cycle()) {
-        context.draw_series(LineSeries::new(series.points.iter().copied(), colour.stroke_width(2 * scale)))?;
+        // Piece by piece: where a thick line turns back on itself, its bitmap has holes.
+        let piece = |pair: &[(f64, f64)]| PathElement::new(pair.to_vec(), colour.stroke_width(2 * scale));
+        context.draw_series(series.points.windows(2).map(piece))?;
         if chart.markers {
             let marker = |&point: &(f64, f64)| Circle::new(point, 4 * scale, colour.filled());
             context.draw_series(series.points.iter().map(marker))?;
@@ -166,7 +168,7 @@ fn end(values: impl Iterator<Item = f64>) -> f64 {
     if end > 0.0 { end } else { 1.0 }
 }
 
-/// As many decimals as ticks of an axis that ends at `end` need.
+/// A tick of an axis that ends at `end`, with no more decimals than ticks there need.
 fn tick(value: f64, end: f64) -> String {
     let decimals = match end {
         _ if end >= 20.0 => 0,
@@ -174,7 +176,8 @@ fn tick(value: f64, end: f64) -> String {
         _ if end >= 0.2 => 2,
         _ => 4,
     };
-    format!("{value:.decimals$}")
+    let text = format!("{value:.decimals$}");
+    if decimals > 0 { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 #[cfg(test)]
@@ -225,10 +228,10 @@ mod tests {
     }
 
     #[test]
-    fn ticks_have_the_decimals_that_their_axis_needs() {
+    fn ticks_have_no_more_decimals_than_their_axis_needs() {
         assert_eq!(
             [tick(10.0, 25.0), tick(1.5, 5.0), tick(0.25, 1.0), tick(0.001, 0.01)],
-            ["10", "1.5", "0.25", "0.0010"]
+            ["10", "1.5", "0.25", "0.001"]
         );
     }
 }
