@@ -33,7 +33,8 @@ fn output_is_what_the_guide_admits() {
     let engine = demo();
     let (_schema, schema) = file("schema.json", SCHEMA);
     let (_grammar, grammar) = file("colors.lark", GRAMMAR);
-    let cases: [(&[&str], fn(&str)); 3] = [
+    type Case<'a> = (&'a [&'a str], fn(&str));
+    let cases: [Case<'_>; 3] = [
         (&["--json-schema", schema.to_str().unwrap()], fits_schema),
         (&["--regex", "[0-9]{3}-[a-z]{2}"], fits_regex),
         (&["--grammar", grammar.to_str().unwrap()], fits_grammar),
