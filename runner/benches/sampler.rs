@@ -7,7 +7,7 @@ use std::hint::black_box;
 use cpu_kernels::Kernels;
 use criterion::{Criterion, criterion_group, criterion_main};
 use runner::executor::{RequestSpec, SamplingConfig};
-use runner::inflight::{Sampler, best, top_log_probs};
+use runner::inflight::{Mask, Sampler, best, top_log_probs};
 
 const VOCAB_SIZE: usize = 131_072;
 
@@ -39,7 +39,7 @@ fn row(c: &mut Criterion) {
     // An instruction set that was asked for and is not there is no reason to measure another one.
     let Ok(kernels) = Kernels::detect() else { return };
     let mut group = c.benchmark_group(format!("sampler/{}", kernels.isa()));
-    let mut measure = |name: &str, spec: &RequestSpec, logits: &[f32], mask: Option<&dyn Fn(&mut [f32])>| {
+    let mut measure = |name: &str, spec: &RequestSpec, logits: &[f32], mask: Option<Mask<'_>>| {
         let sampler = Sampler::new(kernels, spec, 0);
         let mut tokens = spec.input_token_ids.clone();
         let mut row = logits.to_vec();
