@@ -24,8 +24,20 @@ const INLINE_WORK: usize = 1 << 17;
 /// Tasks for each thread, so that one that starts late holds nobody up.
 const TASKS_PER_THREAD: usize = 4;
 
+/// Rows that are taken at a time: a multiple of every [`InstructionSet::ROW_STEP`], far more than it takes for
+/// reading the weights to be a small part of the work, and so few that their activations, in whichever form, are
+/// tens of megabytes at most.
+const ROWS_AT_ONCE: usize = 480;
+
 /// See [`crate::Kernels::gemm`], which has checked the sizes.
 pub(crate) fn gemm<I: InstructionSet>(isa: I, a: &[bf16], weight: PackedMatrix<'_>, out: &mut [f32]) {
+    let (n, k) = (weight.n(), weight.k());
+    for (a, out) in a.chunks(ROWS_AT_ONCE * k).zip(out.chunks_mut(ROWS_AT_ONCE * n)) {
+        some_rows(isa, a, weight, out);
+    }
+}
+
+fn some_rows<I: InstructionSet>(isa: I, a: &[bf16], weight: PackedMatrix<'_>, out: &mut [f32]) {
     let (n, k) = (weight.n(), weight.k());
     let m = a.len() / k;
     let depth = padded_k(k);

@@ -51,7 +51,7 @@ pub(super) fn weave(weights: &[f32], stride: usize, out: &mut [bf16; WOVEN_ROWS 
 /// Three rounds: within pairs of rows, within fours, then whole 128-bit lanes.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transpose_pairs(rows: [__m512i; 16]) -> [__m512i; 16] {
+pub(super) fn transpose_pairs(rows: [__m512i; 16]) -> [__m512i; 16] {
     let mut fours = rows;
     for q in (0..16).step_by(4) {
         let low = [_mm512_unpacklo_epi32(rows[q], rows[q + 1]), _mm512_unpacklo_epi32(rows[q + 2], rows[q + 3])];

@@ -83,7 +83,6 @@ fn block<const R: usize, const P: usize>(part: &Part<'_>, out: &mut Tile<'_, f32
             *sums = load(&out.row(row + r)[column..]);
         }
     }
-    let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
     for (pair, a) in a.as_chunks::<R>().0.as_chunks::<2>().0.iter().enumerate() {
         let mut weights = [[_mm512_setzero_ps(); P]; 2];
         for p in 0..P {
@@ -94,8 +93,7 @@ fn block<const R: usize, const P: usize>(part: &Part<'_>, out: &mut Tile<'_, f32
                 _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(ahead[p % PANELS]).cast());
                 _mm512_loadu_si512(at.cast())
             };
-            weights[0][p] = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pair));
-            weights[1][p] = _mm512_castsi512_ps(_mm512_and_si512(pair, upper));
+            [weights[0][p], weights[1][p]] = halves(pair);
         }
         for (weights, a) in weights.into_iter().zip(a) {
             for (sums, a) in sums.iter_mut().zip(a) {
@@ -109,6 +107,14 @@ fn block<const R: usize, const P: usize>(part: &Part<'_>, out: &mut Tile<'_, f32
     for (r, sums) in sums.into_iter().enumerate() {
         store(sums, &mut out.row(row + r)[column..]);
     }
+}
+
+/// The even and the odd k of pairs, in f32.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn halves(pairs: __m512i) -> [__m512; 2] {
+    let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+    [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)), _mm512_castsi512_ps(_mm512_and_si512(pairs, upper))]
 }
 
 /// The first `16 P` elements of a row, zeros where it ends before.

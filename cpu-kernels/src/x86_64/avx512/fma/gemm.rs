@@ -1,9 +1,9 @@
 //! In what order the blocks are computed, and what is in which cache then.
 //!
 //! Up to [`ROWS`] rows see each weight once, and memory delivers weights more slowly than that takes. With more rows,
-//! k is cut so that the weights of a step stay in the first-level cache while several blocks of rows use them, and
-//! the weights after them are fetched meanwhile. (Weights that are widened in advance are twice as many bytes: to
-//! move those to the first-level cache takes longer than to widen them again for each block.)
+//! k is cut so that the weights of a step stay in the nearest caches while several blocks of rows use them, and the
+//! weights after them are fetched meanwhile. (Weights that are widened in advance are twice as many bytes: to move
+//! those to the first-level cache takes longer than to widen them again for each block.)
 
 use half::bf16;
 
@@ -11,11 +11,11 @@ use super::blocks::{FEW_ROWS, PANELS, Part, ROWS, accumulate};
 use crate::packed::PANEL_COLUMNS;
 use crate::tile::Tile;
 
-/// The k of one step, where several blocks of rows share weights: 32 KiB of them.
-const DEPTH: usize = 1024;
+/// The k of one step, where several blocks of rows share weights: 48 KiB of them.
+const DEPTH: usize = 768;
 
-/// Blocks of rows that stay in the second-level cache while all panels pass by: [`DEPTH`] k of them are 864 KiB.
-const BLOCKS: usize = 18;
+/// Blocks of rows that stay in the second-level cache while all panels pass by: [`DEPTH`] k of them are 720 KiB.
+const BLOCKS: usize = 20;
 
 /// How far ahead of their use weights are fetched that are used once, in elements.
 const AHEAD: usize = 1024;

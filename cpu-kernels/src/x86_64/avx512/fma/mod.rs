@@ -32,7 +32,8 @@ impl InstructionSet for Avx512 {
     }
 
     fn activations(self, a: &[bf16], k: usize, padded_k: usize) -> Cow<'_, [f32]> {
-        Cow::Owned(activations::interleave(a, k, padded_k))
+        // SAFETY: `self` proves the instructions that `activations::interleave` is compiled with.
+        Cow::Owned(unsafe { activations::interleave(a, k, padded_k) })
     }
 
     fn multiply(self, a: &[f32], padded_k: usize, panels: &[bf16], out: Tile<'_, f32>) {
