@@ -30,6 +30,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use engine_format::EngineDir;
+use engine_format::weights_file::WEIGHTS_FILE;
 
 use crate::cpu_model::{CpuModel, CpuModelError, KvCache};
 use crate::executor::{
@@ -91,12 +92,15 @@ impl CpuExecutor {
         let kv_cache = &config.kv_cache;
         let tokens_per_block = kv_cache.tokens_per_block;
         let bytes_per_token = model.config().kv_bytes_per_token();
+        let weights = engine.manifest().files.get(WEIGHTS_FILE).map_or(0, |record| record.bytes);
+        let fraction = kv_cache.free_memory_fraction;
         let affordable =
-            free_memory().map(|bytes| (bytes as f64 * kv_cache.free_memory_fraction) as usize / bytes_per_token);
-        let usable = limits.max_seq_len.saturating_mul(limits.max_batch_size);
-        let tokens = kv_cache.max_tokens.unwrap_or(usable).min(affordable.unwrap_or(usize::MAX));
-        // Where a limit was given, the pool is no larger; the last token of a sequence is never stored.
-        let num_blocks = (tokens / tokens_per_block).max(1);
+            free_memory().map(|free| affordable(free, weights, fraction) / bytes_per_token / tokens_per_block);
+        let wanted = match kv_cache.max_tokens {
+            Some(tokens) => tokens.div_ceil(tokens_per_block),
+            None => limits.max_seq_len.div_ceil(tokens_per_block).saturating_mul(limits.max_batch_size),
+        };
+        let num_blocks = wanted.min(affordable.unwrap_or(usize::MAX)).max(1);
         limits.max_seq_len = limits.max_seq_len.min(num_blocks * tokens_per_block);
         let cache = KvCache::new(model.config(), num_blocks, tokens_per_block);
         let kv_cache_tokens = num_blocks * tokens_per_block;
@@ -228,6 +232,12 @@ fn lowered(engine: Limits, config: &ExecutorConfig) -> Result<Limits, CpuModelEr
         return Err(CpuModelError::KvCacheTokens { tokens, tokens_per_block });
     }
     Ok(limits)
+}
+
+/// Bytes that the cache may take: a share of what is free once the weights, which are mapped, are in memory. Where they
+/// fill it, an eighth is taken all the same, at the price of reading weights again.
+fn affordable(free: u64, weights: u64, fraction: f64) -> usize {
+    (free.saturating_sub(weights).max(free / 8) as f64 * fraction) as usize
 }
 
 /// Bytes that the system can give without swapping: `MemAvailable` of `/proc/meminfo`; `None` where there is none.
