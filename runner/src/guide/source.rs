@@ -5,7 +5,7 @@
 //! the text bound both.
 
 use llguidance::api::TopLevelGrammar;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::executor::{EnqueueError, GuidedDecodingParams};
 
@@ -21,7 +21,7 @@ const MAX_SCHEMA: usize = 128 << 10;
 /// The grammar that a request asks for.
 pub(super) fn grammar(params: &GuidedDecodingParams) -> Result<TopLevelGrammar, EnqueueError> {
     let grammar = match params {
-        GuidedDecodingParams::Json => Ok(TopLevelGrammar::from_json_schema(Value::Bool(true))),
+        GuidedDecodingParams::Json => Ok(TopLevelGrammar::from_json_schema(with_few_blanks(Value::Bool(true)))),
         GuidedDecodingParams::JsonSchema(text) => schema(text),
         GuidedDecodingParams::Regex(text) => regex(text),
         GuidedDecodingParams::LarkGrammar(text) => {
@@ -48,7 +48,26 @@ fn schema(text: &str) -> Result<TopLevelGrammar, String> {
     at_most(MAX_SCHEMA, text)?;
     let schema = serde_json::from_str(text).map_err(|error| format!("it is not JSON: {error}"))?;
     short_strings(&schema)?;
-    Ok(TopLevelGrammar::from_json_schema(schema))
+    Ok(TopLevelGrammar::from_json_schema(with_few_blanks(schema)))
+}
+
+/// The schema with at most one blank between the parts of a value, unless it says otherwise. JSON may have any number of
+/// them, and a model that begins to write blanks often writes nothing else until its length is spent.
+fn with_few_blanks(schema: Value) -> Value {
+    const OPTIONS: &str = "x-guidance";
+    const BLANKS: &str = "whitespace_pattern";
+    let mut members = match schema {
+        Value::Object(members) => members,
+        // Admits everything, as an object without members does.
+        Value::Bool(true) => Map::new(),
+        other => return other,
+    };
+    if let Value::Object(options) = members.entry(OPTIONS).or_insert_with(|| Value::Object(Map::new()))
+        && !options.contains_key("whitespace_flexible")
+    {
+        options.entry(BLANKS).or_insert_with(|| Value::String(" ".to_owned()));
+    }
+    Value::Object(members)
 }
 
 /// Any string of a schema may be a regex: a `pattern`, a key of `patternProperties`.

@@ -1,5 +1,7 @@
 //! JSON and JSON schemas, against serde_json and a small validator.
 
+use std::cell::Cell;
+
 use runner::executor::GuidedDecodingParams;
 use serde_json::{Value, json};
 
@@ -73,4 +75,22 @@ fn llguidance_s_own_options() {
     };
     let finished = walks(&GuidedDecodingParams::JsonSchema(schema.to_string()), 10, &valid);
     assert!(finished >= 25, "only {finished} of 30 came to an end");
+}
+
+#[test]
+fn blanks_come_one_at_a_time() {
+    let options = [json!({}), json!({"coerce_one_of": true}), json!({"whitespace_flexible": true})];
+    for (number, options) in options.into_iter().enumerate() {
+        let schema =
+            json!({"type": "array", "items": {"enum": [1, true]}, "minItems": 9, "maxItems": 9, "x-guidance": options});
+        let (longest, values) = (Cell::new(0), json!([1, true]));
+        let valid = |text: &str| {
+            let blanks = text.split(|letter: char| !letter.is_whitespace()).map(str::len).max().unwrap_or(0);
+            longest.set(longest.get().max(blanks));
+            let items = serde_json::from_str::<Vec<Value>>(text).unwrap_or_default();
+            items.len() == 9 && items.iter().all(|item| values.as_array().unwrap().contains(item))
+        };
+        walks(&GuidedDecodingParams::JsonSchema(schema.to_string()), 10, &valid);
+        assert_eq!(longest.get() > 1, number == 2, "{schema}: {} blanks in a row", longest.get());
+    }
 }
