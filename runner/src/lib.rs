@@ -15,7 +15,7 @@
 //! | [`chat`] | chat templates |
 //! | [`generation`] | prompts in, text out: all of the above together |
 //! | [`cli`] | the `run-engine` program |
-//! | [`bench`] | the `bench-engine` program |
+//! | [`mod@bench`] | the `bench-engine` program |
 
 pub mod bench;
 pub mod chat;
