@@ -35,9 +35,10 @@
 //!
 //! [`Kernels`] is the checked front. `generic/` holds each algorithm once, over the small vector interface of
 //! `simd.rs`; `portable/`, `x86_64/avx512/` and `x86_64/avx2/` implement that interface, and each has its own
-//! `gemm.rs` (AVX-512 two: `fma/` and `pairs/`). `tiled/` has the matrix product and attention for a unit that multiplies tiles, of which there are two:
-//! `x86_64/amx/`, which is written in assembly, and `tiled/software.rs`, which computes the same bits without it
-//! ([`Kernels::amx_in_software`]). The matrix product and attention are divided among threads in `gemm.rs` and `attention.rs`.
+//! `gemm.rs`: AVX-512 has two, `fma/` and, with BF16, `pairs/`. `tiled/` has the matrix product and attention for a
+//! unit that multiplies tiles, of which there are two: `x86_64/amx/`, which is written in assembly, and
+//! `tiled/software.rs`, which computes the same bits without it ([`Kernels::amx_in_software`]). The matrix product
+//! and attention are divided among threads in `gemm.rs` and `attention.rs`.
 //! [`limits`] measures what the machine could do at best.
 
 mod attention;

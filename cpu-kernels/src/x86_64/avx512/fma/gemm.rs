@@ -11,16 +11,16 @@ use super::blocks::{FEW_ROWS, PANELS, Part, ROWS, accumulate};
 use crate::packed::PANEL_COLUMNS;
 use crate::tile::Tile;
 
-/// The k of one step, where several blocks of rows share weights: 48 KiB of them.
-const DEPTH: usize = 768;
+/// The k of one step, where several blocks of rows share weights: 128 KiB of them.
+const DEPTH: usize = 2048;
 
-/// Blocks of rows that stay in the second-level cache while all panels pass by: [`DEPTH`] k of them are 720 KiB.
-const BLOCKS: usize = 20;
+/// Blocks of rows that stay in the second-level cache while all panels pass by: [`DEPTH`] k of them are 768 KiB.
+const BLOCKS: usize = 8;
 
 /// How far ahead of their use weights are fetched that are used once, in elements.
 const AHEAD: usize = 1024;
 
-/// See [`crate::simd::Simd::multiply`]; `a` is as [`super::activations::interleave`] makes it.
+/// See [`crate::instruction_set::InstructionSet::multiply`]; `a` is as [`super::activations::interleave`] makes it.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) fn multiply(a: &[f32], padded_k: usize, panels: &[bf16], mut out: Tile<'_, f32>) {
     let (m, n) = (out.rows(), out.columns());
