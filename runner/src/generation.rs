@@ -1,11 +1,11 @@
 //! Prompts in, text out: executor, detokenizer and stop strings together.
 
 mod sequence;
+pub(crate) mod text_stream;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::detokenizer::Detokenizer;
 use crate::executor::{
     EnqueueError, Executor, FinishReason, Request, RequestId, Response, TokenId, TokenLogProb, TokenResult,
 };
@@ -13,6 +13,7 @@ use crate::stop_strings::StopStrings;
 use crate::tokenizer::Tokenizer;
 
 use sequence::Sequence;
+use text_stream::TextStream;
 
 /// One prompt to complete.
 #[derive(Debug)]
@@ -207,12 +208,9 @@ impl<F: FnMut(Event<'_>)> Run<'_, F> {
 impl Running {
     fn new(tokenizer: Option<&Tokenizer>, job: &Job, began: Instant) -> Self {
         let spec = job.request.spec();
-        let detokenizer = tokenizer.map(|tokenizer| match spec.guided_decoding {
-            Some(_) => Detokenizer::of_guided_output(tokenizer, true),
-            None => Detokenizer::after_prompt(tokenizer, &spec.input_token_ids, true),
-        });
+        let stream = tokenizer.map(|tokenizer| TextStream::new(tokenizer, spec, job.stop_strings.clone()));
         let numbers = 0..job.num_sequences();
-        let sequences = numbers.map(|number| Some(Sequence::new(job, number, detokenizer.clone(), began)));
+        let sequences = numbers.map(|number| Some(Sequence::new(job, number, stream.clone(), began)));
         Self { index: job.index, sequences: sequences.collect(), prompt_log_probs: None }
     }
 

@@ -14,6 +14,8 @@
 //! | [`end_ids`] | which tokens end a sequence |
 //! | [`chat`] | chat templates |
 //! | [`generation`] | prompts in, text out: all of the above together |
+//! | [`engine`] | an engine directory, opened: executor, tokenizer, chat template, end ids |
+//! | [`session`] | an executor that the threads of a host share |
 //! | [`cli`] | the `run-engine` program |
 //! | [`mod@bench`] | the `bench-engine` program |
 
@@ -23,9 +25,11 @@ pub mod cli;
 pub mod cpu_model;
 pub mod detokenizer;
 pub mod end_ids;
+pub mod engine;
 pub mod executor;
 pub mod generation;
 pub mod guide;
 pub mod inflight;
+pub mod session;
 pub mod stop_strings;
 pub mod tokenizer;

@@ -28,7 +28,7 @@ pub struct Emit {
 }
 
 /// The stop strings of one text, and how far the text has got.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct StopStrings {
     automata: Vec<Automaton>,
     /// Held-back text begins at `start`; what lies before it has been given out.

@@ -125,6 +125,17 @@ impl Tokenizer {
         Ok([before, ids, after].concat())
     }
 
+    /// The ways in which a word appears in a text: as it is encoded alone, and after a blank, for which most words have
+    /// tokens of their own.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_word(&self, word: &str) -> Result<Vec<Vec<u32>>, TokenizerError> {
+        let mut forms = vec![self.encode(word, false)?, self.encode(&format!(" {word}"), false)?];
+        forms.dedup();
+        Ok(forms)
+    }
+
     /// The text of a whole list of ids; ids that the vocabulary lacks are left out, bytes that are not UTF-8 become U+FFFD.
     /// For text that grows token by token use [`Detokenizer`](crate::detokenizer::Detokenizer).
     ///

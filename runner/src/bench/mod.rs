@@ -41,7 +41,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::cli::encoder::Encoder;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::{self, Failure, input};
-use crate::end_ids::end_ids;
+use crate::engine::{Engine, check_target};
 use crate::executor::{Executor, ExecutorConfig};
 use crate::inflight::CpuExecutor;
 use crate::tokenizer::Tokenizer;
@@ -64,31 +64,29 @@ pub fn main() -> ExitCode {
 fn run(args: &Args, began: Instant) -> Result<(), Failure> {
     let interrupt = Interrupt::install().map_err(Failure::Other)?;
     let loads = args.workload.loads().map_err(input)?;
-    let engine = EngineDir::open(&args.engine).map_err(input)?;
-    cli::refuse_gpu_engine(&engine)?;
-    args.executor.check(engine.manifest().limits).map_err(input)?;
-    let has_tokenizer = engine.has_file(engine_format::engine_dir::TOKENIZER_FILE);
-    let tokenizer = has_tokenizer.then(|| Tokenizer::open(engine.path())).transpose().map_err(input)?;
-    let end_ids = end_ids(&engine, tokenizer.as_ref()).map_err(input)?;
+    let dir = EngineDir::open(&args.engine).map_err(input)?;
+    check_target(&dir).map_err(cli::cannot_open)?;
+    args.executor.check(dir.manifest().limits).map_err(input)?;
     let config = ExecutorConfig { iter_stats_max_iterations: STATISTICS, ..args.executor.config() };
-    let mut executor = Arc::new(cli::open_executor(&engine, &config)?);
+    let engine = Engine::start(dir, &config).map_err(cli::cannot_open)?;
+    let (mut executor, tokenizer) = (engine.executor().clone(), engine.tokenizer().map(Arc::as_ref));
     let start_up_seconds = began.elapsed().as_secs_f64();
     if !args.quiet {
-        cli::describe(&engine, &executor, &args.executor);
+        cli::describe(engine.dir(), &executor, &args.executor);
     }
-    let encoder = Encoder { tokenizer: tokenizer.as_ref(), chat: None, end_ids: &end_ids, executor: executor.as_ref() };
+    let encoder = Encoder { tokenizer, chat: None, end_ids: engine.end_ids(), executor: engine.executor().as_ref() };
     let workload = Workload::new(&args.workload, &encoder).map_err(input)?;
-    let facts = engine_facts(&engine, &executor, start_up_seconds);
+    let facts = engine_facts(engine.dir(), &executor, start_up_seconds);
 
     let bar = progress_bar(args.quiet, loads.len() * workload.requests.len());
     let mut runs: Vec<(Load, Run)> = Vec::new();
     for load in loads {
         if !runs.is_empty() {
-            executor = Arc::new(cli::open_executor(&engine, &config)?);
+            executor = Arc::new(CpuExecutor::open(engine.dir(), &config).map_err(cli::cannot_start)?);
         }
         interrupt.watch(&executor);
         bar.set_message(load.label());
-        let run = measure(executor.as_ref(), tokenizer.as_ref(), &workload, load, args.workload.seed, &bar);
+        let run = measure(executor.as_ref(), tokenizer, &workload, load, args.workload.seed, &bar);
         if interrupt.happened() {
             return Err(Failure::Interrupted);
         }
@@ -99,7 +97,7 @@ fn run(args: &Args, began: Instant) -> Result<(), Failure> {
     let memory = cli::stats::memory();
     let limits = measure_limits(facts.threads).map_err(Failure::Other)?;
 
-    let cost = ModelCost::new(engine.config());
+    let cost = ModelCost::new(engine.dir().config());
     let report = Report {
         engine: facts,
         workload: workload.facts,

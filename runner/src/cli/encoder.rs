@@ -78,7 +78,6 @@ impl Encoder<'_> {
         })
     }
 
-    /// Each word as the tokenizer encodes it alone, and after a blank: most have tokens of their own for the latter.
     fn bad_words(&self, words: &[String]) -> Result<Vec<Vec<TokenId>>> {
         if words.is_empty() {
             return Ok(Vec::new());
@@ -87,12 +86,7 @@ impl Encoder<'_> {
         let mut encoded = Vec::new();
         for (number, word) in words.iter().enumerate() {
             ensure!(!word.is_empty(), "bad word number {} is empty: leave it out or give it text", number + 1);
-            for text in [word.clone(), format!(" {word}")] {
-                let ids = tokenizer.encode(&text, false)?;
-                if !encoded.contains(&ids) {
-                    encoded.push(ids);
-                }
-            }
+            encoded.extend(tokenizer.encode_word(word)?);
         }
         Ok(encoded)
     }

@@ -24,9 +24,8 @@ use engine_format::EngineDir;
 use engine_format::error::with_causes;
 use engine_format::weights_file::WEIGHTS_FILE;
 
-use crate::chat::ChatTemplate;
 use crate::cpu_model::CpuModelError;
-use crate::end_ids::end_ids;
+use crate::engine::{Engine, OpenError, check_target};
 use crate::executor::{EnqueueError, Executor, ExecutorConfig, FinishReason};
 use crate::generation::{Completion, Event, GenerationError, Job, generate};
 use crate::inflight::CpuExecutor;
@@ -91,33 +90,30 @@ fn run(args: Args) -> Result<(), Failure> {
     let interrupt = Interrupt::install().map_err(Failure::Other)?;
     let prompts = prompts::collect(&args).map_err(input)?;
     let began = Instant::now();
-    let engine = EngineDir::open(&args.engine).map_err(input)?;
-    refuse_gpu_engine(&engine)?;
-    args.executor.check(engine.manifest().limits).map_err(input)?;
+    let dir = EngineDir::open(&args.engine).map_err(input)?;
+    check_target(&dir).map_err(cannot_open)?;
+    args.executor.check(dir.manifest().limits).map_err(input)?;
     if args.verify {
-        verify(&engine, args.quiet)?;
+        verify(&dir, args.quiet)?;
         if prompts.is_empty() {
             return Ok(());
         }
     }
-    let has_tokenizer = engine.has_file(engine_format::engine_dir::TOKENIZER_FILE);
-    let tokenizer = has_tokenizer.then(|| Tokenizer::open(engine.path())).transpose().map_err(input)?;
-    let chat = args.chat.then(|| ChatTemplate::open(engine.path())).transpose().map_err(input)?;
-    let end_ids = end_ids(&engine, tokenizer.as_ref()).map_err(input)?;
     let config = ExecutorConfig {
         // With --stats they are taken at every event, so few are ever kept; else nobody asks.
         iter_stats_max_iterations: if args.stats { usize::MAX } else { 0 },
         ..args.executor.config()
     };
-    let executor = Arc::new(open_executor(&engine, &config)?);
-    interrupt.watch(&executor);
+    let engine = Engine::start(dir, &config).map_err(cannot_open)?;
+    let chat = args.chat.then(|| engine.chat()).transpose().map_err(input)?;
+    let (executor, tokenizer) = (engine.executor(), engine.tokenizer().map(Arc::as_ref));
+    interrupt.watch(executor);
     let load = began.elapsed();
     if !args.quiet {
-        describe(&engine, &executor, &args.executor);
+        describe(engine.dir(), executor, &args.executor);
     }
 
-    let encoder =
-        Encoder { tokenizer: tokenizer.as_ref(), chat: chat.as_ref(), end_ids: &end_ids, executor: executor.as_ref() };
+    let encoder = Encoder { tokenizer, chat, end_ids: engine.end_ids(), executor: executor.as_ref() };
     let names = Names::of(&prompts);
     let mut jobs = Vec::new();
     for (index, prompt) in prompts.into_iter().enumerate() {
@@ -127,7 +123,7 @@ fn run(args: Args) -> Result<(), Failure> {
         }
         jobs.push(job);
     }
-    complete(&args, &interrupt, &executor, tokenizer.as_ref(), jobs, &names, load)
+    complete(&args, &interrupt, executor, tokenizer, jobs, &names, load)
 }
 
 /// What prompts are called in messages; the only one of the command line has no name.
@@ -261,30 +257,23 @@ fn failed(error: GenerationError, names: &Names) -> Failure {
     }
 }
 
-/// Opens a CPU engine.
-pub(crate) fn open_executor(engine: &EngineDir, config: &ExecutorConfig) -> Result<CpuExecutor, Failure> {
-    CpuExecutor::open(engine, config).map_err(|error| match error {
+/// Why an engine could not be opened, by whose fault it is.
+pub(crate) fn cannot_open(error: OpenError) -> Failure {
+    match error {
+        OpenError::Cpu(error) => cannot_start(error),
+        OpenError::Target { .. } => Failure::Machine(error.into()),
+        error => input(error),
+    }
+}
+
+/// Why an executor could not be started, by whose fault it is.
+pub(crate) fn cannot_start(error: CpuModelError) -> Failure {
+    match error {
         CpuModelError::Format(_) | CpuModelError::Limit { .. } | CpuModelError::KvCacheTokens { .. } => input(error),
         CpuModelError::Isa(cpu_kernels::IsaError::Unknown { .. }) => input(error),
         CpuModelError::Isa(_) => Failure::Machine(error.into()),
         _ => Failure::Other(error.into()),
-    })
-}
-
-/// Says why an engine for a GPU cannot be run, here and now.
-pub(crate) fn refuse_gpu_engine(engine: &EngineDir) -> Result<(), Failure> {
-    if engine.manifest().target == "none" {
-        return Ok(());
     }
-    let missing = trtllm_sys::probe().missing();
-    let target = &engine.manifest().target;
-    let mut message = format!("`{}` was built for `{target}`", engine.path().display());
-    if missing.is_empty() {
-        message.push_str(", and this version runs CPU engines only");
-    } else {
-        message.push_str(&format!(", but {}", missing.join("; ")));
-    }
-    Err(Failure::Machine(anyhow!("{message}; build it for the CPU with `build-engine --gpu none`")))
 }
 
 fn verify(engine: &EngineDir, quiet: bool) -> Result<(), Failure> {

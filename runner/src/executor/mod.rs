@@ -11,6 +11,7 @@
 //! - shutting down, or dropping the executor, ends every request first.
 
 mod config;
+mod logits_post_processor;
 mod request;
 mod response;
 mod sampling_config;
@@ -19,6 +20,7 @@ mod stats;
 use std::time::Duration;
 
 pub use config::{CapacitySchedulerPolicy, ExecutorConfig, KvCacheConfig};
+pub use logits_post_processor::{LogitsContext, LogitsPostProcessor};
 pub use request::{GuidedDecodingParams, OutputConfig, Request, RequestError, RequestSpec};
 pub use response::{FinishReason, RequestId, Response, TokenLogProb, TokenResult};
 pub use sampling_config::{EarlyStopping, SamplingConfig};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Limits, SamplingConfig, TokenId};
+use super::{Limits, LogitsPostProcessor, SamplingConfig, TokenId};
 
 /// What a request asks for, before it is checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +22,8 @@ pub struct RequestSpec {
     pub embedding_bias: Vec<(TokenId, f32)>,
     /// What the output must look like.
     pub guided_decoding: Option<GuidedDecodingParams>,
+    /// What sees and edits the logits before a token is chosen.
+    pub logits_post_processor: Option<LogitsPostProcessor>,
     /// How tokens are chosen.
     pub sampling: SamplingConfig,
     /// What is returned beside tokens.
@@ -76,6 +78,7 @@ impl RequestSpec {
             bad_words: Vec::new(),
             embedding_bias: Vec::new(),
             guided_decoding: None,
+            logits_post_processor: None,
             sampling: SamplingConfig::default(),
             output: OutputConfig::default(),
             streaming: true,

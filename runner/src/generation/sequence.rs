@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::detokenizer::Detokenizer;
 use crate::executor::{FinishReason, TokenId, TokenLogProb, TokenResult};
-use crate::stop_strings::StopStrings;
 
+use super::text_stream::TextStream;
 use super::{Completion, Job};
 
 pub(super) struct Sequence {
@@ -15,8 +14,7 @@ pub(super) struct Sequence {
     began: Instant,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
-    detokenizer: Option<Detokenizer>,
-    stop_strings: StopStrings,
+    stream: Option<TextStream>,
     text: String,
     output_ids: Vec<TokenId>,
     log_probs: Option<Vec<f32>>,
@@ -27,7 +25,7 @@ pub(super) struct Sequence {
 
 impl Sequence {
     /// Sequence `number` of `job`, before its first token.
-    pub(super) fn new(job: &Job, number: usize, detokenizer: Option<Detokenizer>, began: Instant) -> Self {
+    pub(super) fn new(job: &Job, number: usize, stream: Option<TextStream>, began: Instant) -> Self {
         let spec = job.request.spec();
         Self {
             index: job.index,
@@ -36,8 +34,7 @@ impl Sequence {
             began,
             first_token: None,
             last_token: None,
-            detokenizer,
-            stop_strings: job.stop_strings.clone(),
+            stream,
             text: String::new(),
             output_ids: Vec::new(),
             log_probs: spec.output.return_log_probs.then(Vec::new),
@@ -69,8 +66,8 @@ impl Sequence {
             if let (Some(all), Some(these)) = (&mut self.top_log_probs, &result.top_log_probs) {
                 all.extend(these.get(position).cloned());
             }
-            let Some(detokenizer) = &mut self.detokenizer else { continue };
-            let emit = self.stop_strings.push(&detokenizer.push(token));
+            let Some(stream) = &mut self.stream else { continue };
+            let emit = stream.push(token);
             new.push_str(&emit.text);
             if emit.stopped.is_some() {
                 self.stop();
@@ -94,13 +91,12 @@ impl Sequence {
 
     /// What was held back, now that no more tokens come.
     fn flush(&mut self) -> String {
-        let Some(detokenizer) = &mut self.detokenizer else { return String::new() };
-        let emit = self.stop_strings.push(&detokenizer.finish());
+        let Some(stream) = &mut self.stream else { return String::new() };
+        let emit = stream.finish();
         if emit.stopped.is_some() {
             self.stop();
-            return emit.text;
         }
-        emit.text + &self.stop_strings.finish()
+        emit.text
     }
 
     /// The whole. A sequence without a finish reason counts as cancelled.
@@ -114,7 +110,7 @@ impl Sequence {
             sequence_index: self.sequence_index,
             prompt_tokens: self.prompt_tokens,
             output_ids: self.output_ids,
-            text: self.detokenizer.is_some().then_some(self.text),
+            text: self.stream.is_some().then_some(self.text),
             finish_reason: self.finish_reason.unwrap_or(FinishReason::Cancelled),
             log_probs: self.log_probs,
             top_log_probs: self.top_log_probs,

@@ -61,15 +61,19 @@ impl BeamSearch {
     }
 
     /// Goes on with the logits of each beam's next token; `logits` is `[beams, vocab_size]` and is changed, `tokens`
-    /// are prompt and output of a beam.
+    /// are prompt and output of a beam, and `post_process` may change the logits of a beam of these tokens.
+    ///
+    /// # Errors
+    /// Those of `post_process`.
     pub(super) fn advance<'a>(
         &mut self,
         kernels: Kernels,
         spec: &RequestSpec,
         logits: &mut [f32],
         tokens: impl Fn(usize) -> &'a [TokenId],
-    ) -> Branches {
-        let candidates = self.candidates(kernels, spec, logits, &tokens);
+        post_process: impl Fn(usize, &[TokenId], &mut [f32]) -> Result<(), String>,
+    ) -> Result<Branches, String> {
+        let candidates = self.candidates(kernels, spec, logits, &tokens, post_process)?;
         self.generated += 1;
         let beam_width = spec.sampling.beam_width;
         let length = (self.generated as f32).powf(spec.sampling.length_penalty);
@@ -95,10 +99,10 @@ impl BeamSearch {
         self.finished.sort_by(|a, b| b.score.total_cmp(&a.score));
         self.finished.truncate(beam_width);
         if next.is_empty() || self.is_over(spec, beams[0].score) {
-            return Branches::Done(std::mem::take(&mut self.finished));
+            return Ok(Branches::Done(std::mem::take(&mut self.finished)));
         }
         self.beams = beams;
-        Branches::GoOn(next)
+        Ok(Branches::GoOn(next))
     }
 
     /// The best continuations, enough that `beam_width` of them do not end; best first, then by beam and token.
@@ -108,13 +112,15 @@ impl BeamSearch {
         spec: &RequestSpec,
         logits: &mut [f32],
         tokens: &impl Fn(usize) -> &'a [TokenId],
-    ) -> Vec<Candidate> {
+        post_process: impl Fn(usize, &[TokenId], &mut [f32]) -> Result<(), String>,
+    ) -> Result<Vec<Candidate>, String> {
         let endings = spec.end_ids.len() + spec.stop_words.len();
         let count = spec.sampling.beam_width.saturating_mul(2.max(1 + endings));
         let width = logits.len() / self.beams.len();
         let mut candidates = Vec::new();
         for (index, (beam, logits)) in self.beams.iter_mut().zip(logits.chunks_exact_mut(width)).enumerate() {
             let raw = spec.output.return_log_probs.then(|| (logits.to_vec(), kernels.log_sum_exp(logits)));
+            post_process(index, tokens(index), logits)?;
             beam.sampler.process(logits, tokens(index));
             let best = top_log_probs(kernels, logits, kernels.log_sum_exp(logits), count);
             candidates.extend(best.into_iter().filter(|best| best.log_prob > f32::NEG_INFINITY).map(|best| {
@@ -125,7 +131,7 @@ impl BeamSearch {
         }
         candidates.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.beam.cmp(&b.beam)).then(a.token.cmp(&b.token)));
         candidates.truncate(count);
-        candidates
+        Ok(candidates)
     }
 
     /// Why a beam of these tokens, prompt and output, ends here.

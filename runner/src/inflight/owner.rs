@@ -288,10 +288,14 @@ impl Owner<'_> {
                 };
                 draws.par_iter_mut().with_max_len(1).map(choose).collect()
             });
-            let drawn: Vec<_> = draws.into_iter().map(|(id, running, _)| (id, running)).zip(chosen).collect();
-            for ((id, running), chosen) in drawn {
-                self.sequences.insert(id, running);
-                self.respond(id, chosen);
+            let ids: Vec<_> = draws.iter().map(|(id, ..)| *id).collect();
+            let running: Vec<_> = draws.into_iter().map(|(id, running, _)| (id, running)).collect();
+            self.sequences.extend(running);
+            for (id, chosen) in ids.into_iter().zip(chosen) {
+                // One that failed took the other sequences of its request with it.
+                if self.sequences.contains_key(&id) {
+                    self.respond(id, chosen);
+                }
             }
         }
         model_latency
@@ -313,7 +317,7 @@ impl Owner<'_> {
                 }
             }
             Chosen::Beams(beams) => self.finish(id, FinishReason::Length, beams),
-            Chosen::Failed(error) => self.fail(id, &error.to_string()),
+            Chosen::Failed(problem) => self.fail(id, &problem),
         }
     }
 }

@@ -8,7 +8,7 @@ use cpu_kernels::Kernels;
 use super::beam::{BeamSearch, Branches, Finished};
 use super::sampler::{Sampler, top_log_probs};
 use super::stop::is_stopped;
-use crate::executor::{FinishReason, Request, RequestId, TokenId, TokenLogProb, TokenResult};
+use crate::executor::{FinishReason, LogitsContext, Request, RequestId, TokenId, TokenLogProb, TokenResult};
 use crate::guide::{Guide, GuideError};
 
 /// A sequence that waits or runs, or all beams of a search.
@@ -35,8 +35,8 @@ pub(super) enum Chosen {
     Branches(Vec<(usize, TokenId)>),
     /// The beams that the search ended with, best first.
     Beams(Vec<Finished>),
-    /// Nothing: the guide cannot be followed.
-    Failed(GuideError),
+    /// Nothing: the guide cannot be followed, or the logits post-processor failed.
+    Failed(String),
 }
 
 /// What was generated and not delivered yet.
@@ -78,17 +78,25 @@ impl Running {
         logits: &mut [f32],
         tokens: impl Fn(usize) -> &'a [TokenId],
     ) -> Chosen {
-        let Some(search) = &mut self.search else {
-            return self.draw(kernels, logits, tokens(0)).unwrap_or_else(Chosen::Failed);
+        let chosen = match &mut self.search {
+            None => self.draw(kernels, logits, tokens(0)),
+            Some(search) => {
+                self.generated += 1;
+                let post_process = |beam: usize, tokens: &[TokenId], logits: &mut [f32]| {
+                    post_process(&self.request, self.request_id, beam, tokens, logits)
+                };
+                search.advance(kernels, self.request.spec(), logits, tokens, post_process).map(
+                    |branches| match branches {
+                        Branches::GoOn(next) => Chosen::Branches(next),
+                        Branches::Done(finished) => Chosen::Beams(finished),
+                    },
+                )
+            }
         };
-        self.generated += 1;
-        match search.advance(kernels, self.request.spec(), logits, tokens) {
-            Branches::GoOn(next) => Chosen::Branches(next),
-            Branches::Done(finished) => Chosen::Beams(finished),
-        }
+        chosen.unwrap_or_else(Chosen::Failed)
     }
 
-    fn draw(&mut self, kernels: Kernels, logits: &mut [f32], tokens: &[TokenId]) -> Result<Chosen, GuideError> {
+    fn draw(&mut self, kernels: Kernels, logits: &mut [f32], tokens: &[TokenId]) -> Result<Chosen, String> {
         let spec = self.request.spec();
         let (wants_one, wants_top) = (spec.output.return_log_probs, spec.output.top_log_probs);
         let log_sum_exp = (wants_one || wants_top > 0).then(|| kernels.log_sum_exp(logits));
@@ -96,9 +104,11 @@ impl Running {
             self.new.top_log_probs.push(top_log_probs(kernels, logits, log_sum_exp, wants_top));
         }
         let raw = wants_one.then(|| logits.to_vec());
+        post_process(&self.request, self.request_id, self.sequence_index, tokens, logits)?;
         let token = match &mut self.guide {
             None => self.sampler.sample(logits, tokens, None),
-            Some(guide) => follow(guide, |mask| self.sampler.sample(logits, tokens, Some(mask)))?,
+            Some(guide) => follow(guide, |mask| self.sampler.sample(logits, tokens, Some(mask)))
+                .map_err(|error| error.to_string())?,
         };
         self.sampler.accept(token);
         if let (Some(raw), Some(log_sum_exp)) = (raw, log_sum_exp) {
@@ -190,6 +200,21 @@ impl Running {
             is_final,
         }
     }
+}
+
+/// Lets the request's logits post-processor, if it has one, at the logits of what follows `tokens`.
+fn post_process(
+    request: &Request,
+    request_id: RequestId,
+    sequence_index: usize,
+    token_ids: &[TokenId],
+    logits: &mut [f32],
+) -> Result<(), String> {
+    let spec = request.spec();
+    let Some(post_processor) = &spec.logits_post_processor else { return Ok(()) };
+    let num_prompt_tokens = spec.input_token_ids.len();
+    let context = LogitsContext { request_id, sequence_index, token_ids, num_prompt_tokens };
+    post_processor.process(&context, logits)
 }
 
 /// Chooses a token under a guide's mask, and tells the guide.

@@ -1,0 +1,71 @@
+//! A request's own say in its logits: TensorRT-LLM's logits post-processor.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{RequestId, TokenId};
+
+/// What a [`LogitsPostProcessor`] is told.
+#[derive(Debug, Clone, Copy)]
+pub struct LogitsContext<'a> {
+    /// The request.
+    pub request_id: RequestId,
+    /// Number of the sequence, from 0; in a beam search the number of the beam, whose tokens can change between calls.
+    pub sequence_index: usize,
+    /// Prompt and output so far; the logits are those of the token that follows.
+    pub token_ids: &'a [TokenId],
+    /// How many of the tokens are the prompt.
+    pub num_prompt_tokens: usize,
+}
+
+type Process = dyn Fn(&LogitsContext<'_>, &mut [f32]) -> Result<(), String> + Send + Sync;
+
+/// Sees and edits the raw logits of one request, `[vocab_size]`, before everything else that chooses a token: bias,
+/// temperature, penalties, guide and filters come after it. Log-probabilities are of the logits as they were before it.
+///
+/// Called once for each token of each sequence, from any thread, for several sequences at the same time; generation waits
+/// for it. Minus infinity excludes a token. An error, a logit that is plus infinity or not a number, or no token left ends
+/// the request with an error.
+#[derive(Clone)]
+pub struct LogitsPostProcessor(Arc<Process>);
+
+impl LogitsPostProcessor {
+    /// A post-processor that calls `process`.
+    pub fn new(process: impl Fn(&LogitsContext<'_>, &mut [f32]) -> Result<(), String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(process))
+    }
+
+    /// Runs it, and checks what it leaves.
+    ///
+    /// # Errors
+    /// The error that it gave, or what is wrong with the logits that it left, as a sentence.
+    pub fn process(&self, context: &LogitsContext<'_>, logits: &mut [f32]) -> Result<(), String> {
+        (self.0)(context, logits).map_err(|problem| format!("the logits post-processor failed: {problem}"))?;
+        let mut best = f32::NEG_INFINITY;
+        for (token, &logit) in logits.iter().enumerate() {
+            if logit.is_nan() || logit == f32::INFINITY {
+                return Err(format!(
+                    "the logits post-processor left {logit} for token {token}: logits are finite, or minus infinity"
+                ));
+            }
+            best = best.max(logit);
+        }
+        if best == f32::NEG_INFINITY {
+            return Err("the logits post-processor excluded every token".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for LogitsPostProcessor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LogitsPostProcessor")
+    }
+}
+
+/// The same one, not one that does the same.
+impl PartialEq for LogitsPostProcessor {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
