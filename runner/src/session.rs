@@ -3,13 +3,13 @@
 //! [`Session::await_outputs`].
 //!
 //! ```no_run
-//! use std::sync::Arc;
-//! use runner::executor::{Executor, Request, RequestSpec};
+//! use runner::engine::Engine;
+//! use runner::executor::{Executor, ExecutorConfig, Request, RequestSpec};
 //! use runner::session::{Awaited, Session, Submission};
 //!
-//! # fn executor() -> Arc<dyn Executor> { unimplemented!() }
-//! let executor = executor();
-//! let session = Session::start(executor.clone(), None)?;
+//! let engine = Engine::open("engine".as_ref(), &ExecutorConfig::default())?;
+//! let executor = engine.executor().clone();
+//! let session = Session::start(executor.clone(), engine.tokenizer().cloned())?;
 //! let request = Request::new(RequestSpec::new(vec![1, 2, 3], 16), executor.limits(), executor.vocab_size())?;
 //! session.submit(Submission::new(request))?;
 //! while let Awaited::Outputs(outputs) = session.await_outputs(None) {
