@@ -1,6 +1,6 @@
 //! Hugging Face checkpoints of the Mistral and Llama families to engines, and the executors that run them.
 //!
-//! This is the façade: three crates under one name, and nothing of its own. The programs are `build-engine` (crate
+//! This is the façade: three crates under one name, and the C ABI over them ([`c_api`]). The programs are `build-engine` (crate
 //! [`engine_builder`]) and `run-engine` (crate [`runner`]).
 //!
 //! ```no_run
@@ -26,7 +26,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
+
+pub mod c_api;
 
 pub use engine_builder;
 pub use engine_format;

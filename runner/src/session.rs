@@ -28,7 +28,7 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, ThreadId};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::executor::{EnqueueError, Executor, Request, RequestId, Response, Shutdown};
 use crate::stop_strings::StopStrings;
@@ -50,6 +50,8 @@ pub struct Submission {
     /// Takes the request's outputs, on the session's thread, instead of [`Session::await_outputs`]. It may submit and
     /// cancel; what it must not do is wait for outputs. All other outputs wait until it returns.
     pub on_output: Option<OutputCallback>,
+    /// Comes back with every output.
+    pub tag: u64,
 }
 
 /// Takes the outputs of one request; dropped after the final one.
@@ -58,7 +60,7 @@ pub type OutputCallback = Box<dyn FnMut(Output) + Send>;
 impl Submission {
     /// A request whose outputs carry text and are waited for.
     pub fn new(request: Request) -> Self {
-        Self { request, stop_strings: StopStrings::default(), text: true, on_output: None }
+        Self { request, stop_strings: StopStrings::default(), text: true, on_output: None, tag: 0 }
     }
 }
 
@@ -78,6 +80,8 @@ pub struct Output {
     pub text: String,
     /// With the last output of a sequence.
     pub stats: Option<SequenceStats>,
+    /// The submission's.
+    pub tag: u64,
 }
 
 /// How one sequence went.
@@ -129,9 +133,9 @@ impl Session {
     /// # Errors
     /// [`EnqueueError`]; the callback is then dropped without a call.
     pub fn submit(&self, submission: Submission) -> Result<RequestId, EnqueueError> {
-        let Submission { request, stop_strings, text, on_output } = submission;
+        let Submission { request, stop_strings, text, on_output, tag } = submission;
         let tokenizer = self.tokenizer.as_deref().filter(|_| text);
-        let entry = Entry::new(request.spec(), tokenizer, stop_strings, on_output, Instant::now());
+        let entry = Entry::new(request.spec(), tokenizer, stop_strings, on_output, tag);
         self.doorstep.submit(entry, || self.executor.enqueue(request))
     }
 

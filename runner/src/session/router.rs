@@ -71,6 +71,7 @@ pub(super) struct Entry {
     prompt_tokens: usize,
     submitted: Instant,
     on_output: Option<OutputCallback>,
+    tag: u64,
 }
 
 impl Entry {
@@ -79,11 +80,11 @@ impl Entry {
         tokenizer: Option<&Tokenizer>,
         stop_strings: StopStrings,
         on_output: Option<OutputCallback>,
-        submitted: Instant,
+        tag: u64,
     ) -> Self {
         let stream = tokenizer.map(|tokenizer| TextStream::new(tokenizer, spec, stop_strings));
         let sequences = vec![Some(Sequence::new(stream)); spec.sampling.num_return_sequences];
-        Self { sequences, prompt_tokens: spec.input_token_ids.len(), submitted, on_output }
+        Self { sequences, prompt_tokens: spec.input_token_ids.len(), submitted: Instant::now(), on_output, tag }
     }
 
     fn is_over(&self) -> bool {
@@ -100,7 +101,7 @@ impl Entry {
             *place = None;
         }
         result.is_final |= self.is_over();
-        Some(Output { response: Response::Result(result), text, stats })
+        Some(Output { response: Response::Result(result), text, stats, tag: self.tag })
     }
 }
 
@@ -134,7 +135,8 @@ pub(super) fn run(executor: &dyn Executor, doorstep: &Doorstep, outbox: &Outbox)
         if !entry.is_over() {
             let message = "the executor ended without ending the request".to_owned();
             let response = Response::Error { request_id, message };
-            router.deliver(&mut entry.on_output, Output { response, text: String::new(), stats: None });
+            let output = Output { response, text: String::new(), stats: None, tag: entry.tag };
+            router.deliver(&mut entry.on_output, output);
         }
     }
     outbox.put(&mut router.outputs);
@@ -157,7 +159,7 @@ impl Router<'_> {
             Response::Result(result) => entry.take(result, now),
             error @ Response::Error { .. } => {
                 let open = !entry.is_over();
-                open.then(|| Output { response: error, text: String::new(), stats: None })
+                open.then(|| Output { response: error, text: String::new(), stats: None, tag: entry.tag })
             }
         };
         let is_final = output.as_ref().is_some_and(|output| output.response.is_final());

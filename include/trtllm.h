@@ -1,0 +1,1182 @@
+/*
+ * trtllm: Mistral and Llama models from Hugging Face to an engine, and in-flight batched generation from it.
+ *
+ * The shape of it:
+ *
+ *     trtllm_engine *engine;
+ *     trtllm_open_engine(TRTLLM_STR("engine"), NULL, &engine);
+ *     trtllm_request request;
+ *     trtllm_init_request(&request, sizeof request);
+ *     request.prompt = TRTLLM_STR("Jupiter is");
+ *     uint64_t id;
+ *     trtllm_enqueue(engine, &request, &id);
+ *     trtllm_responses *responses;
+ *     while (trtllm_await_responses(engine, TRTLLM_WAIT_FOREVER, &responses) == TRTLLM_STATUS_OK) {
+ *         const trtllm_response *const *array;
+ *         size_t count;
+ *         trtllm_view_responses(responses, &array, &count);
+ *         ...
+ *         trtllm_free_responses(responses);
+ *     }
+ *     trtllm_close_engine(engine);
+ *
+ * What holds for every function:
+ *
+ * - It returns a status (but those that cannot fail). After anything but TRTLLM_STATUS_OK it has done nothing, no
+ *   out-parameter was written, and trtllm_last_error() of the same thread says why.
+ * - It is thread-safe: any thread may call it at any time, with the same handle too, unless its comment says otherwise.
+ *   Freeing or closing a handle while another thread looks at what was viewed through it is the host's mistake.
+ * - A handle (a pointer to a type without members) has one owner, the host, who frees it once with the function that its
+ *   comment names. Handles are numbers in the shape of pointers: a NULL, a freed or a foreign one is answered with
+ *   TRTLLM_STATUS_INVALID_HANDLE.
+ * - Texts are UTF-8, with their length. Numbers of bytes, tokens and elements are size_t, times are in the unit that the
+ *   name ends with.
+ * - A struct that the host fills begins with struct_size, so that it can grow: initialise it with its trtllm_init_
+ *   function. Fields that an older host does not have keep their defaults.
+ * - Callbacks get the user_data that came with them. Nothing may unwind out of one.
+ * - Nothing is printed. No signal handler is installed, and no global state of the process is changed, but for Rust's
+ *   panic hook, to which one that calls the former is added when the first guide is compiled.
+ *
+ * The library stays loaded after dlclose(). A process that has opened an engine must not go on in a fork() of it.
+ */
+
+
+#ifndef TRTLLM_H
+#define TRTLLM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/** A trtllm_str of a string literal. */
+#ifdef __cplusplus
+#define TRTLLM_STR(literal) (trtllm_str{"" literal, sizeof(literal) - 1})
+#else
+#define TRTLLM_STR(literal) ((trtllm_str){"" literal, sizeof(literal) - 1})
+#endif
+
+/**
+ * No limit, for `trtllm_await_responses`.
+ */
+#define TRTLLM_WAIT_FOREVER 18446744073709551615ull
+
+/**
+ * The version that this header belongs to. Within a major version, and before 1.0 within a minor one, a program built with
+ * an older header runs with a newer library.
+ */
+#define TRTLLM_VERSION_MAJOR 0
+
+/**
+ * See `TRTLLM_VERSION_MAJOR`.
+ */
+#define TRTLLM_VERSION_MINOR 1
+
+/**
+ * See `TRTLLM_VERSION_MAJOR`.
+ */
+#define TRTLLM_VERSION_PATCH 0
+
+/**
+ * The text of a sequence while its tokens arrive. Made by `trtllm_new_detokenizer`, freed by `trtllm_free_detokenizer`.
+ */
+typedef struct trtllm_detokenizer trtllm_detokenizer;
+
+/**
+ * An engine that runs: its executor, its tokenizer, and the thread that brings its responses. Made by
+ * `trtllm_open_engine`, ended by `trtllm_close_engine`.
+ */
+typedef struct trtllm_engine trtllm_engine;
+
+/**
+ * Statistics that the library made and the host frees, with `trtllm_free_iteration_stats`.
+ */
+typedef struct trtllm_iteration_stats_list trtllm_iteration_stats_list;
+
+/**
+ * Responses that the library made and the host frees, with `trtllm_free_responses`.
+ */
+typedef struct trtllm_responses trtllm_responses;
+
+/**
+ * A text that the library made and the host frees, with `trtllm_free_string`.
+ */
+typedef struct trtllm_string trtllm_string;
+
+/**
+ * Token ids that the library made and the host frees, with `trtllm_free_token_ids`.
+ */
+typedef struct trtllm_token_ids trtllm_token_ids;
+
+/**
+ * What a function returns: `TRTLLM_STATUS_OK`, or why it did nothing. Out-parameters are written only with
+ * `TRTLLM_STATUS_OK`. Later versions may return codes that this header does not list.
+ */
+typedef int32_t trtllm_status;
+
+/**
+ * Which requests run when the KV cache cannot hold all.
+ */
+typedef uint32_t trtllm_capacity_scheduler_policy;
+
+/**
+ * How an engine is run. Fill it with `trtllm_init_engine_config` and change what you need. A number that is 0 leaves the
+ * choice to the library unless its comment says otherwise.
+ */
+typedef struct trtllm_engine_config {
+    /**
+     * `sizeof(trtllm_engine_config)`.
+     */
+    size_t struct_size;
+    /**
+     * Worker threads of the CPU executor; 0 for one per core that the process may use.
+     */
+    size_t threads;
+    /**
+     * Tokens of the longest sequence, prompt and output together; lowers the engine's limit.
+     */
+    size_t max_seq_len;
+    /**
+     * Sequences in one iteration; lowers the engine's limit.
+     */
+    size_t max_batch_size;
+    /**
+     * Tokens in one iteration; lowers the engine's limit.
+     */
+    size_t max_num_tokens;
+    /**
+     * Tokens that the KV cache holds, rounded up to whole blocks; 0 for as many as `kv_cache_free_memory_fraction` allows
+     * and the limits can use.
+     */
+    size_t kv_cache_max_tokens;
+    /**
+     * Share of free memory that the KV cache may take, above 0 and at most 1.
+     */
+    double kv_cache_free_memory_fraction;
+    /**
+     * Tokens of one block of the KV cache, from 1 to 1024.
+     */
+    size_t tokens_per_block;
+    /**
+     * Requests that may wait; further ones are refused with `TRTLLM_STATUS_QUEUE_FULL`.
+     */
+    size_t max_queue_size;
+    /**
+     * Iterations whose statistics are kept until they are taken; 0 for none.
+     */
+    size_t iter_stats_max_iterations;
+    /**
+     * `TRTLLM_GUARANTEED_NO_EVICT` or `TRTLLM_MAX_UTILIZATION`.
+     */
+    trtllm_capacity_scheduler_policy capacity_scheduler_policy;
+    /**
+     * Whether a prompt may be processed over several iterations; without, it must fit into `max_num_tokens`.
+     */
+    bool enable_chunked_context;
+    /**
+     * Whether requests share the KV-cache blocks of equal prefixes.
+     */
+    bool enable_block_reuse;
+} trtllm_engine_config;
+
+/**
+ * A text that belongs to somebody else: `len` bytes of UTF-8 at `data`, not necessarily NUL-terminated. Zeros where
+ * there is none.
+ *
+ * What the host hands in is read during the call only. What the library hands out says how long it is valid.
+ */
+typedef struct trtllm_str {
+    /**
+     * The first byte.
+     */
+    const char *data;
+    /**
+     * Bytes.
+     */
+    size_t len;
+} trtllm_str;
+
+/**
+ * What runs an engine.
+ */
+typedef uint32_t trtllm_executor_kind;
+
+/**
+ * What an engine is and what it takes.
+ */
+typedef struct trtllm_engine_info {
+    /**
+     * `sizeof(trtllm_engine_info)`: set it before the call.
+     */
+    size_t struct_size;
+    /**
+     * Tokens of the longest sequence, prompt and output together.
+     */
+    size_t max_seq_len;
+    /**
+     * Sequences in one iteration.
+     */
+    size_t max_batch_size;
+    /**
+     * Tokens in one iteration.
+     */
+    size_t max_num_tokens;
+    /**
+     * Tokens of the model's vocabulary: the length of its logits.
+     */
+    size_t vocab_size;
+    /**
+     * Tokens that the KV cache holds.
+     */
+    size_t kv_cache_tokens;
+    /**
+     * Bytes of the KV cache, when full.
+     */
+    size_t kv_cache_bytes;
+    /**
+     * Worker threads of the CPU executor.
+     */
+    size_t threads;
+    /**
+     * The instruction set of the CPU executor's kernels, for example `avx512`. Valid as long as the engine.
+     */
+    struct trtllm_str instruction_set;
+    /**
+     * Which executor runs it.
+     */
+    trtllm_executor_kind executor;
+    /**
+     * Whether it has a tokenizer: takes and gives text.
+     */
+    bool has_tokenizer;
+    /**
+     * Whether it has a chat template that can be used.
+     */
+    bool has_chat_template;
+} trtllm_engine_info;
+
+/**
+ * How `trtllm_shutdown_engine` treats requests that have not ended.
+ */
+typedef uint32_t trtllm_shutdown;
+
+/**
+ * Token ids that belong to somebody else. Zeros where there are none.
+ */
+typedef struct trtllm_ids {
+    /**
+     * The first id.
+     */
+    const uint32_t *data;
+    /**
+     * Ids.
+     */
+    size_t len;
+} trtllm_ids;
+
+/**
+ * A number that is added to the logit of a token.
+ */
+typedef struct trtllm_token_bias {
+    /**
+     * The token.
+     */
+    uint32_t token_id;
+    /**
+     * What is added; finite.
+     */
+    float bias;
+} trtllm_token_bias;
+
+/**
+ * A token and its natural log-probability.
+ */
+typedef struct trtllm_token_log_prob {
+    /**
+     * The token.
+     */
+    uint32_t token_id;
+    /**
+     * Its log-probability under the raw logits.
+     */
+    float log_prob;
+} trtllm_token_log_prob;
+
+/**
+ * Why a sequence ended.
+ */
+typedef uint32_t trtllm_finish_reason;
+
+/**
+ * News of one sequence of a request. The library fills it, and what it points to belongs to the library. Later versions may
+ * make it longer; it is only ever seen through a pointer.
+ */
+typedef struct trtllm_response {
+    /**
+     * Bytes of this struct.
+     */
+    size_t struct_size;
+    /**
+     * The request, as `trtllm_enqueue` named it.
+     */
+    uint64_t request_id;
+    /**
+     * The request's `user_data`.
+     */
+    void *user_data;
+    /**
+     * Number of the sequence, from 0. Beams come best first.
+     */
+    size_t sequence_index;
+    /**
+     * The sequence's tokens since its last response; may be none in a final one. An end id is among them.
+     */
+    struct trtllm_ids token_ids;
+    /**
+     * The text that is new and certain: whole characters, special tokens left out, a stop text cut off. Empty without
+     * `return_text`.
+     */
+    struct trtllm_str text;
+    /**
+     * With `return_log_probs`: one for each of `token_ids`, else NULL.
+     */
+    const float *log_probs;
+    /**
+     * With `top_log_probs`: for each of `token_ids` the `num_top_log_probs` most probable tokens, best first; else NULL.
+     */
+    const struct trtllm_token_log_prob *top_log_probs;
+    /**
+     * How many there are for each token.
+     */
+    size_t num_top_log_probs;
+    /**
+     * With `return_prompt_log_probs`, in the first response: one for each prompt token after the first; else NULL.
+     */
+    const float *prompt_log_probs;
+    /**
+     * How many.
+     */
+    size_t num_prompt_log_probs;
+    /**
+     * Where `status` is not `TRTLLM_STATUS_OK`: why, as a sentence.
+     */
+    struct trtllm_str error;
+    /**
+     * When `is_sequence_final`: tokens of the prompt.
+     */
+    size_t num_prompt_tokens;
+    /**
+     * When `is_sequence_final`: tokens generated.
+     */
+    size_t num_output_tokens;
+    /**
+     * When `is_sequence_final`: nanoseconds from `trtllm_enqueue` to the first token; 0 where there was none.
+     */
+    uint64_t time_to_first_token_ns;
+    /**
+     * When `is_sequence_final`: nanoseconds from the first token to the last.
+     */
+    uint64_t generation_time_ns;
+    /**
+     * `TRTLLM_STATUS_OK`, or `TRTLLM_STATUS_REQUEST_FAILED`: the request ended with an error, for all its sequences.
+     */
+    trtllm_status status;
+    /**
+     * Why the sequence ended, when `is_sequence_final`.
+     */
+    trtllm_finish_reason finish_reason;
+    /**
+     * With `return_log_probs`, when `is_sequence_final`: the sum over the sequence; counts where `has_cum_log_prob` is set.
+     */
+    float cum_log_prob;
+    /**
+     * Whether `cum_log_prob` is known.
+     */
+    bool has_cum_log_prob;
+    /**
+     * Whether this is the last response of the sequence.
+     */
+    bool is_sequence_final;
+    /**
+     * Whether this is the last response of the request.
+     */
+    bool is_final;
+} trtllm_response;
+
+/**
+ * Takes the responses of one request, on the engine's response thread, one after the other; all other responses of the
+ * engine wait until it returns. The response is valid during the call. After the one with `is_final` there is no further
+ * call with this `user_data`.
+ *
+ * It may call every function but those that wait for the engine (`trtllm_await_responses`, `trtllm_shutdown_engine`,
+ * `trtllm_close_engine`), which answer `TRTLLM_STATUS_WRONG_THREAD`. It must not unwind: no C++ exception may leave it.
+ */
+typedef void (*trtllm_response_callback)(void *user_data, const struct trtllm_response *response);
+
+/**
+ * What a logits post-processor is told. The library fills it; later versions may make it longer.
+ */
+typedef struct trtllm_logits_context {
+    /**
+     * Bytes of this struct.
+     */
+    size_t struct_size;
+    /**
+     * The request.
+     */
+    uint64_t request_id;
+    /**
+     * Number of the sequence, from 0; in a beam search the number of the beam, whose tokens can change between calls.
+     */
+    size_t sequence_index;
+    /**
+     * Prompt and output so far; the logits are those of the token that follows.
+     */
+    struct trtllm_ids token_ids;
+    /**
+     * How many of the tokens are the prompt.
+     */
+    size_t num_prompt_tokens;
+} trtllm_logits_context;
+
+/**
+ * Sees and edits the raw logits of the next token of a request, `vocab_size` numbers, before everything else that chooses a
+ * token: bias, temperature, penalties, guide and filters come after it. Minus infinity excludes a token.
+ * Log-probabilities that the request asks for are of the logits before the call.
+ *
+ * Returns 0; anything else, a logit that is plus infinity or NaN, or no token left ends the request with an error.
+ *
+ * Called once for each token of each sequence, on any thread, and for several sequences at the same time. Generation waits
+ * for it. The pointers are valid during the call. It must not unwind (no C++ exception may leave it), and must not call a
+ * function that waits for the engine.
+ */
+typedef int32_t (*trtllm_logits_post_processor)(void *user_data,
+                                                const struct trtllm_logits_context *context,
+                                                float *logits,
+                                                size_t vocab_size);
+
+/**
+ * What the output must look like.
+ */
+typedef uint32_t trtllm_guide_kind;
+
+/**
+ * When a beam search ends.
+ */
+typedef uint32_t trtllm_early_stopping;
+
+/**
+ * What to generate, and how. Fill it with `trtllm_init_request` and change what you need; one of `prompt`, `messages` and
+ * `token_ids` has to be given. Everything that it points to is read during `trtllm_enqueue` only, but for `user_data`.
+ */
+typedef struct trtllm_request {
+    /**
+     * `sizeof(trtllm_request)`.
+     */
+    size_t struct_size;
+    /**
+     * The prompt as text, which is encoded with the tokenizer's special tokens.
+     */
+    struct trtllm_str prompt;
+    /**
+     * A conversation: a JSON list of messages, each an object with `role` and `content`, or a text, which is the user's
+     * message. It goes through the model's chat template.
+     */
+    struct trtllm_str messages;
+    /**
+     * The prompt as token ids.
+     */
+    struct trtllm_ids token_ids;
+    /**
+     * Tokens to generate at most; 128 by default. Fewer where the engine's `max_seq_len` leaves no room.
+     */
+    size_t max_new_tokens;
+    /**
+     * Any of these ends a sequence, and is its last token; none for the model's own.
+     */
+    struct trtllm_ids end_ids;
+    /**
+     * Texts that end a sequence; they are not part of its text. They need `return_text`.
+     */
+    const struct trtllm_str *stop;
+    /**
+     * How many.
+     */
+    size_t num_stop;
+    /**
+     * Token sequences that end a sequence; they stay part of its output.
+     */
+    const struct trtllm_ids *stop_words;
+    /**
+     * How many.
+     */
+    size_t num_stop_words;
+    /**
+     * Texts that are not generated: each as the tokenizer encodes it alone, and after a blank.
+     */
+    const struct trtllm_str *bad_words;
+    /**
+     * How many.
+     */
+    size_t num_bad_words;
+    /**
+     * Token sequences that are not generated.
+     */
+    const struct trtllm_ids *bad_token_words;
+    /**
+     * How many.
+     */
+    size_t num_bad_token_words;
+    /**
+     * Numbers that are added to logits.
+     */
+    const struct trtllm_token_bias *embedding_bias;
+    /**
+     * How many.
+     */
+    size_t num_embedding_bias;
+    /**
+     * The schema, pattern or grammar of `guide_kind`.
+     */
+    struct trtllm_str guide;
+    /**
+     * Seed of the draws; sequence i of a request uses `seed + i`. The same request with the same seed gives the same tokens,
+     * whatever runs beside it.
+     */
+    uint64_t seed;
+    /**
+     * Ends the request with `TRTLLM_FINISH_REASON_TIMED_OUT` this many milliseconds after it was queued; 0 for never.
+     */
+    uint64_t allotted_time_ms;
+    /**
+     * Requests share cached prefixes with those of the same salt only; counts where `has_cache_salt_id` is set.
+     */
+    uint64_t cache_salt_id;
+    /**
+     * The `top_k` most probable tokens are kept; 0 for all.
+     */
+    size_t top_k;
+    /**
+     * The end ids are not generated before this many tokens.
+     */
+    size_t min_tokens;
+    /**
+     * No n-gram of this many tokens occurs twice; 0 for no such rule.
+     */
+    size_t no_repeat_ngram_size;
+    /**
+     * How many tokens from the start of the prompt presence and frequency penalty do not count.
+     */
+    size_t prompt_ignore_length;
+    /**
+     * Sequences to return; 0 for one, or for all beams.
+     */
+    size_t num_return_sequences;
+    /**
+     * Beams of a beam search; 1 for none.
+     */
+    size_t beam_width;
+    /**
+     * How many of the most probable tokens to return at each position, with their log-probabilities.
+     */
+    size_t top_log_probs;
+    /**
+     * Takes the request's responses; NULL to take them with `trtllm_await_responses`.
+     */
+    trtllm_response_callback on_response;
+    /**
+     * Sees and edits the logits; NULL for none.
+     */
+    trtllm_logits_post_processor logits_post_processor;
+    /**
+     * Given to both callbacks, and back in each response. It has to stay valid until the request's final response has been
+     * delivered.
+     */
+    void *user_data;
+    /**
+     * 0 takes the most probable token. Below 0 (the default): 1 where `top_k`, `top_p` or `min_p` is set, else 0.
+     */
+    float temperature;
+    /**
+     * The smallest set of most probable tokens whose probabilities reach this much is kept; above 0 and at most 1.
+     */
+    float top_p;
+    /**
+     * Tokens less probable than this share of the most probable one are dropped; from 0 to 1.
+     */
+    float min_p;
+    /**
+     * Above 1 makes tokens that occurred less likely; 1 for none.
+     */
+    float repetition_penalty;
+    /**
+     * Subtracted from the logits of tokens that occurred.
+     */
+    float presence_penalty;
+    /**
+     * Subtracted from the logits of tokens for each time that they occurred.
+     */
+    float frequency_penalty;
+    /**
+     * Beams are ranked by the sum of their log-probabilities over their length to this power.
+     */
+    float length_penalty;
+    /**
+     * From 0 to 1; requests of higher priority are started first.
+     */
+    float priority;
+    /**
+     * `TRTLLM_GUIDE_NONE`, or what `guide` is.
+     */
+    trtllm_guide_kind guide_kind;
+    /**
+     * When a beam search ends; `TRTLLM_EARLY_STOPPING_YES` by default.
+     */
+    trtllm_early_stopping early_stopping;
+    /**
+     * Whether `cache_salt_id` counts.
+     */
+    bool has_cache_salt_id;
+    /**
+     * Whether sequences go on beyond the model's end ids.
+     */
+    bool ignore_eos;
+    /**
+     * Whether responses come as tokens are generated, rather than one at the end of each sequence. Beams come at the end.
+     */
+    bool streaming;
+    /**
+     * Whether responses carry text; without a tokenizer they do not.
+     */
+    bool return_text;
+    /**
+     * Whether responses carry the log-probability of each generated token.
+     */
+    bool return_log_probs;
+    /**
+     * Whether the first response carries the log-probability of each prompt token after the first.
+     */
+    bool return_prompt_log_probs;
+} trtllm_request;
+
+/**
+ * What one iteration did, in TensorRT-LLM's terms. The library fills it; later versions may make it longer.
+ */
+typedef struct trtllm_iteration_stats {
+    /**
+     * Bytes of this struct.
+     */
+    size_t struct_size;
+    /**
+     * Number of the iteration, from 0.
+     */
+    uint64_t iter;
+    /**
+     * Nanoseconds of the whole iteration.
+     */
+    uint64_t iter_latency_ns;
+    /**
+     * Nanoseconds of it inside the model.
+     */
+    uint64_t model_latency_ns;
+    /**
+     * Nanoseconds that the requests which started in it had waited, in all.
+     */
+    uint64_t new_active_requests_queue_latency_ns;
+    /**
+     * Requests that started in it.
+     */
+    size_t num_new_active_requests;
+    /**
+     * Requests that have started and not ended.
+     */
+    size_t num_active_requests;
+    /**
+     * Requests that wait.
+     */
+    size_t num_queued_requests;
+    /**
+     * Requests that ended in it.
+     */
+    size_t num_completed_requests;
+    /**
+     * Sequences in it.
+     */
+    size_t num_scheduled_requests;
+    /**
+     * Sequences in their context phase.
+     */
+    size_t num_context_requests;
+    /**
+     * Sequences in their generation phase.
+     */
+    size_t num_gen_requests;
+    /**
+     * Sequences that were paused to make room.
+     */
+    size_t num_paused_requests;
+    /**
+     * Prompt tokens processed.
+     */
+    size_t num_ctx_tokens;
+    /**
+     * Blocks of the KV cache.
+     */
+    size_t kv_cache_max_num_blocks;
+    /**
+     * Blocks that nobody uses.
+     */
+    size_t kv_cache_free_num_blocks;
+    /**
+     * Blocks in use.
+     */
+    size_t kv_cache_used_num_blocks;
+    /**
+     * Tokens of one block.
+     */
+    size_t kv_cache_tokens_per_block;
+    /**
+     * Blocks handed to sequences, new and reused, since the start.
+     */
+    uint64_t kv_cache_alloc_total_blocks;
+    /**
+     * Blocks handed to sequences to be filled, since the start.
+     */
+    uint64_t kv_cache_alloc_new_blocks;
+    /**
+     * Blocks handed to sequences already filled, since the start.
+     */
+    uint64_t kv_cache_reused_blocks;
+    /**
+     * Full blocks of prompts that were looked for and not found, since the start.
+     */
+    uint64_t kv_cache_missed_blocks;
+} trtllm_iteration_stats;
+
+/**
+ * Only what fits to its end: a request that has started is never paused.
+ */
+#define TRTLLM_GUARANTEED_NO_EVICT 0
+
+/**
+ * As many as fit now; when the KV cache is full, the latest are paused and computed again later.
+ */
+#define TRTLLM_MAX_UTILIZATION 1
+
+/**
+ * Lets them run to their end.
+ */
+#define TRTLLM_SHUTDOWN_DRAIN 0
+
+/**
+ * Ends them with `TRTLLM_FINISH_REASON_CANCELLED`.
+ */
+#define TRTLLM_SHUTDOWN_CANCEL 1
+
+/**
+ * Nothing is asked of it.
+ */
+#define TRTLLM_GUIDE_NONE 0
+
+/**
+ * Any JSON value; `guide` is empty.
+ */
+#define TRTLLM_GUIDE_JSON 1
+
+/**
+ * JSON that the JSON schema in `guide` admits.
+ */
+#define TRTLLM_GUIDE_JSON_SCHEMA 2
+
+/**
+ * Text that the regular expression in `guide` matches as a whole.
+ */
+#define TRTLLM_GUIDE_REGEX 3
+
+/**
+ * Text of the EBNF grammar in `guide`; TensorRT-LLM's executor only.
+ */
+#define TRTLLM_GUIDE_EBNF_GRAMMAR 4
+
+/**
+ * Text of the Lark grammar in `guide`; the CPU executor only.
+ */
+#define TRTLLM_GUIDE_LARK_GRAMMAR 5
+
+/**
+ * When the best running beam is not expected to better the finished ones.
+ */
+#define TRTLLM_EARLY_STOPPING_NO 0
+
+/**
+ * As soon as `beam_width` beams have finished.
+ */
+#define TRTLLM_EARLY_STOPPING_YES 1
+
+/**
+ * When no running beam can better the finished ones.
+ */
+#define TRTLLM_EARLY_STOPPING_NEVER 2
+
+/**
+ * It has not.
+ */
+#define TRTLLM_FINISH_REASON_NONE 0
+
+/**
+ * An end id was generated; it is the last token.
+ */
+#define TRTLLM_FINISH_REASON_END_ID 1
+
+/**
+ * A stop word or a stop text was generated.
+ */
+#define TRTLLM_FINISH_REASON_STOP_WORDS 2
+
+/**
+ * `max_new_tokens`, or the engine's `max_seq_len`, was reached.
+ */
+#define TRTLLM_FINISH_REASON_LENGTH 3
+
+/**
+ * The request's `allotted_time_ms` was over.
+ */
+#define TRTLLM_FINISH_REASON_TIMED_OUT 4
+
+/**
+ * The request was cancelled, or the engine was shut down.
+ */
+#define TRTLLM_FINISH_REASON_CANCELLED 5
+
+/**
+ * Done.
+ */
+#define TRTLLM_STATUS_OK 0
+
+/**
+ * An argument or a field is wrong: NULL, out of its range, not UTF-8, a struct of an impossible size.
+ */
+#define TRTLLM_STATUS_INVALID_ARGUMENT 1
+
+/**
+ * A handle is NULL, of another kind, or was freed.
+ */
+#define TRTLLM_STATUS_INVALID_HANDLE 2
+
+/**
+ * Nothing came in time.
+ */
+#define TRTLLM_STATUS_TIMED_OUT 3
+
+/**
+ * The engine was shut down: it takes no more requests, and has no more responses.
+ */
+#define TRTLLM_STATUS_SHUT_DOWN 4
+
+/**
+ * Too many requests wait already.
+ */
+#define TRTLLM_STATUS_QUEUE_FULL 5
+
+/**
+ * The engine, or the executor behind it, does not have what was asked for.
+ */
+#define TRTLLM_STATUS_UNSUPPORTED 6
+
+/**
+ * This machine lacks what was asked for: a GPU, a library, an instruction set.
+ */
+#define TRTLLM_STATUS_UNAVAILABLE 7
+
+/**
+ * A model or an engine directory does not hold, or is not there.
+ */
+#define TRTLLM_STATUS_INVALID_FILES 8
+
+/**
+ * The system refused something: a file, memory, a thread, the network.
+ */
+#define TRTLLM_STATUS_SYSTEM 9
+
+/**
+ * A callback asked to stop.
+ */
+#define TRTLLM_STATUS_CANCELLED 10
+
+/**
+ * The function waits, and must not be called from a callback that the library runs.
+ */
+#define TRTLLM_STATUS_WRONG_THREAD 11
+
+/**
+ * In a response: the request failed while it ran.
+ */
+#define TRTLLM_STATUS_REQUEST_FAILED 12
+
+/**
+ * A defect of the library: it caught a panic of its own.
+ */
+#define TRTLLM_STATUS_INTERNAL 13
+
+/**
+ * The embedded executor, on this machine's processor: engines for the target `none`.
+ */
+#define TRTLLM_EXECUTOR_CPU 0
+
+/**
+ * TensorRT-LLM's C++ executor: engines for GPU targets.
+ */
+#define TRTLLM_EXECUTOR_TENSORRT_LLM 1
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * Writes the default configuration to `config`, a struct of `struct_size` bytes: `sizeof(trtllm_engine_config)`.
+ * Thread-safe.
+ */
+trtllm_status trtllm_init_engine_config(struct trtllm_engine_config *config, size_t struct_size);
+
+/**
+ * Opens an engine directory, made by `trtllm_build_engine` or the program `build-engine`, and starts its executor. `config`
+ * may be NULL: all defaults.
+ *
+ * Errors: `TRTLLM_STATUS_INVALID_FILES` for a directory that does not hold, `TRTLLM_STATUS_UNAVAILABLE` for an engine
+ * that this machine cannot run, `TRTLLM_STATUS_INVALID_ARGUMENT` for a configuration that the engine does not allow,
+ * `TRTLLM_STATUS_SYSTEM`. Thread-safe.
+ */
+trtllm_status trtllm_open_engine(struct trtllm_str path,
+                                 const struct trtllm_engine_config *config,
+                                 struct trtllm_engine **engine);
+
+/**
+ * Describes an engine. Set `info->struct_size` before the call. Thread-safe.
+ */
+trtllm_status trtllm_describe_engine(const struct trtllm_engine *engine, struct trtllm_engine_info *info);
+
+/**
+ * Writes the model's end ids, those that end a sequence unless a request has its own, to `ids` as a new list. Thread-safe.
+ */
+trtllm_status trtllm_end_ids(const struct trtllm_engine *engine,
+                             struct trtllm_token_ids **ids);
+
+/**
+ * Takes no more requests, ends those that there are, and returns when every one has ended and every callback has returned.
+ * Responses that were not taken can still be taken. A second call waits for the first. Thread-safe; not to be called from a
+ * callback (`TRTLLM_STATUS_WRONG_THREAD`).
+ */
+trtllm_status trtllm_shutdown_engine(struct trtllm_engine *engine,
+                                     trtllm_shutdown how);
+
+/**
+ * Cancels what runs, waits until every request has ended and every callback has returned, and frees the engine. Responses
+ * that were not taken are lost; a thread that waits for some gets the last ones, or `TRTLLM_STATUS_SHUT_DOWN`. Response
+ * lists, strings and detokenizers that the host has stay valid. Thread-safe; not to be called from a callback
+ * (`TRTLLM_STATUS_WRONG_THREAD`).
+ */
+trtllm_status trtllm_close_engine(struct trtllm_engine *engine);
+
+/**
+ * Writes a greedy request of default settings, without a prompt, to `request`, a struct of `struct_size` bytes:
+ * `sizeof(trtllm_request)`. Thread-safe.
+ */
+trtllm_status trtllm_init_request(struct trtllm_request *request, size_t struct_size);
+
+/**
+ * Queues a request and writes its id to `request_id`. It ends with exactly one final response. Its callback may run before
+ * this function returns.
+ *
+ * Errors, after which no response comes and no callback runs: `TRTLLM_STATUS_INVALID_ARGUMENT` for what is wrong or exceeds
+ * a limit of the engine, `TRTLLM_STATUS_UNSUPPORTED`, `TRTLLM_STATUS_QUEUE_FULL`, `TRTLLM_STATUS_SHUT_DOWN`. Thread-safe;
+ * also in a response callback.
+ */
+trtllm_status trtllm_enqueue(struct trtllm_engine *engine,
+                             const struct trtllm_request *request,
+                             uint64_t *request_id);
+
+/**
+ * Ends a request early. It still gets its final response, with `TRTLLM_FINISH_REASON_CANCELLED` unless it was over. An
+ * unknown id is ignored. Thread-safe; also in a response callback.
+ */
+trtllm_status trtllm_cancel(struct trtllm_engine *engine, uint64_t request_id);
+
+/**
+ * Waits until there are responses of requests without a callback, and writes all that there are to `responses`, in order, as
+ * a new list with at least one. Responses that nobody takes are kept in memory. Several threads may wait; each response goes
+ * to one of them.
+ *
+ * Errors: `TRTLLM_STATUS_TIMED_OUT` when none came within `timeout_ms` milliseconds (0 looks and does not wait,
+ * `TRTLLM_WAIT_FOREVER` has no limit); `TRTLLM_STATUS_SHUT_DOWN` when the engine was shut down and all have been taken.
+ * Thread-safe; not to be called from a callback (`TRTLLM_STATUS_WRONG_THREAD`).
+ */
+trtllm_status trtllm_await_responses(struct trtllm_engine *engine,
+                                     uint64_t timeout_ms,
+                                     struct trtllm_responses **responses);
+
+/**
+ * Looks into a list of responses: writes to `array` where pointers to them are, and to `count` how many. All of it is valid
+ * until the list is freed. Thread-safe.
+ */
+trtllm_status trtllm_view_responses(const struct trtllm_responses *responses,
+                                    const struct trtllm_response *const **array,
+                                    size_t *count);
+
+/**
+ * Frees a list of responses. Views of it are no longer valid. Thread-safe.
+ */
+trtllm_status trtllm_free_responses(struct trtllm_responses *responses);
+
+/**
+ * Takes the statistics of the iterations since the last call, oldest first, as a new list, which may be empty. The engine
+ * keeps the newest `iter_stats_max_iterations`. Thread-safe.
+ */
+trtllm_status trtllm_take_iteration_stats(struct trtllm_engine *engine,
+                                          struct trtllm_iteration_stats_list **list);
+
+/**
+ * Looks into a list of statistics: writes to `array` where pointers to them are, and to `count` how many. All of it is valid
+ * until the list is freed. Thread-safe.
+ */
+trtllm_status trtllm_view_iteration_stats(const struct trtllm_iteration_stats_list *list,
+                                          const struct trtllm_iteration_stats *const **array,
+                                          size_t *count);
+
+/**
+ * Frees a list of statistics. Views of it are no longer valid. Thread-safe.
+ */
+trtllm_status trtllm_free_iteration_stats(struct trtllm_iteration_stats_list *list);
+
+/**
+ * Why the last call of this thread that failed did so: a sentence that names what was wrong, where, and where possible
+ * what to do about it. Empty where none has failed.
+ *
+ * The text is NUL-terminated, belongs to the library, and is valid until the next call of this thread fails.
+ * Thread-safe.
+ */
+struct trtllm_str trtllm_last_error(void);
+
+/**
+ * The name of a status, for example `TRTLLM_STATUS_OK`; `unknown status` for a number that is none. A NUL-terminated
+ * text that is always valid. Thread-safe.
+ */
+const char *trtllm_status_name(trtllm_status status);
+
+/**
+ * Looks into a string: writes to `text` where it is. The text is NUL-terminated behind `len`, and valid until the string is
+ * freed. Thread-safe.
+ */
+trtllm_status trtllm_view_string(const struct trtllm_string *string,
+                                 struct trtllm_str *text);
+
+/**
+ * Frees a string. Views of it are no longer valid. Thread-safe.
+ */
+trtllm_status trtllm_free_string(struct trtllm_string *string);
+
+/**
+ * Looks into a list of ids: writes to `ids` where they are. They are valid until the list is freed. Thread-safe.
+ */
+trtllm_status trtllm_view_token_ids(const struct trtllm_token_ids *list, struct trtllm_ids *ids);
+
+/**
+ * Frees a list of ids. Views of it are no longer valid. Thread-safe.
+ */
+trtllm_status trtllm_free_token_ids(struct trtllm_token_ids *list);
+
+/**
+ * Encodes a text: writes its token ids to `ids`, as a new list. `add_special_tokens` adds what the tokenizer puts around a
+ * prompt; a text of `trtllm_apply_chat_template` has it already.
+ *
+ * Errors: `TRTLLM_STATUS_UNSUPPORTED` for an engine without a tokenizer. Thread-safe.
+ */
+trtllm_status trtllm_encode(const struct trtllm_engine *engine,
+                            struct trtllm_str input,
+                            bool add_special_tokens,
+                            struct trtllm_token_ids **ids);
+
+/**
+ * Decodes a whole list of ids: writes its text to `output`, as a new string. Ids that the vocabulary lacks are left out, and
+ * bytes that are no UTF-8 become U+FFFD. For text that grows token by token use a detokenizer.
+ *
+ * Errors: `TRTLLM_STATUS_UNSUPPORTED` for an engine without a tokenizer. Thread-safe.
+ */
+trtllm_status trtllm_decode(const struct trtllm_engine *engine,
+                            struct trtllm_ids ids,
+                            bool skip_special_tokens,
+                            struct trtllm_string **output);
+
+/**
+ * Looks a token up as the vocabulary spells it (`Ġworld`, `▁world`, `</s>`), and writes its id to `id`.
+ *
+ * Errors: `TRTLLM_STATUS_INVALID_ARGUMENT` where there is no such token, `TRTLLM_STATUS_UNSUPPORTED` for an engine without a
+ * tokenizer. Thread-safe.
+ */
+trtllm_status trtllm_token_to_id(const struct trtllm_engine *engine,
+                                 struct trtllm_str token,
+                                 uint32_t *id);
+
+/**
+ * Writes a token as the vocabulary spells it to `token`, as a new string.
+ *
+ * Errors: as `trtllm_token_to_id`. Thread-safe.
+ */
+trtllm_status trtllm_id_to_token(const struct trtllm_engine *engine, uint32_t id, struct trtllm_string **token);
+
+/**
+ * Puts a conversation into the model's chat template: writes the text to `output`, as a new string. `messages` is a JSON list
+ * of objects with `role` and `content`, or a text, which is the user's message. `add_generation_prompt` ends it where the
+ * assistant's answer begins. Encode it without special tokens.
+ *
+ * Errors: `TRTLLM_STATUS_UNSUPPORTED` for an engine without a template that can be used, `TRTLLM_STATUS_INVALID_ARGUMENT` for
+ * messages that the template refuses. Thread-safe.
+ */
+trtllm_status trtllm_apply_chat_template(const struct trtllm_engine *engine,
+                                         struct trtllm_str messages,
+                                         bool add_generation_prompt,
+                                         struct trtllm_string **output);
+
+/**
+ * Starts the text of a sequence that follows `prompt`, whose ids may be none: writes a new detokenizer to `detokenizer`. It
+ * stays valid when the engine is closed.
+ *
+ * Errors: `TRTLLM_STATUS_UNSUPPORTED` for an engine without a tokenizer. Thread-safe.
+ */
+trtllm_status trtllm_new_detokenizer(const struct trtllm_engine *engine,
+                                     struct trtllm_ids prompt,
+                                     bool skip_special_tokens,
+                                     struct trtllm_detokenizer **detokenizer);
+
+/**
+ * Takes the next ids of a sequence in, and writes the text that they make certain to `output`, as a new string: whole
+ * characters, empty in the middle of one. With `is_last` also what was held back, with U+FFFD for an unfinished character.
+ * Thread-safe.
+ */
+trtllm_status trtllm_detokenize(struct trtllm_detokenizer *detokenizer,
+                                struct trtllm_ids ids,
+                                bool is_last,
+                                struct trtllm_string **output);
+
+/**
+ * Frees a detokenizer. Thread-safe.
+ */
+trtllm_status trtllm_free_detokenizer(struct trtllm_detokenizer *detokenizer);
+
+/**
+ * The version of the library that runs, for example `0.1.0`. A NUL-terminated text that is always valid. Thread-safe.
+ */
+const char *trtllm_version(void);
+
+/**
+ * Asks whether this library can run engines on such an executor, on this machine: writes the answer to `available`, and to
+ * `explanation` a new string that says what was found, or what is missing and what was tried. Changes nothing on the
+ * machine. Thread-safe.
+ */
+trtllm_status trtllm_query_executor(trtllm_executor_kind executor,
+                                    bool *available,
+                                    struct trtllm_string **explanation);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* TRTLLM_H */

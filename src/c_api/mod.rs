@@ -1,0 +1,48 @@
+//! The C ABI: what `libtrtllm.so` exports and `include/trtllm.h` declares.
+//!
+//! The header is generated from this module (the root `build.rs`), so its documentation is written here, for readers of C.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`status`] | status codes, the message of the last failure |
+//! | `entry` | the border: no panic crosses it |
+//! | `pointers` | every conversion of what C hands in and takes out |
+//! | `options` | structs that begin with their size |
+//! | `handles` | handles that know when they are stale |
+//! | [`strings`] | texts and lists of ids, borrowed and owned |
+//! | [`version`] | versions, and what this build can run |
+//! | [`engine`] | opening, describing and closing engines |
+//! | [`request`], [`response`], [`logits`] | requests, what comes of them, and the logits hook |
+//! | [`stats`] | statistics of iterations |
+//! | [`tokenizer`] | tokens, text, chat |
+
+#![allow(non_camel_case_types, reason = "these are the names of the C header")]
+#![allow(
+    clippy::missing_safety_doc,
+    reason = "the text of the header, which is the documentation here, is the contract"
+)]
+#![allow(unsafe_code, reason = "pointers come from C; `pointers` holds every conversion")]
+
+pub mod engine;
+mod entry;
+mod handles;
+pub mod logits;
+mod options;
+mod pointers;
+pub mod request;
+pub mod response;
+pub mod stats;
+pub mod status;
+pub mod strings;
+pub mod tokenizer;
+pub mod version;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_committed_header_is_the_generated_one() {
+        let (generated, committed) =
+            (include_str!(concat!(env!("OUT_DIR"), "/trtllm.h")), include_str!("../../include/trtllm.h"));
+        assert!(generated == committed, "include/trtllm.h is not what src/c_api says: run scripts/update-header");
+    }
+}

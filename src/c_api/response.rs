@@ -1,0 +1,289 @@
+//! Responses: waited for, or brought to a callback.
+
+use std::ffi::c_void;
+use std::ptr;
+use std::time::Duration;
+
+use runner::executor::{FinishReason, Response, TokenLogProb, TokenResult};
+use runner::session::{Awaited, Output, OutputCallback, SequenceStats};
+
+use super::engine::{ENGINES, trtllm_engine};
+use super::entry::{callback, check_may_wait, entry};
+use super::handles::{Kind, Table};
+use super::logits::UserData;
+use super::pointers::Out;
+use super::status::{
+    Failure, TRTLLM_STATUS_OK, TRTLLM_STATUS_REQUEST_FAILED, TRTLLM_STATUS_SHUT_DOWN, TRTLLM_STATUS_TIMED_OUT,
+    trtllm_status,
+};
+use super::strings::{CBool, trtllm_ids, trtllm_str};
+
+/// Why a sequence ended.
+pub type trtllm_finish_reason = u32;
+
+/// It has not.
+pub const TRTLLM_FINISH_REASON_NONE: trtllm_finish_reason = 0;
+/// An end id was generated; it is the last token.
+pub const TRTLLM_FINISH_REASON_END_ID: trtllm_finish_reason = 1;
+/// A stop word or a stop text was generated.
+pub const TRTLLM_FINISH_REASON_STOP_WORDS: trtllm_finish_reason = 2;
+/// `max_new_tokens`, or the engine's `max_seq_len`, was reached.
+pub const TRTLLM_FINISH_REASON_LENGTH: trtllm_finish_reason = 3;
+/// The request's `allotted_time_ms` was over.
+pub const TRTLLM_FINISH_REASON_TIMED_OUT: trtllm_finish_reason = 4;
+/// The request was cancelled, or the engine was shut down.
+pub const TRTLLM_FINISH_REASON_CANCELLED: trtllm_finish_reason = 5;
+
+/// A token and its natural log-probability.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct trtllm_token_log_prob {
+    /// The token.
+    pub token_id: u32,
+    /// Its log-probability under the raw logits.
+    pub log_prob: f32,
+}
+
+/// News of one sequence of a request. The library fills it, and what it points to belongs to the library. Later versions may
+/// make it longer; it is only ever seen through a pointer.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct trtllm_response {
+    /// Bytes of this struct.
+    pub struct_size: usize,
+    /// The request, as `trtllm_enqueue` named it.
+    pub request_id: u64,
+    /// The request's `user_data`.
+    pub user_data: *mut c_void,
+    /// Number of the sequence, from 0. Beams come best first.
+    pub sequence_index: usize,
+    /// The sequence's tokens since its last response; may be none in a final one. An end id is among them.
+    pub token_ids: trtllm_ids,
+    /// The text that is new and certain: whole characters, special tokens left out, a stop text cut off. Empty without
+    /// `return_text`.
+    pub text: trtllm_str,
+    /// With `return_log_probs`: one for each of `token_ids`, else NULL.
+    pub log_probs: *const f32,
+    /// With `top_log_probs`: for each of `token_ids` the `num_top_log_probs` most probable tokens, best first; else NULL.
+    pub top_log_probs: *const trtllm_token_log_prob,
+    /// How many there are for each token.
+    pub num_top_log_probs: usize,
+    /// With `return_prompt_log_probs`, in the first response: one for each prompt token after the first; else NULL.
+    pub prompt_log_probs: *const f32,
+    /// How many.
+    pub num_prompt_log_probs: usize,
+    /// Where `status` is not `TRTLLM_STATUS_OK`: why, as a sentence.
+    pub error: trtllm_str,
+    /// When `is_sequence_final`: tokens of the prompt.
+    pub num_prompt_tokens: usize,
+    /// When `is_sequence_final`: tokens generated.
+    pub num_output_tokens: usize,
+    /// When `is_sequence_final`: nanoseconds from `trtllm_enqueue` to the first token; 0 where there was none.
+    pub time_to_first_token_ns: u64,
+    /// When `is_sequence_final`: nanoseconds from the first token to the last.
+    pub generation_time_ns: u64,
+    /// `TRTLLM_STATUS_OK`, or `TRTLLM_STATUS_REQUEST_FAILED`: the request ended with an error, for all its sequences.
+    pub status: trtllm_status,
+    /// Why the sequence ended, when `is_sequence_final`.
+    pub finish_reason: trtllm_finish_reason,
+    /// With `return_log_probs`, when `is_sequence_final`: the sum over the sequence; counts where `has_cum_log_prob` is set.
+    pub cum_log_prob: f32,
+    /// Whether `cum_log_prob` is known.
+    pub has_cum_log_prob: CBool,
+    /// Whether this is the last response of the sequence.
+    pub is_sequence_final: CBool,
+    /// Whether this is the last response of the request.
+    pub is_final: CBool,
+}
+
+/// Takes the responses of one request, on the engine's response thread, one after the other; all other responses of the
+/// engine wait until it returns. The response is valid during the call. After the one with `is_final` there is no further
+/// call with this `user_data`.
+///
+/// It may call every function but those that wait for the engine (`trtllm_await_responses`, `trtllm_shutdown_engine`,
+/// `trtllm_close_engine`), which answer `TRTLLM_STATUS_WRONG_THREAD`. It must not unwind: no C++ exception may leave it.
+pub type trtllm_response_callback =
+    Option<unsafe extern "C" fn(user_data: *mut c_void, response: *const trtllm_response)>;
+
+/// Responses that the library made and the host frees, with `trtllm_free_responses`.
+pub struct trtllm_responses(());
+
+static RESPONSES: Table<ResponseList, trtllm_responses> = Table::new(Kind::Responses);
+
+/// No limit, for `trtllm_await_responses`.
+pub const TRTLLM_WAIT_FOREVER: u64 = 18_446_744_073_709_551_615;
+
+/// Waits until there are responses of requests without a callback, and writes all that there are to `responses`, in order, as
+/// a new list with at least one. Responses that nobody takes are kept in memory. Several threads may wait; each response goes
+/// to one of them.
+///
+/// Errors: `TRTLLM_STATUS_TIMED_OUT` when none came within `timeout_ms` milliseconds (0 looks and does not wait,
+/// `TRTLLM_WAIT_FOREVER` has no limit); `TRTLLM_STATUS_SHUT_DOWN` when the engine was shut down and all have been taken.
+/// Thread-safe; not to be called from a callback (`TRTLLM_STATUS_WRONG_THREAD`).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trtllm_await_responses(
+    engine: *mut trtllm_engine,
+    timeout_ms: u64,
+    responses: *mut *mut trtllm_responses,
+) -> trtllm_status {
+    entry(|| {
+        let open = ENGINES.get(engine)?;
+        // SAFETY: as the caller promises.
+        let out = unsafe { Out::new(responses, "responses") }?;
+        check_may_wait()?;
+        let timeout = (timeout_ms != TRTLLM_WAIT_FOREVER).then(|| Duration::from_millis(timeout_ms));
+        match open.session.await_outputs(timeout) {
+            Awaited::Outputs(outputs) => {
+                out.write(RESPONSES.insert(ResponseList::new(outputs))?);
+                Ok(())
+            }
+            Awaited::TimedOut => Err(Failure::new(TRTLLM_STATUS_TIMED_OUT, "no response came in time")),
+            Awaited::Closed => Err(Failure::new(TRTLLM_STATUS_SHUT_DOWN, "the engine has been shut down")),
+        }
+    })
+}
+
+/// Looks into a list of responses: writes to `array` where pointers to them are, and to `count` how many. All of it is valid
+/// until the list is freed. Thread-safe.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trtllm_view_responses(
+    responses: *const trtllm_responses,
+    array: *mut *const *const trtllm_response,
+    count: *mut usize,
+) -> trtllm_status {
+    entry(|| {
+        let list = RESPONSES.get(responses)?;
+        // SAFETY: as the caller promises, for both.
+        let (array, count) = unsafe { (Out::new(array, "array")?, Out::new(count, "count")?) };
+        array.write(list.pointers.as_ptr());
+        count.write(list.pointers.len());
+        Ok(())
+    })
+}
+
+/// Frees a list of responses. Views of it are no longer valid. Thread-safe.
+#[unsafe(no_mangle)]
+pub extern "C" fn trtllm_free_responses(responses: *mut trtllm_responses) -> trtllm_status {
+    entry(|| RESPONSES.remove(responses).map(drop))
+}
+
+/// A callback of C as the session takes it.
+pub(crate) fn output_callback(on_response: trtllm_response_callback, user_data: UserData) -> Option<OutputCallback> {
+    let on_response = on_response?;
+    Some(Box::new(move |output| {
+        let owned = OwnedResponse::new(output);
+        let response = owned.view();
+        // SAFETY: the host promises a function of this type that does not unwind; the response is valid during the call.
+        callback(|| unsafe { on_response(user_data.get(), &response) });
+    }))
+}
+
+/// What the pointers of a `trtllm_response` point to. Moving it moves none of that.
+struct OwnedResponse {
+    output: Output,
+    /// Row after row.
+    top_log_probs: Vec<trtllm_token_log_prob>,
+}
+
+impl OwnedResponse {
+    fn new(mut output: Output) -> Self {
+        let rows = match &mut output.response {
+            Response::Result(result) => result.top_log_probs.take().unwrap_or_default(),
+            Response::Error { .. } => Vec::new(),
+        };
+        let flat = |&TokenLogProb { token_id, log_prob }: &TokenLogProb| trtllm_token_log_prob { token_id, log_prob };
+        Self { top_log_probs: rows.iter().flatten().map(flat).collect(), output }
+    }
+
+    fn view(&self) -> trtllm_response {
+        let stats = self.output.stats;
+        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let first = stats.and_then(|stats| stats.time_to_first_token);
+        let count = |of: fn(SequenceStats) -> usize| stats.map_or(0, of);
+        let response = trtllm_response {
+            struct_size: size_of::<trtllm_response>(),
+            request_id: self.output.response.request_id().0,
+            user_data: self.output.tag as usize as *mut c_void,
+            sequence_index: 0,
+            token_ids: trtllm_ids::EMPTY,
+            text: trtllm_str::of(&self.output.text),
+            log_probs: ptr::null(),
+            top_log_probs: ptr::null(),
+            num_top_log_probs: 0,
+            prompt_log_probs: ptr::null(),
+            num_prompt_log_probs: 0,
+            error: trtllm_str::EMPTY,
+            num_prompt_tokens: count(|stats| stats.prompt_tokens),
+            num_output_tokens: count(|stats| stats.output_tokens),
+            time_to_first_token_ns: first.map_or(0, nanoseconds),
+            generation_time_ns: stats.map_or(0, |stats| nanoseconds(stats.generation_time)),
+            status: TRTLLM_STATUS_OK,
+            finish_reason: TRTLLM_FINISH_REASON_NONE,
+            cum_log_prob: 0.0,
+            has_cum_log_prob: CBool::FALSE,
+            is_sequence_final: CBool::FALSE,
+            is_final: self.output.response.is_final().into(),
+        };
+        match &self.output.response {
+            Response::Error { message, .. } => trtllm_response {
+                status: TRTLLM_STATUS_REQUEST_FAILED,
+                error: trtllm_str::of(message),
+                is_sequence_final: CBool::TRUE,
+                ..response
+            },
+            Response::Result(result) => self.with_result(result, response),
+        }
+    }
+
+    fn with_result(&self, result: &TokenResult, response: trtllm_response) -> trtllm_response {
+        let numbers = |list: &Option<Vec<f32>>| list.as_ref().map_or(ptr::null(), |list| list.as_ptr());
+        let tokens = result.output_token_ids.len();
+        trtllm_response {
+            sequence_index: result.sequence_index,
+            token_ids: trtllm_ids::of(&result.output_token_ids),
+            log_probs: numbers(&result.log_probs),
+            top_log_probs: if self.top_log_probs.is_empty() { ptr::null() } else { self.top_log_probs.as_ptr() },
+            num_top_log_probs: self.top_log_probs.len().checked_div(tokens).unwrap_or(0),
+            prompt_log_probs: numbers(&result.prompt_log_probs),
+            num_prompt_log_probs: result.prompt_log_probs.as_ref().map_or(0, Vec::len),
+            finish_reason: result.finish_reason.map_or(TRTLLM_FINISH_REASON_NONE, finish_reason),
+            cum_log_prob: result.cum_log_prob.unwrap_or(0.0),
+            has_cum_log_prob: result.cum_log_prob.is_some().into(),
+            is_sequence_final: result.is_sequence_final.into(),
+            ..response
+        }
+    }
+}
+
+fn finish_reason(reason: FinishReason) -> trtllm_finish_reason {
+    match reason {
+        FinishReason::EndId => TRTLLM_FINISH_REASON_END_ID,
+        FinishReason::StopWords => TRTLLM_FINISH_REASON_STOP_WORDS,
+        FinishReason::Length => TRTLLM_FINISH_REASON_LENGTH,
+        FinishReason::TimedOut => TRTLLM_FINISH_REASON_TIMED_OUT,
+        FinishReason::Cancelled => TRTLLM_FINISH_REASON_CANCELLED,
+    }
+}
+
+/// Responses, and the views of them that C sees.
+struct ResponseList {
+    pointers: Vec<*const trtllm_response>,
+    /// What `pointers` point to.
+    _views: Vec<trtllm_response>,
+    /// What the views point to.
+    _owned: Vec<OwnedResponse>,
+}
+
+// SAFETY: nothing changes after `new`; the pointers are into the list's own vectors, or the host's.
+unsafe impl Send for ResponseList {}
+// SAFETY: as above.
+unsafe impl Sync for ResponseList {}
+
+impl ResponseList {
+    fn new(outputs: Vec<Output>) -> Self {
+        let owned: Vec<_> = outputs.into_iter().map(OwnedResponse::new).collect();
+        let views: Vec<_> = owned.iter().map(OwnedResponse::view).collect();
+        let pointers = views.iter().map(ptr::from_ref).collect();
+        Self { pointers, _views: views, _owned: owned }
+    }
+}
