@@ -85,7 +85,7 @@ pub struct trtllm_engine_config {
 
 // SAFETY: `repr(C)`, begins with its size, and holds numbers and bytes only.
 unsafe impl Options for trtllm_engine_config {
-    const FIRST_SIZE: usize = 96;
+    const FIRST_SIZE: usize = 88;
 
     fn defaults() -> Self {
         let config = ExecutorConfig::default();

@@ -15,7 +15,8 @@ use super::status::Failure;
 /// The type is `repr(C)`, its first field is the `usize` `struct_size`, it has no `Drop`, and every pattern of bytes is a
 /// value of it.
 pub(crate) unsafe trait Options: Copy {
-    /// Bytes of the struct in the first version that had it.
+    /// Bytes of the struct in the first version that had it. Fields of later versions begin behind it, not in what pads
+    /// it, which older hosts leave as it happens to be.
     const FIRST_SIZE: usize;
 
     /// All fields as they are when nothing is asked for; `struct_size` is the whole.
@@ -38,6 +39,7 @@ pub(crate) unsafe fn read<T: Options>(pointer: *const T, name: &str) -> Result<T
     // SAFETY: not NULL and aligned; the first field is the size.
     let struct_size = unsafe { pointer.cast::<usize>().read() };
     check_size::<T>(struct_size, name)?;
+    const { assert!(size_of::<T>() >= T::FIRST_SIZE, "a struct never becomes shorter") };
     let known = struct_size.min(size_of::<T>());
     let mut options = MaybeUninit::new(T::defaults());
     // SAFETY: as many bytes as the host says, of which no more are written than the struct has.

@@ -1,0 +1,10 @@
+//! The C ABI as a host sees it: what it generates, how it refuses, who owns what.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod generation;
+mod hooks;
+mod support;
