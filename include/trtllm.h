@@ -114,6 +114,119 @@ typedef struct trtllm_token_ids trtllm_token_ids;
 typedef int32_t trtllm_status;
 
 /**
+ * A text that belongs to somebody else: `len` bytes of UTF-8 at `data`, not necessarily NUL-terminated. Zeros where
+ * there is none.
+ *
+ * What the host hands in is read during the call only. What the library hands out says how long it is valid.
+ */
+typedef struct trtllm_str {
+    /**
+     * The first byte.
+     */
+    const char *data;
+    /**
+     * Bytes.
+     */
+    size_t len;
+} trtllm_str;
+
+/**
+ * How far a long task is. The library fills it; later versions may make it longer.
+ */
+typedef struct trtllm_progress {
+    /**
+     * Bytes of this struct.
+     */
+    size_t struct_size;
+    /**
+     * What is being done, for example `writing rank0.weights`; empty between tasks.
+     */
+    struct trtllm_str task;
+    /**
+     * Bytes of the task that are done.
+     */
+    uint64_t done_bytes;
+    /**
+     * Bytes of the whole task.
+     */
+    uint64_t total_bytes;
+    /**
+     * Where there is something to say beside that: a sentence for the user. Else empty.
+     */
+    struct trtllm_str note;
+} trtllm_progress;
+
+/**
+ * Told how far a task is, a few times for every hundred megabytes: on any thread, but never twice at the same time. Returns 0
+ * to go on; anything else stops the task, which then leaves nothing behind. The pointer is valid during the call. It must not
+ * unwind: no C++ exception may leave it.
+ */
+typedef int32_t (*trtllm_progress_callback)(void *user_data, const struct trtllm_progress *progress);
+
+/**
+ * What to build. Fill it with `trtllm_init_build_options`, give `model`, and `output` or `checkpoint` or both.
+ */
+typedef struct trtllm_build_options {
+    /**
+     * `sizeof(trtllm_build_options)`.
+     */
+    size_t struct_size;
+    /**
+     * The model: a directory, an `org/name` of the Hugging Face hub, or a TensorRT-LLM checkpoint that this library wrote.
+     */
+    struct trtllm_str model;
+    /**
+     * The engine directory to make. It appears whole or not at all.
+     */
+    struct trtllm_str output;
+    /**
+     * The TensorRT-LLM checkpoint directory to make.
+     */
+    struct trtllm_str checkpoint;
+    /**
+     * The target: `none` for the CPU, `auto`, or the name of a GPU, for example `a100`. Empty: a GPU that is here, else the
+     * CPU.
+     */
+    struct trtllm_str gpu;
+    /**
+     * Tensor-parallel size; 0 for the model's, or 1.
+     */
+    size_t tp_size;
+    /**
+     * Pipeline-parallel size; 0 for the model's, or 1.
+     */
+    size_t pp_size;
+    /**
+     * Tokens of the longest sequence; 0 for the library's choice.
+     */
+    size_t max_seq_len;
+    /**
+     * Sequences in one iteration; 0 for the library's choice.
+     */
+    size_t max_batch_size;
+    /**
+     * Tokens in one iteration; 0 for the library's choice.
+     */
+    size_t max_num_tokens;
+    /**
+     * Told how far the build is, and asked whether to go on; NULL for nobody.
+     */
+    trtllm_progress_callback on_progress;
+    /**
+     * Given to `on_progress`.
+     */
+    void *user_data;
+    /**
+     * Whether outputs that are there already are replaced.
+     */
+    bool force;
+    /**
+     * Whether the model may be fetched from the Hugging Face hub.
+     */
+    bool download;
+} trtllm_build_options;
+
+/**
  * Which requests run when the KV cache cannot hold all.
  */
 typedef uint32_t trtllm_capacity_scheduler_policy;
@@ -179,23 +292,6 @@ typedef struct trtllm_engine_config {
 } trtllm_engine_config;
 
 /**
- * A text that belongs to somebody else: `len` bytes of UTF-8 at `data`, not necessarily NUL-terminated. Zeros where
- * there is none.
- *
- * What the host hands in is read during the call only. What the library hands out says how long it is valid.
- */
-typedef struct trtllm_str {
-    /**
-     * The first byte.
-     */
-    const char *data;
-    /**
-     * Bytes.
-     */
-    size_t len;
-} trtllm_str;
-
-/**
  * What runs an engine.
  */
 typedef uint32_t trtllm_executor_kind;
@@ -258,6 +354,81 @@ typedef struct trtllm_engine_info {
  * How `trtllm_shutdown_engine` treats requests that have not ended.
  */
 typedef uint32_t trtllm_shutdown;
+
+/**
+ * The memory plan of a model on a target, for the rank that needs most. An estimate: what a TensorRT engine takes is known
+ * when it is built.
+ */
+typedef struct trtllm_memory_plan {
+    /**
+     * `sizeof(trtllm_memory_plan)`: set it before the call.
+     */
+    size_t struct_size;
+    /**
+     * The target's name, as `gpu` takes it. Always valid.
+     */
+    struct trtllm_str target;
+    /**
+     * Bytes of memory.
+     */
+    uint64_t memory_bytes;
+    /**
+     * Bytes of weights.
+     */
+    uint64_t weights_bytes;
+    /**
+     * Bytes of activations at these limits.
+     */
+    uint64_t activation_bytes;
+    /**
+     * Bytes set aside for the runtime.
+     */
+    uint64_t reserve_bytes;
+    /**
+     * Bytes of keys and values of one token.
+     */
+    uint64_t kv_bytes_per_token;
+    /**
+     * Bytes that the KV cache gets.
+     */
+    uint64_t kv_cache_bytes;
+    /**
+     * Bytes that are lacking before one sequence of `max_seq_len` tokens can run; 0 when it fits.
+     */
+    uint64_t missing_bytes;
+    /**
+     * Most sequences of `max_seq_len` tokens at once.
+     */
+    uint64_t largest_batch;
+    /**
+     * Tokens of the longest sequence that fits alone.
+     */
+    uint64_t longest_sequence;
+    /**
+     * The limits asked for, or chosen.
+     */
+    size_t max_seq_len;
+    /**
+     * See `max_seq_len`.
+     */
+    size_t max_batch_size;
+    /**
+     * See `max_seq_len`.
+     */
+    size_t max_num_tokens;
+    /**
+     * Tensor-parallel size.
+     */
+    size_t tp_size;
+    /**
+     * Pipeline-parallel size.
+     */
+    size_t pp_size;
+    /**
+     * When it does not fit on a GPU: the smallest larger tensor-parallel size with which it would; else 0.
+     */
+    size_t smallest_tp_size;
+} trtllm_memory_plan;
 
 /**
  * Token ids that belong to somebody else. Zeros where there are none.
@@ -932,6 +1103,34 @@ extern "C" {
 #endif // __cplusplus
 
 /**
+ * Writes the default options to `options`, a struct of `struct_size` bytes: `sizeof(trtllm_build_options)`. Thread-safe.
+ */
+trtllm_status trtllm_init_build_options(struct trtllm_build_options *options,
+                                        size_t struct_size);
+
+/**
+ * Builds what `options` ask for; it returns when that is done, which may take minutes.
+ *
+ * Errors: `TRTLLM_STATUS_INVALID_ARGUMENT` for options that contradict each other or the model,
+ * `TRTLLM_STATUS_INVALID_FILES` for a model that does not hold or an output that exists, `TRTLLM_STATUS_UNAVAILABLE` for a
+ * target that this machine cannot build (the message has the command that finishes the work elsewhere),
+ * `TRTLLM_STATUS_CANCELLED` when `on_progress` stopped it, `TRTLLM_STATUS_SYSTEM`. After an error the output is as it was.
+ * Thread-safe.
+ */
+trtllm_status trtllm_build_engine(const struct trtllm_build_options *options);
+
+/**
+ * Compares every weight of an engine directory with its hash; the rest is compared whenever it is opened. It reads the whole
+ * engine.
+ *
+ * Errors: `TRTLLM_STATUS_INVALID_FILES` for an engine that does not hold, `TRTLLM_STATUS_CANCELLED` when `on_progress`, which
+ * may be NULL, stopped it. Thread-safe.
+ */
+trtllm_status trtllm_verify_engine(struct trtllm_str path,
+                                   trtllm_progress_callback on_progress,
+                                   void *user_data);
+
+/**
  * Writes the default configuration to `config`, a struct of `struct_size` bytes: `sizeof(trtllm_engine_config)`.
  * Thread-safe.
  */
@@ -975,6 +1174,15 @@ trtllm_status trtllm_shutdown_engine(struct trtllm_engine *engine,
  * (`TRTLLM_STATUS_WRONG_THREAD`).
  */
 trtllm_status trtllm_close_engine(struct trtllm_engine *engine);
+
+/**
+ * Plans the memory of the engine that `options` ask for, from any machine and with only the model's `config.json` at hand;
+ * `output` and `checkpoint` are not looked at, and without `gpu` it is `auto`. Set `plan->struct_size` before the call.
+ *
+ * Errors: as `trtllm_build_engine`. An engine that does not fit is no error: see `missing_bytes`. Thread-safe.
+ */
+trtllm_status trtllm_plan_memory(const struct trtllm_build_options *options,
+                                 struct trtllm_memory_plan *plan);
 
 /**
  * Writes a greedy request of default settings, without a prompt, to `request`, a struct of `struct_size` bytes:

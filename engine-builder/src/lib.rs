@@ -15,7 +15,9 @@
 //! | [`compile`] | ways to an engine; [`compile::cpu`] packs one for the CPU |
 //! | [`output`], `companions` | what every output has in common; the tokenizer's files |
 //! | [`memory_plan`] | what fits on a target |
-//! | [`settings`], [`cli`], [`report`] | the program `build-engine`: what was asked for, what it does and says |
+//! | [`settings`], [`build`] | what was asked for, done from beginning to end |
+//! | `machine`, `command` | what this machine has; commands for a shell that go on |
+//! | [`cli`], [`report`] | the program `build-engine`: what can be typed, and what it says |
 //! | [`progress`], [`error`] | how work reports, stops and fails |
 //!
 //! ```no_run
@@ -38,12 +40,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod build;
 pub mod checkpoint;
 pub mod cli;
+mod command;
 mod companions;
 pub mod compile;
 pub mod error;
 pub mod huggingface;
+mod machine;
 pub mod memory_plan;
 pub mod output;
 pub mod progress;

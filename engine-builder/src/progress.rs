@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{BuildError, Result};
 
-/// Receives how far a long task is. Called from any thread, a few times for every hundred megabytes.
+/// Receives how far a long task is, and what there is to say about it. Called from any thread, a few times for every hundred megabytes.
 pub trait Progress: Sync {
     /// A task of `total_bytes` begins; `what` is a noun phrase such as `writing rank0.weights`.
     fn begin(&self, what: &str, total_bytes: u64);
@@ -13,6 +13,10 @@ pub trait Progress: Sync {
     fn advance(&self, bytes: u64);
     /// The task is done, or has failed.
     fn end(&self);
+    /// A sentence about what was found, chosen or done.
+    fn note(&self, text: &str);
+    /// A sentence for those who want to know more.
+    fn detail(&self, text: &str);
 }
 
 /// Says nothing.
@@ -23,6 +27,8 @@ impl Progress for Quiet {
     fn begin(&self, _what: &str, _total_bytes: u64) {}
     fn advance(&self, _bytes: u64) {}
     fn end(&self) {}
+    fn note(&self, _text: &str) {}
+    fn detail(&self, _text: &str) {}
 }
 
 /// A wish to stop, looked at a few times for every hundred megabytes of work.

@@ -72,6 +72,14 @@ pub fn line(text: &str) {
 }
 
 impl Progress for Report {
+    fn note(&self, text: &str) {
+        Report::note(self, text);
+    }
+
+    fn detail(&self, text: &str) {
+        Report::detail(self, text);
+    }
+
     fn begin(&self, what: &str, total_bytes: u64) {
         if self.verbosity == Verbosity::Quiet {
             return;

@@ -88,6 +88,21 @@ pub enum SettingsError {
 }
 
 impl Settings {
+    /// Everything left open but what to make, and of which model.
+    pub fn new(model: &str, task: Task) -> Self {
+        Self {
+            model: model.to_owned(),
+            download: false,
+            target: None,
+            tp_size: None,
+            pp_size: None,
+            limits: LimitRequest::default(),
+            checkpoint: None,
+            force: false,
+            task,
+        }
+    }
+
     /// Checks everything that contradicts itself whatever the model is.
     ///
     /// # Errors
@@ -180,17 +195,7 @@ mod tests {
     use super::*;
 
     fn settings(task: Task) -> Settings {
-        Settings {
-            model: "model".into(),
-            download: false,
-            target: Some(Target::Cpu),
-            tp_size: None,
-            pp_size: None,
-            limits: LimitRequest::default(),
-            checkpoint: None,
-            force: false,
-            task,
-        }
+        Settings { target: Some(Target::Cpu), ..Settings::new("model", task) }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Source of `config.json`'s schema: TensorRT-LLM 1.x, `builder.py` (`BuildConfig`, `PluginConfig`) for what is written,
 //! `runtime/gptJsonConfig.cpp` for what its C++ reads.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -148,11 +149,11 @@ impl EngineDir {
     }
 
     /// Reads every weight once and checks it against its hash; `progress` is called with the bytes read since its last
-    /// call.
+    /// call, and can break the reading off, which is then said.
     ///
     /// # Errors
     /// [`FormatError::Hash`] that names the first tensor which changed.
-    pub fn verify(&self, mut progress: impl FnMut(u64)) -> Result<()> {
+    pub fn verify(&self, mut progress: impl FnMut(u64) -> ControlFlow<()>) -> Result<ControlFlow<()>> {
         let weights = self.weights()?;
         let (file, bytes) = (weights.file(), weights.file().bytes());
         let changed = |what: &str| FormatError::Hash { path: file.path().to_owned(), what: what.to_owned() };
@@ -170,7 +171,9 @@ impl EngineDir {
                 if let Some(start) = file.offset_of(chunk) {
                     file.release(start..start + chunk.len());
                 }
-                progress(chunk.len() as u64);
+                if progress(chunk.len() as u64).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
             }
             let recorded = self.manifest.tensors.get(&entry.name).map(String::as_str);
             if recorded != Some(tensor.finalize().to_hex().as_str()) {
@@ -180,7 +183,11 @@ impl EngineDir {
         }
         whole.update(&bytes[position..]);
         let recorded = self.manifest.files.get(WEIGHTS_FILE).map(|record| record.blake3.as_str());
-        if recorded == Some(whole.finalize().to_hex().as_str()) { Ok(()) } else { Err(changed("the file")) }
+        if recorded == Some(whole.finalize().to_hex().as_str()) {
+            Ok(ControlFlow::Continue(()))
+        } else {
+            Err(changed("the file"))
+        }
     }
 }
 

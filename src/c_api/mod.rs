@@ -15,6 +15,7 @@
 //! | [`request`], [`response`], [`logits`] | requests, what comes of them, and the logits hook |
 //! | [`stats`] | statistics of iterations |
 //! | [`tokenizer`] | tokens, text, chat |
+//! | [`build`], [`memory_plan`] | building engines |
 
 #![allow(non_camel_case_types, reason = "these are the names of the C header")]
 #![allow(
@@ -23,10 +24,12 @@
 )]
 #![allow(unsafe_code, reason = "pointers come from C; `pointers` holds every conversion")]
 
+pub mod build;
 pub mod engine;
 mod entry;
 mod handles;
 pub mod logits;
+pub mod memory_plan;
 mod options;
 mod pointers;
 pub mod request;

@@ -9,16 +9,12 @@ use trtllm::c_api::engine::{
     TRTLLM_SHUTDOWN_DRAIN, trtllm_close_engine, trtllm_describe_engine, trtllm_end_ids, trtllm_engine_config,
     trtllm_engine_info, trtllm_init_engine_config, trtllm_shutdown_engine,
 };
-use trtllm::c_api::request::{
-    TRTLLM_GUIDE_REGEX, trtllm_cancel, trtllm_enqueue, trtllm_token_bias,
-};
+use trtllm::c_api::request::{TRTLLM_GUIDE_REGEX, trtllm_cancel, trtllm_enqueue, trtllm_token_bias};
 use trtllm::c_api::response::{
-    TRTLLM_FINISH_REASON_CANCELLED, TRTLLM_FINISH_REASON_LENGTH, TRTLLM_FINISH_REASON_STOP_WORDS,
-    TRTLLM_WAIT_FOREVER, trtllm_await_responses, trtllm_response,
+    TRTLLM_FINISH_REASON_CANCELLED, TRTLLM_FINISH_REASON_LENGTH, TRTLLM_FINISH_REASON_STOP_WORDS, TRTLLM_WAIT_FOREVER,
+    trtllm_await_responses, trtllm_response,
 };
-use trtllm::c_api::stats::{
-    trtllm_free_iteration_stats, trtllm_take_iteration_stats, trtllm_view_iteration_stats,
-};
+use trtllm::c_api::stats::{trtllm_free_iteration_stats, trtllm_take_iteration_stats, trtllm_view_iteration_stats};
 use trtllm::c_api::status::{TRTLLM_STATUS_SHUT_DOWN, TRTLLM_STATUS_TIMED_OUT};
 use trtllm::c_api::strings::{trtllm_free_token_ids, trtllm_ids, trtllm_view_token_ids};
 use trtllm::c_api::tokenizer::{
@@ -130,12 +126,12 @@ fn text_goes_in_and_comes_out_and_stop_texts_end_it() {
     assert!(!without.contains(word), "{without}");
 
     let bias = [trtllm_token_bias { token_id: tokens[0], bias: -1000.0 }];
-    let (_, biased, _) =
-        complete(&|request| (request.embedding_bias, request.num_embedding_bias) = (bias.as_ptr(), 1));
+    let (_, biased, _) = complete(&|request| (request.embedding_bias, request.num_embedding_bias) = (bias.as_ptr(), 1));
     assert!(!biased.contains(&tokens[0]));
 
     let pattern = " [0-9]{3}";
-    let (digits, ..) = complete(&|request| (request.guide_kind, request.guide) = (TRTLLM_GUIDE_REGEX, text_of(pattern)));
+    let (digits, ..) =
+        complete(&|request| (request.guide_kind, request.guide) = (TRTLLM_GUIDE_REGEX, text_of(pattern)));
     assert!(digits.len() == 4 && digits[1..].bytes().all(|byte| byte.is_ascii_digit()), "{digits}");
 
     let (silent, same, _) = complete(&|request| request.return_text = false.into());

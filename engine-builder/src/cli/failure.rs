@@ -3,9 +3,10 @@
 use std::io;
 use std::process::ExitCode;
 
+use engine_format::FormatError;
 use engine_format::error::with_causes;
-use engine_format::{FormatError, Target};
 
+use crate::build::BuildFailure;
 use crate::error::BuildError;
 use crate::report::line;
 use crate::settings::SettingsError;
@@ -13,24 +14,9 @@ use crate::settings::SettingsError;
 /// Why the program ends without success.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// Settings that contradict each other or the model.
+    /// The library's failure.
     #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// The library's error.
-    #[error(transparent)]
-    Build(#[from] BuildError),
-    /// The machine lacks what the target needs.
-    #[error("this machine cannot build an engine for `{target}`: {reason}")]
-    Machine {
-        /// The target.
-        target: Target,
-        /// What is missing, as the end of a sentence.
-        reason: String,
-        /// Further lines: what was tried.
-        details: Vec<String>,
-        /// Commands that finish the work elsewhere.
-        commands: Vec<String>,
-    },
+    Build(#[from] BuildFailure),
     /// Signals cannot be handled.
     #[error("cannot handle signals")]
     Signals(#[source] ctrlc::Error),
@@ -55,24 +41,20 @@ impl Failure {
 
     fn code(&self) -> u8 {
         match self {
-            Self::Settings(_) => INPUT,
-            Self::Machine { .. } => MACHINE,
             Self::Signals(_) | Self::Threads(_) | Self::Stdout(_) => OTHER,
-            Self::Build(BuildError::Interrupted) => INTERRUPTED,
-            Self::Build(error) if error.is_disk_full() => INPUT,
-            Self::Build(BuildError::Hub { .. }) => OTHER,
-            Self::Build(BuildError::Format(FormatError::Io { source, .. })) => io_code(source),
+            Self::Build(BuildFailure::Machine { .. }) => MACHINE,
+            Self::Build(BuildFailure::Build(error)) => build_code(error),
             Self::Build(_) => INPUT,
         }
     }
 
     /// Writes the error, its causes and what to do about it to stderr.
     pub(crate) fn print(&self) {
-        if let Self::Build(BuildError::Interrupted) = self {
+        if let Self::Build(BuildFailure::Build(BuildError::Interrupted)) = self {
             return line(&self.to_string());
         }
         line(&format!("error: {}", with_causes(self)));
-        if let Self::Machine { details, commands, .. } = self {
+        if let Self::Build(BuildFailure::Machine { details, commands, .. }) = self {
             for detail in details {
                 line(&format!("  {detail}"));
             }
@@ -92,11 +74,21 @@ impl Failure {
 
     fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Build(error) if error.is_disk_full() => {
+            Self::Build(BuildFailure::Build(error)) if error.is_disk_full() => {
                 Some("make room there, or choose a directory on another file system")
             }
             _ => None,
         }
+    }
+}
+
+fn build_code(error: &BuildError) -> u8 {
+    match error {
+        BuildError::Interrupted => INTERRUPTED,
+        error if error.is_disk_full() => INPUT,
+        BuildError::Hub { .. } => OTHER,
+        BuildError::Format(FormatError::Io { source, .. }) => io_code(source),
+        _ => INPUT,
     }
 }
 
@@ -113,8 +105,8 @@ fn io_code(error: &io::Error) -> u8 {
     }
 }
 
-impl From<FormatError> for Failure {
-    fn from(error: FormatError) -> Self {
+impl From<SettingsError> for Failure {
+    fn from(error: SettingsError) -> Self {
         Self::Build(error.into())
     }
 }
@@ -125,9 +117,13 @@ mod tests {
 
     use super::*;
 
+    fn of(error: BuildError) -> Failure {
+        Failure::Build(error.into())
+    }
+
     #[test]
     fn exit_codes_are_those_of_the_guide() {
-        let io = |kind| Failure::from(FormatError::io("write", Path::new("file"))(io::Error::from(kind)));
+        let io = |kind| of(FormatError::io("write", Path::new("file"))(io::Error::from(kind)).into());
         let hub = BuildError::Hub {
             model: "a/b".into(),
             file: "config.json".into(),
@@ -139,8 +135,8 @@ mod tests {
             (io(io::ErrorKind::FileTooLarge), 2),
             (io(io::ErrorKind::PermissionDenied), 2),
             (io(io::ErrorKind::BrokenPipe), 1),
-            (Failure::Build(hub), 1),
-            (Failure::Build(BuildError::Interrupted), 130),
+            (of(hub), 1),
+            (of(BuildError::Interrupted), 130),
             (SettingsError::TooFewTokens { tokens: 1, batch: 2 }.into(), 2),
         ];
         for (failure, code) in cases {
@@ -151,7 +147,7 @@ mod tests {
     #[test]
     fn a_cause_is_told_once() {
         let error = FormatError::io("read", Path::new("f"))(io::Error::other("it broke"));
-        assert_eq!(with_causes(&Failure::from(error)), "cannot read `f`: it broke");
+        assert_eq!(with_causes(&of(error.into())), "cannot read `f`: it broke");
         let error = Failure::Stdout(io::Error::other("it broke"));
         assert_eq!(with_causes(&error), "cannot write to stdout: it broke");
     }

@@ -1,61 +1,29 @@
 //! `--dry-run`: memory plans on stdout.
 
 use std::io::{self, Write};
-use std::path::Path;
 
-use engine_format::target::GPUS;
-use engine_format::{Mapping, ModelConfig, Target};
+use engine_format::ModelConfig;
 use serde_json::{Value, json};
 
 use super::args::PlanFormat;
 use super::failure::Failure;
-use super::{machine, summary};
-use crate::memory_plan::{Executor, MemoryPlan, Place};
-use crate::report::{Report, bytes, count};
-use crate::settings::{Settings, read_config};
+use crate::build::{Plans, summary};
+use crate::memory_plan::{Executor, MemoryPlan};
+use crate::report::{bytes, count};
+use crate::settings::Settings;
 
 /// Prints the plan for the target that was asked for, or for every target.
-pub(crate) fn print(settings: &Settings, model: &Path, format: PlanFormat, report: &Report) -> Result<(), Failure> {
-    let (config, source) = read_config(model)?;
-    settings.validate_for(&config)?;
-    let mapping = settings.mapping(&config, source)?;
-    let plans: Vec<_> = places(settings, report)
-        .into_iter()
-        .map(|place| {
-            // The CPU engine is one rank, however the GPUs share the model.
-            let mapping = match place.executor {
-                Executor::Cpu => Mapping::SINGLE,
-                Executor::TensorRtLlm => mapping,
-            };
-            MemoryPlan::new(&config, mapping, place, settings.limits)
-        })
-        .collect();
-    let text = match (format, plans.as_slice()) {
+pub(crate) fn print(settings: &Settings, plans: &Plans, format: PlanFormat) -> Result<(), Failure> {
+    let (config, plans) = (&plans.config, plans.plans.as_slice());
+    let text = match (format, plans) {
         (PlanFormat::Json, plans) => plans.iter().map(|plan| format!("{}\n", to_json(plan))).collect(),
-        (PlanFormat::Text, [plan]) => one(settings, &config, plan),
-        (PlanFormat::Text, plans) => table(settings, &config, plans),
+        (PlanFormat::Text, [plan]) => one(settings, config, plan),
+        (PlanFormat::Text, plans) => table(settings, config, plans),
     };
     match io::stdout().lock().write_all(text.as_bytes()) {
         // Whoever read the plan has read enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.map_err(Failure::Stdout),
-    }
-}
-
-/// Where to plan for.
-fn places(settings: &Settings, report: &Report) -> Vec<Place> {
-    let auto = || {
-        let (place, reason) = machine::place_of_auto(&trtllm_sys::probe());
-        if let Some(reason) = reason {
-            report.note(&format!("auto: {reason}, so the plan is for the CPU (none)"));
-        }
-        place
-    };
-    match settings.target {
-        Some(Target::Cpu) => vec![machine::place_of_cpu()],
-        Some(Target::Auto) => vec![auto()],
-        Some(Target::Gpu(gpu)) => vec![machine::place_of_gpu(gpu)],
-        None => GPUS.iter().map(machine::place_of_gpu).chain([auto(), machine::place_of_cpu()]).collect(),
     }
 }
 

@@ -84,7 +84,7 @@ fn check(model: &Path) -> Vec<String> {
     let output = dir.path().join("engine");
     build(model, &output).unwrap();
     let engine = EngineDir::open(&output).unwrap();
-    engine.verify(|_| {}).unwrap();
+    assert!(engine.verify(|_| std::ops::ControlFlow::Continue(())).unwrap().is_continue());
     let weights = engine.weights().unwrap();
     let source = read_model(model);
     let tied = engine.config().tie_word_embeddings;

@@ -19,6 +19,8 @@ struct StopAfter {
 }
 
 impl Progress for StopAfter {
+    fn note(&self, _text: &str) {}
+    fn detail(&self, _text: &str) {}
     fn begin(&self, _what: &str, _total_bytes: u64) {}
     fn advance(&self, bytes: u64) {
         if self.done.fetch_add(bytes, Ordering::Relaxed) + bytes >= self.bytes {

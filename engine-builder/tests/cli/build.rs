@@ -27,7 +27,7 @@ fn an_engine_is_built_and_the_next_command_is_said() {
     assert_eq!(built.stdout, "");
     assert_eq!(entries(dir.path()), ["out"]);
     let engine = EngineDir::open(&dir.path().join("out")).unwrap();
-    engine.verify(|_| ()).unwrap();
+    assert!(engine.verify(|_| std::ops::ControlFlow::Continue(())).unwrap().is_continue());
     assert_eq!(engine.manifest().target, "none");
     assert_eq!(engine.manifest().model, model);
 }

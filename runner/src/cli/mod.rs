@@ -14,6 +14,7 @@ pub(crate) mod stats;
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -284,7 +285,11 @@ fn verify(engine: &EngineDir, quiet: bool) -> Result<(), Failure> {
         bar.set_style(style);
     }
     bar.set_message("verifying");
-    engine.verify(|bytes| bar.inc(bytes)).map_err(input)?;
+    let advance = |bytes| {
+        bar.inc(bytes);
+        ControlFlow::Continue(())
+    };
+    let _: ControlFlow<()> = engine.verify(advance).map_err(input)?;
     bar.finish_and_clear();
     if !quiet {
         let tensors = engine.manifest().tensors.len();

@@ -1,0 +1,302 @@
+//! A build from beginning to end, as the program and the C ABI ask for it: settings in, checkpoint and engine out.
+//!
+//! ```no_run
+//! use engine_builder::build::build;
+//! use engine_builder::progress::{Interrupt, Quiet};
+//! use engine_builder::settings::{Settings, Task};
+//! use engine_format::Target;
+//!
+//! let mut settings = Settings::new("assets/demo-model", Task::Engine("engine".into()));
+//! settings.target = Some(Target::Cpu);
+//! let built = build(&settings, &Quiet, &Interrupt::new())?;
+//! assert_eq!(built.target, Some(Target::Cpu));
+//! # Ok::<(), engine_builder::build::BuildFailure>(())
+//! ```
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+
+use engine_format::manifest::Limits;
+use engine_format::target::GPUS;
+use engine_format::{Mapping, ModelConfig, Target};
+use trtllm_sys::GpuSupport;
+
+use crate::checkpoint::write::write_checkpoint;
+use crate::command;
+use crate::compile::cpu::{CpuEngineRequest, build_cpu_engine};
+use crate::error::BuildError;
+use crate::huggingface::hub;
+use crate::machine;
+use crate::memory_plan::{Executor, MemoryPlan, Place, cpu_limits};
+use crate::output::Written;
+use crate::progress::{Interrupt, Progress};
+use crate::report;
+use crate::settings::{Settings, SettingsError, Task, read_config};
+use crate::source::Source;
+
+/// Why nothing, or not everything, was built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildFailure {
+    /// Settings that contradict each other or the model.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The model does not hold, or an output cannot be written.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The machine lacks what the target needs.
+    #[error("this machine cannot build an engine for `{target}`: {reason}")]
+    Machine {
+        /// The target.
+        target: Target,
+        /// What is missing, as the end of a sentence.
+        reason: String,
+        /// Further lines: what was tried.
+        details: Vec<String>,
+        /// Commands that finish the work elsewhere: ours, then TensorRT-LLM's own.
+        commands: Vec<String>,
+    },
+}
+
+impl From<engine_format::FormatError> for BuildFailure {
+    fn from(error: engine_format::FormatError) -> Self {
+        Self::Build(error.into())
+    }
+}
+
+/// What was built.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// The target; `None` for a checkpoint without one.
+    pub target: Option<Target>,
+    /// The checkpoint, if one was asked for.
+    pub checkpoint: Option<Written>,
+    /// The engine and its limits, if one was asked for.
+    pub engine: Option<(Written, Limits)>,
+    /// Commands for a shell that go on from here: ours, then TensorRT-LLM's own.
+    pub next: Vec<String>,
+}
+
+/// Memory plans of one model.
+#[derive(Debug, Clone)]
+pub struct Plans {
+    /// The model.
+    pub config: ModelConfig,
+    /// One for each target that was asked for, at least one.
+    pub plans: Vec<MemoryPlan>,
+}
+
+/// Builds what `settings` ask for; with [`Task::Plan`], nothing.
+///
+/// # Errors
+/// [`BuildFailure`]. An output that is not finished is as it was before.
+pub fn build(settings: &Settings, progress: &dyn Progress, interrupt: &Interrupt) -> Result<Built, BuildFailure> {
+    let mut settings = settings.clone();
+    settings.validate()?;
+    let builder = Builder { progress, interrupt };
+    match settings.task.clone() {
+        Task::Plan => Ok(Built { target: settings.target, checkpoint: None, engine: None, next: Vec::new() }),
+        Task::Checkpoint => {
+            settings.check_outputs()?;
+            let (source, mapping) = builder.open_model(&settings)?;
+            let checkpoint = builder.checkpoint(&settings, &source, mapping)?;
+            let path = settings.checkpoint.as_deref();
+            let next = path.map(|path| command::after_checkpoint(&settings, mapping, path)).unwrap_or_default();
+            Ok(Built { target: settings.target, checkpoint, engine: None, next })
+        }
+        Task::Engine(output) => {
+            let target = builder.choose_target(&mut settings)?;
+            settings.check_outputs()?;
+            match target {
+                Target::Cpu => builder.cpu_engine(&settings, &output),
+                Target::Auto | Target::Gpu(_) => Err(builder.gpu_engine(settings)),
+            }
+        }
+    }
+}
+
+/// Plans the memory of what `settings` ask for, on their target, or on every target where they name none.
+///
+/// # Errors
+/// [`BuildFailure`]. A model that does not fit is none.
+pub fn plan(settings: &Settings, progress: &dyn Progress, interrupt: &Interrupt) -> Result<Plans, BuildFailure> {
+    settings.validate()?;
+    let model = Builder { progress, interrupt }.find_model(settings)?;
+    let (config, source) = read_config(&model)?;
+    settings.validate_for(&config)?;
+    let mapping = settings.mapping(&config, source)?;
+    let plan = |place: Place| {
+        // The CPU engine is one rank, however the GPUs share the model.
+        let mapping = match place.executor {
+            Executor::Cpu => Mapping::SINGLE,
+            Executor::TensorRtLlm => mapping,
+        };
+        MemoryPlan::new(&config, mapping, place, settings.limits)
+    };
+    let plans = places(settings, progress).into_iter().map(plan).collect();
+    Ok(Plans { config, plans })
+}
+
+/// A model in a few words.
+pub(crate) fn summary(config: &ModelConfig) -> String {
+    format!(
+        "{}, {} layers, {} parameters",
+        config.architecture.name(),
+        config.num_hidden_layers,
+        report::count(config.parameters())
+    )
+}
+
+/// Where to plan for.
+fn places(settings: &Settings, progress: &dyn Progress) -> Vec<Place> {
+    let auto = || {
+        let (place, reason) = machine::place_of_auto(&trtllm_sys::probe());
+        if let Some(reason) = reason {
+            progress.note(&format!("auto: {reason}, so the plan is for the CPU (none)"));
+        }
+        place
+    };
+    match settings.target {
+        Some(Target::Cpu) => vec![machine::place_of_cpu()],
+        Some(Target::Auto) => vec![auto()],
+        Some(Target::Gpu(gpu)) => vec![machine::place_of_gpu(gpu)],
+        None => GPUS.iter().map(machine::place_of_gpu).chain([auto(), machine::place_of_cpu()]).collect(),
+    }
+}
+
+struct Builder<'a> {
+    progress: &'a dyn Progress,
+    interrupt: &'a Interrupt,
+}
+
+impl Builder<'_> {
+    /// The target of an engine: as asked, else `auto` where it can be built, else `none`; says which and why.
+    fn choose_target(&self, settings: &mut Settings) -> Result<Target, BuildFailure> {
+        if let Some(target) = settings.target {
+            return Ok(target);
+        }
+        let obstacle = machine::obstacle(None, &trtllm_sys::probe());
+        self.progress.note(&format!("building for this machine's CPU (--gpu none): {}", obstacle.reason));
+        for detail in &obstacle.details {
+            self.progress.detail(&format!("  {detail}"));
+        }
+        settings.target = Some(Target::Cpu);
+        settings.validate()?;
+        Ok(Target::Cpu)
+    }
+
+    fn find_model(&self, settings: &Settings) -> Result<PathBuf, BuildFailure> {
+        let model = hub::resolve(&settings.model, settings.download, self.progress, self.interrupt)?;
+        self.progress.detail(&format!("model directory: {}", model.display()));
+        Ok(model)
+    }
+
+    /// Opens the model and works out how it is split.
+    fn open_model(&self, settings: &Settings) -> Result<(Source, Mapping), BuildFailure> {
+        let source = Source::open(&self.find_model(settings)?)?;
+        settings.validate_for(source.config())?;
+        let mapping = settings.mapping(source.config(), source.mapping())?;
+        self.progress.note(&format!(
+            "model: {} ({}), {} in {}",
+            settings.model,
+            summary(source.config()),
+            report::bytes(source.total_bytes()),
+            source.dtype()?.name(),
+        ));
+        Ok((source, mapping))
+    }
+
+    /// Writes the checkpoint if one was asked for, and says where.
+    fn checkpoint(
+        &self,
+        settings: &Settings,
+        source: &Source,
+        mapping: Mapping,
+    ) -> Result<Option<Written>, BuildFailure> {
+        let Some(path) = &settings.checkpoint else {
+            return Ok(None);
+        };
+        let written = write_checkpoint(source, mapping, path, settings.force, self.progress, self.interrupt)?;
+        let ranks = mapping.world_size();
+        let what = match ranks {
+            1 => "TensorRT-LLM checkpoint".to_owned(),
+            _ => format!("TensorRT-LLM checkpoint of {ranks} ranks"),
+        };
+        self.progress.note(&wrote(&what, path, written));
+        Ok(Some(written))
+    }
+
+    fn cpu_engine(&self, settings: &Settings, output: &Path) -> Result<Built, BuildFailure> {
+        let (source, mapping) = self.open_model(settings)?;
+        let limits = cpu_limits(source.config(), settings.limits);
+        let checkpoint = self.checkpoint(settings, &source, mapping)?;
+        let (force, model) = (settings.force, settings.model.clone());
+        let request = CpuEngineRequest { output: output.to_owned(), force, limits, model };
+        let written = build_cpu_engine(&source, &request, self.progress, self.interrupt)?;
+        self.progress.note(&wrote("CPU engine", output, written));
+        self.progress.note(&format!(
+            "limits: max_seq_len {}, max_batch_size {}, max_num_tokens {}",
+            limits.max_seq_len, limits.max_batch_size, limits.max_num_tokens
+        ));
+        let engine = Some((written, limits));
+        Ok(Built { target: settings.target, checkpoint, engine, next: vec![command::run(output)] })
+    }
+
+    /// What can be done here towards a GPU engine: whether this machine can build one is found out before anything is
+    /// converted, and it cannot in this version.
+    fn gpu_engine(&self, settings: Settings) -> BuildFailure {
+        let support = trtllm_sys::probe();
+        let settings = resolve_auto(settings, &support);
+        let gpu = match settings.target {
+            Some(Target::Gpu(gpu)) => Some(gpu),
+            _ => None,
+        };
+        let obstacle = machine::obstacle(gpu, &support);
+        if let Err(failure) = self.towards_gpu_engine(&settings, &obstacle.reason) {
+            return failure;
+        }
+        BuildFailure::Machine {
+            target: settings.target.unwrap_or(Target::Auto),
+            reason: obstacle.reason,
+            details: obstacle.details,
+            commands: command::finish(&settings, settings.checkpoint.as_deref()),
+        }
+    }
+
+    fn towards_gpu_engine(&self, settings: &Settings, reason: &str) -> Result<(), BuildFailure> {
+        if settings.checkpoint.is_some() {
+            self.progress
+                .note(&format!("only the checkpoint is written, this machine cannot build the engine: {reason}"));
+            let (source, mapping) = self.open_model(settings)?;
+            self.checkpoint(settings, &source, mapping)?;
+        } else if !settings.download {
+            // Nobody wants 17 GB fetched to read that there is no GPU; a model that is here is checked all the same.
+            let (config, mapping) = read_config(&self.find_model(settings)?)?;
+            settings.validate_for(&config)?;
+            settings.mapping(&config, mapping)?;
+        }
+        Ok(())
+    }
+}
+
+/// `auto` by the name of the GPU that is here, so that the command for another machine says which.
+fn resolve_auto(mut settings: Settings, support: &GpuSupport) -> Settings {
+    if settings.target == Some(Target::Auto)
+        && let Ok(devices) = &support.devices
+        && let Some(gpu) = devices.iter().find_map(machine::target_of)
+    {
+        settings.target = Some(Target::Gpu(gpu));
+    }
+    settings
+}
+
+fn wrote(what: &str, path: &Path, written: Written) -> String {
+    format!(
+        "wrote the {what} `{}`: {} in {} files, {}, {}",
+        path.display(),
+        report::bytes(written.bytes),
+        written.files,
+        report::seconds(written.elapsed),
+        report::rate(written.bytes, written.elapsed)
+    )
+}
