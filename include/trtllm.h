@@ -768,7 +768,7 @@ typedef struct trtllm_request {
      */
     float temperature;
     /**
-     * The smallest set of most probable tokens whose probabilities reach this much is kept; above 0 and at most 1.
+     * The smallest set of most probable tokens whose probabilities reach this much is kept, and at least one; from 0 to 1.
      */
     float top_p;
     /**

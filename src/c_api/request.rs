@@ -129,7 +129,7 @@ pub struct trtllm_request {
     pub user_data: *mut c_void,
     /// 0 takes the most probable token. Below 0 (the default): 1 where `top_k`, `top_p` or `min_p` is set, else 0.
     pub temperature: f32,
-    /// The smallest set of most probable tokens whose probabilities reach this much is kept; above 0 and at most 1.
+    /// The smallest set of most probable tokens whose probabilities reach this much is kept, and at least one; from 0 to 1.
     pub top_p: f32,
     /// Tokens less probable than this share of the most probable one are dropped; from 0 to 1.
     pub min_p: f32,
