@@ -1,0 +1,469 @@
+// trtllm for C++17: ownership, views and exceptions over trtllm.h, and nothing else. What each function does, and every
+// field of the structs, is documented there.
+//
+//     trtllm::Engine engine("engine");
+//     trtllm::Request request;
+//     request.prompt = "Jupiter is";
+//     engine.enqueue(request);
+//     for (bool done = false; !done;) {
+//         for (const trtllm_response& response : engine.await()) {
+//             std::cout << trtllm::view(response.text);
+//             done = response.is_final;
+//         }
+//     }
+//
+// Failures throw trtllm::Error. Objects may be moved and not copied; one object may be used by several threads as its handle
+// may, but not while it is moved or destroyed.
+#ifndef TRTLLM_HPP
+#define TRTLLM_HPP
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <iterator>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <trtllm.h>
+
+namespace trtllm {
+
+/// A call that did not return TRTLLM_STATUS_OK.
+class Error : public std::runtime_error {
+public:
+    Error(trtllm_status status, const std::string& message) : std::runtime_error(message), status_(status) {}
+
+    trtllm_status status() const noexcept { return status_; }
+
+private:
+    trtllm_status status_;
+};
+
+/// Throws what the last call of this thread said, unless it was successful.
+inline void check(trtllm_status status) {
+    if (status != TRTLLM_STATUS_OK) {
+        const trtllm_str message = trtllm_last_error();
+        throw Error(status, std::string(message.data, message.len));
+    }
+}
+
+/// A text of the library as C++ sees it.
+inline std::string_view view(trtllm_str text) noexcept {
+    return text.len == 0 ? std::string_view() : std::string_view(text.data, text.len);
+}
+
+/// A text of C++ as the library sees it.
+inline trtllm_str str(std::string_view text) noexcept { return {text.data(), text.size()}; }
+
+/// Elements that belong to somebody else.
+template <typename T>
+class Span {
+public:
+    Span() = default;
+    Span(const T* data, std::size_t size) noexcept : data_(data), size_(size) {}
+
+    const T* data() const noexcept { return data_; }
+    std::size_t size() const noexcept { return size_; }
+    bool empty() const noexcept { return size_ == 0; }
+    const T* begin() const noexcept { return data_; }
+    const T* end() const noexcept { return data_ + size_; }
+    const T& operator[](std::size_t index) const noexcept { return data_[index]; }
+
+private:
+    const T* data_ = nullptr;
+    std::size_t size_ = 0;
+};
+
+/// Ids of the library as C++ sees them.
+inline Span<uint32_t> view(trtllm_ids ids) noexcept { return {ids.data, ids.len}; }
+
+/// Ids of C++ as the library sees them.
+inline trtllm_ids ids(const std::vector<uint32_t>& ids) noexcept { return {ids.data(), ids.size()}; }
+
+namespace detail {
+
+/// A handle and the function that frees it.
+template <typename T, trtllm_status (*Free)(T*)>
+class Handle {
+public:
+    Handle() = default;
+    explicit Handle(T* handle) noexcept : handle_(handle) {}
+    Handle(Handle&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+    Handle& operator=(Handle&& other) noexcept {
+        std::swap(handle_, other.handle_);
+        return *this;
+    }
+    Handle(const Handle&) = delete;
+    Handle& operator=(const Handle&) = delete;
+    ~Handle() {
+        if (handle_ != nullptr) {
+            Free(handle_);
+        }
+    }
+
+    T* get() const noexcept { return handle_; }
+    T* release() noexcept { return std::exchange(handle_, nullptr); }
+
+private:
+    T* handle_ = nullptr;
+};
+
+/// A string of the library, copied and freed.
+inline std::string take(trtllm_string* string) {
+    const Handle<trtllm_string, trtllm_free_string> owner(string);
+    trtllm_str text{};
+    check(trtllm_view_string(string, &text));
+    return std::string(view(text));
+}
+
+/// Ids of the library, copied and freed.
+inline std::vector<uint32_t> take(trtllm_token_ids* list) {
+    const Handle<trtllm_token_ids, trtllm_free_token_ids> owner(list);
+    trtllm_ids found{};
+    check(trtllm_view_token_ids(list, &found));
+    const Span<uint32_t> span = view(found);
+    return std::vector<uint32_t>(span.begin(), span.end());
+}
+
+/// Structs that a list of the library points to.
+template <typename T>
+class Pointers {
+public:
+    class Iterator {
+    public:
+        using difference_type = std::ptrdiff_t;
+        using value_type = T;
+        using pointer = const T*;
+        using reference = const T&;
+        using iterator_category = std::forward_iterator_tag;
+
+        Iterator() = default;
+        explicit Iterator(const T* const* place) noexcept : place_(place) {}
+        const T& operator*() const noexcept { return **place_; }
+        const T* operator->() const noexcept { return *place_; }
+        Iterator& operator++() noexcept {
+            ++place_;
+            return *this;
+        }
+        Iterator operator++(int) noexcept {
+            const Iterator before = *this;
+            ++place_;
+            return before;
+        }
+        bool operator==(const Iterator& other) const noexcept { return place_ == other.place_; }
+        bool operator!=(const Iterator& other) const noexcept { return place_ != other.place_; }
+
+    private:
+        const T* const* place_ = nullptr;
+    };
+
+    std::size_t size() const noexcept { return count_; }
+    bool empty() const noexcept { return count_ == 0; }
+    Iterator begin() const noexcept { return Iterator(array_); }
+    Iterator end() const noexcept { return Iterator(array_ + count_); }
+    const T& operator[](std::size_t index) const noexcept { return *array_[index]; }
+
+protected:
+    const T* const* array_ = nullptr;
+    std::size_t count_ = 0;
+};
+
+}  // namespace detail
+
+/// Responses that were waited for: a range of `const trtllm_response&`, which are valid as long as this object.
+class Responses : public detail::Pointers<trtllm_response> {
+public:
+    Responses() = default;
+    explicit Responses(trtllm_responses* list) : handle_(list) {
+        check(trtllm_view_responses(list, &array_, &count_));
+    }
+
+private:
+    detail::Handle<trtllm_responses, trtllm_free_responses> handle_;
+};
+
+/// Statistics of iterations: a range of `const trtllm_iteration_stats&`, which are valid as long as this object.
+class IterationStats : public detail::Pointers<trtllm_iteration_stats> {
+public:
+    explicit IterationStats(trtllm_iteration_stats_list* list) : handle_(list) {
+        check(trtllm_view_iteration_stats(list, &array_, &count_));
+    }
+
+private:
+    detail::Handle<trtllm_iteration_stats_list, trtllm_free_iteration_stats> handle_;
+};
+
+/// Logits that a hook edits, in place.
+struct Logits {
+    float* data;
+    std::size_t size;
+
+    float& operator[](std::size_t token) const noexcept { return data[token]; }
+    float* begin() const noexcept { return data; }
+    float* end() const noexcept { return data + size; }
+};
+
+/// A request whose texts and lists it owns. `options` is what trtllm.h has: settings that are numbers and flags are set there;
+/// its pointers and callbacks are those of the members below, whatever it says.
+struct Request {
+    trtllm_request options;
+
+    std::string prompt;
+    std::string messages;
+    std::vector<uint32_t> token_ids;
+    std::vector<uint32_t> end_ids;
+    std::vector<std::string> stop;
+    std::vector<std::vector<uint32_t>> stop_words;
+    std::vector<std::string> bad_words;
+    std::vector<std::vector<uint32_t>> bad_token_words;
+    std::vector<trtllm_token_bias> embedding_bias;
+    /// What `options.guide_kind` is about.
+    std::string guide;
+    /// As `on_response` of trtllm.h. It must not throw: std::terminate is called if it does.
+    std::function<void(const trtllm_response&)> on_response;
+    /// As `logits_post_processor` of trtllm.h. Throwing ends the request with an error.
+    std::function<void(const trtllm_logits_context&, Logits)> logits_post_processor;
+
+    Request() { check(trtllm_init_request(&options, sizeof options)); }
+};
+
+/// The text of a sequence while its tokens arrive.
+class Detokenizer {
+public:
+    explicit Detokenizer(trtllm_detokenizer* handle) noexcept : handle_(handle) {}
+
+    std::string push(const std::vector<uint32_t>& tokens, bool is_last = false) {
+        trtllm_string* text = nullptr;
+        check(trtllm_detokenize(handle_.get(), ids(tokens), is_last, &text));
+        return detail::take(text);
+    }
+
+private:
+    detail::Handle<trtllm_detokenizer, trtllm_free_detokenizer> handle_;
+};
+
+/// An engine that runs; closed with the object.
+class Engine {
+public:
+    /// Waits without limit.
+    static constexpr std::chrono::milliseconds forever = std::chrono::milliseconds::max();
+
+    static trtllm_engine_config default_config() {
+        trtllm_engine_config config;
+        check(trtllm_init_engine_config(&config, sizeof config));
+        return config;
+    }
+
+    explicit Engine(std::string_view path) : Engine(path, default_config()) {}
+
+    Engine(std::string_view path, const trtllm_engine_config& config) {
+        trtllm_engine* engine = nullptr;
+        check(trtllm_open_engine(str(path), &config, &engine));
+        handle_ = detail::Handle<trtllm_engine, trtllm_close_engine>(engine);
+    }
+
+    trtllm_engine* handle() const noexcept { return handle_.get(); }
+
+    trtllm_engine_info describe() const {
+        trtllm_engine_info info{};
+        info.struct_size = sizeof info;
+        check(trtllm_describe_engine(handle(), &info));
+        return info;
+    }
+
+    /// The id of the request.
+    uint64_t enqueue(const Request& request);
+
+    void cancel(uint64_t request_id) { check(trtllm_cancel(handle(), request_id)); }
+
+    /// Responses of requests without a callback; empty when none came in time. Throws TRTLLM_STATUS_SHUT_DOWN when the
+    /// engine was shut down and all have been taken.
+    Responses await(std::chrono::milliseconds timeout = forever) {
+        trtllm_responses* responses = nullptr;
+        const uint64_t limit = timeout == forever ? TRTLLM_WAIT_FOREVER : static_cast<uint64_t>(timeout.count());
+        const trtllm_status status = trtllm_await_responses(handle(), limit, &responses);
+        if (status == TRTLLM_STATUS_TIMED_OUT) {
+            return Responses();
+        }
+        check(status);
+        return Responses(responses);
+    }
+
+    /// Takes no more requests and returns when all have ended.
+    void shutdown(trtllm_shutdown how) { check(trtllm_shutdown_engine(handle(), how)); }
+
+    /// Closes the engine now, and says so if that fails.
+    void close() { check(trtllm_close_engine(handle_.release())); }
+
+    IterationStats iteration_stats() {
+        trtllm_iteration_stats_list* list = nullptr;
+        check(trtllm_take_iteration_stats(handle(), &list));
+        return IterationStats(list);
+    }
+
+    std::vector<uint32_t> end_ids() const {
+        trtllm_token_ids* list = nullptr;
+        check(trtllm_end_ids(handle(), &list));
+        return detail::take(list);
+    }
+
+    std::vector<uint32_t> encode(std::string_view text, bool add_special_tokens = true) const {
+        trtllm_token_ids* list = nullptr;
+        check(trtllm_encode(handle(), str(text), add_special_tokens, &list));
+        return detail::take(list);
+    }
+
+    std::string decode(const std::vector<uint32_t>& tokens, bool skip_special_tokens = true) const {
+        trtllm_string* text = nullptr;
+        check(trtllm_decode(handle(), ids(tokens), skip_special_tokens, &text));
+        return detail::take(text);
+    }
+
+    uint32_t token_to_id(std::string_view token) const {
+        uint32_t id = 0;
+        check(trtllm_token_to_id(handle(), str(token), &id));
+        return id;
+    }
+
+    std::string id_to_token(uint32_t id) const {
+        trtllm_string* token = nullptr;
+        check(trtllm_id_to_token(handle(), id, &token));
+        return detail::take(token);
+    }
+
+    std::string apply_chat_template(std::string_view messages, bool add_generation_prompt = true) const {
+        trtllm_string* text = nullptr;
+        check(trtllm_apply_chat_template(handle(), str(messages), add_generation_prompt, &text));
+        return detail::take(text);
+    }
+
+    Detokenizer detokenizer(const std::vector<uint32_t>& prompt, bool skip_special_tokens = true) const {
+        trtllm_detokenizer* detokenizer = nullptr;
+        check(trtllm_new_detokenizer(handle(), ids(prompt), skip_special_tokens, &detokenizer));
+        return Detokenizer(detokenizer);
+    }
+
+private:
+    detail::Handle<trtllm_engine, trtllm_close_engine> handle_;
+};
+
+namespace detail {
+
+/// The functions of a request, from `enqueue` to its final response.
+struct Callbacks {
+    std::function<void(const trtllm_response&)> on_response;
+    std::function<void(const trtllm_logits_context&, Logits)> logits_post_processor;
+
+    /// An exception ends the program here, and not somewhere in the library.
+    static void respond(void* user_data, const trtllm_response* response) noexcept {
+        auto* const callbacks = static_cast<Callbacks*>(user_data);
+        callbacks->on_response(*response);
+        if (response->is_final) {
+            delete callbacks;
+        }
+    }
+
+    static int32_t process(void* user_data, const trtllm_logits_context* context, float* logits,
+                           std::size_t vocab_size) noexcept {
+        try {
+            static_cast<Callbacks*>(user_data)->logits_post_processor(*context, Logits{logits, vocab_size});
+            return 0;
+        } catch (...) {
+            return 1;
+        }
+    }
+};
+
+inline std::vector<trtllm_str> views(const std::vector<std::string>& texts) {
+    std::vector<trtllm_str> views;
+    for (const std::string& text : texts) {
+        views.push_back(str(text));
+    }
+    return views;
+}
+
+inline std::vector<trtllm_ids> views(const std::vector<std::vector<uint32_t>>& lists) {
+    std::vector<trtllm_ids> views;
+    for (const std::vector<uint32_t>& list : lists) {
+        views.push_back(ids(list));
+    }
+    return views;
+}
+
+inline trtllm_str optional(const std::string& text) noexcept { return text.empty() ? trtllm_str{} : str(text); }
+
+}  // namespace detail
+
+inline uint64_t Engine::enqueue(const Request& request) {
+    const std::vector<trtllm_str> stop = detail::views(request.stop), bad_words = detail::views(request.bad_words);
+    const std::vector<trtllm_ids> stop_words = detail::views(request.stop_words);
+    const std::vector<trtllm_ids> bad_token_words = detail::views(request.bad_token_words);
+    trtllm_request asked = request.options;
+    asked.prompt = detail::optional(request.prompt);
+    asked.messages = detail::optional(request.messages);
+    asked.token_ids = ids(request.token_ids);
+    asked.end_ids = ids(request.end_ids);
+    asked.stop = stop.data();
+    asked.num_stop = stop.size();
+    asked.stop_words = stop_words.data();
+    asked.num_stop_words = stop_words.size();
+    asked.bad_words = bad_words.data();
+    asked.num_bad_words = bad_words.size();
+    asked.bad_token_words = bad_token_words.data();
+    asked.num_bad_token_words = bad_token_words.size();
+    asked.embedding_bias = request.embedding_bias.data();
+    asked.num_embedding_bias = request.embedding_bias.size();
+    asked.guide = detail::optional(request.guide);
+    asked.on_response = nullptr;
+    asked.logits_post_processor = nullptr;
+    uint64_t id = 0;
+    if (!request.on_response && !request.logits_post_processor) {
+        check(trtllm_enqueue(handle(), &asked, &id));
+        return id;
+    }
+    if (!request.on_response) {
+        // The functions are freed with the final response, which has to pass here.
+        throw Error(TRTLLM_STATUS_INVALID_ARGUMENT, "a logits_post_processor needs an on_response beside it");
+    }
+    auto callbacks =
+        std::make_unique<detail::Callbacks>(detail::Callbacks{request.on_response, request.logits_post_processor});
+    asked.on_response = detail::Callbacks::respond;
+    asked.logits_post_processor = request.logits_post_processor ? detail::Callbacks::process : nullptr;
+    asked.user_data = callbacks.get();
+    check(trtllm_enqueue(handle(), &asked, &id));
+    callbacks.release();
+    return id;
+}
+
+/// Builds what `options` ask for.
+inline void build_engine(const trtllm_build_options& options) { check(trtllm_build_engine(&options)); }
+
+inline trtllm_build_options default_build_options() {
+    trtllm_build_options options;
+    check(trtllm_init_build_options(&options, sizeof options));
+    return options;
+}
+
+inline trtllm_memory_plan plan_memory(const trtllm_build_options& options) {
+    trtllm_memory_plan plan{};
+    plan.struct_size = sizeof plan;
+    check(trtllm_plan_memory(&options, &plan));
+    return plan;
+}
+
+/// Whether this library can run engines on such an executor here, and why (not).
+inline std::pair<bool, std::string> query_executor(trtllm_executor_kind executor) {
+    bool available = false;
+    trtllm_string* explanation = nullptr;
+    check(trtllm_query_executor(executor, &available, &explanation));
+    return {available, detail::take(explanation)};
+}
+
+}  // namespace trtllm
+
+#endif  // TRTLLM_HPP
