@@ -7,4 +7,5 @@ mod common;
 
 mod generation;
 mod hooks;
+mod layout;
 mod support;

@@ -1,0 +1,120 @@
+//! The ABI does not change by accident: names, sizes and offsets are those of a committed list.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
+
+/// What is promised to hosts that were built already. A line may be added; none may change within a major version.
+const LIST: &str = include_str!("abi.txt");
+
+struct Header {
+    functions: Vec<String>,
+    /// Fields by struct.
+    structs: BTreeMap<String, Vec<String>>,
+    constants: Vec<String>,
+}
+
+/// Takes the generated header apart, as far as its own regular form needs.
+fn header() -> Header {
+    let text = include_str!("../../include/trtllm.h");
+    let mut code = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find("/*") {
+        code.push_str(&rest[..start]);
+        rest = &rest[start + rest[start..].find("*/").unwrap() + 2..];
+    }
+    code.push_str(rest);
+    let mut header = Header { functions: Vec::new(), structs: BTreeMap::new(), constants: Vec::new() };
+    let mut inside: Option<String> = None;
+    for line in code.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix("typedef struct ").and_then(|line| line.strip_suffix(" {")) {
+            inside = Some(name.to_owned());
+        } else if line.starts_with('}') {
+            inside = None;
+        } else if let (Some(name), Some(field)) = (&inside, line.strip_suffix(';')) {
+            let field = field.rsplit([' ', '*']).next().unwrap().to_owned();
+            header.structs.entry(name.clone()).or_default().push(field);
+        } else if let Some(constant) = line.strip_prefix("#define TRTLLM_") {
+            let mut words = constant.split_whitespace();
+            let (name, value) = (words.next().unwrap(), words.next());
+            if value.is_some() && !name.contains('(') && !name.starts_with("VERSION_") {
+                header.constants.push(format!("TRTLLM_{name}"));
+            }
+        } else if let Some((before, _)) = line.split_once('(')
+            && !line.starts_with("typedef")
+            && let Some(name) = before.rsplit([' ', '*']).next().filter(|name| name.starts_with("trtllm_"))
+        {
+            header.functions.push(name.to_owned());
+        }
+    }
+    header.functions.sort();
+    header
+}
+
+/// What a C compiler makes of the header.
+fn measured(header: &Header) -> String {
+    let mut program = String::from("#include \"trtllm.h\"\n#include <stdio.h>\nint main(void) {\n");
+    for (name, fields) in &header.structs {
+        writeln!(program, "printf(\"struct {name} size %zu align %zu\\n\", sizeof({name}), _Alignof({name}));").unwrap();
+        for field in fields {
+            writeln!(
+                program,
+                "printf(\"field {name}.{field} offset %zu size %zu\\n\", offsetof({name}, {field}), \
+                 sizeof((({name} *)0)->{field}));"
+            )
+            .unwrap();
+        }
+    }
+    for name in &header.constants {
+        writeln!(program, "printf(\"constant {name} %llu\\n\", (unsigned long long){name});").unwrap();
+    }
+    program.push_str("return 0;\n}\n");
+    let dir = tempfile::tempdir().unwrap();
+    let (source, binary) = (dir.path().join("abi.c"), dir.path().join("abi"));
+    std::fs::write(&source, program).unwrap();
+    let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("include");
+    let mut compile = Command::new("cc");
+    compile.arg("-std=c11").arg("-I").arg(include).arg(&source).arg("-o").arg(&binary);
+    assert!(compile.status().unwrap().success());
+    let output = Command::new(binary).output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn names_sizes_and_offsets_are_those_that_were_promised() {
+    let header = header();
+    let functions: String = header.functions.iter().map(|name| format!("function {name}\n")).collect();
+    let found = functions + &measured(&header);
+    if found != LIST {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("abi.txt");
+        std::fs::write(&path, &found).unwrap();
+        panic!("the ABI is not that of tests/c_abi/abi.txt: compare it with {}", path.display());
+    }
+}
+
+#[test]
+fn every_function_is_misused_in_the_test_host() {
+    let host = include_str!("../hosts/misuse.c");
+    let missing: Vec<_> =
+        header().functions.into_iter().filter(|name| !host.contains(&format!("{name}("))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn the_headers_compile_without_a_warning() {
+    let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("include");
+    let strict = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror", "-fsyntax-only", "-I"];
+    for (compiler, language, standard, name) in [
+        ("cc", "c", "c11", "trtllm.h"),
+        ("cc", "c", "c17", "trtllm.h"),
+        ("c++", "c++", "c++17", "trtllm.h"),
+        ("c++", "c++", "c++17", "trtllm.hpp"),
+        ("c++", "c++", "c++20", "trtllm.hpp"),
+    ] {
+        let mut compile = Command::new(compiler);
+        compile.args(strict).arg(&include).arg(format!("-std={standard}")).args(["-x", language]);
+        assert!(compile.arg(include.join(name)).status().unwrap().success(), "{name} as {standard}");
+    }
+}
