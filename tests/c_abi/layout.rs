@@ -56,7 +56,8 @@ fn header() -> Header {
 fn measured(header: &Header) -> String {
     let mut program = String::from("#include \"trtllm.h\"\n#include <stdio.h>\nint main(void) {\n");
     for (name, fields) in &header.structs {
-        writeln!(program, "printf(\"struct {name} size %zu align %zu\\n\", sizeof({name}), _Alignof({name}));").unwrap();
+        writeln!(program, "printf(\"struct {name} size %zu align %zu\\n\", sizeof({name}), _Alignof({name}));")
+            .unwrap();
         for field in fields {
             writeln!(
                 program,
@@ -97,8 +98,7 @@ fn names_sizes_and_offsets_are_those_that_were_promised() {
 #[test]
 fn every_function_is_misused_in_the_test_host() {
     let host = include_str!("../hosts/misuse.c");
-    let missing: Vec<_> =
-        header().functions.into_iter().filter(|name| !host.contains(&format!("{name}("))).collect();
+    let missing: Vec<_> = header().functions.into_iter().filter(|name| !host.contains(&format!("{name}("))).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
 

@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod building;
 mod generation;
 mod hooks;
 mod layout;
