@@ -131,6 +131,7 @@ void work(Soak& soak, unsigned seed, std::vector<Ticket>& tickets) {
         } else if (status == TRTLLM_STATUS_QUEUE_FULL || is_closing(status)) {
             ++soak.refused;
             ++soak.left;
+            next -= ticket != nullptr;
             std::this_thread::yield();
         } else {
             fail("enqueue", status);
@@ -153,9 +154,6 @@ void work(Soak& soak, unsigned seed, std::vector<Ticket>& tickets) {
         }
         if (soak.since_open >= kRequestsPerEngine) {
             soak.reopen();
-        }
-        if (next == tickets.size()) {
-            break;
         }
     }
 }
