@@ -1,6 +1,6 @@
 //! What would fit where.
 
-use engine_builder::memory_plan::MemoryPlan;
+use engine_builder::memory_plan::{Executor, MemoryPlan};
 use engine_builder::progress::{Interrupt, Quiet};
 use engine_format::Target;
 use engine_format::target::GPUS;
@@ -18,7 +18,7 @@ use super::strings::trtllm_str;
 pub struct trtllm_memory_plan {
     /// `sizeof(trtllm_memory_plan)`: set it before the call.
     pub struct_size: usize,
-    /// The target's name, as `gpu` takes it. Always valid.
+    /// The target's name, as `gpu` takes it: `none` where `auto` found no GPU. Always valid.
     pub target: trtllm_str,
     /// Bytes of memory.
     pub memory_bytes: u64,
@@ -82,8 +82,12 @@ unsafe impl Options for trtllm_memory_plan {
 impl trtllm_memory_plan {
     fn of(plan: &MemoryPlan) -> Self {
         let gpu = GPUS.iter().find(|gpu| gpu.name == plan.place.target);
+        let target = match plan.place.executor {
+            Executor::Cpu => Target::Cpu,
+            Executor::TensorRtLlm => gpu.map_or(Target::Auto, Target::Gpu),
+        };
         Self {
-            target: trtllm_str::of(gpu.map_or("none", |gpu| gpu.name)),
+            target: trtllm_str::of(target.name()),
             memory_bytes: plan.place.memory_bytes,
             weights_bytes: plan.weights_bytes,
             activation_bytes: plan.activation_bytes,
