@@ -1,0 +1,49 @@
+//! What the executor contract promises, on every executor that there is.
+//!
+//! `promises` knows the contract and no executor. Each executor is a subject, for which the macro below makes a test of every
+//! promise; what is promised of one executor only has a file of its own.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail where it likes")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod cpu;
+mod promises;
+mod subject;
+
+/// A test of every promise, on the subject that a function makes.
+macro_rules! keeps_its_promises {
+    ($subject:path: $($promise:ident)*) => {
+        mod promised {
+            $(#[test]
+            fn $promise() {
+                crate::promises::$promise(&$subject());
+            })*
+        }
+    };
+    ($subject:path) => {
+        crate::keeps_its_promises! { $subject:
+            every_request_and_every_sequence_ends_once
+            tokens_come_in_order_streamed_or_whole
+            any_end_id_ends_and_is_delivered
+            a_stop_word_ends_and_is_delivered
+            bad_words_and_banned_tokens_do_not_come
+            the_seed_decides_the_draws
+            sequences_are_what_their_seeds_draw_alone
+            log_probabilities_come_with_their_tokens
+            beams_come_whole_and_best_first
+            a_post_processor_decides_or_is_refused_by_name
+            cancelled_requests_still_end_once
+            an_allotted_time_ends_a_request
+            a_full_queue_refuses_and_names_its_limit
+            shutdown_drains_or_cancels_then_refuses
+            a_shutdown_wakes_who_waits
+            dropping_an_executor_ends_its_work
+            waiting_uses_no_processor_time
+            threads_share_an_executor
+            statistics_are_taken_once
+        }
+    };
+}
+use keeps_its_promises;
