@@ -365,7 +365,7 @@ typedef struct trtllm_memory_plan {
      */
     size_t struct_size;
     /**
-     * The target's name, as `gpu` takes it. Always valid.
+     * The target's name, as `gpu` takes it: `none` where `auto` found no GPU. Always valid.
      */
     struct trtllm_str target;
     /**
