@@ -71,7 +71,8 @@ impl Sampler {
     pub fn sample(&self, logits: &mut [f32], tokens: &[TokenId], mask: Option<Mask<'_>>) -> TokenId {
         let config = &self.rules.config;
         let greedy = config.is_greedy();
-        let banned = self.change(logits, tokens, if greedy { 1.0 } else { config.temperature });
+        // At 0 there is nothing to divide by; what else makes a draw greedy leaves the temperature its part in penalties.
+        let banned = self.change(logits, tokens, if config.temperature == 0.0 { 1.0 } else { config.temperature });
         let mask = |logits: &mut [f32]| {
             if let Some(mask) = mask {
                 mask(logits);
