@@ -12,8 +12,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Makes executors of one kind.
 pub(crate) struct Subject {
-    pub(crate) open: Box<dyn Fn(&ExecutorConfig) -> Arc<dyn Executor>>,
+    pub(crate) open: Box<Open>,
 }
+
+type Open = dyn Fn(&ExecutorConfig) -> Arc<dyn Executor>;
 
 impl Subject {
     /// An executor of the default configuration.
