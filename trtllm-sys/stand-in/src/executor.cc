@@ -1,0 +1,469 @@
+// An executor without a model: it batches in flight, and its tokens follow from the request alone.
+//
+// It reads `stand-in.conf` of the engine directory, lines of `name value`:
+//
+//     vocab_size N              [1000]
+//     max_batch_size N          [64]
+//     latency_us N              time of an iteration [0]
+//     tokens_per_response N     tokens that a streamed response has at least [1]
+//     empty_final 1             a sequence's end comes in a response of its own, without tokens
+//     unknown_finish_reason 1   ends are said with a reason that does not exist
+//     hasty 1                   the first response is there before enqueueRequest returns
+//     stall_after N             stops responding after so many iterations
+//     throw_in CALL             construct, enqueue, await, cancel, stats or shutdown throws ...
+//     throw_what WHAT           ... runtime, range or int [runtime]
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <mutex>
+#include <sstream>
+#include <stdexcept>
+#include <thread>
+#include <utility>
+
+#include "tensorrt_llm/executor/executor.h"
+
+namespace tensorrt_llm::executor {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+class Settings {
+public:
+    explicit Settings(std::filesystem::path const& dir) {
+        std::ifstream file(dir / "stand-in.conf");
+        if (!file) {
+            throw std::runtime_error("cannot read " + (dir / "stand-in.conf").string());
+        }
+        std::string name;
+        std::string value;
+        while (file >> name >> value) {
+            mValues[name] = value;
+        }
+    }
+
+    [[nodiscard]] long number(std::string const& name, long fallback) const {
+        auto const found = mValues.find(name);
+        return found == mValues.end() ? fallback : std::stol(found->second);
+    }
+
+    void maybe_throw(std::string const& call) const {
+        auto const found = mValues.find("throw_in");
+        if (found == mValues.end() || found->second != call) {
+            return;
+        }
+        auto const what = mValues.find("throw_what");
+        std::string const kind = what == mValues.end() ? "runtime" : what->second;
+        if (kind == "int") {
+            throw 7;
+        }
+        if (kind == "range") {
+            throw std::out_of_range("the stand-in was told to throw in " + call);
+        }
+        throw std::runtime_error("the stand-in was told to throw in " + call);
+    }
+
+private:
+    std::map<std::string, std::string> mValues;
+};
+
+std::uint64_t mix(std::uint64_t hash, std::uint64_t value) {
+    hash = (hash ^ value) * 0x9e3779b97f4a7c15ULL;
+    return hash ^ (hash >> 29);
+}
+
+struct Sequence {
+    VecTokens tokens;
+    std::size_t delivered = 0;
+    VecLogProbs logProbs;
+    FinishReason finish = FinishReason::kNOT_FINISHED;
+    bool ended = false;
+    RandomSeedType seed = 0;
+};
+
+struct Active {
+    IdType id;
+    Request request;
+    std::vector<Sequence> sequences;
+    std::optional<Clock::time_point> deadline;
+    bool started = false;
+    bool cancelled = false;
+    bool contextLogitsSent = false;
+};
+
+bool ends_with(VecTokens const& tokens, VecTokens const& word) {
+    return tokens.size() >= word.size() && std::equal(word.rbegin(), word.rend(), tokens.rbegin());
+}
+
+}  // namespace
+
+class Executor::Impl {
+public:
+    Impl(std::filesystem::path const& dir, ExecutorConfig config) : mSettings(dir), mConfig(std::move(config)) {
+        mSettings.maybe_throw("construct");
+        mVocab = static_cast<TokenIdType>(mSettings.number("vocab_size", 1000));
+        mMaxBatch = static_cast<std::size_t>(mSettings.number("max_batch_size", 64));
+        if (mConfig.getMaxBatchSize() > 0) {
+            mMaxBatch = std::min(mMaxBatch, static_cast<std::size_t>(mConfig.getMaxBatchSize()));
+        }
+        mThread = std::thread([this] { run(); });
+    }
+
+    ~Impl() { shutdown(); }
+
+    IdType enqueue(Request const& request) {
+        mSettings.maybe_throw("enqueue");
+        std::unique_lock<std::mutex> lock(mMutex);
+        if (mClosed) {
+            throw std::runtime_error("the executor is shut down and cannot enqueue");
+        }
+        if (mConfig.getMaxQueueSize() && waiting() >= static_cast<std::size_t>(*mConfig.getMaxQueueSize())) {
+            throw std::runtime_error("Maximum queue size of " + std::to_string(*mConfig.getMaxQueueSize()) +
+                                     " has been reached, please try again later");
+        }
+        IdType const id = ++mLastId;
+        Active active{id, request, {}, std::nullopt};
+        auto const sampling = request.getSamplingConfig();
+        auto const count = sampling.getBeamWidth() > 1 ? 1 : sampling.getNumReturnSequences().value_or(1);
+        for (SizeType32 i = 0; i < count; i++) {
+            Sequence sequence;
+            sequence.seed = sampling.getSeed().value_or(0) + static_cast<RandomSeedType>(i);
+            active.sequences.push_back(std::move(sequence));
+        }
+        if (request.getAllottedTimeMs()) {
+            active.deadline = Clock::now() + *request.getAllottedTimeMs();
+        }
+        mActive.push_back(std::move(active));
+        mWork.notify_one();
+        if (mSettings.number("hasty", 0) != 0) {
+            mReady.wait_for(lock, std::chrono::seconds(5), [this] { return !mResponses.empty(); });
+            lock.unlock();
+            // Long enough for whoever awaits to take it.
+            std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        }
+        return id;
+    }
+
+    std::vector<Response> await(std::optional<std::chrono::milliseconds> const& timeout) {
+        mSettings.maybe_throw("await");
+        std::unique_lock<std::mutex> lock(mMutex);
+        auto const ready = [this] { return !mResponses.empty() || mStopped; };
+        if (timeout) {
+            mReady.wait_for(lock, *timeout, ready);
+        } else {
+            mReady.wait(lock, ready);
+        }
+        return std::exchange(mResponses, {});
+    }
+
+    void cancel(IdType id) {
+        mSettings.maybe_throw("cancel");
+        std::lock_guard<std::mutex> const lock(mMutex);
+        for (Active& active : mActive) {
+            if (active.id == id) {
+                active.cancelled = true;
+            }
+        }
+        mWork.notify_one();
+    }
+
+    std::deque<IterationStats> stats() {
+        mSettings.maybe_throw("stats");
+        std::lock_guard<std::mutex> const lock(mMutex);
+        return std::exchange(mStats, {});
+    }
+
+    void shutdown() {
+        {
+            std::lock_guard<std::mutex> const lock(mMutex);
+            mClosed = true;
+        }
+        mWork.notify_one();
+        if (mThread.joinable()) {
+            mThread.join();
+        }
+    }
+
+    Settings const& settings() const { return mSettings; }
+
+private:
+    std::size_t waiting() const {
+        std::size_t count = 0;
+        for (Active const& active : mActive) {
+            count += active.started ? 0 : 1;
+        }
+        return count;
+    }
+
+    void run() {
+        std::unique_lock<std::mutex> lock(mMutex);
+        long const stallAfter = mSettings.number("stall_after", -1);
+        auto const latency = std::chrono::microseconds(mSettings.number("latency_us", 0));
+        for (;;) {
+            mWork.wait(lock, [this] { return mClosed || !mActive.empty(); });
+            if (mActive.empty()) {
+                break;
+            }
+            if (stallAfter >= 0 && static_cast<long>(mIter) >= stallAfter && !mClosed) {
+                mWork.wait(lock, [this] { return mClosed; });
+            }
+            if (latency.count() > 0) {
+                lock.unlock();
+                std::this_thread::sleep_for(latency);
+                lock.lock();
+            }
+            iterate();
+            mReady.notify_all();
+        }
+        mStopped = true;
+        mReady.notify_all();
+    }
+
+    void iterate() {
+        auto const now = Clock::now();
+        IterationStats stats{};
+        InflightBatchingStats batch{};
+        std::size_t sequences = 0;
+        for (Active& active : mActive) {
+            if (sequences >= mMaxBatch && !active.cancelled) {
+                continue;
+            }
+            if (!active.started) {
+                active.started = true;
+                stats.numNewActiveRequests++;
+                batch.numContextRequests++;
+                batch.numCtxTokens += static_cast<SizeType32>(active.request.getInputTokenIds().size());
+            } else {
+                batch.numGenRequests++;
+            }
+            sequences += active.sequences.size();
+            step(active, now);
+        }
+        auto const before = mActive.size();
+        mActive.remove_if([](Active const& active) {
+            return std::all_of(active.sequences.begin(), active.sequences.end(), [](Sequence const& s) { return s.ended; });
+        });
+        stats.iter = mIter++;
+        stats.numActiveRequests = static_cast<SizeType32>(before - waiting());
+        stats.numQueuedRequests = static_cast<SizeType32>(waiting());
+        stats.numCompletedRequests = static_cast<SizeType32>(before - mActive.size());
+        stats.iterLatencyMS = std::chrono::duration<double, std::milli>(Clock::now() - now).count();
+        batch.numScheduledRequests = static_cast<SizeType32>(sequences);
+        stats.inflightBatchingStats = batch;
+        stats.kvCacheStats = KvCacheStats{100, 90, 10, 32, 0, 0, 0, 0, 0.0f};
+        auto const kept = static_cast<std::size_t>(mConfig.getIterStatsMaxIterations());
+        if (kept > 0) {
+            mStats.push_back(stats);
+            if (mStats.size() > kept) {
+                mStats.pop_front();
+            }
+        }
+    }
+
+    void step(Active& active, Clock::time_point now) {
+        if (active.request.getSamplingConfig().getBeamWidth() > 1) {
+            search(active, now);
+            return;
+        }
+        for (std::size_t index = 0; index < active.sequences.size(); index++) {
+            Sequence& sequence = active.sequences[index];
+            if (sequence.ended) {
+                continue;
+            }
+            if (sequence.finish == FinishReason::kNOT_FINISHED) {
+                if (active.cancelled) {
+                    sequence.finish = FinishReason::kCANCELLED;
+                } else if (active.deadline && *active.deadline <= now) {
+                    sequence.finish = FinishReason::kTIMED_OUT;
+                } else {
+                    sequence.finish = extend(active.request, sequence);
+                }
+                bool const early = sequence.finish == FinishReason::kCANCELLED || sequence.finish == FinishReason::kTIMED_OUT;
+                if (sequence.finish != FinishReason::kNOT_FINISHED && !early && mSettings.number("empty_final", 0) != 0) {
+                    respond(active, index, false);
+                    continue;
+                }
+            }
+            bool const isLast = sequence.finish != FinishReason::kNOT_FINISHED;
+            auto const fresh = static_cast<long>(sequence.tokens.size() - sequence.delivered);
+            if (isLast || (active.request.getStreaming() && fresh >= mSettings.number("tokens_per_response", 1))) {
+                respond(active, index, isLast);
+            }
+        }
+    }
+
+    // The next token: the first allowed one of a list that follows from prompt, output and seed.
+    FinishReason extend(Request const& request, Sequence& sequence) {
+        auto const sampling = request.getSamplingConfig();
+        bool const greedy = sampling.getTopK().value_or(0) == 1;
+        std::uint64_t hash = mix(0x5eed, greedy ? 0 : sequence.seed + 1);
+        for (TokenIdType const token : request.getInputTokenIds()) {
+            hash = mix(hash, static_cast<std::uint64_t>(token));
+        }
+        for (TokenIdType const token : sequence.tokens) {
+            hash = mix(hash, static_cast<std::uint64_t>(token));
+        }
+        TokenIdType token = 0;
+        for (std::uint64_t attempt = 0;; attempt++) {
+            token = static_cast<TokenIdType>(mix(hash, attempt) % static_cast<std::uint64_t>(mVocab));
+            if (allowed(request, sequence, token)) {
+                break;
+            }
+        }
+        sequence.tokens.push_back(token);
+        sequence.logProbs.push_back(-static_cast<float>(hash % 1000) / 250.0f);
+        if (request.getEndId() && *request.getEndId() == token) {
+            return FinishReason::kEND_ID;
+        }
+        for (VecTokens const& word : request.getStopWords()) {
+            if (ends_with(sequence.tokens, word)) {
+                return FinishReason::kSTOP_WORDS;
+            }
+        }
+        if (static_cast<SizeType32>(sequence.tokens.size()) >= request.getMaxTokens()) {
+            return FinishReason::kLENGTH;
+        }
+        return FinishReason::kNOT_FINISHED;
+    }
+
+    static bool allowed(Request const& request, Sequence const& sequence, TokenIdType token) {
+        VecTokens next = sequence.tokens;
+        next.push_back(token);
+        for (VecTokens const& word : request.getBadWords()) {
+            if (ends_with(next, word)) {
+                return false;
+            }
+        }
+        auto const& bias = request.getEmbeddingBias();
+        return !bias || static_cast<float const*>(bias->getData())[token] > -100.0f;
+    }
+
+    void respond(Active& active, std::size_t index, bool isLast) {
+        Sequence& sequence = active.sequences[index];
+        sequence.ended = isLast;
+        Result result;
+        result.sequenceIndex = static_cast<SizeType32>(index);
+        result.isSequenceFinal = isLast;
+        result.isFinal = std::all_of(active.sequences.begin(), active.sequences.end(), [](Sequence const& s) { return s.ended; });
+        auto const from = sequence.tokens.begin() + static_cast<std::ptrdiff_t>(sequence.delivered);
+        VecTokens tokens(from, sequence.tokens.end());
+        if (!active.request.getStreaming() && !active.request.getOutputConfig().excludeInputFromOutput) {
+            auto const prompt = active.request.getInputTokenIds();
+            tokens.insert(tokens.begin(), prompt.begin(), prompt.end());
+        }
+        sequence.delivered = sequence.tokens.size();
+        result.outputTokenIds = {std::move(tokens)};
+        bool const unknown = isLast && mSettings.number("unknown_finish_reason", 0) != 0;
+        result.finishReasons = {unknown ? static_cast<FinishReason>(99) : isLast ? sequence.finish : FinishReason::kNOT_FINISHED};
+        if (active.request.getOutputConfig().returnLogProbs) {
+            // Of the whole sequence, also when it streams, as TensorRT-LLM gives them.
+            result.logProbs = {sequence.logProbs};
+            float sum = 0;
+            for (float const logProb : sequence.logProbs) {
+                sum += logProb;
+            }
+            result.cumLogProbs = {sum};
+        }
+        context_logits(active, result);
+        mResponses.emplace_back(active.id, std::move(result), active.request.getClientId());
+    }
+
+    void context_logits(Active& active, Result& result) const {
+        if (!active.request.getOutputConfig().returnContextLogits || active.contextLogitsSent) {
+            return;
+        }
+        active.contextLogitsSent = true;
+        auto const prompt = active.request.getInputTokenIds();
+        std::vector<std::int64_t> const dims{static_cast<std::int64_t>(prompt.size()), mVocab};
+        Tensor logits = Tensor::cpu(DataType::kFP32, Shape(dims.data(), dims.size()));
+        auto* const values = static_cast<float*>(logits.getData());
+        for (std::size_t i = 0; i < logits.getSize(); i++) {
+            values[i] = static_cast<float>(mix(1, i) % 100) / 10.0f;
+        }
+        result.contextLogits = logits;
+    }
+
+    // All beams at once, at the end.
+    void search(Active& active, Clock::time_point now) {
+        Sequence& sequence = active.sequences.front();
+        Result result;
+        result.isFinal = result.isSequenceFinal = true;
+        auto const sampling = active.request.getSamplingConfig();
+        auto const beams = sampling.getNumReturnSequences().value_or(sampling.getBeamWidth());
+        bool const late = active.deadline && *active.deadline <= now;
+        std::vector<VecLogProbs> logProbs;
+        VecLogProbs sums;
+        for (SizeType32 beam = 0; beam < beams; beam++) {
+            Sequence one;
+            one.seed = static_cast<RandomSeedType>(beam);
+            FinishReason finish = active.cancelled ? FinishReason::kCANCELLED : late ? FinishReason::kTIMED_OUT : FinishReason::kNOT_FINISHED;
+            while (finish == FinishReason::kNOT_FINISHED) {
+                finish = extend(active.request, one);
+            }
+            float sum = 0;
+            for (float& logProb : one.logProbs) {
+                logProb = -static_cast<float>(beam + 1);
+                sum += logProb;
+            }
+            result.outputTokenIds.push_back(one.tokens);
+            result.finishReasons.push_back(finish);
+            logProbs.push_back(one.logProbs);
+            sums.push_back(sum);
+        }
+        if (active.request.getOutputConfig().returnLogProbs) {
+            result.logProbs = logProbs;
+            result.cumLogProbs = sums;
+        }
+        sequence.ended = true;
+        mResponses.emplace_back(active.id, std::move(result), active.request.getClientId());
+    }
+
+    Settings mSettings;
+    ExecutorConfig mConfig;
+    TokenIdType mVocab = 0;
+    std::size_t mMaxBatch = 0;
+    std::mutex mMutex;
+    std::condition_variable mWork;
+    std::condition_variable mReady;
+    std::list<Active> mActive;
+    std::vector<Response> mResponses;
+    std::deque<IterationStats> mStats;
+    IdType mLastId = 0;
+    IterationType mIter = 0;
+    bool mClosed = false;
+    bool mStopped = false;
+    std::thread mThread;
+};
+
+Executor::Executor(std::filesystem::path const& modelPath, ModelType, ExecutorConfig const& executorConfig)
+    : mImpl(std::make_unique<Impl>(modelPath, executorConfig)) {}
+
+Executor::~Executor() = default;
+
+IdType Executor::enqueueRequest(Request const& request) { return mImpl->enqueue(request); }
+
+std::vector<Response> Executor::awaitResponses(std::optional<std::chrono::milliseconds> const& timeout) {
+    return mImpl->await(timeout);
+}
+
+void Executor::cancelRequest(IdType requestId) { mImpl->cancel(requestId); }
+
+void Executor::shutdown() {
+    mImpl->settings().maybe_throw("shutdown");
+    mImpl->shutdown();
+}
+
+std::deque<IterationStats> Executor::getLatestIterationStats() { return mImpl->stats(); }
+
+bool Executor::canEnqueueRequests() const { return true; }
+
+std::string JsonSerialization::toJsonStr(IterationStats const& stats) {
+    std::ostringstream json;
+    json << "{\"iter\":" << stats.iter << ",\"iterLatencyMS\":" << stats.iterLatencyMS << '}';
+    return json.str();
+}
+
+}  // namespace tensorrt_llm::executor

@@ -1,0 +1,2 @@
+// The plugin library's one function that the shim calls.
+extern "C" bool initTrtLlmPlugins(void*, char const*) { return true; }
