@@ -20,6 +20,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <iterator>
 #include <memory>
@@ -66,6 +67,7 @@ class Span {
 public:
     Span() = default;
     Span(const T* data, std::size_t size) noexcept : data_(data), size_(size) {}
+    Span(const std::vector<T>& elements) noexcept : data_(elements.data()), size_(elements.size()) {}
 
     const T* data() const noexcept { return data_; }
     std::size_t size() const noexcept { return size_; }
@@ -83,7 +85,7 @@ private:
 inline Span<uint32_t> view(trtllm_ids ids) noexcept { return {ids.data, ids.len}; }
 
 /// Ids of C++ as the library sees them.
-inline trtllm_ids ids(const std::vector<uint32_t>& ids) noexcept { return {ids.data(), ids.size()}; }
+inline trtllm_ids ids(Span<uint32_t> span) noexcept { return {span.data(), span.size()}; }
 
 namespace detail {
 
@@ -209,7 +211,8 @@ struct Logits {
 };
 
 /// A request whose texts and lists it owns. `options` is what trtllm.h has: settings that are numbers and flags are set there;
-/// its pointers and callbacks are those of the members below, whatever it says.
+/// its pointers and callbacks are those of the members below, whatever it says. Its `user_data` comes back in the responses
+/// of a request without callbacks; with some it is the library's.
 struct Request {
     trtllm_request options;
 
@@ -226,7 +229,8 @@ struct Request {
     std::string guide;
     /// As `on_response` of trtllm.h. It must not throw: std::terminate is called if it does.
     std::function<void(const trtllm_response&)> on_response;
-    /// As `logits_post_processor` of trtllm.h. Throwing ends the request with an error.
+    /// As `logits_post_processor` of trtllm.h; needs an `on_response`, with whose last call both functions are destroyed.
+    /// Throwing ends the request with an error.
     std::function<void(const trtllm_logits_context&, Logits)> logits_post_processor;
 
     Request() { check(trtllm_init_request(&options, sizeof options)); }
@@ -237,7 +241,7 @@ class Detokenizer {
 public:
     explicit Detokenizer(trtllm_detokenizer* handle) noexcept : handle_(handle) {}
 
-    std::string push(const std::vector<uint32_t>& tokens, bool is_last = false) {
+    std::string push(Span<uint32_t> tokens, bool is_last = false) {
         trtllm_string* text = nullptr;
         check(trtllm_detokenize(handle_.get(), ids(tokens), is_last, &text));
         return detail::take(text);
@@ -281,11 +285,13 @@ public:
 
     void cancel(uint64_t request_id) { check(trtllm_cancel(handle(), request_id)); }
 
-    /// Responses of requests without a callback; empty when none came in time. Throws TRTLLM_STATUS_SHUT_DOWN when the
+    /// Responses of requests without a callback; empty when none came in time (below 0 is 0). Throws TRTLLM_STATUS_SHUT_DOWN when the
     /// engine was shut down and all have been taken.
     Responses await(std::chrono::milliseconds timeout = forever) {
         trtllm_responses* responses = nullptr;
-        const uint64_t limit = timeout == forever ? TRTLLM_WAIT_FOREVER : static_cast<uint64_t>(timeout.count());
+        const uint64_t limit = timeout == forever       ? TRTLLM_WAIT_FOREVER
+                               : timeout.count() < 0 ? 0
+                                                     : static_cast<uint64_t>(timeout.count());
         const trtllm_status status = trtllm_await_responses(handle(), limit, &responses);
         if (status == TRTLLM_STATUS_TIMED_OUT) {
             return Responses();
@@ -318,7 +324,7 @@ public:
         return detail::take(list);
     }
 
-    std::string decode(const std::vector<uint32_t>& tokens, bool skip_special_tokens = true) const {
+    std::string decode(Span<uint32_t> tokens, bool skip_special_tokens = true) const {
         trtllm_string* text = nullptr;
         check(trtllm_decode(handle(), ids(tokens), skip_special_tokens, &text));
         return detail::take(text);
@@ -342,10 +348,10 @@ public:
         return detail::take(text);
     }
 
-    Detokenizer detokenizer(const std::vector<uint32_t>& prompt, bool skip_special_tokens = true) const {
-        trtllm_detokenizer* detokenizer = nullptr;
-        check(trtllm_new_detokenizer(handle(), ids(prompt), skip_special_tokens, &detokenizer));
-        return Detokenizer(detokenizer);
+    Detokenizer detokenizer(Span<uint32_t> prompt, bool skip_special_tokens = true) const {
+        trtllm_detokenizer* made = nullptr;
+        check(trtllm_new_detokenizer(handle(), ids(prompt), skip_special_tokens, &made));
+        return Detokenizer(made);
     }
 
 private:
@@ -440,8 +446,57 @@ inline uint64_t Engine::enqueue(const Request& request) {
     return id;
 }
 
+/// Told how far a long task is, as `trtllm_progress_callback` of trtllm.h. Throwing stops the task, and is what its caller
+/// gets.
+using OnProgress = std::function<void(const trtllm_progress&)>;
+
+namespace detail {
+
+/// A function, and what it threw.
+struct Watcher {
+    const OnProgress& on_progress;
+    std::exception_ptr thrown;
+
+    static int32_t watch(void* user_data, const trtllm_progress* progress) noexcept {
+        auto* const watcher = static_cast<Watcher*>(user_data);
+        try {
+            watcher->on_progress(*progress);
+            return 0;
+        } catch (...) {
+            watcher->thrown = std::current_exception();
+            return 1;
+        }
+    }
+
+    void check(trtllm_status status) const {
+        if (thrown) {
+            std::rethrow_exception(thrown);
+        }
+        trtllm::check(status);
+    }
+};
+
+}  // namespace detail
+
 /// Builds what `options` ask for.
 inline void build_engine(const trtllm_build_options& options) { check(trtllm_build_engine(&options)); }
+
+/// The same, watched.
+inline void build_engine(trtllm_build_options options, const OnProgress& on_progress) {
+    detail::Watcher watcher{on_progress, nullptr};
+    options.on_progress = detail::Watcher::watch;
+    options.user_data = &watcher;
+    watcher.check(trtllm_build_engine(&options));
+}
+
+/// Throws unless every weight of an engine directory has its hash.
+inline void verify_engine(std::string_view path) { check(trtllm_verify_engine(str(path), nullptr, nullptr)); }
+
+/// The same, watched.
+inline void verify_engine(std::string_view path, const OnProgress& on_progress) {
+    detail::Watcher watcher{on_progress, nullptr};
+    watcher.check(trtllm_verify_engine(str(path), detail::Watcher::watch, &watcher));
+}
 
 inline trtllm_build_options default_build_options() {
     trtllm_build_options options;

@@ -48,9 +48,10 @@ int main(int argc, char **argv) {
     LOAD(trtllm_free_responses);
     LOAD(trtllm_close_engine);
 
+    /* Before 1.0 the minor version has to be the same. */
     int major = -1, minor = -1;
     if (sscanf(load_trtllm_version(), "%d.%d", &major, &minor) != 2 || major != TRTLLM_VERSION_MAJOR ||
-        minor < TRTLLM_VERSION_MINOR) {
+        (major == 0 ? minor != TRTLLM_VERSION_MINOR : minor < TRTLLM_VERSION_MINOR)) {
         fprintf(stderr, "this host needs trtllm %d.%d, not %s\n", TRTLLM_VERSION_MAJOR, TRTLLM_VERSION_MINOR,
                 load_trtllm_version());
         return 1;
@@ -63,26 +64,34 @@ int main(int argc, char **argv) {
         return 1;
     }
     trtllm_request request;
-    load_trtllm_init_request(&request, sizeof request);
+    if (load_trtllm_init_request(&request, sizeof request) != TRTLLM_STATUS_OK) {
+        fprintf(stderr, "request: %s\n", load_trtllm_last_error().data);
+        return 1;
+    }
     request.prompt = (trtllm_str){argv[3], strlen(argv[3])};
     request.max_new_tokens = 24;
     request.streaming = false;
     uint64_t id;
     trtllm_responses *responses;
+    const trtllm_response *const *array;
+    size_t count;
     if (load_trtllm_enqueue(engine, &request, &id) != TRTLLM_STATUS_OK ||
-        load_trtllm_await_responses(engine, TRTLLM_WAIT_FOREVER, &responses) != TRTLLM_STATUS_OK) {
+        load_trtllm_await_responses(engine, TRTLLM_WAIT_FOREVER, &responses) != TRTLLM_STATUS_OK ||
+        load_trtllm_view_responses(responses, &array, &count) != TRTLLM_STATUS_OK) {
         fprintf(stderr, "generate: %s\n", load_trtllm_last_error().data);
         return 1;
     }
-    const trtllm_response *const *array;
-    size_t count;
-    load_trtllm_view_responses(responses, &array, &count);
     const bool generated = count == 1 && array[0]->status == TRTLLM_STATUS_OK && array[0]->is_final;
     if (generated) {
         printf("%s%.*s\n", argv[3], (int)array[0]->text.len, array[0]->text.data);
+    } else {
+        fprintf(stderr, "generation: %.*s\n", (int)array[0]->error.len, array[0]->error.data);
     }
-    load_trtllm_free_responses(responses);
-    load_trtllm_close_engine(engine);
+    if (load_trtllm_free_responses(responses) != TRTLLM_STATUS_OK ||
+        load_trtllm_close_engine(engine) != TRTLLM_STATUS_OK) {
+        fprintf(stderr, "close: %s\n", load_trtllm_last_error().data);
+        return 1;
+    }
     dlclose(library);
     return generated ? 0 : 1;
 }

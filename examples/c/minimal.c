@@ -19,7 +19,9 @@ int main(int argc, char **argv) {
         return failed("open");
     }
     trtllm_request request;
-    trtllm_init_request(&request, sizeof request);
+    if (trtllm_init_request(&request, sizeof request) != TRTLLM_STATUS_OK) {
+        return failed("request");
+    }
     request.prompt = (trtllm_str){argv[2], strlen(argv[2])};
     uint64_t id;
     if (trtllm_enqueue(engine, &request, &id) != TRTLLM_STATUS_OK) {
@@ -27,12 +29,12 @@ int main(int argc, char **argv) {
     }
     for (bool done = false; !done;) {
         trtllm_responses *responses;
-        if (trtllm_await_responses(engine, TRTLLM_WAIT_FOREVER, &responses) != TRTLLM_STATUS_OK) {
-            return failed("await");
-        }
         const trtllm_response *const *array;
         size_t count;
-        trtllm_view_responses(responses, &array, &count);
+        if (trtllm_await_responses(engine, TRTLLM_WAIT_FOREVER, &responses) != TRTLLM_STATUS_OK ||
+            trtllm_view_responses(responses, &array, &count) != TRTLLM_STATUS_OK) {
+            return failed("await");
+        }
         for (size_t i = 0; i < count; i++) {
             if (array[i]->status != TRTLLM_STATUS_OK) {
                 fprintf(stderr, "generation: %.*s\n", (int)array[i]->error.len, array[i]->error.data);
@@ -42,7 +44,9 @@ int main(int argc, char **argv) {
             fflush(stdout);
             done = array[i]->is_final;
         }
-        trtllm_free_responses(responses);
+        if (trtllm_free_responses(responses) != TRTLLM_STATUS_OK) {
+            return failed("free");
+        }
     }
     putchar('\n');
     return trtllm_close_engine(engine) == TRTLLM_STATUS_OK ? 0 : failed("close");

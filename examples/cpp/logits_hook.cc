@@ -4,6 +4,8 @@
 #include <future>
 #include <iostream>
 #include <limits>
+#include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -14,15 +16,16 @@ namespace {
 // The text of a completion; with `forbidden`, those tokens are never chosen.
 std::string complete(trtllm::Engine& engine, const std::string& prompt, const std::vector<uint32_t>* forbidden) {
     std::string text, problem;
-    std::promise<void> done;
+    // The callback's too: it may still be on its way out of `set_value` when this function returns.
+    const auto done = std::make_shared<std::promise<void>>();
     trtllm::Request request;
     request.prompt = prompt;
     request.options.max_new_tokens = 24;
-    request.on_response = [&](const trtllm_response& response) {
+    request.on_response = [&text, &problem, done](const trtllm_response& response) {
         text += trtllm::view(response.text);
         problem = trtllm::view(response.error);
         if (response.is_final) {
-            done.set_value();
+            done->set_value();
         }
     };
     if (forbidden != nullptr) {
@@ -33,7 +36,7 @@ std::string complete(trtllm::Engine& engine, const std::string& prompt, const st
         };
     }
     engine.enqueue(request);
-    done.get_future().wait();
+    done->get_future().wait();
     if (!problem.empty()) {
         throw std::runtime_error(problem);
     }
@@ -44,7 +47,7 @@ int run(const char* path, const std::string& prompt) {
     trtllm::Engine engine(path);
     std::vector<uint32_t> forbidden;
     for (uint32_t token = 0; token < engine.describe().vocab_size; token++) {
-        if (engine.decode({token}, false).find('e') != std::string::npos) {
+        if (engine.decode({&token, 1}, false).find('e') != std::string::npos) {
             forbidden.push_back(token);
         }
     }

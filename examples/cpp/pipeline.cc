@@ -4,10 +4,10 @@
 //     pipeline ENGINE [REQUESTS]
 #include <chrono>
 #include <condition_variable>
+#include <future>
 #include <iostream>
 #include <mutex>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include <trtllm.hpp>
@@ -18,13 +18,15 @@ namespace {
 struct Answer {
     std::string prompt;
     std::string text;
+    std::string problem;
     trtllm_finish_reason finish_reason = TRTLLM_FINISH_REASON_NONE;
     std::size_t tokens = 0;
 };
 
 class Pipeline {
 public:
-    Pipeline(trtllm::Engine& engine, std::size_t requests) : engine_(engine), answers_(requests) {}
+    Pipeline(const char* path, const trtllm_engine_config& config, std::size_t requests)
+        : answers_(requests), engine_(path, config) {}
 
     // Submits every request, waiting where the queue is full.
     void produce() {
@@ -52,6 +54,8 @@ public:
 
     const std::vector<Answer>& answers() const { return answers_; }
 
+    trtllm::Engine& engine() { return engine_; }
+
 private:
     void submit(const trtllm::Request& request) {
         for (;;) {
@@ -72,6 +76,7 @@ private:
     void take(std::size_t index, const trtllm_response& response) {
         Answer& answer = answers_[index];
         answer.text += trtllm::view(response.text);
+        answer.problem += trtllm::view(response.error);
         answer.tokens += response.token_ids.len;
         if (index == 0 && answer.tokens >= 3) {
             engine_.cancel(response.request_id);
@@ -84,31 +89,37 @@ private:
         }
     }
 
-    trtllm::Engine& engine_;
     std::vector<Answer> answers_;
     std::mutex mutex_;
     std::condition_variable ended_;
     std::size_t finals_ = 0;
+    // The last member, so that it is closed, and its callbacks have returned, before what they write to goes.
+    trtllm::Engine engine_;
 };
 
 int run(const char* path, std::size_t requests) {
     trtllm_engine_config config = trtllm::Engine::default_config();
     config.max_queue_size = 16;
-    trtllm::Engine engine(path, config);
+    Pipeline pipeline(path, config, requests);
+    trtllm::Engine& engine = pipeline.engine();
     const trtllm_engine_info info = engine.describe();
     std::cout << "KV cache of " << info.kv_cache_tokens << " tokens, " << info.threads << " threads, "
               << trtllm::view(info.instruction_set) << '\n';
 
-    Pipeline pipeline(engine, requests);
-    std::thread producer([&] { pipeline.produce(); });
-    producer.join();
+    // `get` throws what the producer threw.
+    std::future<void> producer = std::async(std::launch::async, [&] { pipeline.produce(); });
+    producer.get();
     pipeline.wait();
     engine.shutdown(TRTLLM_SHUTDOWN_DRAIN);
 
-    std::size_t tokens = 0, cancelled = 0, widest = 0;
+    std::size_t tokens = 0, cancelled = 0, failed = 0, widest = 0;
     for (const Answer& answer : pipeline.answers()) {
         tokens += answer.tokens;
         cancelled += answer.finish_reason == TRTLLM_FINISH_REASON_CANCELLED;
+        if (!answer.problem.empty()) {
+            failed++;
+            std::cerr << "a request failed: " << answer.problem << '\n';
+        }
     }
     for (const trtllm_iteration_stats& stats : engine.iteration_stats()) {
         widest = stats.num_scheduled_requests > widest ? stats.num_scheduled_requests : widest;
@@ -118,7 +129,7 @@ int run(const char* path, std::size_t requests) {
               << requests << " requests, " << tokens << " tokens, " << cancelled << " cancelled; up to " << widest
               << " sequences in one iteration\n";
     engine.close();
-    return cancelled == 1 && tokens > 0 ? 0 : 1;
+    return cancelled == 1 && failed == 0 && tokens > 0 ? 0 : 1;
 }
 
 }  // namespace
