@@ -460,12 +460,13 @@ struct Watcher {
     static int32_t watch(void* user_data, const trtllm_progress* progress) noexcept {
         auto* const watcher = static_cast<Watcher*>(user_data);
         try {
-            watcher->on_progress(*progress);
-            return 0;
+            if (!watcher->thrown) {
+                watcher->on_progress(*progress);
+            }
         } catch (...) {
             watcher->thrown = std::current_exception();
-            return 1;
         }
+        return watcher->thrown ? 1 : 0;
     }
 
     void check(trtllm_status status) const {

@@ -10,7 +10,6 @@ use engine_builder::build::BuildFailure;
 use engine_builder::memory_plan::LimitRequest;
 use engine_builder::progress::{Interrupt, Progress};
 use engine_builder::settings::{Settings, Task};
-use engine_format::weights_file::WEIGHTS_FILE;
 use engine_format::{EngineDir, FormatError, Target};
 
 use super::entry::entry;
@@ -216,7 +215,8 @@ pub unsafe extern "C" fn trtllm_verify_engine(
         let broken = |error: engine_format::FormatError| Failure::from_error(TRTLLM_STATUS_INVALID_FILES, &error);
         let engine = EngineDir::open(Path::new(path)).map_err(broken)?;
         let watcher = Watcher::new(on_progress, UserData::new(user_data));
-        watcher.begin("verifying", engine.manifest().files.get(WEIGHTS_FILE).map_or(0, |record| record.bytes));
+        let total = engine.weights().map_err(broken)?.tensors().map(|entry| entry.bytes as u64).sum();
+        watcher.begin("verifying", total);
         let advance = |bytes| {
             watcher.advance(bytes);
             if watcher.interrupt.check().is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
