@@ -33,6 +33,7 @@ enum {
 
 typedef struct trtllm_gpu_executor trtllm_gpu_executor;
 typedef struct trtllm_gpu_responses trtllm_gpu_responses;
+typedef struct trtllm_gpu_text trtllm_gpu_text;
 
 typedef struct {
     const int32_t *data;
@@ -44,30 +45,70 @@ typedef struct {
     char message[2048];
 } trtllm_gpu_error;
 
-/* What is negative is left to TensorRT-LLM, unless said otherwise. */
+/* What a setting holds. */
+enum {
+    TRTLLM_GPU_BOOL = 0,
+    TRTLLM_GPU_INTEGER = 1,
+    TRTLLM_GPU_NUMBER = 2,
+    TRTLLM_GPU_TEXT = 3,
+    /* Lists of lists end each inner list with -1. */
+    TRTLLM_GPU_INTEGERS = 4,
+};
+
+/*
+ * One setting of the executor, by the name of TensorRT-LLM's own in snake_case, below the class that has it:
+ * `kv_cache.max_tokens`. One that the shim or the library does not know is refused by name.
+ */
 typedef struct {
-    int32_t max_beam_width;
-    int32_t max_batch_size;
-    int32_t max_num_tokens;
-    int32_t max_queue_size;
-    int32_t iter_stats_max_iterations;
-    /* As tensorrt_llm::executor::CapacitySchedulerPolicy. */
-    int32_t capacity_scheduler_policy;
-    bool enable_chunked_context;
-    bool enable_block_reuse;
-    int32_t kv_cache_max_tokens;
-    float kv_cache_free_gpu_memory_fraction;
-    int64_t kv_cache_host_bytes;
-    /* Spawns a process for each rank instead of being one. */
-    bool is_orchestrator;
-    /* With is_orchestrator: the worker's executable, or NULL. */
-    const char *worker_executable;
-    /* The text of tokenizer.json and the vocabulary in the order of its ids, for guided decoding; NULL for none. */
+    const char *name;
+    int32_t kind;
+    /* A boolean too. */
+    int64_t integer;
+    double number;
+    const char *text;
+    trtllm_gpu_ids integers;
+} trtllm_gpu_setting;
+
+/* The tokenizer, for guided decoding. */
+typedef struct {
+    /* The text of tokenizer.json. */
     const char *tokenizer_json;
+    /* In the order of the ids. */
     const char *const *vocabulary;
     size_t vocabulary_len;
     trtllm_gpu_ids stop_token_ids;
-} trtllm_gpu_config;
+} trtllm_gpu_tokenizer;
+
+/* An adapter: as tensorrt_llm::executor::LoraConfig. */
+typedef struct {
+    uint64_t task_id;
+    /* bf16, `[rows, columns]`; NULL where the executor has it already. */
+    const uint16_t *weights;
+    size_t columns;
+    /* `[rows, config_columns]`. */
+    const int32_t *config;
+    size_t config_columns;
+    size_t rows;
+} trtllm_gpu_lora;
+
+/* How long blocks of these prompt tokens stay: as KvCacheRetentionConfig::TokenRangeRetentionConfig. */
+typedef struct {
+    int32_t token_start;
+    /* Negative: to the end. */
+    int32_t token_end;
+    /* 0 to 100. */
+    int32_t priority;
+    /* 0: without limit. */
+    uint64_t duration_ms;
+} trtllm_gpu_retention_range;
+
+typedef struct {
+    const trtllm_gpu_retention_range *ranges;
+    size_t num_ranges;
+    int32_t decode_priority;
+    /* 0: without limit. */
+    uint64_t decode_duration_ms;
+} trtllm_gpu_retention;
 
 typedef struct {
     trtllm_gpu_ids input_token_ids;
@@ -90,6 +131,9 @@ typedef struct {
     /* As GuidedDecodingParams::GuideType; negative: none. */
     int32_t guide_type;
     const char *guide;
+    /* NULL for none. */
+    const trtllm_gpu_lora *lora;
+    const trtllm_gpu_retention *retention;
 
     /* Sampling. */
     int32_t beam_width;
@@ -110,6 +154,7 @@ typedef struct {
 
     bool return_log_probs;
     bool return_context_logits;
+    bool return_perf_metrics;
 } trtllm_gpu_request;
 
 /* One beam, or one sequence, of a response. */
@@ -124,6 +169,21 @@ typedef struct {
     int32_t finish_reason;
 } trtllm_gpu_output;
 
+/* As RequestPerfMetrics; times since the request's arrival. */
+typedef struct {
+    uint64_t first_scheduled_ns;
+    uint64_t first_token_ns;
+    uint64_t last_token_ns;
+    uint64_t first_iter;
+    uint64_t last_iter;
+    int32_t num_total_allocated_blocks;
+    int32_t num_new_allocated_blocks;
+    int32_t num_reused_blocks;
+    int32_t num_missed_blocks;
+    int32_t num_draft_tokens;
+    int32_t num_accepted_draft_tokens;
+} trtllm_gpu_perf_metrics;
+
 typedef struct {
     uint64_t request_id;
     /* Not NULL: the request failed, and nothing below counts. */
@@ -137,6 +197,8 @@ typedef struct {
     const float *context_logits;
     size_t context_logits_rows;
     size_t context_logits_columns;
+    /* NULL where there are none. */
+    const trtllm_gpu_perf_metrics *perf_metrics;
 } trtllm_gpu_response;
 
 typedef struct {
@@ -162,15 +224,30 @@ typedef struct {
     int32_t kv_missed_blocks;
 } trtllm_gpu_iteration_stats;
 
+/* Takes a line of what TensorRT-LLM logs, on any thread. `severity`: 0 error, 1 warning, 2 information, 3 anything finer. */
+typedef void (*trtllm_gpu_log)(void *user_data, int32_t severity, const char *line);
+
 typedef struct {
     /* TRTLLM_GPU_ABI of the shim; looked at before anything else. */
     uint32_t abi;
+    /* Not NULL: why the shim was built without TensorRT-LLM. Nothing below it is set then. */
+    const char *unavailable;
+    /* Version of TensorRT-LLM whose headers the shim was compiled against; empty where they do not say. */
+    const char *built_against;
     /* Version of TensorRT-LLM that was loaded. */
     const char *(*version)(void);
+    /*
+     * Sends what the library writes to std::cout and std::cerr, line by line, to `log`, for as long as the process runs. It
+     * writes nowhere else. Everybody else's lines through those two streams go there too.
+     */
+    void (*capture_log)(trtllm_gpu_log log, void *user_data);
 
-    int32_t (*open)(const char *engine_dir, const trtllm_gpu_config *config, trtllm_gpu_executor **executor,
-                    trtllm_gpu_error *error);
-    /* Waits for everything that was enqueued; then the executor is no more, whatever is returned. */
+    /* `tokenizer` may be NULL: no guided decoding. */
+    int32_t (*open)(const char *engine_dir, const trtllm_gpu_setting *settings, size_t num_settings,
+                    const trtllm_gpu_tokenizer *tokenizer, trtllm_gpu_executor **executor, trtllm_gpu_error *error);
+    /* Whether this process may enqueue and await: with several ranks, the leader or the orchestrator. */
+    bool (*can_enqueue)(const trtllm_gpu_executor *executor);
+    /* Waits for everything that was enqueued; on a rank that may not enqueue, for the leader's close. Then the executor is no more, whatever is returned. */
     int32_t (*close)(trtllm_gpu_executor *executor, trtllm_gpu_error *error);
     int32_t (*enqueue)(trtllm_gpu_executor *executor, const trtllm_gpu_request *request, uint64_t *id,
                        trtllm_gpu_error *error);
@@ -183,8 +260,16 @@ typedef struct {
     /* Writes at most `capacity`, oldest first; the rest comes with the next call. */
     int32_t (*iteration_stats)(trtllm_gpu_executor *executor, trtllm_gpu_iteration_stats *stats, size_t capacity,
                                size_t *count, trtllm_gpu_error *error);
+    /* Statistics of each request in each iteration since the last call, as TensorRT-LLM's JSON, one object a line. */
+    int32_t (*request_stats)(trtllm_gpu_executor *executor, trtllm_gpu_text **lines, trtllm_gpu_error *error);
+    /* Events of the KV cache since the last call, one JSON object a line; waits at most `timeout_ms` for one. */
+    int32_t (*kv_cache_events)(trtllm_gpu_executor *executor, uint64_t timeout_ms, trtllm_gpu_text **lines,
+                               trtllm_gpu_error *error);
+    const char *(*text_data)(const trtllm_gpu_text *text);
+    void (*free_text)(trtllm_gpu_text *text);
 } trtllm_gpu_table;
 
+/* TRTLLM_GPU_ENTRY; never NULL, and valid for ever. */
 __attribute__((visibility("default"))) const trtllm_gpu_table *trtllm_gpu(void);
 
 #ifdef __cplusplus

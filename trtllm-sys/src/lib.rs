@@ -6,18 +6,21 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`devices`] | the NVIDIA GPUs of this machine, as the driver describes them |
-//! | [`loader`] | `libtrtllm_gpu.so`, the shared object that will hold the C++ shim over TensorRT-LLM |
+//! | [`loader`] | finding `libtrtllm_gpu.so`, the shared object with the C++ shim over TensorRT-LLM |
+//! | [`gpu`] | TensorRT-LLM's executor, through that library |
 //!
-//! What is not here yet: the shim itself. No part of this version builds `libtrtllm_gpu.so`, and nothing in this crate calls
-//! into it; a GPU and a library that are both found are reported as found, and that is all.
+//! The shim itself is the crate in `gpu/`, which is built against TensorRT-LLM's headers; `stand-in/` is a library to build and
+//! test it against where there is no TensorRT-LLM.
 
 pub mod devices;
 mod driver;
 mod dynamic_library;
+pub mod gpu;
 pub mod loader;
 
 pub use devices::{Device, DeviceError};
-pub use loader::{LoaderError, ShimLibrary};
+pub use gpu::GpuLibrary;
+pub use loader::LoaderError;
 
 /// What this machine has of the two things that a GPU engine needs.
 #[derive(Debug)]
@@ -25,7 +28,7 @@ pub struct GpuSupport {
     /// The GPUs, at least one, or why there are none.
     pub devices: Result<Vec<Device>, DeviceError>,
     /// The shim over TensorRT-LLM, or where it was looked for.
-    pub library: Result<ShimLibrary, LoaderError>,
+    pub library: Result<GpuLibrary, LoaderError>,
 }
 
 impl GpuSupport {

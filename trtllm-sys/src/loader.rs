@@ -5,20 +5,14 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::dynamic_library::DynamicLibrary;
+use crate::gpu::GpuLibrary;
 
-/// File name of the shim over TensorRT-LLM.
+/// File name of the shim over TensorRT-LLM. There may be several, one for each release of TensorRT-LLM, whose names go on with
+/// the release: `libtrtllm_gpu.so.1.2`.
 pub const LIBRARY_NAME: &str = "libtrtllm_gpu.so";
 
 /// Environment variable that names the shim's file; when it is set, nothing else is tried.
 pub const LIBRARY_VARIABLE: &str = "TRTLLM_GPU_LIB";
-
-/// The shim, opened. This version calls nothing in it.
-#[derive(Debug)]
-pub struct ShimLibrary {
-    /// Where it was found: a path, or the bare name when the system's loader found it.
-    pub path: PathBuf,
-}
 
 /// The shim cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -44,11 +38,11 @@ impl fmt::Display for Attempt {
 }
 
 /// Opens the shim: the file that `TRTLLM_GPU_LIB` names, else the one beside the program, in `../lib` of the program, or on
-/// the system's library path.
+/// the system's library path. Of several beside each other the first is taken that fits the TensorRT-LLM which is there.
 ///
 /// # Errors
 /// [`LoaderError`] with every place that was tried.
-pub fn open() -> Result<ShimLibrary, LoaderError> {
+pub fn open() -> Result<GpuLibrary, LoaderError> {
     let program = std::env::current_exe().ok();
     open_first(candidates(std::env::var_os(LIBRARY_VARIABLE), program.as_deref().and_then(Path::parent)))
 }
@@ -58,19 +52,30 @@ fn candidates(variable: Option<OsString>, program_dir: Option<&Path>) -> Vec<Pat
     if let Some(path) = variable.filter(|path| !path.is_empty()) {
         return vec![path.into()];
     }
-    let beside = program_dir.map(|dir| dir.join(LIBRARY_NAME));
-    let library_dir = program_dir.and_then(Path::parent).map(|root| root.join("lib").join(LIBRARY_NAME));
-    beside.into_iter().chain(library_dir).chain([PathBuf::from(LIBRARY_NAME)]).collect()
+    let library_dir = program_dir.and_then(Path::parent).map(|root| root.join("lib"));
+    let dirs = program_dir.map(Path::to_owned).into_iter().chain(library_dir);
+    dirs.flat_map(|dir| shims_in(&dir)).chain([PathBuf::from(LIBRARY_NAME)]).collect()
 }
 
-fn open_first(candidates: Vec<PathBuf>) -> Result<ShimLibrary, LoaderError> {
+/// The shim of a folder, whether it is there or not, and those of releases that are there, the newest first.
+fn shims_in(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let release = |path: &PathBuf| {
+        let name = path.file_name()?.to_str()?.strip_prefix(LIBRARY_NAME)?.strip_prefix('.')?;
+        name.split('.').map(|number| number.parse::<u32>().ok()).collect::<Option<Vec<_>>>()
+    };
+    let mut releases: Vec<_> = entries.filter_map(|path| Some((release(&path)?, path))).collect();
+    releases.sort_by(|a, b| b.cmp(a));
+    [dir.join(LIBRARY_NAME)].into_iter().chain(releases.into_iter().map(|(_, path)| path)).collect()
+}
+
+fn open_first(candidates: Vec<PathBuf>) -> Result<GpuLibrary, LoaderError> {
     let mut tried = Vec::new();
     for path in candidates {
         let is_path = path.as_os_str().as_encoded_bytes().contains(&b'/');
-        let opened =
-            if is_path && !path.exists() { Err("no such file".to_owned()) } else { DynamicLibrary::open(&path) };
+        let opened = if is_path && !path.exists() { Err("no such file".to_owned()) } else { GpuLibrary::open(&path) };
         match opened {
-            Ok(_) => return Ok(ShimLibrary { path }),
+            Ok(library) => return Ok(library),
             Err(reason) => tried.push(Attempt { path, reason }),
         }
     }
@@ -85,8 +90,8 @@ mod tests {
     fn the_variable_stands_alone() {
         let found = candidates(Some("/opt/shim.so".into()), Some(Path::new("/usr/bin")));
         assert_eq!(found, [PathBuf::from("/opt/shim.so")]);
-        let found = candidates(None, Some(Path::new("/usr/bin")));
-        let expected = ["/usr/bin/libtrtllm_gpu.so", "/usr/lib/libtrtllm_gpu.so", "libtrtllm_gpu.so"];
+        let found = candidates(None, Some(Path::new("/opt/program/bin")));
+        let expected = ["/opt/program/bin/libtrtllm_gpu.so", "/opt/program/lib/libtrtllm_gpu.so", "libtrtllm_gpu.so"];
         assert_eq!(found, expected.map(PathBuf::from));
     }
 
@@ -106,8 +111,20 @@ mod tests {
     }
 
     #[test]
-    fn the_first_that_opens_is_taken() {
-        let found = open_first(vec!["libno-such-shim.so".into(), "libc.so.6".into()]).unwrap();
-        assert_eq!(found.path, Path::new("libc.so.6"));
+    fn a_library_that_is_no_shim_is_refused() {
+        let error = open_first(vec!["libno-such-shim.so".into(), "libc.so.6".into()]).unwrap_err();
+        assert_eq!(error.tried.len(), 2);
+        assert!(error.tried[1].reason.contains("does not export `trtllm_gpu`"), "{}", error.tried[1]);
+    }
+
+    #[test]
+    fn releases_follow_the_nameless_one() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["libtrtllm_gpu.so.1.1", "libtrtllm_gpu.so.1.2", "libtrtllm_gpu.so.1.10", "libtrtllm_gpu.so.part"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let names: Vec<_> = shims_in(dir.path()).iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+        let expected = ["libtrtllm_gpu.so", "libtrtllm_gpu.so.1.10", "libtrtllm_gpu.so.1.2", "libtrtllm_gpu.so.1.1"];
+        assert_eq!(names, expected);
     }
 }

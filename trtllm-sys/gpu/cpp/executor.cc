@@ -1,6 +1,6 @@
 // The table: TensorRT-LLM's executor, with every exception caught and everything copied out.
+#include <chrono>
 #include <cstdio>
-#include <cstring>
 #include <deque>
 #include <exception>
 #include <memory>
@@ -8,29 +8,38 @@
 #include <utility>
 #include <vector>
 
+#include "config.h"
+#include "log.h"
 #include "request.h"
+#include "responses.h"
+#include "stats.h"
 #include "trtllm_gpu.h"
 
 // Declared here: the plugin library's own header needs TensorRT's.
 extern "C" bool initTrtLlmPlugins(void* logger, char const* libNamespace);
 
+#if __has_include("tensorrt_llm/executor/version.h")
+#include "tensorrt_llm/executor/version.h"
+namespace shim {
+static char const* built_against() { return tensorrt_llm::executor::kTensorRtLlmVersion; }
+}  // namespace shim
+#else
+namespace shim {
+static char const* built_against() { return ""; }
+}  // namespace shim
+#endif
+
 namespace tle = tensorrt_llm::executor;
+
+struct trtllm_gpu_text {
+    std::string text;
+};
 
 struct trtllm_gpu_executor {
     std::unique_ptr<tle::Executor> executor;
     std::mutex enqueuing;
     std::mutex taking_stats;
     std::deque<tle::IterationStats> stats;
-};
-
-// Responses, and what they point to. Deques do not move what they hold.
-struct trtllm_gpu_responses {
-    std::vector<trtllm_gpu_response> responses;
-    std::deque<std::vector<trtllm_gpu_output>> outputs;
-    std::deque<tle::VecTokens> tokens;
-    std::deque<tle::VecLogProbs> log_probs;
-    std::deque<std::vector<float>> logits;
-    std::deque<std::string> errors;
 };
 
 namespace {
@@ -61,18 +70,25 @@ std::int32_t guarded(trtllm_gpu_error* error, Body body) noexcept {
 
 char const* version() { return tle::version(); }
 
-std::int32_t open(char const* engine_dir, trtllm_gpu_config const* config, trtllm_gpu_executor** executor,
-                  trtllm_gpu_error* error) {
+std::int32_t open(char const* engine_dir, trtllm_gpu_setting const* settings, std::size_t num_settings,
+                  trtllm_gpu_tokenizer const* tokenizer, trtllm_gpu_executor** executor, trtllm_gpu_error* error) {
     return guarded(error, [&] {
+        shim::Settings taken(settings, num_settings);
+        auto const config = shim::to_config(taken, tokenizer);
         static bool const plugins = initTrtLlmPlugins(nullptr, "tensorrt_llm");
         if (!plugins) {
             throw std::runtime_error("TensorRT-LLM's plugins cannot be registered");
         }
         auto opened = std::make_unique<trtllm_gpu_executor>();
-        opened->executor =
-            std::make_unique<tle::Executor>(engine_dir, tle::ModelType::kDECODER_ONLY, shim::to_config(*config));
+        opened->executor = std::make_unique<tle::Executor>(engine_dir, tle::ModelType::kDECODER_ONLY, config);
         *executor = opened.release();
     });
+}
+
+bool can_enqueue(trtllm_gpu_executor const* executor) {
+    bool can = false;
+    guarded(nullptr, [&] { can = executor->executor->canEnqueueRequests(); });
+    return can;
 }
 
 std::int32_t close(trtllm_gpu_executor* executor, trtllm_gpu_error* error) {
@@ -89,60 +105,6 @@ std::int32_t enqueue(trtllm_gpu_executor* executor, trtllm_gpu_request const* re
     });
 }
 
-// Logits as fp32, whatever the engine has.
-std::vector<float> to_floats(tle::Tensor const& tensor) {
-    auto const host = tensor.copyToCpu();
-    std::size_t const size = host.getSize();
-    std::vector<float> floats(size);
-    if (host.getDataType() == tle::DataType::kFP32) {
-        std::memcpy(floats.data(), host.getData(), size * sizeof(float));
-        return floats;
-    }
-    if (host.getDataType() == tle::DataType::kBF16) {
-        auto const* const halves = static_cast<std::uint16_t const*>(host.getData());
-        for (std::size_t i = 0; i < size; i++) {
-            std::uint32_t const bits = std::uint32_t{halves[i]} << 16;
-            std::memcpy(&floats[i], &bits, sizeof bits);
-        }
-        return floats;
-    }
-    throw std::runtime_error("the logits are neither fp32 nor bf16");
-}
-
-void add_result(trtllm_gpu_responses& batch, trtllm_gpu_response& response, tle::Result const& result) {
-    response.sequence_index = result.sequenceIndex;
-    response.is_sequence_final = result.isSequenceFinal;
-    response.is_final = result.isFinal;
-    auto& outputs = batch.outputs.emplace_back();
-    for (std::size_t beam = 0; beam < result.outputTokenIds.size(); beam++) {
-        auto const& tokens = batch.tokens.emplace_back(result.outputTokenIds[beam]);
-        trtllm_gpu_output output{};
-        output.token_ids = {tokens.data(), tokens.size()};
-        if (result.logProbs && beam < result.logProbs->size()) {
-            auto const& log_probs = batch.log_probs.emplace_back((*result.logProbs)[beam]);
-            output.log_probs = log_probs.data();
-            output.num_log_probs = log_probs.size();
-        }
-        output.has_cum_log_prob = result.cumLogProbs && beam < result.cumLogProbs->size();
-        if (output.has_cum_log_prob) {
-            output.cum_log_prob = (*result.cumLogProbs)[beam];
-        }
-        if (beam < result.finishReasons.size()) {
-            output.finish_reason = static_cast<std::int32_t>(result.finishReasons[beam]);
-        }
-        outputs.push_back(output);
-    }
-    response.outputs = outputs.data();
-    response.num_outputs = outputs.size();
-    if (result.contextLogits) {
-        auto const& logits = batch.logits.emplace_back(to_floats(*result.contextLogits));
-        auto const shape = result.contextLogits->getShape();
-        response.context_logits = logits.data();
-        response.context_logits_rows = static_cast<std::size_t>(shape[0]);
-        response.context_logits_columns = static_cast<std::size_t>(shape[1]);
-    }
-}
-
 std::int32_t await(trtllm_gpu_executor* executor, std::uint64_t timeout_ms, trtllm_gpu_responses** responses,
                    trtllm_gpu_error* error) {
     return guarded(error, [&] {
@@ -154,14 +116,7 @@ std::int32_t await(trtllm_gpu_executor* executor, std::uint64_t timeout_ms, trtl
         auto batch = std::make_unique<trtllm_gpu_responses>();
         batch->responses.reserve(taken.size());
         for (tle::Response const& one : taken) {
-            trtllm_gpu_response response{};
-            response.request_id = one.getRequestId();
-            if (one.hasError()) {
-                response.error = batch->errors.emplace_back(one.getErrorMsg()).c_str();
-            } else {
-                add_result(*batch, response, one.getResult());
-            }
-            batch->responses.push_back(response);
+            shim::add_response(*batch, one);
         }
         *responses = batch.release();
     });
@@ -178,35 +133,6 @@ std::int32_t cancel(trtllm_gpu_executor* executor, std::uint64_t id, trtllm_gpu_
     return guarded(error, [&] { executor->executor->cancelRequest(id); });
 }
 
-trtllm_gpu_iteration_stats to_stats(tle::IterationStats const& stats) {
-    trtllm_gpu_iteration_stats flat{};
-    flat.iter = stats.iter;
-    flat.iter_latency_ms = stats.iterLatencyMS;
-    flat.new_active_requests_queue_latency_ms = stats.newActiveRequestsQueueLatencyMS;
-    flat.num_new_active_requests = stats.numNewActiveRequests;
-    flat.num_active_requests = stats.numActiveRequests;
-    flat.num_queued_requests = stats.numQueuedRequests;
-    flat.num_completed_requests = stats.numCompletedRequests;
-    if (auto const& batch = stats.inflightBatchingStats) {
-        flat.num_scheduled_requests = batch->numScheduledRequests;
-        flat.num_context_requests = batch->numContextRequests;
-        flat.num_gen_requests = batch->numGenRequests;
-        flat.num_paused_requests = batch->numPausedRequests;
-        flat.num_ctx_tokens = batch->numCtxTokens;
-    }
-    if (auto const& cache = stats.kvCacheStats) {
-        flat.kv_max_num_blocks = cache->maxNumBlocks;
-        flat.kv_free_num_blocks = cache->freeNumBlocks;
-        flat.kv_used_num_blocks = cache->usedNumBlocks;
-        flat.kv_tokens_per_block = cache->tokensPerBlock;
-        flat.kv_alloc_total_blocks = cache->allocTotalBlocks;
-        flat.kv_alloc_new_blocks = cache->allocNewBlocks;
-        flat.kv_reused_blocks = cache->reusedBlocks;
-        flat.kv_missed_blocks = cache->missedBlocks;
-    }
-    return flat;
-}
-
 std::int32_t iteration_stats(trtllm_gpu_executor* executor, trtllm_gpu_iteration_stats* stats, std::size_t capacity,
                              std::size_t* count, trtllm_gpu_error* error) {
     return guarded(error, [&] {
@@ -216,19 +142,44 @@ std::int32_t iteration_stats(trtllm_gpu_executor* executor, trtllm_gpu_iteration
         }
         std::size_t written = 0;
         for (; written < capacity && !executor->stats.empty(); written++) {
-            stats[written] = to_stats(executor->stats.front());
+            stats[written] = shim::to_stats(executor->stats.front());
             executor->stats.pop_front();
         }
         *count = written;
     });
 }
 
+std::int32_t request_stats(trtllm_gpu_executor* executor, trtllm_gpu_text** lines, trtllm_gpu_error* error) {
+    return guarded(error, [&] {
+        auto const taken = executor->executor->getLatestRequestStats();
+        *lines = new trtllm_gpu_text{shim::to_lines(taken)};
+    });
+}
+
+std::int32_t kv_cache_events(trtllm_gpu_executor* executor, std::uint64_t timeout_ms, trtllm_gpu_text** lines,
+                             trtllm_gpu_error* error) {
+    return guarded(error, [&] {
+        auto const manager = executor->executor->getKVCacheEventManager();
+        if (!manager) {
+            throw shim::Unsupported("KV-cache events with kv_cache.event_buffer_max_size 0");
+        }
+        auto const taken = (*manager)->getLatestEvents(std::chrono::milliseconds(timeout_ms));
+        *lines = new trtllm_gpu_text{shim::to_lines(taken)};
+    });
+}
+
+char const* text_data(trtllm_gpu_text const* text) { return text->text.c_str(); }
+
+void free_text(trtllm_gpu_text* text) { delete text; }
+
 }  // namespace
 
-extern "C" trtllm_gpu_table const* trtllm_gpu(void) {
+// Named by the crate's own library, which exports it as TRTLLM_GPU_ENTRY.
+extern "C" trtllm_gpu_table const* trtllm_gpu_shim_table() {
     static trtllm_gpu_table const table{
-        TRTLLM_GPU_ABI, version,        open,   close,           enqueue,
-        await,          responses_data, free_responses, cancel, iteration_stats,
+        TRTLLM_GPU_ABI, nullptr,        shim::built_against(), version, shim::capture_log, open,
+        can_enqueue,    close,          enqueue,               await,   responses_data,    free_responses,
+        cancel,         iteration_stats, request_stats,        kv_cache_events, text_data, free_text,
     };
     return &table;
 }

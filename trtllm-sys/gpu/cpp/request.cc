@@ -1,9 +1,11 @@
 #include "request.h"
 
 #include <list>
+#include <optional>
 #include <vector>
 
-#include "features.h"
+#include "probes.h"
+#include "settings.h"
 
 // Only constructors of one or two arguments and setters are used: TensorRT-LLM has put new arguments into the middle of the
 // others between releases.
@@ -68,6 +70,44 @@ tle::SamplingConfig to_sampling(trtllm_gpu_request const& asked) {
     return sampling;
 }
 
+tle::Tensor to_tensor(tle::DataType type, void const* data, std::vector<tle::Shape::DimType64> const& dims) {
+    // `of` borrows; the copy is the request's own.
+    auto const borrowed = tle::Tensor::of(type, const_cast<void*>(data), tle::Shape(dims.data(), dims.size()));
+    return borrowed.copyToCpu();
+}
+
+tle::LoraConfig to_lora(trtllm_gpu_lora const& asked) {
+    if (asked.weights == nullptr) {
+        return tle::LoraConfig(asked.task_id);
+    }
+    auto const rows = static_cast<tle::Shape::DimType64>(asked.rows);
+    auto const columns = static_cast<tle::Shape::DimType64>(asked.columns);
+    auto const configColumns = static_cast<tle::Shape::DimType64>(asked.config_columns);
+    return tle::LoraConfig(asked.task_id, to_tensor(tle::DataType::kBF16, asked.weights, {rows, columns}),
+                           to_tensor(tle::DataType::kINT32, asked.config, {rows, configColumns}));
+}
+
+std::optional<tle::MillisecondsType> to_duration(std::uint64_t milliseconds) {
+    if (milliseconds == 0) {
+        return std::nullopt;
+    }
+    return tle::MillisecondsType(milliseconds);
+}
+
+tle::KvCacheRetentionConfig to_retention(trtllm_gpu_retention const& asked) {
+    using Range = tle::KvCacheRetentionConfig::TokenRangeRetentionConfig;
+    std::vector<Range> ranges;
+    for (std::size_t i = 0; i < asked.num_ranges; i++) {
+        trtllm_gpu_retention_range const& range = asked.ranges[i];
+        std::optional<tle::SizeType32> end;
+        if (range.token_end >= 0) {
+            end = range.token_end;
+        }
+        ranges.emplace_back(range.token_start, end, range.priority, to_duration(range.duration_ms));
+    }
+    return tle::KvCacheRetentionConfig(ranges, asked.decode_priority, to_duration(asked.decode_duration_ms));
+}
+
 }  // namespace
 
 tle::Request to_request(trtllm_gpu_request const& asked) {
@@ -77,6 +117,7 @@ tle::Request to_request(trtllm_gpu_request const& asked) {
     tle::OutputConfig output;
     output.returnLogProbs = asked.return_log_probs;
     output.returnContextLogits = asked.return_context_logits;
+    output.returnPerfMetrics = asked.return_perf_metrics;
     output.excludeInputFromOutput = true;
     request.setOutputConfig(output);
     request.setEndId(asked.end_id);
@@ -88,11 +129,8 @@ tle::Request to_request(trtllm_gpu_request const& asked) {
         request.setBadWords(to_words(asked.bad_words, asked.num_bad_words));
     }
     if (asked.embedding_bias != nullptr) {
-        std::vector<tle::Shape::DimType64> const dims{static_cast<tle::Shape::DimType64>(asked.embedding_bias_len)};
-        // `of` borrows; the copy is the request's own.
-        auto const borrowed = tle::Tensor::of(tle::DataType::kFP32, const_cast<float*>(asked.embedding_bias),
-                                              tle::Shape(dims.data(), dims.size()));
-        request.setEmbeddingBias(borrowed.copyToCpu());
+        auto const size = static_cast<tle::Shape::DimType64>(asked.embedding_bias_len);
+        request.setEmbeddingBias(to_tensor(tle::DataType::kFP32, asked.embedding_bias, {size}));
     }
     if (asked.allotted_time_ms > 0) {
         request.setAllottedTimeMs(tle::MillisecondsType(asked.allotted_time_ms));
@@ -108,58 +146,13 @@ tle::Request to_request(trtllm_gpu_request const& asked) {
         }
         request.setGuidedDecodingParams(tle::GuidedDecodingParams(type, guide));
     }
+    if (asked.lora != nullptr) {
+        request.setLoraConfig(to_lora(*asked.lora));
+    }
+    if (asked.retention != nullptr) {
+        request.setKvCacheRetentionConfig(to_retention(*asked.retention));
+    }
     return request;
-}
-
-tle::ExecutorConfig to_config(trtllm_gpu_config const& asked) {
-    tle::ExecutorConfig config;
-    config.setMaxBeamWidth(asked.max_beam_width);
-    config.setSchedulerConfig(
-        tle::SchedulerConfig(static_cast<tle::CapacitySchedulerPolicy>(asked.capacity_scheduler_policy)));
-    config.setEnableChunkedContext(asked.enable_chunked_context);
-    // Its default has changed between releases.
-    config.setNormalizeLogProbs(false);
-    config.setIterStatsMaxIterations(asked.iter_stats_max_iterations);
-    config.setBatchingType(tle::BatchingType::kINFLIGHT);
-    if (asked.max_batch_size > 0) {
-        config.setMaxBatchSize(asked.max_batch_size);
-    }
-    if (asked.max_num_tokens > 0) {
-        config.setMaxNumTokens(asked.max_num_tokens);
-    }
-    if (asked.max_queue_size > 0) {
-        config.setMaxQueueSize(asked.max_queue_size);
-    }
-    tle::KvCacheConfig cache;
-    cache.setEnableBlockReuse(asked.enable_block_reuse);
-    if (asked.kv_cache_max_tokens > 0) {
-        cache.setMaxTokens(asked.kv_cache_max_tokens);
-    }
-    if (asked.kv_cache_free_gpu_memory_fraction > 0) {
-        cache.setFreeGpuMemoryFraction(asked.kv_cache_free_gpu_memory_fraction);
-    }
-    if (asked.kv_cache_host_bytes > 0) {
-        cache.setHostCacheSize(static_cast<std::size_t>(asked.kv_cache_host_bytes));
-    }
-    config.setKvCacheConfig(cache);
-    if (asked.is_orchestrator) {
-        tle::OrchestratorConfig orchestrator;
-        orchestrator.setIsOrchestrator(true);
-        if (asked.worker_executable != nullptr) {
-            orchestrator.setWorkerExecutablePath(asked.worker_executable);
-        }
-        tle::ParallelConfig parallel;
-        parallel.setCommunicationMode(tle::CommunicationMode::kORCHESTRATOR);
-        parallel.setOrchestratorConfig(orchestrator);
-        config.setParallelConfig(parallel);
-    }
-    if (asked.tokenizer_json != nullptr) {
-        std::vector<std::string> const vocabulary(asked.vocabulary, asked.vocabulary + asked.vocabulary_len);
-        config.setGuidedDecodingConfig(
-            tle::GuidedDecodingConfig(tle::GuidedDecodingConfig::GuidedDecodingBackend::kXGRAMMAR, vocabulary,
-                                      std::string(asked.tokenizer_json), to_tokens(asked.stop_token_ids)));
-    }
-    return config;
 }
 
 }  // namespace shim

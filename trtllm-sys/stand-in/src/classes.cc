@@ -2,12 +2,14 @@
 #include <cstring>
 #include <numeric>
 #include <stdexcept>
+#include <utility>
 
 #include "tensorrt_llm/executor/executor.h"
+#include "tensorrt_llm/executor/version.h"
 
 namespace tensorrt_llm::executor {
 
-char const* version() noexcept { return "1.2.0-trtllm-stand-in"; }
+char const* version() noexcept { return kTensorRtLlmVersion; }
 
 namespace {
 
@@ -74,8 +76,89 @@ GuidedDecodingParams::GuidedDecodingParams(GuideType guideType, std::optional<st
     }
 }
 
-GuidedDecodingConfig::GuidedDecodingConfig(GuidedDecodingBackend, std::optional<std::vector<std::string>>,
-                                           std::optional<std::string>, std::optional<std::vector<TokenIdType>>) {}
+LoraConfig::LoraConfig(IdType taskId, std::optional<Tensor> weights, std::optional<Tensor> config)
+    : mTaskId(taskId), mWeights(std::move(weights)), mConfig(std::move(config)) {
+    if (mWeights.has_value() != mConfig.has_value()) {
+        throw std::runtime_error("LoRA weights and config come together");
+    }
+    if (mConfig && (mConfig->getDataType() != DataType::kINT32 || mConfig->getShape().size() != 2 ||
+                    mConfig->getShape()[0] != mWeights->getShape()[0])) {
+        throw std::runtime_error("the LoRA config is not int32 with a row for each row of the weights");
+    }
+}
+
+KvCacheRetentionConfig::TokenRangeRetentionConfig::TokenRangeRetentionConfig(SizeType32 start, std::optional<SizeType32> end,
+                                                                             SizeType32 rangePriority,
+                                                                             std::optional<MillisecondsType> duration)
+    : tokenStart(start), tokenEnd(end), priority(rangePriority), durationMs(duration) {
+    if (priority < 0 || priority > 100) {
+        throw std::runtime_error("the retention priority is from 0 to 100");
+    }
+}
+
+KvCacheRetentionConfig::KvCacheRetentionConfig(std::vector<TokenRangeRetentionConfig> const& ranges,
+                                               SizeType32 decodePriority, std::optional<MillisecondsType> decodeDurationMs)
+    : mRanges(ranges), mDecodePriority(decodePriority), mDecodeDurationMs(decodeDurationMs) {}
+
+DynamicBatchConfig::DynamicBatchConfig(bool, bool, SizeType32 window) : mWindow(window) {
+    if (mWindow <= 0) {
+        throw std::runtime_error("the moving average needs a window");
+    }
+}
+
+void KvCacheConfig::setFreeGpuMemoryFraction(FloatType fraction) {
+    if (!(fraction > 0.0f && fraction < 1.0f)) {
+        throw std::runtime_error("freeGpuMemoryFraction must be above 0 and below 1");
+    }
+    mFreeGpuMemoryFraction = fraction;
+}
+
+PeftCacheConfig::PeftCacheConfig(SizeType32 numHostModuleLayer, SizeType32 numDeviceModuleLayer,
+                                 SizeType32 optimalAdapterSize, SizeType32 maxAdapterSize, SizeType32 numPutWorkers,
+                                 SizeType32 numEnsureWorkers, SizeType32 numCopyStreams, SizeType32 maxPagesPerBlockHost,
+                                 SizeType32 maxPagesPerBlockDevice, std::optional<float> const& deviceCachePercent,
+                                 std::optional<std::size_t> const& hostCacheSize)
+    : mNumbers{numHostModuleLayer, numDeviceModuleLayer, optimalAdapterSize,   maxAdapterSize,        numPutWorkers,
+               numEnsureWorkers,   numCopyStreams,       maxPagesPerBlockHost, maxPagesPerBlockDevice},
+      mDeviceCachePercent(deviceCachePercent),
+      mHostCacheSize(hostCacheSize) {}
+
+LookaheadDecodingConfig::LookaheadDecodingConfig(SizeType32 windowSize, SizeType32 ngramSize, SizeType32 verificationSetSize)
+    : mWindowSize(windowSize), mNgramSize(ngramSize), mVerificationSetSize(verificationSetSize) {
+    if (windowSize < 1 || ngramSize < 1 || verificationSetSize < 0) {
+        throw std::runtime_error("no lookahead has these sizes");
+    }
+}
+
+EagleConfig::EagleConfig(std::optional<EagleChoices> eagleChoices, bool, std::optional<float> posteriorThreshold, bool,
+                         std::optional<SizeType32>)
+    : mChoices(std::move(eagleChoices)) {
+    if (posteriorThreshold && !(*posteriorThreshold >= 0.0f && *posteriorThreshold < 1.0f)) {
+        throw std::runtime_error("posteriorThreshold must be from 0 to 1");
+    }
+}
+
+std::deque<KVCacheEvent> KVCacheEventManager::getLatestEvents(std::optional<std::chrono::milliseconds> timeout) {
+    std::unique_lock<std::mutex> lock(mMutex);
+    auto const arrived = [this] { return !mEvents.empty(); };
+    if (timeout) {
+        mArrived.wait_for(lock, *timeout, arrived);
+    } else {
+        mArrived.wait(lock, arrived);
+    }
+    return std::exchange(mEvents, {});
+}
+
+void KVCacheEventManager::add(KVCacheEventData data) {
+    {
+        std::lock_guard<std::mutex> const lock(mMutex);
+        mEvents.push_back({mNext++, std::move(data), 0});
+        if (mEvents.size() > mCapacity) {
+            mEvents.pop_front();
+        }
+    }
+    mArrived.notify_all();
+}
 
 Request::Request(VecTokens inputTokenIds, SizeType32 maxTokens, bool streaming)
     : mStreaming(streaming), mInputTokenIds(std::move(inputTokenIds)), mMaxTokens(maxTokens) {

@@ -1,74 +1,27 @@
 // An executor without a model: it batches in flight, and its tokens follow from the request alone.
-//
-// It reads `stand-in.conf` of the engine directory, lines of `name value`:
-//
-//     vocab_size N              [1000]
-//     max_batch_size N          [64]
-//     latency_us N              time of an iteration [0]
-//     tokens_per_response N     tokens that a streamed response has at least [1]
-//     empty_final 1             a sequence's end comes in a response of its own, without tokens
-//     unknown_finish_reason 1   ends are said with a reason that does not exist
-//     hasty 1                   the first response is there before enqueueRequest returns
-//     stall_after N             stops responding after so many iterations
-//     throw_in CALL             construct, enqueue, await, cancel, stats or shutdown throws ...
-//     throw_what WHAT           ... runtime, range or int [runtime]
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
-#include <fstream>
+#include <cstdlib>
+#include <iostream>
+#include <list>
 #include <map>
 #include <mutex>
+#include <set>
 #include <sstream>
 #include <stdexcept>
 #include <thread>
 #include <utility>
 
+#include "settings.h"
 #include "tensorrt_llm/executor/executor.h"
+#include "workers.h"
 
 namespace tensorrt_llm::executor {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-class Settings {
-public:
-    explicit Settings(std::filesystem::path const& dir) {
-        std::ifstream file(dir / "stand-in.conf");
-        if (!file) {
-            throw std::runtime_error("cannot read " + (dir / "stand-in.conf").string());
-        }
-        std::string name;
-        std::string value;
-        while (file >> name >> value) {
-            mValues[name] = value;
-        }
-    }
-
-    [[nodiscard]] long number(std::string const& name, long fallback) const {
-        auto const found = mValues.find(name);
-        return found == mValues.end() ? fallback : std::stol(found->second);
-    }
-
-    void maybe_throw(std::string const& call) const {
-        auto const found = mValues.find("throw_in");
-        if (found == mValues.end() || found->second != call) {
-            return;
-        }
-        auto const what = mValues.find("throw_what");
-        std::string const kind = what == mValues.end() ? "runtime" : what->second;
-        if (kind == "int") {
-            throw 7;
-        }
-        if (kind == "range") {
-            throw std::out_of_range("the stand-in was told to throw in " + call);
-        }
-        throw std::runtime_error("the stand-in was told to throw in " + call);
-    }
-
-private:
-    std::map<std::string, std::string> mValues;
-};
 
 std::uint64_t mix(std::uint64_t hash, std::uint64_t value) {
     hash = (hash ^ value) * 0x9e3779b97f4a7c15ULL;
@@ -92,6 +45,8 @@ struct Active {
     bool started = false;
     bool cancelled = false;
     bool contextLogitsSent = false;
+    RequestPerfMetrics metrics = {};
+    std::string error = {};
 };
 
 bool ends_with(VecTokens const& tokens, VecTokens const& word) {
@@ -103,7 +58,23 @@ bool ends_with(VecTokens const& tokens, VecTokens const& word) {
 class Executor::Impl {
 public:
     Impl(std::filesystem::path const& dir, ExecutorConfig config) : mSettings(dir), mConfig(std::move(config)) {
+        std::cout << "[TensorRT-LLM][INFO] stand-in: engine " << dir.string() << std::endl;
         mSettings.maybe_throw("construct");
+        for (char const* name : {"config.json", "rank0.engine"}) {
+            if (!std::filesystem::exists(dir / name)) {
+                throw std::runtime_error("Error opening engine file: " + (dir / name).string());
+            }
+        }
+        auto const parallel = mConfig.getParallelConfig();
+        if (parallel && parallel->getCommunicationMode() == CommunicationMode::kORCHESTRATOR) {
+            auto const orchestrator = parallel->getOrchestratorConfig().value_or(OrchestratorConfig());
+            mWorkers = std::make_unique<Workers>(orchestrator.getWorkerExecutablePath(), mSettings, dir);
+        }
+        auto const capacity = mConfig.getKvCacheConfig().getEventBufferMaxSize();
+        if (capacity > 0) {
+            mEvents = std::make_shared<KVCacheEventManager>(capacity);
+            mEvents->add(KVCacheCreatedData{{100}});
+        }
         mVocab = static_cast<TokenIdType>(mSettings.number("vocab_size", 1000));
         mMaxBatch = static_cast<std::size_t>(mSettings.number("max_batch_size", 64));
         if (mConfig.getMaxBatchSize() > 0) {
@@ -126,6 +97,8 @@ public:
         }
         IdType const id = ++mLastId;
         Active active{id, request, {}, std::nullopt};
+        active.error = problem_of(request);
+        active.metrics.timingMetrics.arrivalTime = Clock::now();
         auto const sampling = request.getSamplingConfig();
         auto const count = sampling.getBeamWidth() > 1 ? 1 : sampling.getNumReturnSequences().value_or(1);
         for (SizeType32 i = 0; i < count; i++) {
@@ -163,7 +136,7 @@ public:
         mSettings.maybe_throw("cancel");
         std::lock_guard<std::mutex> const lock(mMutex);
         for (Active& active : mActive) {
-            if (active.id == id) {
+            if (active.id == id && mSettings.number("ignore_cancel", 0) == 0) {
                 active.cancelled = true;
             }
         }
@@ -187,9 +160,31 @@ public:
         }
     }
 
+    std::deque<RequestStatsPerIteration> request_stats() {
+        std::lock_guard<std::mutex> const lock(mMutex);
+        return std::exchange(mRequestStats, {});
+    }
+
+    std::shared_ptr<KVCacheEventManager> events() const { return mEvents; }
+
     Settings const& settings() const { return mSettings; }
 
 private:
+    // What only becomes known after a request was taken: it is said in a response.
+    std::string problem_of(Request const& request) {
+        if (auto const& lora = request.getLoraConfig()) {
+            if (lora->getWeights()) {
+                mAdapters.insert(lora->getTaskId());
+            } else if (mAdapters.count(lora->getTaskId()) == 0) {
+                return "LoRA task " + std::to_string(lora->getTaskId()) + " not found in cache. Please send LoRA weights with request";
+            }
+        }
+        if (request.getGuidedDecodingParams() && !mConfig.getGuidedDecodingConfig()) {
+            return "Guided decoding params are given, but guided decoding is not configured";
+        }
+        return {};
+    }
+
     std::size_t waiting() const {
         std::size_t count = 0;
         for (Active const& active : mActive) {
@@ -231,8 +226,16 @@ private:
             if (sequences >= mMaxBatch && !active.cancelled) {
                 continue;
             }
+            if (!active.error.empty()) {
+                mResponses.emplace_back(active.id, active.error, active.request.getClientId());
+                active.sequences.clear();
+                continue;
+            }
             if (!active.started) {
                 active.started = true;
+                active.metrics.timingMetrics.firstScheduledTime = now;
+                active.metrics.firstIter = mIter;
+                store_prompt(active);
                 stats.numNewActiveRequests++;
                 batch.numContextRequests++;
                 batch.numCtxTokens += static_cast<SizeType32>(active.request.getInputTokenIds().size());
@@ -246,6 +249,18 @@ private:
         mActive.remove_if([](Active const& active) {
             return std::all_of(active.sequences.begin(), active.sequences.end(), [](Sequence const& s) { return s.ended; });
         });
+        if (mConfig.getRequestStatsMaxIterations() > 0) {
+            RequestStatsPerIteration each{mIter, {}};
+            for (Active const& active : mActive) {
+                each.requestStats.push_back({active.id, RequestStage::kGENERATION_IN_PROGRESS,
+                                             static_cast<SizeType32>(active.request.getInputTokenIds().size()),
+                                             static_cast<SizeType32>(active.sequences.front().tokens.size())});
+            }
+            mRequestStats.push_back(std::move(each));
+            if (mRequestStats.size() > static_cast<std::size_t>(mConfig.getRequestStatsMaxIterations())) {
+                mRequestStats.pop_front();
+            }
+        }
         stats.iter = mIter++;
         stats.numActiveRequests = static_cast<SizeType32>(before - waiting());
         stats.numQueuedRequests = static_cast<SizeType32>(waiting());
@@ -300,6 +315,9 @@ private:
         auto const sampling = request.getSamplingConfig();
         bool const greedy = sampling.getTopK().value_or(0) == 1;
         std::uint64_t hash = mix(0x5eed, greedy ? 0 : sequence.seed + 1);
+        if (auto const& lora = request.getLoraConfig()) {
+            hash = mix(hash, lora->getTaskId() + 1);
+        }
         for (TokenIdType const token : request.getInputTokenIds()) {
             hash = mix(hash, static_cast<std::uint64_t>(token));
         }
@@ -368,22 +386,50 @@ private:
             result.cumLogProbs = {sum};
         }
         context_logits(active, result);
+        auto& times = active.metrics.timingMetrics;
+        times.lastTokenTime = Clock::now();
+        if (times.firstTokenTime < times.arrivalTime) {
+            times.firstTokenTime = times.lastTokenTime;
+        }
+        if (result.isFinal && active.request.getOutputConfig().returnPerfMetrics) {
+            active.metrics.lastIter = mIter;
+            result.requestPerfMetrics = active.metrics;
+        }
         mResponses.emplace_back(active.id, std::move(result), active.request.getClientId());
     }
 
+    // Of the prompt's tokens that were computed: those whose cache was reused have none, as with TensorRT-LLM.
     void context_logits(Active& active, Result& result) const {
         if (!active.request.getOutputConfig().returnContextLogits || active.contextLogitsSent) {
             return;
         }
         active.contextLogitsSent = true;
         auto const prompt = active.request.getInputTokenIds();
-        std::vector<std::int64_t> const dims{static_cast<std::int64_t>(prompt.size()), mVocab};
+        auto const rows = active.metrics.kvCacheMetrics.numReusedBlocks > 0 ? 1 : static_cast<std::int64_t>(prompt.size());
+        std::vector<std::int64_t> const dims{rows, mVocab};
         Tensor logits = Tensor::cpu(DataType::kFP32, Shape(dims.data(), dims.size()));
         auto* const values = static_cast<float*>(logits.getData());
         for (std::size_t i = 0; i < logits.getSize(); i++) {
             values[i] = static_cast<float>(mix(1, i) % 100) / 10.0f;
         }
         result.contextLogits = logits;
+    }
+
+    // Prompts are kept whole, in one block each, below their salt.
+    void store_prompt(Active& active) {
+        auto const prompt = active.request.getInputTokenIds();
+        bool const isKept = mConfig.getKvCacheConfig().getEnableBlockReuse();
+        auto const [place, isNew] = mPrompts.insert({active.request.getCacheSaltID(), prompt});
+        active.metrics.kvCacheMetrics.numTotalAllocatedBlocks = 1;
+        active.metrics.kvCacheMetrics.numReusedBlocks = isKept && !isNew ? 1 : 0;
+        active.metrics.kvCacheMetrics.numNewAllocatedBlocks = isKept && !isNew ? 0 : 1;
+        if (mEvents && isNew) {
+            KVCacheStoredBlockData block{mix(7, static_cast<std::uint64_t>(prompt.size())), {}, std::nullopt, 0, 35};
+            for (TokenIdType const token : prompt) {
+                block.tokens.push_back({token, 0});
+            }
+            mEvents->add(KVCacheStoredData{std::nullopt, {block}});
+        }
     }
 
     // All beams at once, at the end.
@@ -431,6 +477,11 @@ private:
     std::list<Active> mActive;
     std::vector<Response> mResponses;
     std::deque<IterationStats> mStats;
+    std::deque<RequestStatsPerIteration> mRequestStats;
+    std::shared_ptr<KVCacheEventManager> mEvents;
+    std::unique_ptr<Workers> mWorkers;
+    std::set<IdType> mAdapters;
+    std::set<std::pair<std::optional<CacheSaltIDType>, VecTokens>> mPrompts;
     IdType mLastId = 0;
     IterationType mIter = 0;
     bool mClosed = false;
@@ -458,11 +509,34 @@ void Executor::shutdown() {
 
 std::deque<IterationStats> Executor::getLatestIterationStats() { return mImpl->stats(); }
 
-bool Executor::canEnqueueRequests() const { return true; }
+std::deque<RequestStatsPerIteration> Executor::getLatestRequestStats() { return mImpl->request_stats(); }
+
+std::optional<std::shared_ptr<KVCacheEventManager>> Executor::getKVCacheEventManager() const {
+    auto const events = mImpl->events();
+    return events ? std::optional(events) : std::nullopt;
+}
+
+// Of the ranks that mpirun started, the first.
+bool Executor::canEnqueueRequests() const {
+    char const* const rank = std::getenv("OMPI_COMM_WORLD_RANK");
+    return rank == nullptr || std::string(rank) == "0";
+}
 
 std::string JsonSerialization::toJsonStr(IterationStats const& stats) {
     std::ostringstream json;
     json << "{\"iter\":" << stats.iter << ",\"iterLatencyMS\":" << stats.iterLatencyMS << '}';
+    return json.str();
+}
+
+std::string JsonSerialization::toJsonStr(RequestStatsPerIteration const& stats) {
+    std::ostringstream json;
+    json << "{\"iter\":" << stats.iter << ",\"requestStats\":[";
+    char const* separator = "";
+    for (RequestStats const& one : stats.requestStats) {
+        json << separator << "{\"id\":" << one.id << ",\"numGeneratedTokens\":" << one.numGeneratedTokens << '}';
+        separator = ",";
+    }
+    json << "]}";
     return json.str();
 }
 

@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <variant>
 #include <vector>
 
 namespace tensorrt_llm::runtime {
@@ -34,6 +35,8 @@ using StreamPtr = std::shared_ptr<tensorrt_llm::runtime::CudaStream>;
 using MillisecondsType = std::chrono::milliseconds;
 using CacheSaltIDType = std::uint64_t;
 using PriorityType = float;
+using MedusaChoices = std::vector<std::vector<SizeType32>>;
+using EagleChoices = std::vector<std::vector<SizeType32>>;
 using LogitsPostProcessor =
     std::function<void(IdType, Tensor&, BeamTokens const&, StreamPtr const&, std::optional<IdType>)>;
 
@@ -94,6 +97,104 @@ struct IterationStats {
     SizeType32 maxNumActiveRequests;
     std::optional<KvCacheStats> kvCacheStats;
     std::optional<InflightBatchingStats> inflightBatchingStats;
+};
+
+enum class RequestStage { kQUEUED, kENCODER_IN_PROGRESS, kCONTEXT_IN_PROGRESS, kGENERATION_IN_PROGRESS, kGENERATION_COMPLETE };
+
+struct RequestStats {
+    IdType id;
+    RequestStage stage;
+    SizeType32 contextPrefillPosition;
+    SizeType32 numGeneratedTokens;
+};
+
+struct RequestStatsPerIteration {
+    IterationType iter;
+    std::vector<RequestStats> requestStats;
+};
+
+struct RequestPerfMetrics {
+    using TimePoint = std::chrono::time_point<std::chrono::steady_clock>;
+
+    struct TimingMetrics {
+        TimePoint arrivalTime;
+        TimePoint firstScheduledTime;
+        TimePoint firstTokenTime;
+        TimePoint lastTokenTime;
+    };
+
+    struct KvCacheMetrics {
+        SizeType32 numTotalAllocatedBlocks = 0;
+        SizeType32 numNewAllocatedBlocks = 0;
+        SizeType32 numReusedBlocks = 0;
+        SizeType32 numMissedBlocks = 0;
+        FloatType kvCacheHitRate = 0;
+    };
+
+    struct SpeculativeDecodingMetrics {
+        FloatType acceptanceRate = 0;
+        SizeType32 totalAcceptedDraftTokens = 0;
+        SizeType32 totalDraftTokens = 0;
+    };
+
+    TimingMetrics timingMetrics;
+    KvCacheMetrics kvCacheMetrics;
+    SpeculativeDecodingMetrics speculativeDecoding;
+    std::optional<IterationType> firstIter;
+    std::optional<IterationType> lastIter;
+    std::optional<IterationType> iter;
+};
+
+}  // namespace tensorrt_llm::executor
+
+namespace tensorrt_llm::runtime {
+struct UniqueToken {
+    std::int32_t tokenId;
+    std::uint64_t tokenExtraId;
+};
+}  // namespace tensorrt_llm::runtime
+
+namespace tensorrt_llm::executor {
+
+template <typename T>
+struct KVCacheEventDiff {
+    T oldValue;
+    T newValue;
+};
+
+struct KVCacheCreatedData {
+    std::vector<SizeType32> numBlocksPerCacheLevel;
+};
+
+struct KVCacheStoredBlockData {
+    IdType blockHash;
+    std::vector<runtime::UniqueToken> tokens;
+    std::optional<std::uint64_t> loraId;
+    SizeType32 cacheLevel;
+    SizeType32 priority;
+};
+
+struct KVCacheStoredData {
+    std::optional<IdType> parentHash;
+    std::vector<KVCacheStoredBlockData> blocks;
+};
+
+struct KVCacheRemovedData {
+    std::vector<IdType> blockHashes;
+};
+
+struct KVCacheUpdatedData {
+    IdType blockHash;
+    std::optional<KVCacheEventDiff<SizeType32>> cacheLevel;
+    std::optional<KVCacheEventDiff<SizeType32>> priority;
+};
+
+using KVCacheEventData = std::variant<KVCacheCreatedData, KVCacheStoredData, KVCacheRemovedData, KVCacheUpdatedData>;
+
+struct KVCacheEvent {
+    IdType eventId;
+    KVCacheEventData data;
+    SizeType32 windowSize;
 };
 
 }  // namespace tensorrt_llm::executor

@@ -1,0 +1,106 @@
+//! Finds TensorRT-LLM and compiles the shim against it. Where there is none, the library is built all the same and says what
+//! was missing to whoever opens it.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Folders of NVIDIA's container and of `pip install` that may hold TensorRT-LLM.
+const USUAL_ROOTS: [&str; 2] = ["/app/tensorrt_llm", "/usr/local/tensorrt_llm"];
+
+const HEADER: &str = "tensorrt_llm/executor/executor.h";
+const LIBRARY: &str = "libtensorrt_llm.so";
+const PLUGINS: &str = "libnvinfer_plugin_tensorrt_llm.so";
+
+fn main() {
+    println!("cargo:rustc-check-cfg=cfg(tensorrt_llm)");
+    for variable in ["TRTLLM_ROOT", "TENSORRT_ROOT", "CUDA_HOME", "VIRTUAL_ENV", "CXXFLAGS", "CXX"] {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
+    println!("cargo:rerun-if-changed=cpp");
+    println!("cargo:rerun-if-changed=../include/trtllm_gpu.h");
+    match find() {
+        Ok(found) => build(&found),
+        Err(missing) => {
+            println!("cargo:warning=libtrtllm_gpu.so is built without TensorRT-LLM: {missing}");
+            println!("cargo:rustc-env=TRTLLM_GPU_UNAVAILABLE={missing}");
+        }
+    }
+}
+
+/// What the shim is compiled against.
+struct Found {
+    include: PathBuf,
+    libraries: PathBuf,
+    cuda_include: Option<PathBuf>,
+}
+
+/// What is there, or what is missing, as a sentence without a full stop.
+fn find() -> Result<Found, String> {
+    let roots = match env::var_os("TRTLLM_ROOT").filter(|root| !root.is_empty()) {
+        Some(root) => vec![PathBuf::from(root)],
+        None => USUAL_ROOTS.iter().map(PathBuf::from).chain(site_packages()).collect(),
+    };
+    let tried = || roots.iter().map(|root| format!("`{}`", root.display())).collect::<Vec<_>>().join(", ");
+    let first = |folders: &[&str], file: &str| {
+        let places = roots.iter().flat_map(|root| folders.iter().map(move |folder| root.join(folder)));
+        places.into_iter().find(|place| place.join(file).is_file())
+    };
+    let hint = "set TRTLLM_ROOT to a folder that has `include/` and `lib/` of TensorRT-LLM, and build again";
+    let include = first(&["include", "cpp/include"], HEADER);
+    let include = include.ok_or_else(|| format!("`{HEADER}` is not below {}; {hint}", tried()))?;
+    let libraries = first(&["lib", "libs", "tensorrt_llm/libs", "cpp/build/tensorrt_llm"], LIBRARY);
+    let libraries = libraries.ok_or_else(|| format!("`{LIBRARY}` is not below {}; {hint}", tried()))?;
+    if !libraries.join(PLUGINS).is_file() {
+        return Err(format!("`{PLUGINS}` is not in `{}`; {hint}", libraries.display()));
+    }
+    let types = fs::read_to_string(include.join("tensorrt_llm/executor/types.h")).unwrap_or_default();
+    let cuda_include = cuda_include();
+    if types.contains("cuda_fp16.h") && cuda_include.is_none() {
+        let problem = "`cuda_fp16.h` is not below CUDA_HOME or `/usr/local/cuda`";
+        return Err(format!("{problem}; set CUDA_HOME to a CUDA toolkit, and build again"));
+    }
+    Ok(Found { include, libraries, cuda_include })
+}
+
+/// `tensorrt_llm` of the virtual environment and of the system's Python.
+fn site_packages() -> Vec<PathBuf> {
+    let venv = env::var_os("VIRTUAL_ENV").map(|root| PathBuf::from(root).join("lib"));
+    let libs = venv.into_iter().chain(["/usr/local/lib", "/usr/lib"].map(PathBuf::from));
+    let pythons = libs.filter_map(|lib| fs::read_dir(lib).ok()).flatten().flatten().map(|entry| entry.path());
+    let pythons =
+        pythons.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python3")));
+    pythons
+        .flat_map(|python| ["site-packages", "dist-packages"].map(|folder| python.join(folder).join("tensorrt_llm")))
+        .filter(|root| root.is_dir())
+        .collect()
+}
+
+fn cuda_include() -> Option<PathBuf> {
+    let home = env::var_os("CUDA_HOME").map(PathBuf::from);
+    let roots = home.into_iter().chain([PathBuf::from("/usr/local/cuda")]);
+    let places = roots.flat_map(|root| ["include", "targets/x86_64-linux/include"].map(|folder| root.join(folder)));
+    places.into_iter().find(|place| place.join("cuda_fp16.h").is_file())
+}
+
+fn build(found: &Found) {
+    let mut cmake = cmake::Config::new("cpp");
+    cmake.define("TRTLLM_INCLUDE", &found.include).build_target("install");
+    if let Some(cuda) = &found.cuda_include {
+        cmake.define("CUDA_INCLUDE", cuda);
+    }
+    let shim = cmake.build();
+    println!("cargo:rustc-cfg=tensorrt_llm");
+    println!("cargo:rustc-link-search=native={}", shim.join("lib").display());
+    println!("cargo:rustc-link-lib=static:+whole-archive=trtllm_gpu_shim");
+    println!("cargo:rustc-link-search=native={}", found.libraries.display());
+    for library in ["tensorrt_llm", "nvinfer_plugin_tensorrt_llm", "stdc++"] {
+        println!("cargo:rustc-link-lib=dylib={library}");
+    }
+    let tensorrt = env::var_os("TENSORRT_ROOT").map(|root| Path::new(&root).join("lib"));
+    for folder in [Some(found.libraries.clone()), tensorrt].into_iter().flatten() {
+        println!("cargo:rustc-cdylib-link-arg=-Wl,-rpath,{}", folder.display());
+    }
+    // What NVIDIA's libraries need themselves is found when they are opened.
+    println!("cargo:rustc-cdylib-link-arg=-Wl,--allow-shlib-undefined");
+}

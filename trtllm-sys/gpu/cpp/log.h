@@ -1,0 +1,12 @@
+// What TensorRT-LLM logs.
+#pragma once
+
+#include "trtllm_gpu.h"
+
+namespace shim {
+
+// TensorRT-LLM's logger writes to std::cout and std::cerr and to nothing else, so those are what is captured. Later calls
+// change where the lines go.
+void capture_log(trtllm_gpu_log log, void* userData);
+
+}  // namespace shim

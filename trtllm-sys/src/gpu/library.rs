@@ -1,0 +1,161 @@
+//! `libtrtllm_gpu.so`, opened.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use crate::dynamic_library::DynamicLibrary;
+
+use super::bindings::{TRTLLM_GPU_ABI, TRTLLM_GPU_ENTRY, trtllm_gpu_log, trtllm_gpu_table};
+
+/// The shim over TensorRT-LLM, and TensorRT-LLM with it, loaded until the process ends.
+#[derive(Debug, Clone)]
+pub struct GpuLibrary {
+    path: PathBuf,
+    table: Table,
+    version: String,
+    built_against: String,
+}
+
+/// The functions of `trtllm_gpu_table`, all of them there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Table(&'static trtllm_gpu_table);
+
+// SAFETY: the table is constant, and its functions may be called on any thread (`trtllm_gpu.h`).
+unsafe impl Send for Table {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Table {}
+
+impl Table {
+    pub(super) fn get(self) -> &'static trtllm_gpu_table {
+        self.0
+    }
+}
+
+/// How grave a line of the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Something failed.
+    Error,
+    /// Something may go wrong.
+    Warning,
+    /// Something happened.
+    Info,
+    /// Anything finer.
+    Debug,
+}
+
+/// A line that TensorRT-LLM logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogLine<'a> {
+    /// How grave it is.
+    pub severity: Severity,
+    /// The line, with TensorRT-LLM's own marks.
+    pub text: &'a str,
+}
+
+type Log = Box<dyn Fn(LogLine<'_>) + Send + Sync>;
+
+impl GpuLibrary {
+    /// Opens the shim at `path`, or by its bare name for the system's loader to find.
+    ///
+    /// # Errors
+    /// Why it cannot be used, as a sentence: it or a library that it needs is not there or does not fit, it belongs to
+    /// another version of this crate, it was built without TensorRT-LLM, or against another release than the one loaded.
+    pub fn open(path: &Path) -> Result<Self, String> {
+        type Entry = unsafe extern "C" fn() -> *const trtllm_gpu_table;
+        let library = DynamicLibrary::open(path)?;
+        let name = CStr::from_bytes_with_nul(TRTLLM_GPU_ENTRY).unwrap_or_default();
+        let address = library.symbol(name).ok_or_else(|| format!("it does not export `{}`", name.to_string_lossy()))?;
+        // SAFETY: a library that exports this name has this function there (`trtllm_gpu.h`), and is never closed.
+        let entry = unsafe { std::mem::transmute::<std::ptr::NonNull<c_void>, Entry>(address) };
+        // SAFETY: no duty; the result is not null, constant, and valid for ever. `abi` is its first field in every version.
+        let table = unsafe { entry() };
+        // SAFETY: as above: the first field of any version's table is its number.
+        let abi = unsafe { *table.cast::<u32>() };
+        if abi != TRTLLM_GPU_ABI {
+            return Err(format!(
+                "it was built for version {abi} of the boundary, not for {TRTLLM_GPU_ABI}: build it again from this source"
+            ));
+        }
+        // SAFETY: the version is this one's, so the whole table is there, constant, for ever.
+        let table = Table(unsafe { &*table });
+        if let Some(reason) = to_text(table.get().unavailable) {
+            return Err(format!("it was built without TensorRT-LLM: {reason}"));
+        }
+        let version = table.get().version.ok_or("its table is not whole")?;
+        // SAFETY: no duty; the result is a constant text.
+        let version = to_text(unsafe { version() }).unwrap_or_default();
+        let built_against = to_text(table.get().built_against).unwrap_or_default();
+        if !built_against.is_empty() && release(&built_against) != release(&version) {
+            return Err(format!(
+                "it was compiled against TensorRT-LLM {built_against}, but {version} was loaded: put the libraries of {} first, or build it again",
+                release(&built_against)
+            ));
+        }
+        Ok(Self { path: path.to_owned(), table, version, built_against })
+    }
+
+    /// Where it was found.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The version of TensorRT-LLM that is loaded.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The version of TensorRT-LLM whose headers the shim was compiled against; empty where they do not say.
+    pub fn built_against(&self) -> &str {
+        &self.built_against
+    }
+
+    /// Sends what TensorRT-LLM logs to `log` instead of standard output, from any thread, for as long as the process runs.
+    /// TensorRT-LLM writes through C++'s `std::cout` and `std::cerr`, so what a host writes through these goes there too.
+    /// Only the first call of a process counts.
+    pub fn capture_log(&self, log: impl Fn(LogLine<'_>) + Send + Sync + 'static) {
+        static LOG: OnceLock<Log> = OnceLock::new();
+        extern "C" fn take(user_data: *mut c_void, severity: i32, line: *const c_char) {
+            // SAFETY: the pointer was made from a `&'static Log` below.
+            let log = unsafe { &*user_data.cast::<Log>() };
+            let severity = match severity {
+                0 => Severity::Error,
+                1 => Severity::Warning,
+                2 => Severity::Info,
+                _ => Severity::Debug,
+            };
+            let text = to_text(line).unwrap_or_default();
+            // A panic may not leave through C++.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| log(LogLine { severity, text: &text })));
+        }
+        let mut is_first = false;
+        let log: &'static Log = LOG.get_or_init(|| {
+            is_first = true;
+            Box::new(log)
+        });
+        if let (true, Some(capture)) = (is_first, self.table.get().capture_log) {
+            let take: trtllm_gpu_log = Some(take);
+            // SAFETY: both stay valid for ever, and the function may be called on any thread.
+            unsafe { capture(take, std::ptr::from_ref(log).cast_mut().cast()) };
+        }
+    }
+
+    pub(super) fn table(&self) -> Table {
+        self.table
+    }
+}
+
+/// Major and minor version: what has to be the same for C++ to be compatible.
+pub(crate) fn release(version: &str) -> String {
+    version.split('.').take(2).collect::<Vec<_>>().join(".")
+}
+
+/// A copy of a C string of the table's; `None` for null.
+pub(super) fn to_text(text: *const c_char) -> Option<String> {
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: not null, so by `trtllm_gpu.h` a NUL-terminated text that is valid at least until the function returns.
+    Some(unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
+}

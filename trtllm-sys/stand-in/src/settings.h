@@ -1,0 +1,73 @@
+// What the stand-in is told: `stand-in.conf` of the engine directory, lines of `name value`.
+//
+//     vocab_size N              [1000]
+//     max_batch_size N          [64]
+//     latency_us N              time of an iteration [0]
+//     tokens_per_response N     tokens that a streamed response has at least [1]
+//     empty_final 1             a sequence's end comes in a response of its own, without tokens
+//     unknown_finish_reason 1   ends are said with a reason that does not exist
+//     hasty 1                   the first response is there before enqueueRequest returns
+//     stall_after N             stops responding after so many iterations
+//     ignore_cancel 1           a cancelled request runs on
+//     throw_in CALL             construct, enqueue, await, cancel, stats or shutdown throws ...
+//     throw_what WHAT           ... runtime, range or int [runtime]
+//     throw_after N             ... after so many calls [0]
+//     workers N                 processes that an orchestrator spawns [1]
+//     worker WHAT               ready, crash or hang [ready]
+#pragma once
+
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <stdexcept>
+#include <string>
+
+namespace tensorrt_llm::executor {
+
+class Settings {
+public:
+    explicit Settings(std::filesystem::path const& dir) {
+        std::ifstream file(dir / "stand-in.conf");
+        if (!file) {
+            throw std::runtime_error("cannot read " + (dir / "stand-in.conf").string());
+        }
+        std::string name;
+        std::string value;
+        while (file >> name >> value) {
+            mValues[name] = value;
+        }
+    }
+
+    [[nodiscard]] long number(std::string const& name, long fallback) const {
+        auto const found = mValues.find(name);
+        return found == mValues.end() ? fallback : std::stol(found->second);
+    }
+
+    [[nodiscard]] std::string text(std::string const& name, std::string const& fallback) const {
+        auto const found = mValues.find(name);
+        return found == mValues.end() ? fallback : found->second;
+    }
+
+    void maybe_throw(std::string const& call) const {
+        auto const found = mValues.find("throw_in");
+        if (found == mValues.end() || found->second != call || mCalls++ < number("throw_after", 0)) {
+            return;
+        }
+        auto const what = mValues.find("throw_what");
+        std::string const kind = what == mValues.end() ? "runtime" : what->second;
+        if (kind == "int") {
+            throw 7;
+        }
+        if (kind == "range") {
+            throw std::out_of_range("the stand-in was told to throw in " + call);
+        }
+        throw std::runtime_error("the stand-in was told to throw in " + call);
+    }
+
+private:
+    std::map<std::string, std::string> mValues;
+    mutable std::atomic<long> mCalls{0};
+};
+
+}  // namespace tensorrt_llm::executor
