@@ -100,6 +100,10 @@ impl Executor for FreeExecutor {
         self.state.lock().unwrap().closed = true;
         self.changed.notify_all();
     }
+
+    fn cancel_all(&self) {
+        self.shutdown(Shutdown::Cancel);
+    }
 }
 
 fn request() -> Request {

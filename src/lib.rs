@@ -1,6 +1,6 @@
 //! Hugging Face checkpoints of the Mistral and Llama families to engines, and the executors that run them.
 //!
-//! This is the façade: three crates under one name, and the C ABI over them ([`c_api`]). The programs are `build-engine` (crate
+//! This is the façade: the crates under one name, and the C ABI over them ([`c_api`]). The programs are `build-engine` (crate
 //! [`engine_builder`]) and `run-engine` (crate [`runner`]).
 //!
 //! ```no_run
@@ -33,3 +33,4 @@ pub mod c_api;
 pub use engine_builder;
 pub use engine_format;
 pub use runner;
+pub use trtllm_sys;

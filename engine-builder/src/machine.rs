@@ -168,7 +168,7 @@ mod tests {
             let reason = obstacle(target, &support).reason;
             assert!(reason.contains("libtrtllm_gpu.so"), "{reason}");
         }
-        let support = GpuSupport { library: Ok(trtllm_sys::ShimLibrary { path: "lib".into() }), ..support };
+        let support = GpuSupport { library: Ok("1.2.1".to_owned()), ..support };
         assert!(obstacle(h100, &support).reason.contains("cannot compile for GPUs yet"));
     }
 

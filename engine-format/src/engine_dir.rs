@@ -3,21 +3,27 @@
 //! Source of `config.json`'s schema: TensorRT-LLM 1.x, `builder.py` (`BuildConfig`, `PluginConfig`) for what is written,
 //! `runtime/gptJsonConfig.cpp` for what its C++ reads.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::build_config::{self, BuildConfig, engine_file};
 use crate::checkpoint::{self, CONFIG_FILE};
 use crate::error::{FormatError, Result};
 use crate::json::{self, Object};
-use crate::manifest::{FileRecord, Limits, MANIFEST_FILE, Manifest, TENSORRT_LLM_SCHEMA, hash};
+use crate::manifest::{FORMAT_VERSION, FileRecord, Limits, MANIFEST_FILE, Manifest, TENSORRT_LLM_SCHEMA, hash};
 use crate::model_config::ModelConfig;
 use crate::shard::Mapping;
+use crate::target::Target;
 use crate::weights_file::{WEIGHTS_FILE, WeightsFile};
 
 /// The tokenizer's file, without which an engine takes and gives token ids only.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
+
+/// The target of an engine directory that was not made by `build-engine`.
+pub const FOREIGN_TARGET: &str = "tensorrt-llm";
 
 /// The file whose `eos_token_id` says which tokens end a sequence.
 pub const GENERATION_CONFIG_FILE: &str = "generation_config.json";
@@ -75,11 +81,13 @@ pub struct EngineDir {
     path: PathBuf,
     manifest: Manifest,
     config: ModelConfig,
+    build_config: Option<BuildConfig>,
 }
 
 impl EngineDir {
     /// Opens the directory and checks its version, the size of every file, and the hash of everything but weight data
-    /// (see [`EngineDir::verify`] for that).
+    /// (see [`EngineDir::verify`] for that) and TensorRT's engines. A directory that `trtllm-build` wrote has no manifest: it
+    /// is taken as it is, with [`FOREIGN_TARGET`] for a target.
     ///
     /// # Errors
     /// A missing, resized or changed file, by name; another version; a configuration that does not hold.
@@ -92,14 +100,19 @@ impl EngineDir {
         if !path.is_dir() {
             return Err(FormatError::Missing { path: path.to_owned(), hint: hint() });
         }
-        let bytes = std::fs::read(&manifest_path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => FormatError::Missing {
-                path: manifest_path.clone(),
-                hint: "the directory is not an engine; `build-engine --model MODEL --output DIR` makes one".into(),
-            },
-            _ => FormatError::io("read", &manifest_path)(error),
-        })?;
-        let manifest = Manifest::from_bytes(&manifest_path, &bytes)?;
+        let manifest = match std::fs::read(&manifest_path) {
+            Ok(bytes) => Manifest::from_bytes(&manifest_path, &bytes)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && build_config::is_engine(path) => {
+                foreign_manifest(path)?
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(FormatError::Missing {
+                    path: manifest_path,
+                    hint: "the directory is not an engine; `build-engine --model MODEL --output DIR` makes one".into(),
+                });
+            }
+            Err(error) => return Err(FormatError::io("read", &manifest_path)(error)),
+        };
         for (name, record) in &manifest.files {
             check_file(&path.join(name), record)?;
         }
@@ -112,7 +125,20 @@ impl EngineDir {
         let pretrained = root.object("pretrained_config")?;
         let pretrained = pretrained.ok_or_else(|| root.error("pretrained_config", "is missing"))?;
         let (config, _) = checkpoint::from_json(&pretrained)?;
-        Ok(Self { path: path.to_owned(), manifest, config })
+        let build_config = (manifest.target != Target::Cpu.name()).then(|| BuildConfig::read(path)).transpose()?;
+        for rank in 0..build_config.as_ref().map_or(0, |build| build.world_size) {
+            let engine = path.join(engine_file(rank));
+            if !engine.is_file() {
+                let hint = "`config.json` describes an engine, but this rank's part of it is not there: copy the engine directory again or build it again";
+                return Err(FormatError::Missing { path: engine, hint: hint.into() });
+            }
+        }
+        Ok(Self { path: path.to_owned(), manifest, config, build_config })
+    }
+
+    /// What a TensorRT engine was built for; `None` for a CPU engine.
+    pub fn build_config(&self) -> Option<&BuildConfig> {
+        self.build_config.as_ref()
     }
 
     /// The directory.
@@ -191,6 +217,30 @@ impl EngineDir {
     }
 }
 
+/// The manifest that a directory of `trtllm-build`'s would have, as far as the directory tells.
+fn foreign_manifest(dir: &Path) -> Result<Manifest> {
+    let build = BuildConfig::read(dir)?;
+    let mut files = BTreeMap::new();
+    for name in COMPANION_FILES.into_iter().chain([CONFIG_FILE]) {
+        match std::fs::read(dir.join(name)) {
+            Ok(content) => files.insert(name.to_owned(), FileRecord::of(&content)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(FormatError::io("read", &dir.join(name))(error)),
+        };
+    }
+    Ok(Manifest {
+        format_version: FORMAT_VERSION,
+        created_by: "trtllm-build".to_owned(),
+        target: FOREIGN_TARGET.to_owned(),
+        model: String::new(),
+        versions: BTreeMap::from([("tensorrt_llm".to_owned(), build.version)]),
+        limits: build.limits,
+        attention_window: None,
+        files,
+        tensors: BTreeMap::new(),
+    })
+}
+
 const VERIFY_CHUNK: usize = 16 << 20;
 
 /// Checks one file's size and hash; of the weights file only its head's.
@@ -205,6 +255,10 @@ fn check_file(path: &Path, record: &FileRecord) -> Result<()> {
     };
     if found != record.bytes {
         return Err(FormatError::FileSize { path: path.to_owned(), expected: record.bytes, found });
+    }
+    // Gigabytes that TensorRT checks itself.
+    if path.extension().is_some_and(|extension| extension == "engine") {
+        return Ok(());
     }
     let (held, what) = match &record.head_blake3 {
         Some(head_hash) => (*head_hash == hash(WeightsFile::open(path)?.head()), "the header"),

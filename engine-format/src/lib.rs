@@ -19,14 +19,17 @@
 //! | [`safetensors_header`], [`safetensors_dir`] | safetensors: one file's head, and directories of files |
 //! | [`weights_file`] | `rank0.weights`, the CPU engine's packed weights |
 //! | [`engine_dir`], [`manifest`] | the engine directory and its `engine.json` |
+//! | [`build_config`] | what a TensorRT engine was built for |
 //! | [`staging`] | output directories that appear whole or not at all |
 //! | [`target`] | the GPUs that an engine can be built for |
 
+pub mod build_config;
 pub mod checkpoint;
 pub mod dtype;
 pub mod engine_dir;
 pub mod error;
 pub mod json;
+pub mod lora;
 pub mod manifest;
 pub mod mmap;
 pub mod model_config;
@@ -40,6 +43,7 @@ pub mod target;
 pub mod weight;
 pub mod weights_file;
 
+pub use build_config::BuildConfig;
 pub use dtype::Dtype;
 pub use engine_dir::EngineDir;
 pub use error::{FormatError, Result};

@@ -9,9 +9,11 @@ use engine_format::{EngineDir, FormatError};
 use crate::chat::{ChatError, ChatTemplate};
 use crate::cpu_model::CpuModelError;
 use crate::end_ids::end_ids;
-use crate::executor::{ExecutorConfig, TokenId};
+use crate::executor::tensorrt_llm::{self, TensorRtLlmExecutor};
+use crate::executor::{Executor, ExecutorConfig, Shutdown, TokenId};
 use crate::inflight::CpuExecutor;
 use crate::tokenizer::{Tokenizer, TokenizerError};
+use trtllm_sys::gpu::{GpuLibrary, GpuTokenizer};
 
 /// Why an engine cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +28,13 @@ pub enum OpenError {
     /// The CPU executor cannot be started.
     #[error(transparent)]
     Cpu(#[from] CpuModelError),
-    /// This machine or this version cannot run the engine.
-    #[error("`{engine}` was built for `{target}`, {obstacle}; build it for the CPU with `build-engine --gpu none`")]
+    /// TensorRT-LLM's executor cannot be started.
+    #[error(transparent)]
+    TensorRtLlm(#[from] tensorrt_llm::OpenError),
+    /// This machine cannot run the engine.
+    #[error(
+        "`{engine}` was built for `{target}`, {obstacle}; `run-engine doctor` tells what is missing, and `build-engine --gpu none` builds for the CPU"
+    )]
     Target {
         /// The engine directory.
         engine: String,
@@ -42,10 +49,19 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct Engine {
     dir: EngineDir,
-    executor: Arc<CpuExecutor>,
+    running: Running,
     tokenizer: Option<Arc<Tokenizer>>,
     end_ids: Vec<TokenId>,
     chat: OnceLock<ChatTemplate>,
+}
+
+/// The executor of an engine, by its kind.
+#[derive(Debug, Clone)]
+pub enum Running {
+    /// On this machine's processor.
+    Cpu(Arc<CpuExecutor>),
+    /// On GPUs.
+    TensorRtLlm(Arc<TensorRtLlmExecutor>),
 }
 
 impl Engine {
@@ -62,21 +78,38 @@ impl Engine {
     /// # Errors
     /// [`OpenError`].
     pub fn start(dir: EngineDir, config: &ExecutorConfig) -> Result<Self, OpenError> {
-        check_target(&dir)?;
         let tokenizer = dir.has_file(TOKENIZER_FILE).then(|| Tokenizer::open(dir.path())).transpose()?;
         let end_ids = end_ids(&dir, tokenizer.as_ref())?;
-        let executor = Arc::new(CpuExecutor::open(&dir, config)?);
-        Ok(Self { dir, executor, tokenizer: tokenizer.map(Arc::new), end_ids, chat: OnceLock::new() })
+        let running = run(&dir, config, tokenizer.as_ref(), &end_ids)?;
+        Ok(Self { dir, running, tokenizer: tokenizer.map(Arc::new), end_ids, chat: OnceLock::new() })
+    }
+
+    /// Shuts the executor down and starts another in its place.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn restart(&mut self, config: &ExecutorConfig) -> Result<(), OpenError> {
+        self.executor().shutdown(Shutdown::Cancel);
+        self.running = run(&self.dir, config, self.tokenizer.as_deref(), &self.end_ids)?;
+        Ok(())
+    }
+
+    /// The executor.
+    pub fn executor(&self) -> Arc<dyn Executor> {
+        match &self.running {
+            Running::Cpu(executor) => executor.clone(),
+            Running::TensorRtLlm(executor) => executor.clone(),
+        }
+    }
+
+    /// The executor, by its kind.
+    pub fn running(&self) -> &Running {
+        &self.running
     }
 
     /// The directory.
     pub fn dir(&self) -> &EngineDir {
         &self.dir
-    }
-
-    /// The executor.
-    pub fn executor(&self) -> &Arc<CpuExecutor> {
-        &self.executor
     }
 
     /// The tokenizer; `None` where the engine has none.
@@ -102,19 +135,47 @@ impl Engine {
     }
 }
 
-/// Whether an engine of this target can be run here and now.
+/// Starts the executor that an engine was built for.
+fn run(
+    dir: &EngineDir,
+    config: &ExecutorConfig,
+    tokenizer: Option<&Tokenizer>,
+    end_ids: &[TokenId],
+) -> Result<Running, OpenError> {
+    if dir.build_config().is_none() {
+        return Ok(Running::Cpu(Arc::new(CpuExecutor::open(dir, config)?)));
+    }
+    let library = gpu_library(dir)?;
+    let tokenizer = tokenizer.filter(|_| config.tensorrt_llm.guided_decoding);
+    let tokenizer = tokenizer.map(|tokenizer| gpu_tokenizer(dir, tokenizer, end_ids)).transpose()?;
+    let executor = TensorRtLlmExecutor::open(dir, config, tokenizer, &library)?;
+    Ok(Running::TensorRtLlm(Arc::new(executor)))
+}
+
+/// TensorRT-LLM, for an engine that needs it.
+fn gpu_library(dir: &EngineDir) -> Result<GpuLibrary, OpenError> {
+    trtllm_sys::loader::open().map_err(|error| {
+        let tried: Vec<_> = error.tried.iter().map(ToString::to_string).collect();
+        OpenError::Target {
+            engine: dir.path().display().to_string(),
+            target: dir.manifest().target.clone(),
+            obstacle: format!("but {error} ({})", tried.join("; ")),
+        }
+    })
+}
+
+fn gpu_tokenizer(dir: &EngineDir, tokenizer: &Tokenizer, end_ids: &[TokenId]) -> Result<GpuTokenizer, OpenError> {
+    let path = dir.path().join(TOKENIZER_FILE);
+    let tokenizer_json = std::fs::read_to_string(&path).map_err(FormatError::io("read", &path))?;
+    let size = dir.config().vocab_size;
+    let token = |id: usize| TokenId::try_from(id).ok().and_then(|id| tokenizer.id_to_token(id)).unwrap_or_default();
+    Ok(GpuTokenizer { tokenizer_json, vocabulary: (0..size).map(token).collect(), stop_token_ids: end_ids.to_vec() })
+}
+
+/// Whether an engine of this target can be run here and now, before time is spent on it.
 ///
 /// # Errors
 /// [`OpenError::Target`].
 pub fn check_target(dir: &EngineDir) -> Result<(), OpenError> {
-    let target = &dir.manifest().target;
-    if target == "none" {
-        return Ok(());
-    }
-    let missing = trtllm_sys::probe().missing();
-    let obstacle = match missing.as_slice() {
-        [] => "and this version runs CPU engines only".to_owned(),
-        missing => format!("but {}", missing.join("; ")),
-    };
-    Err(OpenError::Target { engine: dir.path().display().to_string(), target: target.clone(), obstacle })
+    if dir.build_config().is_some() { gpu_library(dir).map(drop) } else { Ok(()) }
 }

@@ -30,6 +30,7 @@ pub mod executor;
 pub mod generation;
 pub mod guide;
 pub mod inflight;
+mod outbox;
 pub mod session;
 pub mod stop_strings;
 pub mod tokenizer;

@@ -20,7 +20,6 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod outbox;
 mod router;
 mod sequence;
 
@@ -31,13 +30,11 @@ use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
 use crate::executor::{EnqueueError, Executor, Request, RequestId, Response, Shutdown};
+use crate::outbox::{Outbox, Taken};
 use crate::stop_strings::StopStrings;
 use crate::tokenizer::Tokenizer;
 
-use outbox::Outbox;
 use router::{Doorstep, Entry};
-
-pub use outbox::Awaited;
 
 /// A request, and what is wanted beside its tokens.
 pub struct Submission {
@@ -84,6 +81,17 @@ pub struct Output {
     pub tag: u64,
 }
 
+/// What waiting for outputs led to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Awaited {
+    /// At least one, in order.
+    Outputs(Vec<Output>),
+    /// None came in time.
+    TimedOut,
+    /// The session was shut down and every output has been taken.
+    Closed,
+}
+
 /// How one sequence went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SequenceStats {
@@ -102,7 +110,7 @@ pub struct Session {
     executor: Arc<dyn Executor>,
     tokenizer: Option<Arc<Tokenizer>>,
     doorstep: Arc<Doorstep>,
-    outbox: Arc<Outbox>,
+    outbox: Arc<Outbox<Output>>,
     router: Mutex<Option<JoinHandle<()>>>,
     router_id: ThreadId,
 }
@@ -142,7 +150,11 @@ impl Session {
     /// Waits until there are outputs of requests without a callback and takes all of them, in order; without a limit where
     /// `timeout` is `None`. Outputs that nobody takes are kept in memory.
     pub fn await_outputs(&self, timeout: Option<Duration>) -> Awaited {
-        self.outbox.take(timeout)
+        match self.outbox.take(timeout) {
+            Taken::Items(outputs) => Awaited::Outputs(outputs),
+            Taken::TimedOut => Awaited::TimedOut,
+            Taken::Closed => Awaited::Closed,
+        }
     }
 
     /// Ends a request early; it still ends with a final output. An unknown id is ignored.

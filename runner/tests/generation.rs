@@ -73,6 +73,8 @@ impl Executor for Scripted {
     }
 
     fn shutdown(&self, _: Shutdown) {}
+
+    fn cancel_all(&self) {}
 }
 
 fn tokenizer() -> Tokenizer {
@@ -101,6 +103,7 @@ fn more(request: u64, sequence_index: usize, output_token_ids: Vec<TokenId>) -> 
         top_log_probs: None,
         cum_log_prob: None,
         prompt_log_probs: None,
+        perf_metrics: None,
         finish_reason: None,
         is_sequence_final: false,
         is_final: false,
@@ -214,7 +217,12 @@ fn log_probabilities_are_those_of_the_ids_that_are_kept() {
         ..last(more(0, 1, text("c")), FinishReason::EndId, true)
     };
     let executor = Scripted::new([first, second].map(Response::Result));
-    let output = OutputConfig { return_log_probs: true, top_log_probs: 1, return_prompt_log_probs: true };
+    let output = OutputConfig {
+        return_log_probs: true,
+        top_log_probs: 1,
+        return_prompt_log_probs: true,
+        return_perf_metrics: false,
+    };
     let (result, completions, _) = run(&executor, &tokenizer, vec![job(0, 2, &["#"], |spec| spec.output = output)]);
     result.unwrap();
     let [cut, whole] = &completions[..] else { panic!("{completions:?}") };

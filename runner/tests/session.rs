@@ -76,6 +76,10 @@ impl Executor for Hasty {
         self.state.lock().unwrap().3 = true;
         self.ready.notify_all();
     }
+
+    fn cancel_all(&self) {
+        self.shutdown(Shutdown::Cancel);
+    }
 }
 
 fn tokenizer() -> Arc<Tokenizer> {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use runner::chat::ChatTemplate;
 use runner::cpu_model::CpuModelError;
-use runner::engine::{Engine, OpenError};
-use runner::executor::{CapacitySchedulerPolicy, ExecutorConfig, KvCacheConfig, Shutdown};
+use runner::engine::{Engine, OpenError, Running};
+use runner::executor::tensorrt_llm;
+use runner::executor::{CapacitySchedulerPolicy, ExecutorConfig, KvCacheConfig, Shutdown, TensorRtLlmConfig};
 use runner::session::Session;
 
 use super::entry::{check_may_wait, entry};
@@ -18,7 +19,7 @@ use super::status::{
     TRTLLM_STATUS_UNAVAILABLE, TRTLLM_STATUS_UNSUPPORTED, trtllm_status,
 };
 use super::strings::{CBool, new_token_ids, trtllm_str, trtllm_token_ids};
-use super::version::{TRTLLM_EXECUTOR_CPU, trtllm_executor_kind};
+use super::version::{TRTLLM_EXECUTOR_CPU, TRTLLM_EXECUTOR_TENSORRT_LLM, trtllm_executor_kind};
 
 /// An engine that runs: its executor, its tokenizer, and the thread that brings its responses. Made by
 /// `trtllm_open_engine`, ended by `trtllm_close_engine`.
@@ -138,6 +139,7 @@ impl trtllm_engine_config {
             },
             max_queue_size: self.max_queue_size,
             iter_stats_max_iterations: self.iter_stats_max_iterations,
+            tensorrt_llm: TensorRtLlmConfig::default(),
         })
     }
 }
@@ -234,7 +236,7 @@ pub unsafe extern "C" fn trtllm_open_engine(
             false => unsafe { options::read(config, "config") }?,
         };
         let engine = Engine::open(Path::new(path), &config.to_config()?).map_err(|error| cannot_open(&error))?;
-        let session = Session::start(engine.executor().clone(), engine.tokenizer().cloned())
+        let session = Session::start(engine.executor(), engine.tokenizer().cloned())
             .map_err(|error| Failure::new(TRTLLM_STATUS_SYSTEM, format!("cannot start a thread: {error}")))?;
         out.write(ENGINES.insert(OpenEngine { engine: Some(engine), session })?);
         Ok(())
@@ -248,6 +250,10 @@ fn cannot_open(error: &OpenError) -> Failure {
             TRTLLM_STATUS_INVALID_ARGUMENT
         }
         OpenError::Cpu(CpuModelError::Isa(_)) | OpenError::Target { .. } => TRTLLM_STATUS_UNAVAILABLE,
+        OpenError::TensorRtLlm(tensorrt_llm::OpenError::Limit { .. } | tensorrt_llm::OpenError::Setting { .. }) => {
+            TRTLLM_STATUS_INVALID_ARGUMENT
+        }
+        OpenError::TensorRtLlm(_) => TRTLLM_STATUS_UNAVAILABLE,
         OpenError::Cpu(_) => TRTLLM_STATUS_SYSTEM,
         _ => TRTLLM_STATUS_INVALID_FILES,
     };
@@ -265,7 +271,11 @@ pub unsafe extern "C" fn trtllm_describe_engine(
         // SAFETY: as the caller promises.
         let struct_size = unsafe { options::size_of_output(info, "info") }?;
         let executor = open.session.executor();
-        let facts = open.engine.as_ref().map(|engine| engine.executor().facts());
+        let running = open.engine.as_ref().map(Engine::running);
+        let facts = match running {
+            Some(Running::Cpu(executor)) => Some(executor.facts()),
+            _ => None,
+        };
         let limits = executor.limits();
         let value = trtllm_engine_info {
             max_seq_len: limits.max_seq_len,
@@ -276,6 +286,10 @@ pub unsafe extern "C" fn trtllm_describe_engine(
             kv_cache_bytes: facts.map_or(0, |facts| facts.kv_cache_bytes),
             threads: facts.map_or(0, |facts| facts.threads),
             instruction_set: facts.map_or(trtllm_str::EMPTY, |facts| trtllm_str::of(facts.isa.name())),
+            executor: match running {
+                Some(Running::TensorRtLlm(_)) => TRTLLM_EXECUTOR_TENSORRT_LLM,
+                _ => TRTLLM_EXECUTOR_CPU,
+            },
             has_tokenizer: open.session.tokenizer().is_some().into(),
             has_chat_template: open.chat().is_ok().into(),
             ..trtllm_engine_info::defaults()

@@ -332,6 +332,7 @@ unsafe fn spec(open: &OpenEngine, request: &trtllm_request) -> Result<RequestSpe
                 return_log_probs: request.return_log_probs.get(),
                 top_log_probs: request.top_log_probs,
                 return_prompt_log_probs: request.return_prompt_log_probs.get(),
+                return_perf_metrics: false,
             },
             streaming: request.streaming.get(),
             priority: request.priority,

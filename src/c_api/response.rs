@@ -33,6 +33,8 @@ pub const TRTLLM_FINISH_REASON_LENGTH: trtllm_finish_reason = 3;
 pub const TRTLLM_FINISH_REASON_TIMED_OUT: trtllm_finish_reason = 4;
 /// The request was cancelled, or the engine was shut down.
 pub const TRTLLM_FINISH_REASON_CANCELLED: trtllm_finish_reason = 5;
+/// TensorRT-LLM gave a reason that this library does not know.
+pub const TRTLLM_FINISH_REASON_UNKNOWN: trtllm_finish_reason = 6;
 
 /// A token and its natural log-probability.
 #[repr(C)]
@@ -262,6 +264,7 @@ fn finish_reason(reason: FinishReason) -> trtllm_finish_reason {
         FinishReason::Length => TRTLLM_FINISH_REASON_LENGTH,
         FinishReason::TimedOut => TRTLLM_FINISH_REASON_TIMED_OUT,
         FinishReason::Cancelled => TRTLLM_FINISH_REASON_CANCELLED,
+        FinishReason::Unknown(_) => TRTLLM_FINISH_REASON_UNKNOWN,
     }
 }
 

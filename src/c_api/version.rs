@@ -67,12 +67,11 @@ fn cpu() -> (bool, String) {
 }
 
 fn tensorrt_llm() -> (bool, String) {
-    let missing = trtllm_sys::probe().missing();
-    let text = match missing.as_slice() {
-        [] => "this version of the library cannot run TensorRT engines, though what they need is here".to_owned(),
-        missing => missing.join("; "),
-    };
-    (false, text)
+    let support = trtllm_sys::probe();
+    match (support.missing().as_slice(), &support.library) {
+        ([], Ok(version)) => (true, format!("TensorRT-LLM {version} runs here")),
+        (missing, _) => (false, missing.join("; ")),
+    }
 }
 
 #[cfg(test)]

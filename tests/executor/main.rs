@@ -10,7 +10,10 @@ mod common;
 
 mod cpu;
 mod promises;
+#[path = "../common/stand_in.rs"]
+mod stand_in;
 mod subject;
+mod tensorrt_llm;
 
 /// A test of every promise, on the subject that a function makes.
 macro_rules! keeps_its_promises {

@@ -27,8 +27,8 @@ pub use loader::LoaderError;
 pub struct GpuSupport {
     /// The GPUs, at least one, or why there are none.
     pub devices: Result<Vec<Device>, DeviceError>,
-    /// The shim over TensorRT-LLM, or where it was looked for.
-    pub library: Result<GpuLibrary, LoaderError>,
+    /// The version of TensorRT-LLM that the shim loads, or where the shim was looked for.
+    pub library: Result<String, LoaderError>,
 }
 
 impl GpuSupport {
@@ -42,5 +42,5 @@ impl GpuSupport {
 
 /// Looks for GPUs and for the shim library.
 pub fn probe() -> GpuSupport {
-    GpuSupport { devices: devices::list(), library: loader::open() }
+    GpuSupport { devices: devices::list(), library: loader::open().map(|library| library.version().to_owned()) }
 }

@@ -28,22 +28,20 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use cpu_kernels::Kernels;
 use cpu_kernels::limits::MachineLimits;
-use engine_format::EngineDir;
+use engine_format::{EngineDir, Target};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::encoder::Encoder;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::{self, Failure, input};
-use crate::engine::{Engine, check_target};
+use crate::engine::{Engine, Running, check_target};
 use crate::executor::{Executor, ExecutorConfig};
-use crate::inflight::CpuExecutor;
 use crate::tokenizer::Tokenizer;
 
 use args::{Args, Format, Load};
@@ -67,23 +65,33 @@ fn run(args: &Args, began: Instant) -> Result<(), Failure> {
     let dir = EngineDir::open(&args.engine).map_err(input)?;
     check_target(&dir).map_err(cli::cannot_open)?;
     args.executor.check(dir.manifest().limits).map_err(input)?;
-    let config = ExecutorConfig { iter_stats_max_iterations: STATISTICS, ..args.executor.config() };
-    let engine = Engine::start(dir, &config).map_err(cli::cannot_open)?;
-    let (mut executor, tokenizer) = (engine.executor().clone(), engine.tokenizer().map(Arc::as_ref));
+    let config = ExecutorConfig { iter_stats_max_iterations: STATISTICS, ..args.executor.config().map_err(input)? };
+    let mut engine = Engine::start(dir, &config).map_err(cli::cannot_open)?;
+    if let Running::TensorRtLlm(executor) = engine.running()
+        && !executor.facts().is_leader
+    {
+        executor.serve();
+        return Ok(());
+    }
+    let tokenizer = engine.tokenizer().cloned();
+    let tokenizer = tokenizer.as_deref();
     let start_up_seconds = began.elapsed().as_secs_f64();
     if !args.quiet {
-        cli::describe(engine.dir(), &executor, &args.executor);
+        cli::describe(&engine, &args.executor);
     }
-    let encoder = Encoder { tokenizer, chat: None, end_ids: engine.end_ids(), executor: engine.executor().as_ref() };
+    let executor = engine.executor();
+    let encoder = Encoder { tokenizer, chat: None, end_ids: engine.end_ids(), executor: executor.as_ref() };
     let workload = Workload::new(&args.workload, &encoder).map_err(input)?;
-    let facts = engine_facts(engine.dir(), &executor, start_up_seconds);
+    drop(executor);
+    let facts = engine_facts(&engine, start_up_seconds);
 
     let bar = progress_bar(args.quiet, loads.len() * workload.requests.len());
     let mut runs: Vec<(Load, Run)> = Vec::new();
     for load in loads {
         if !runs.is_empty() {
-            executor = Arc::new(CpuExecutor::open(engine.dir(), &config).map_err(cli::cannot_start)?);
+            engine.restart(&config).map_err(cli::cannot_open)?;
         }
+        let executor = engine.executor();
         interrupt.watch(&executor);
         bar.set_message(load.label());
         let run = measure(executor.as_ref(), tokenizer, &workload, load, args.workload.seed, &bar);
@@ -95,7 +103,10 @@ fn run(args: &Args, began: Instant) -> Result<(), Failure> {
     bar.finish_and_clear();
     // Measured last: it takes memory that is not the engine's.
     let memory = cli::stats::memory();
-    let limits = measure_limits(facts.threads).map_err(Failure::Other)?;
+    let limits = match engine.running() {
+        Running::Cpu(_) => measure_limits(facts.threads).map_err(Failure::Other)?,
+        Running::TensorRtLlm(_) => gpu_limits(engine.dir()),
+    };
 
     let cost = ModelCost::new(engine.dir().config());
     let report = Report {
@@ -135,19 +146,33 @@ fn measure_limits(threads: usize) -> Result<MachineLimits> {
     Ok(pool.install(|| MachineLimits::measure(kernels)))
 }
 
-fn engine_facts(engine: &EngineDir, executor: &CpuExecutor, start_up_seconds: f64) -> EngineFacts {
-    let (config, facts, limits) = (engine.config(), executor.facts(), executor.limits());
+/// What the data sheet of the engine's GPU says; nothing of one that is not known.
+fn gpu_limits(dir: &EngineDir) -> MachineLimits {
+    let target = dir.manifest().target.parse();
+    let bandwidth = if let Ok(Target::Gpu(gpu)) = target { gpu.bandwidth as f64 } else { 0.0 };
+    MachineLimits { read_bytes_per_second: bandwidth, matrix_flops_per_second: 0.0 }
+}
+
+fn engine_facts(engine: &Engine, start_up_seconds: f64) -> EngineFacts {
+    let (config, limits) = (engine.dir().config(), engine.executor().limits());
+    let (isa, threads, kv_cache_tokens, kv_cache_bytes) = match engine.running() {
+        Running::Cpu(executor) => {
+            let facts = executor.facts();
+            (facts.isa.to_string(), facts.threads, facts.kv_cache_tokens, facts.kv_cache_bytes)
+        }
+        Running::TensorRtLlm(executor) => (format!("TensorRT-LLM {}", executor.facts().version), 0, 0, 0),
+    };
     EngineFacts {
-        path: engine.path().display().to_string(),
+        path: engine.dir().path().display().to_string(),
         architecture: config.architecture.name(),
         parameters: config.parameters(),
-        isa: facts.isa.to_string(),
-        threads: facts.threads,
+        isa,
+        threads,
         max_batch_size: limits.max_batch_size,
         max_num_tokens: limits.max_num_tokens,
         max_seq_len: limits.max_seq_len,
-        kv_cache_tokens: facts.kv_cache_tokens,
-        kv_cache_bytes: facts.kv_cache_bytes,
+        kv_cache_tokens,
+        kv_cache_bytes,
         step_weight_bytes: ModelCost::new(config).step_bytes(),
         start_up_seconds,
     }

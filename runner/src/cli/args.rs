@@ -51,6 +51,10 @@ pub(super) struct Args {
     #[arg(long, short)]
     pub quiet: bool,
 
+    /// Print what TensorRT-LLM logs, to standard error; without, its warnings and errors only
+    #[arg(long, short)]
+    pub verbose: bool,
+
     /// What to generate
     #[command(flatten)]
     pub generation: GenerationArgs,

@@ -57,6 +57,7 @@ impl Encoder<'_> {
                 return_log_probs: settings.logprobs == Some(true),
                 top_log_probs: settings.top_logprobs.unwrap_or(0),
                 return_prompt_log_probs: settings.prompt_logprobs == Some(true),
+                return_perf_metrics: false,
             },
             priority: settings.priority.unwrap_or(default.priority),
             allotted_time: settings.allotted_time_ms.map(std::time::Duration::from_millis),

@@ -1,13 +1,21 @@
 //! What can be typed about the executor, in the programs that start one.
 
+use std::path::{Path, PathBuf};
+
 use clap::ValueEnum;
 
-use crate::executor::{CapacitySchedulerPolicy, ExecutorConfig, KvCacheConfig, Limits};
+use crate::executor::tensorrt_llm::CommunicationMode;
+use crate::executor::{CapacitySchedulerPolicy, ExecutorConfig, Limits};
 
 /// How the executor runs, in the terms of TensorRT-LLM's `ExecutorConfig`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Executor")]
 pub(crate) struct ExecutorArgs {
+    /// A file (TOML) with these settings, their names with underscores, and those that TensorRT-LLM alone has in the table
+    /// `[tensorrt_llm]`: see docs/configuration.md. Flags go before it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// Worker threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -25,9 +33,9 @@ pub(crate) struct ExecutorArgs {
     pub max_num_tokens: Option<usize>,
 
     /// Which requests run when the KV cache cannot hold all: `max_utilization` starts what fits now and may pause
-    /// it later, `guaranteed_no_evict` only what fits to its end
-    #[arg(long, value_name = "POLICY", value_enum, default_value_t = Policy::GuaranteedNoEvict)]
-    pub capacity_scheduler_policy: Policy,
+    /// it later, `guaranteed_no_evict` only what fits to its end [default: guaranteed_no_evict]
+    #[arg(long, value_name = "POLICY", value_enum)]
+    pub capacity_scheduler_policy: Option<Policy>,
 
     /// Process long prompts over several steps, together with the tokens of other sequences [default: true]
     #[arg(long, value_name = "BOOL")]
@@ -48,6 +56,39 @@ pub(crate) struct ExecutorArgs {
     /// Requests that may wait [default: 65536]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub max_queue_size: Option<usize>,
+
+    /// Who starts the ranks of a TensorRT engine that has several: this program (`orchestrator`), or `mpirun` or Slurm that
+    /// started it (`leader`) [default: whichever it is]
+    #[arg(long, value_name = "MODE", value_enum)]
+    pub parallel_mode: Option<CommunicationMode>,
+
+    /// The program that an orchestrator starts for each rank [default: TensorRT-LLM's executorWorker]
+    #[arg(long, value_name = "FILE")]
+    pub worker_executable: Option<PathBuf>,
+
+    /// How long an orchestrator's ranks may take to start [default: 300]
+    #[arg(long, value_name = "SECONDS")]
+    pub start_up_timeout: Option<u64>,
+}
+
+fn set<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
+    }
+}
+
+/// Why a configuration file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("cannot read `{path}`: {source}", path = path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("`{path}` is not a configuration: {source}", path = path.display())]
+    Toml { path: PathBuf, source: Box<toml::de::Error> },
+}
+
+fn read(path: &Path) -> Result<ExecutorConfig, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    toml::from_str(&text).map_err(|source| ConfigError::Toml { path: path.to_owned(), source: Box::new(source) })
 }
 
 /// [`CapacitySchedulerPolicy`], by TensorRT-LLM's names.
@@ -60,6 +101,15 @@ pub(crate) enum Policy {
     GuaranteedNoEvict,
 }
 
+impl Policy {
+    fn get(self) -> CapacitySchedulerPolicy {
+        match self {
+            Self::MaxUtilization => CapacitySchedulerPolicy::MaxUtilization,
+            Self::GuaranteedNoEvict => CapacitySchedulerPolicy::GuaranteedNoEvict,
+        }
+    }
+}
+
 /// A limit that is above the engine's.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("--{flag} {asked} is above the engine's {limit}: a run may only lower it; build the engine with a higher one")]
@@ -70,28 +120,30 @@ pub(crate) struct AboveLimit {
 }
 
 impl ExecutorArgs {
-    /// The executor's configuration; what was not given is as in [`ExecutorConfig::default`].
-    pub(crate) fn config(&self) -> ExecutorConfig {
-        let default = ExecutorConfig::default();
-        ExecutorConfig {
-            threads: self.threads.map(usize::from),
-            max_seq_len: self.max_seq_len,
-            max_batch_size: self.max_batch_size,
-            max_num_tokens: self.max_num_tokens,
-            capacity_scheduler_policy: match self.capacity_scheduler_policy {
-                Policy::MaxUtilization => CapacitySchedulerPolicy::MaxUtilization,
-                Policy::GuaranteedNoEvict => CapacitySchedulerPolicy::GuaranteedNoEvict,
-            },
-            enable_chunked_context: self.enable_chunked_context.unwrap_or(default.enable_chunked_context),
-            kv_cache: KvCacheConfig {
-                max_tokens: self.kv_cache_tokens,
-                tokens_per_block: self.tokens_per_block.unwrap_or(default.kv_cache.tokens_per_block),
-                enable_block_reuse: self.enable_block_reuse.unwrap_or(default.kv_cache.enable_block_reuse),
-                ..default.kv_cache
-            },
-            max_queue_size: self.max_queue_size.unwrap_or(default.max_queue_size),
-            iter_stats_max_iterations: default.iter_stats_max_iterations,
-        }
+    /// The executor's configuration: the file's, or [`ExecutorConfig::default`], with the flags over it.
+    pub(crate) fn config(&self) -> Result<ExecutorConfig, ConfigError> {
+        let mut config = match &self.config {
+            Some(path) => read(path)?,
+            None => ExecutorConfig::default(),
+        };
+        let ExecutorConfig { kv_cache, tensorrt_llm, .. } = &mut config;
+        set(&mut kv_cache.tokens_per_block, self.tokens_per_block);
+        set(&mut kv_cache.enable_block_reuse, self.enable_block_reuse);
+        kv_cache.max_tokens = self.kv_cache_tokens.or(kv_cache.max_tokens);
+        tensorrt_llm.parallel.communication_mode = self.parallel_mode.or(tensorrt_llm.parallel.communication_mode);
+        let worker = self.worker_executable.as_ref().map(|path| path.display().to_string());
+        tensorrt_llm.parallel.worker_executable_path = worker.or(tensorrt_llm.parallel.worker_executable_path.take());
+        set(&mut tensorrt_llm.start_up_timeout, self.start_up_timeout);
+        // A program's standard output is its own.
+        tensorrt_llm.capture_log = true;
+        set(&mut config.enable_chunked_context, self.enable_chunked_context);
+        set(&mut config.max_queue_size, self.max_queue_size);
+        set(&mut config.capacity_scheduler_policy, self.capacity_scheduler_policy.map(Policy::get));
+        config.threads = self.threads.map(usize::from).or(config.threads);
+        config.max_seq_len = self.max_seq_len.or(config.max_seq_len);
+        config.max_batch_size = self.max_batch_size.or(config.max_batch_size);
+        config.max_num_tokens = self.max_num_tokens.or(config.max_num_tokens);
+        Ok(config)
     }
 
     /// Compares what was asked for with what the engine was built for.
@@ -122,6 +174,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::executor::{KvCacheConfig, TensorRtLlmConfig};
 
     #[derive(Parser)]
     struct Typed {
@@ -135,7 +188,9 @@ mod tests {
 
     #[test]
     fn what_is_not_given_is_the_default() {
-        assert_eq!(typed("").config(), ExecutorConfig::default());
+        let mut config = typed("").config().unwrap();
+        config.tensorrt_llm.capture_log = false;
+        assert_eq!(config, ExecutorConfig::default());
     }
 
     #[test]
@@ -145,7 +200,8 @@ mod tests {
              --capacity-scheduler-policy max_utilization --enable-chunked-context false --kv-cache-tokens 64
              --tokens-per-block 8 --enable-block-reuse false",
         )
-        .config();
+        .config()
+        .unwrap();
         let expected = ExecutorConfig {
             threads: Some(2),
             max_seq_len: Some(3),
@@ -160,9 +216,30 @@ mod tests {
                 ..KvCacheConfig::default()
             },
             max_queue_size: 9,
+            tensorrt_llm: TensorRtLlmConfig { capture_log: true, ..TensorRtLlmConfig::default() },
             ..ExecutorConfig::default()
         };
         assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn a_file_is_read_and_flags_go_before_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("executor.toml");
+        std::fs::write(
+            &file,
+            "max_batch_size = 3\nmax_queue_size = 5\ncapacity_scheduler_policy = 'max_utilization'\n
+             [kv_cache]\nmax_tokens = 64\n[tensorrt_llm]\nmax_beam_width = 2\n[tensorrt_llm.kv_cache]\nuse_uvm = true\n",
+        )
+        .unwrap();
+        let config = typed(&format!("--config {} --max-batch-size 2", file.display())).config().unwrap();
+        assert_eq!((config.max_batch_size, config.max_queue_size), (Some(2), 5));
+        assert_eq!(config.capacity_scheduler_policy, CapacitySchedulerPolicy::MaxUtilization);
+        assert_eq!(config.kv_cache.max_tokens, Some(64));
+        assert_eq!(config.tensorrt_llm.kv_cache.use_uvm, Some(true));
+        std::fs::write(&file, "max_batch_sise = 3\n").unwrap();
+        let error = typed(&format!("--config {}", file.display())).config().unwrap_err().to_string();
+        assert!(error.contains("max_batch_sise") && error.contains("executor.toml"), "{error}");
     }
 
     #[test]

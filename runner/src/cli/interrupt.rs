@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 
-use crate::inflight::CpuExecutor;
+use crate::executor::Executor;
 
 /// Ctrl-C and SIGTERM: the first ends the run in order, the second at once.
 pub(crate) struct Interrupt {
     happened: Arc<AtomicBool>,
-    executor: Arc<Mutex<Option<Arc<CpuExecutor>>>>,
+    executor: Arc<Mutex<Option<Arc<dyn Executor>>>>,
 }
 
 impl Interrupt {
@@ -32,7 +32,7 @@ impl Interrupt {
     }
 
     /// From now on, a signal ends what `executor` runs, in order.
-    pub(crate) fn watch(&self, executor: &Arc<CpuExecutor>) {
+    pub(crate) fn watch(&self, executor: &Arc<dyn Executor>) {
         *self.executor.lock().unwrap_or_else(PoisonError::into_inner) = Some(executor.clone());
     }
 

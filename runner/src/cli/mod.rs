@@ -26,10 +26,10 @@ use engine_format::error::with_causes;
 use engine_format::weights_file::WEIGHTS_FILE;
 
 use crate::cpu_model::CpuModelError;
-use crate::engine::{Engine, OpenError, check_target};
+use crate::engine::{Engine, OpenError, Running, check_target};
+use crate::executor::tensorrt_llm;
 use crate::executor::{EnqueueError, Executor, ExecutorConfig, FinishReason};
 use crate::generation::{Completion, Event, GenerationError, Job, generate};
-use crate::inflight::CpuExecutor;
 use crate::tokenizer::Tokenizer;
 
 use args::{Args, Format};
@@ -88,12 +88,14 @@ fn say(line: impl Display) {
 }
 
 fn run(args: Args) -> Result<(), Failure> {
+    install_log(args.verbose);
     let interrupt = Interrupt::install().map_err(Failure::Other)?;
     let prompts = prompts::collect(&args).map_err(input)?;
     let began = Instant::now();
     let dir = EngineDir::open(&args.engine).map_err(input)?;
     check_target(&dir).map_err(cannot_open)?;
     args.executor.check(dir.manifest().limits).map_err(input)?;
+    let config = args.executor.config().map_err(input)?;
     if args.verify {
         verify(&dir, args.quiet)?;
         if prompts.is_empty() {
@@ -103,15 +105,21 @@ fn run(args: Args) -> Result<(), Failure> {
     let config = ExecutorConfig {
         // With --stats they are taken at every event, so few are ever kept; else nobody asks.
         iter_stats_max_iterations: if args.stats { usize::MAX } else { 0 },
-        ..args.executor.config()
+        ..config
     };
     let engine = Engine::start(dir, &config).map_err(cannot_open)?;
+    if let Running::TensorRtLlm(executor) = engine.running()
+        && !executor.facts().is_leader
+    {
+        executor.serve();
+        return Ok(());
+    }
     let chat = args.chat.then(|| engine.chat()).transpose().map_err(input)?;
     let (executor, tokenizer) = (engine.executor(), engine.tokenizer().map(Arc::as_ref));
-    interrupt.watch(executor);
+    interrupt.watch(&executor);
     let load = began.elapsed();
     if !args.quiet {
-        describe(engine.dir(), executor, &args.executor);
+        describe(&engine, &args.executor);
     }
 
     let encoder = Encoder { tokenizer, chat, end_ids: engine.end_ids(), executor: executor.as_ref() };
@@ -124,7 +132,7 @@ fn run(args: Args) -> Result<(), Failure> {
         }
         jobs.push(job);
     }
-    complete(&args, &interrupt, executor, tokenizer, jobs, &names, load)
+    complete(&args, &interrupt, executor.as_ref(), tokenizer, jobs, &names, load)
 }
 
 /// What prompts are called in messages; the only one of the command line has no name.
@@ -174,7 +182,7 @@ fn warn(job: &Job, name: &str, max_seq_len: usize) {
 fn complete(
     args: &Args,
     interrupt: &Interrupt,
-    executor: &CpuExecutor,
+    executor: &dyn Executor,
     tokenizer: Option<&Tokenizer>,
     jobs: Vec<Job>,
     names: &Names,
@@ -249,6 +257,7 @@ fn failed(error: GenerationError, names: &Names) -> Failure {
                     | EnqueueError::Unsupported { .. }
                     | EnqueueError::KvCacheTooSmall { .. }
                     | EnqueueError::PromptTooLong { .. }
+                    | EnqueueError::Refused { .. }
             );
             let error = names.blame(index, source);
             if is_input { Failure::Input(error) } else { Failure::Other(error) }
@@ -263,6 +272,15 @@ pub(crate) fn cannot_open(error: OpenError) -> Failure {
     match error {
         OpenError::Cpu(error) => cannot_start(error),
         OpenError::Target { .. } => Failure::Machine(error.into()),
+        OpenError::TensorRtLlm(error) => match error {
+            tensorrt_llm::OpenError::Limit { .. }
+            | tensorrt_llm::OpenError::Setting { .. }
+            | tensorrt_llm::OpenError::NotTensorRt { .. } => input(error),
+            tensorrt_llm::OpenError::Version { .. } | tensorrt_llm::OpenError::NoWorker { .. } => {
+                Failure::Machine(error.into())
+            }
+            _ => Failure::Other(error.into()),
+        },
         error => input(error),
     }
 }
@@ -300,23 +318,44 @@ fn verify(engine: &EngineDir, quiet: bool) -> Result<(), Failure> {
 }
 
 /// What runs, in a line.
-pub(crate) fn describe(engine: &EngineDir, executor: &CpuExecutor, args: &ExecutorArgs) {
-    let (config, facts) = (engine.config(), executor.facts());
+pub(crate) fn describe(engine: &Engine, args: &ExecutorArgs) {
+    let (dir, limits) = (engine.dir(), engine.executor().limits());
+    let parameters = output::short_count(dir.config().parameters() as f64);
+    let what = match engine.running() {
+        Running::Cpu(executor) => {
+            let facts = executor.facts();
+            let (tokens, bytes) = (facts.kv_cache_tokens, indicatif::HumanBytes(facts.kv_cache_bytes as u64));
+            format!("CPU ({}, {} threads); KV cache of {tokens} tokens ({bytes})", facts.isa, facts.threads)
+        }
+        Running::TensorRtLlm(executor) => {
+            let facts = executor.facts();
+            let ranks = match facts.world_size {
+                1 => String::new(),
+                size => format!(", {size} ranks"),
+            };
+            format!(
+                "TensorRT-LLM {}{ranks}; max_batch_size {}, max_seq_len {}",
+                facts.version, limits.max_batch_size, limits.max_seq_len
+            )
+        }
+    };
     say(format_args!(
-        "{}: {}, {} parameters; CPU ({}, {} threads); KV cache of {} tokens ({})",
-        engine.path().display(),
-        config.architecture.name(),
-        output::short_count(config.parameters() as f64),
-        facts.isa,
-        facts.threads,
-        facts.kv_cache_tokens,
-        indicatif::HumanBytes(facts.kv_cache_bytes as u64),
+        "{}: {}, {parameters} parameters; {what}",
+        dir.path().display(),
+        dir.config().architecture.name()
     ));
-    let engine_limit = engine.manifest().limits.max_seq_len;
+    let engine_limit = dir.manifest().limits.max_seq_len;
     let asked = args.max_seq_len.unwrap_or(engine_limit);
-    let max_seq_len = executor.limits().max_seq_len;
+    let max_seq_len = limits.max_seq_len;
     if max_seq_len < asked {
         let cause = if args.kv_cache_tokens.is_some() { "--kv-cache-tokens" } else { "free memory" };
         say(format_args!("warning: {cause} allows sequences of {max_seq_len} tokens only, the engine {engine_limit}"));
     }
+}
+
+/// Sends what libraries log to standard error: warnings and errors, or with `verbose` all that they say of what they do.
+pub(crate) fn install_log(verbose: bool) {
+    let level = if verbose { tracing::Level::INFO } else { tracing::Level::WARN };
+    // The only failure is that a log is installed already.
+    let _ = tracing_subscriber::fmt().with_max_level(level).without_time().with_writer(io::stderr).try_init();
 }

@@ -1,7 +1,13 @@
 //! An executor's configuration, in the terms of TensorRT-LLM's `ExecutorConfig`.
 
-/// Settings of an executor; the defaults are TensorRT-LLM's where it has them.
-#[derive(Debug, Clone, PartialEq)]
+use serde::Deserialize;
+
+use super::TensorRtLlmConfig;
+
+/// Settings of an executor; the defaults are TensorRT-LLM's where it has them. Read from TOML, the names are those of the
+/// fields.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ExecutorConfig {
     /// Worker threads of the CPU executor; `None` for one per core that the process may use.
     pub threads: Option<usize>,
@@ -21,10 +27,13 @@ pub struct ExecutorConfig {
     pub max_queue_size: usize,
     /// Iterations whose statistics are kept until they are asked for; 0 for none.
     pub iter_stats_max_iterations: usize,
+    /// What only TensorRT-LLM's executor can be told; the CPU executor does not look at it.
+    pub tensorrt_llm: TensorRtLlmConfig,
 }
 
 /// Settings of the KV cache.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct KvCacheConfig {
     /// Tokens that it holds; `None` for as many as [`KvCacheConfig::free_memory_fraction`] allows and the limits can use.
     pub max_tokens: Option<usize>,
@@ -37,7 +46,8 @@ pub struct KvCacheConfig {
 }
 
 /// Which requests run when the KV cache cannot hold all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CapacitySchedulerPolicy {
     /// As many as fit now; when blocks run out, the latest are paused and computed again later.
     MaxUtilization,
@@ -58,6 +68,7 @@ impl Default for ExecutorConfig {
             kv_cache: KvCacheConfig::default(),
             max_queue_size: 65_536,
             iter_stats_max_iterations: 1000,
+            tensorrt_llm: TensorRtLlmConfig::default(),
         }
     }
 }

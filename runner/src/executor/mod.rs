@@ -16,15 +16,20 @@ mod request;
 mod response;
 mod sampling_config;
 mod stats;
+pub mod tensorrt_llm;
 
 use std::time::Duration;
 
 pub use config::{CapacitySchedulerPolicy, ExecutorConfig, KvCacheConfig};
 pub use logits_post_processor::{LogitsContext, LogitsPostProcessor};
-pub use request::{GuidedDecodingParams, OutputConfig, Request, RequestError, RequestSpec};
-pub use response::{FinishReason, RequestId, Response, TokenLogProb, TokenResult};
+pub use request::{
+    GuidedDecodingParams, KvCacheRetentionConfig, LoraRequest, OutputConfig, Request, RequestError, RequestSpec,
+    TokenRangeRetention,
+};
+pub use response::{FinishReason, PerfMetrics, RequestId, Response, TokenLogProb, TokenResult};
 pub use sampling_config::{EarlyStopping, SamplingConfig};
 pub use stats::{InflightBatchingStats, IterationStats, KvCacheStats};
+pub use tensorrt_llm::TensorRtLlmConfig;
 
 pub use engine_format::manifest::Limits;
 
@@ -77,6 +82,22 @@ pub enum EnqueueError {
         /// Blocks in all.
         max_num_blocks: usize,
     },
+    /// The executor found something wrong with the request that nobody else did.
+    #[error("{executor} does not take the request: {problem}")]
+    Refused {
+        /// The executor.
+        executor: &'static str,
+        /// What it said.
+        problem: String,
+    },
+    /// The executor failed, and takes no more requests.
+    #[error("{executor} has failed: {problem}")]
+    Failed {
+        /// The executor.
+        executor: &'static str,
+        /// How.
+        problem: String,
+    },
     /// The executor was shut down.
     #[error("the executor has been shut down")]
     ShutDown,
@@ -120,4 +141,7 @@ pub trait Executor: Send + Sync {
     /// Takes no more requests, ends those that there are, and returns when all have ended. Their responses can still be
     /// taken.
     fn shutdown(&self, how: Shutdown);
+
+    /// As [`Executor::shutdown`] with [`Shutdown::Cancel`], but does not wait.
+    fn cancel_all(&self);
 }

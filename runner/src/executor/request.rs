@@ -1,7 +1,10 @@
 //! What goes into an executor. Holding a [`Request`] means that it is valid for the executor whose limits it was
 //! checked against.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use engine_format::lora::LoraAdapter;
 
 use super::{Limits, LogitsPostProcessor, SamplingConfig, TokenId};
 
@@ -36,6 +39,41 @@ pub struct RequestSpec {
     pub allotted_time: Option<Duration>,
     /// Requests share cached prefixes with those of the same salt only.
     pub cache_salt_id: Option<u64>,
+    /// An adapter that is applied to the model.
+    pub lora: Option<LoraRequest>,
+    /// How long the request's KV-cache blocks are kept for reuse.
+    pub kv_cache_retention: Option<KvCacheRetentionConfig>,
+}
+
+/// A LoRA adapter, in the terms of TensorRT-LLM's `LoraConfig`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoraRequest {
+    /// The adapter's number: requests of the same number share its weights.
+    pub task_id: u64,
+    /// The adapter. An executor that has seen it lately has it in its cache, and takes the number alone.
+    pub adapter: Option<Arc<LoraAdapter>>,
+}
+
+/// Which blocks go last when the KV cache is full, in the terms of TensorRT-LLM's `KvCacheRetentionConfig`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KvCacheRetentionConfig {
+    /// Of the prompt.
+    pub ranges: Vec<TokenRangeRetention>,
+    /// Of generated tokens, from 0 to 100; TensorRT-LLM's default is 35.
+    pub decode_priority: u8,
+    /// How long that priority holds; `None` for without limit.
+    pub decode_duration: Option<Duration>,
+}
+
+/// How long blocks of some prompt tokens are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRangeRetention {
+    /// Their positions in the prompt; without an end, to the prompt's.
+    pub tokens: (usize, Option<usize>),
+    /// From 0, to go first, to 100.
+    pub priority: u8,
+    /// How long that priority holds; `None` for without limit.
+    pub duration: Option<Duration>,
 }
 
 /// What the output must look like, in the terms of TensorRT-LLM's `GuidedDecodingParams`. Not every executor knows
@@ -85,6 +123,8 @@ impl RequestSpec {
             priority: 0.5,
             allotted_time: None,
             cache_salt_id: None,
+            lora: None,
+            kv_cache_retention: None,
         }
     }
 }
@@ -118,6 +158,8 @@ pub struct OutputConfig {
     pub top_log_probs: usize,
     /// The log-probability of each prompt token after the first.
     pub return_prompt_log_probs: bool,
+    /// How the request went, in its final response.
+    pub return_perf_metrics: bool,
 }
 
 /// Why a request cannot be run.
@@ -243,6 +285,13 @@ impl Request {
         }
         if let Some(&(id, _)) = spec.embedding_bias.iter().find(|&&(id, _)| id as usize >= vocab_size) {
             return Err(RequestError::UnknownToken { what: "biased token", id, vocab_size });
+        }
+        let retention = spec.kv_cache_retention.iter();
+        let mut priorities =
+            retention.flat_map(|keep| keep.ranges.iter().map(|range| range.priority).chain([keep.decode_priority]));
+        if let Some(priority) = priorities.find(|&priority| priority > 100) {
+            let value = f32::from(priority);
+            return Err(RequestError::Sampling { field: "retention priority", range: "from 0 to 100", value });
         }
         if !(0.0..=1.0).contains(&spec.priority) {
             return Err(RequestError::Sampling { field: "priority", range: "from 0 to 1", value: spec.priority });

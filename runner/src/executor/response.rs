@@ -1,6 +1,7 @@
 //! What comes out of an executor.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::TokenId;
 
@@ -21,6 +22,8 @@ pub enum FinishReason {
     TimedOut,
     /// The request was cancelled.
     Cancelled,
+    /// A reason that TensorRT-LLM gave and this version does not know, by its number.
+    Unknown(i32),
 }
 
 impl FinishReason {
@@ -32,6 +35,7 @@ impl FinishReason {
             Self::Length => "length",
             Self::TimedOut => "timed_out",
             Self::Cancelled => "cancelled",
+            Self::Unknown(_) => "unknown",
         }
     }
 }
@@ -91,6 +95,8 @@ pub struct TokenResult {
     pub cum_log_prob: Option<f32>,
     /// When asked for, in the first response: the log-probability of each prompt token after the first.
     pub prompt_log_probs: Option<Vec<f32>>,
+    /// When asked for, in the request's final response.
+    pub perf_metrics: Option<Box<PerfMetrics>>,
     /// Set in the sequence's last response.
     pub finish_reason: Option<FinishReason>,
     /// Whether the sequence has ended.
@@ -110,11 +116,35 @@ impl TokenResult {
             top_log_probs: None,
             cum_log_prob: None,
             prompt_log_probs: None,
+            perf_metrics: None,
             finish_reason: Some(finish_reason),
             is_sequence_final: true,
             is_final,
         }
     }
+}
+
+/// How a request went, in the terms of TensorRT-LLM's `RequestPerfMetrics`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PerfMetrics {
+    /// From arrival until first scheduled.
+    pub first_scheduled: Duration,
+    /// From arrival to the first token.
+    pub first_token: Duration,
+    /// From arrival to the last token.
+    pub last_token: Duration,
+    /// The iterations, from the first to the last, that worked on it.
+    pub iterations: (u64, u64),
+    /// KV-cache blocks that were computed.
+    pub new_blocks: u64,
+    /// KV-cache blocks that were there already.
+    pub reused_blocks: u64,
+    /// KV-cache blocks that were looked for and not found.
+    pub missed_blocks: u64,
+    /// Tokens that speculative decoding drafted.
+    pub draft_tokens: u64,
+    /// Of those, accepted.
+    pub accepted_draft_tokens: u64,
 }
 
 /// A token and its natural log-probability.

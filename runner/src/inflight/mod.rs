@@ -137,11 +137,6 @@ impl CpuExecutor {
         })
     }
 
-    /// Takes no more requests and ends those that there are; unlike [`Executor::shutdown`], does not wait for their end.
-    pub fn cancel_all(&self) {
-        self.queue.close(Shutdown::Cancel);
-    }
-
     /// Compiles a guide. The first one reads the engine's tokenizer, which nothing else here needs.
     fn guide(&self, params: &GuidedDecodingParams, end_ids: &[TokenId]) -> Result<Guide, EnqueueError> {
         let factory = self.guides.get_or_init(|| {
@@ -172,6 +167,14 @@ impl Executor for CpuExecutor {
 
     fn enqueue(&self, request: Request) -> Result<RequestId, EnqueueError> {
         let spec = request.spec();
+        let unknown = [
+            ("LoRA adapters", spec.lora.is_some()),
+            ("KV-cache retention", spec.kv_cache_retention.is_some()),
+            ("perf metrics", spec.output.return_perf_metrics),
+        ];
+        if let Some((feature, _)) = unknown.into_iter().find(|&(_, asked)| asked) {
+            return Err(EnqueueError::Unsupported { executor: "the CPU executor", feature: feature.to_owned() });
+        }
         let prompt_len = spec.input_token_ids.len();
         if !self.config.enable_chunked_context && prompt_len > self.limits.max_num_tokens {
             let max_num_tokens = self.limits.max_num_tokens;
@@ -206,6 +209,10 @@ impl Executor for CpuExecutor {
             // A panic of the owner has already ended its requests with an error each.
             let _ = owner.join();
         }
+    }
+
+    fn cancel_all(&self) {
+        self.queue.close(Shutdown::Cancel);
     }
 }
 

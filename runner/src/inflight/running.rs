@@ -195,6 +195,7 @@ impl Running {
             cum_log_prob: (logs && finish_reason.is_some()).then_some(self.cum_log_prob),
             // A prompt that was not computed to its end has none.
             prompt_log_probs: prompt_log_probs.filter(|_| is_first && self.generated > 0).cloned(),
+            perf_metrics: None,
             finish_reason,
             is_sequence_final: finish_reason.is_some(),
             is_final,

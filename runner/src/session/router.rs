@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use crate::executor::{EnqueueError, Executor, RequestId, RequestSpec, Response, TokenResult};
 use crate::generation::text_stream::TextStream;
+use crate::outbox::Outbox;
 use crate::stop_strings::StopStrings;
 use crate::tokenizer::Tokenizer;
 
-use super::outbox::Outbox;
 use super::sequence::Sequence;
 use super::{Output, OutputCallback};
 
@@ -106,8 +106,8 @@ impl Entry {
 }
 
 /// Runs until the executor is shut down and every response has been taken.
-pub(super) fn run(executor: &dyn Executor, doorstep: &Doorstep, outbox: &Outbox) {
-    struct Farewell<'a>(&'a Outbox);
+pub(super) fn run(executor: &dyn Executor, doorstep: &Doorstep, outbox: &Outbox<Output>) {
+    struct Farewell<'a>(&'a Outbox<Output>);
     impl Drop for Farewell<'_> {
         fn drop(&mut self) {
             self.0.close();
@@ -144,7 +144,7 @@ pub(super) fn run(executor: &dyn Executor, doorstep: &Doorstep, outbox: &Outbox)
 
 struct Router<'a> {
     executor: &'a dyn Executor,
-    outbox: &'a Outbox,
+    outbox: &'a Outbox<Output>,
     entries: HashMap<RequestId, Entry>,
     /// On their way to the outbox.
     outputs: Vec<Output>,

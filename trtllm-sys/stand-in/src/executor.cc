@@ -297,7 +297,8 @@ private:
                     sequence.finish = extend(active.request, sequence);
                 }
                 bool const early = sequence.finish == FinishReason::kCANCELLED || sequence.finish == FinishReason::kTIMED_OUT;
-                if (sequence.finish != FinishReason::kNOT_FINISHED && !early && mSettings.number("empty_final", 0) != 0) {
+                if (sequence.finish != FinishReason::kNOT_FINISHED && !early && active.request.getStreaming() &&
+                    mSettings.number("empty_final", 0) != 0) {
                     respond(active, index, false);
                     continue;
                 }

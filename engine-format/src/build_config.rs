@@ -1,0 +1,77 @@
+//! What a TensorRT engine was built for: `build_config` of its `config.json`.
+//!
+//! Source: TensorRT-LLM 1.x, `builder.py` (`BuildConfig`, `PluginConfig`) for what is written, `runtime/gptJsonConfig.cpp` for
+//! what its C++ reads.
+
+use std::path::Path;
+
+use crate::checkpoint::CONFIG_FILE;
+use crate::error::Result;
+use crate::json::{self, Object};
+use crate::manifest::Limits;
+
+/// The part of `build_config` that a run has to know, and what is beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildConfig {
+    /// The version of TensorRT-LLM that built the engine, or whose schema it follows; empty where it does not say.
+    pub version: String,
+    /// The limits; `max_input_len` is not one of its own.
+    pub limits: Limits,
+    /// Tokens of a prompt at most.
+    pub max_input_len: usize,
+    /// Beams at most.
+    pub max_beam_width: usize,
+    /// Whether the prompt's logits can be had.
+    pub gather_context_logits: bool,
+    /// Whether adapters can be applied.
+    pub lora_plugin: bool,
+    /// Ranks: processes, and engine files.
+    pub world_size: usize,
+}
+
+impl BuildConfig {
+    /// Reads `config.json` of the engine directory `dir`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or a field of it does not hold, by name.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join(CONFIG_FILE);
+        let value = json::read_file(&path, "")?;
+        let root = Object::root(&path, &value)?;
+        let build = root.object("build_config")?.ok_or_else(|| root.error("build_config", "is missing"))?;
+        let max_seq_len = build.tokens("max_seq_len")?.ok_or_else(|| build.error("max_seq_len", "is missing"))?;
+        let plugins = build.object("plugin_config")?;
+        let lora =
+            plugins.as_ref().and_then(|plugins| plugins.get("lora_plugin")).is_some_and(|value| !value.is_null());
+        let pretrained = root.object("pretrained_config")?;
+        let mapping = pretrained.as_ref().map(|pretrained| pretrained.object("mapping")).transpose()?.flatten();
+        let world_size = mapping.as_ref().map(|mapping| mapping.dimension("world_size")).transpose()?.flatten();
+        Ok(Self {
+            version: root.string("version")?.unwrap_or_default().to_owned(),
+            limits: Limits {
+                max_seq_len,
+                max_batch_size: build.required_dimension("max_batch_size")?,
+                max_num_tokens: build.required_dimension("max_num_tokens")?,
+            },
+            max_input_len: build.tokens("max_input_len")?.unwrap_or(max_seq_len),
+            max_beam_width: build.dimension("max_beam_width")?.unwrap_or(1),
+            gather_context_logits: build.boolean("gather_context_logits")?.unwrap_or(false),
+            lora_plugin: lora,
+            world_size: world_size.unwrap_or(1),
+        })
+    }
+}
+
+/// Name of a rank's engine, as TensorRT-LLM's executor looks for it.
+pub fn engine_file(rank: usize) -> String {
+    format!("rank{rank}.engine")
+}
+
+/// Whether a directory holds what `trtllm-build` writes.
+pub(crate) fn is_engine(dir: &Path) -> bool {
+    let has_build_config = || {
+        let value = json::read_file(&dir.join(CONFIG_FILE), "").ok()?;
+        value.get("build_config").map(|_| ())
+    };
+    dir.join(engine_file(0)).is_file() || has_build_config().is_some()
+}

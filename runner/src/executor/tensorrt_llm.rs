@@ -1,0 +1,485 @@
+//! TensorRT-LLM's C++ executor behind the contract.
+//!
+//! One thread awaits its responses and routes them to their requests; it sleeps when there are none. What differs from the CPU
+//! executor, because TensorRT-LLM does: log-probabilities are those of its sampler, so temperature and penalties may have a
+//! part in them, and only those of chosen tokens can be had; a sequence's draws do not depend on its position alone; a
+//! cancelled request may first compute its prompt.
+//!
+//! What it cannot do, or would ignore in the decoding mode that it runs in, is refused by name.
+
+mod config;
+mod owner;
+mod request;
+mod route;
+mod workers;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use engine_format::{BuildConfig, EngineDir};
+use trtllm_sys::gpu::{
+    GpuError, GpuExecutor, GpuIterationStats, GpuLibrary, GpuTokenizer, Setting, SettingValue, Severity,
+};
+
+use crate::outbox::Taken;
+
+use super::{
+    CapacitySchedulerPolicy, EnqueueError, Executor, ExecutorConfig, InflightBatchingStats, IterationStats,
+    KvCacheStats, Limits, Request, RequestId, Response, Shutdown,
+};
+
+pub use config::{
+    CommunicationMode, ContextChunkingPolicy, Decoding, DecodingMode, DynamicBatch, Eagle, ExtendedRuntimePerfKnob,
+    KvCache, Lookahead, Parallel, PeftCache, Scheduler, TensorRtLlmConfig,
+};
+
+use owner::Shared;
+use route::Route;
+use workers::WorkerDir;
+
+/// What messages call this executor.
+const NAME: &str = "the TensorRT-LLM executor";
+
+/// Why TensorRT-LLM's executor cannot be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The engine is not one of TensorRT's.
+    #[error("`{path}` is not an engine for TensorRT-LLM")]
+    NotTensorRt {
+        /// The engine directory.
+        path: PathBuf,
+    },
+    /// The engine was built by another release than the one that is loaded.
+    #[error(
+        "`{path}` was built for TensorRT-LLM {engine}, but {loaded} is loaded: run it with that release, or build it again"
+    )]
+    Version {
+        /// The engine directory.
+        path: PathBuf,
+        /// The release that built it.
+        engine: String,
+        /// The release that is there.
+        loaded: String,
+    },
+    /// A limit outside what the engine was built for.
+    #[error("{name} is {asked}, but must be from 1 to the engine's {limit}")]
+    Limit {
+        /// The limit.
+        name: &'static str,
+        /// What was asked for.
+        asked: usize,
+        /// The engine's.
+        limit: usize,
+    },
+    /// A setting that the loaded release does not have.
+    #[error("TensorRT-LLM {version} does not have the setting `{setting}`")]
+    Setting {
+        /// The release.
+        version: String,
+        /// The setting.
+        setting: String,
+    },
+    /// TensorRT-LLM did not open the engine.
+    #[error("TensorRT-LLM cannot open `{path}`")]
+    Open {
+        /// The engine directory.
+        path: PathBuf,
+        /// What it said.
+        source: GpuError,
+    },
+    /// An orchestrator's worker program is not there.
+    #[error("`{tried}`, the program that runs a rank, is not there: name it with --worker-executable")]
+    NoWorker {
+        /// Where it was looked for.
+        tried: PathBuf,
+    },
+    /// An orchestrator's workers did not start.
+    #[error("the engine's ranks did not start: {problem}; what they printed is in `{log}`{}", tail(end))]
+    Workers {
+        /// What happened.
+        problem: String,
+        /// Their log.
+        log: PathBuf,
+        /// Its last lines.
+        end: String,
+    },
+    /// No folder for the workers' log.
+    #[error("cannot write to the folder for temporary files: {source}")]
+    WorkerDir {
+        /// The system's error.
+        source: io::Error,
+    },
+    /// A thread cannot be started.
+    #[error("cannot start a thread: {source}")]
+    Thread {
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+fn tail(end: &str) -> String {
+    if end.is_empty() { String::new() } else { format!(", which ends with:\n{end}") }
+}
+
+/// What this executor can do, with this engine and configuration.
+struct Capabilities {
+    vocab_size: usize,
+    max_input_len: usize,
+    max_num_tokens: usize,
+    max_beam_width: usize,
+    enable_chunked_context: bool,
+    enable_block_reuse: bool,
+    gather_context_logits: bool,
+    guided_decoding: bool,
+    lora: bool,
+    mode: DecodingMode,
+}
+
+/// What is known of an engine that TensorRT-LLM runs.
+#[derive(Debug, Clone)]
+pub struct TensorRtLlmFacts {
+    /// The release that is loaded.
+    pub version: String,
+    /// The shim.
+    pub library: PathBuf,
+    /// Ranks of the engine.
+    pub world_size: usize,
+    /// Who started them; `None` for an engine of one rank, in this process.
+    pub communication_mode: Option<CommunicationMode>,
+    /// Whether this process takes requests, rather than serving one that does.
+    pub is_leader: bool,
+}
+
+/// TensorRT-LLM's executor, running an engine.
+pub struct TensorRtLlmExecutor {
+    limits: Limits,
+    able: Capabilities,
+    facts: TensorRtLlmFacts,
+    max_outstanding: usize,
+    max_queue_size: usize,
+    shared: Arc<Shared>,
+    owner: Mutex<Option<JoinHandle<()>>>,
+    _workers: Option<WorkerDir>,
+}
+
+impl fmt::Debug for TensorRtLlmExecutor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TensorRtLlmExecutor").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}
+
+impl TensorRtLlmExecutor {
+    /// Opens a TensorRT engine through `library`. Guides can be asked for where there is a `tokenizer`.
+    ///
+    /// Under `mpirun` or Slurm every rank does this; all but the leader then only serve: see [`TensorRtLlmFacts::is_leader`] and
+    /// [`TensorRtLlmExecutor::serve`].
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(
+        engine: &EngineDir,
+        config: &ExecutorConfig,
+        tokenizer: Option<GpuTokenizer>,
+        library: &GpuLibrary,
+    ) -> Result<Self, OpenError> {
+        let path = || engine.path().to_owned();
+        let build = engine.build_config().ok_or_else(|| OpenError::NotTensorRt { path: path() })?;
+        let release = |version: &str| version.split('.').take(2).collect::<Vec<_>>().join(".");
+        if !build.version.is_empty() && release(&build.version) != release(library.version()) {
+            let (engine, loaded) = (build.version.clone(), library.version().to_owned());
+            return Err(OpenError::Version { path: path(), engine, loaded });
+        }
+        let limits = lowered(engine.manifest().limits, config)?;
+        let own = &config.tensorrt_llm;
+        let able = capabilities(engine.config().vocab_size, limits, build, config, tokenizer.is_some());
+        if own.capture_log {
+            library.capture_log(|line| match line.severity {
+                Severity::Error => tracing::error!(target: "tensorrt_llm", "{}", line.text),
+                Severity::Warning => tracing::warn!(target: "tensorrt_llm", "{}", line.text),
+                Severity::Info => tracing::info!(target: "tensorrt_llm", "{}", line.text),
+                Severity::Debug => tracing::debug!(target: "tensorrt_llm", "{}", line.text),
+            });
+        }
+        let tokenizer = tokenizer.filter(|_| own.guided_decoding);
+        let mode = workers::mode(&own.parallel, build.world_size);
+        let mut settings = settings(limits, config, able.max_beam_width, mode);
+        let opened = if mode == Some(CommunicationMode::Orchestrator) && own.parallel.spawn_processes != Some(false) {
+            let workers = WorkerDir::new(library, own.parallel.worker_executable_path.as_deref())?;
+            let script = SettingValue::Text(workers.script().display().to_string());
+            settings.push(Setting { name: "parallel.worker_executable_path".into(), value: script });
+            let timeout = Duration::from_secs(own.start_up_timeout);
+            let (gpu, workers) = workers::open(library, engine.path(), settings, tokenizer, workers, timeout)?;
+            (gpu, Some(workers))
+        } else {
+            let gpu = GpuExecutor::open(library, engine.path(), &settings, tokenizer.as_ref());
+            (gpu.map_err(|error| cannot_open(engine, library, error))?, None)
+        };
+        let (gpu, workers) = opened;
+        let facts = TensorRtLlmFacts {
+            version: library.version().to_owned(),
+            library: library.path().to_owned(),
+            world_size: build.world_size,
+            communication_mode: mode,
+            is_leader: gpu.can_enqueue(),
+        };
+        let timeout = Duration::from_secs;
+        let shared = Arc::new(Shared::new(gpu, timeout(own.stall_timeout), timeout(own.shutdown_timeout)));
+        let owner_shared = shared.clone();
+        let owner = std::thread::Builder::new()
+            .name("tensorrt-llm".into())
+            .spawn(move || owner::run(&owner_shared))
+            .map_err(|source| OpenError::Thread { source })?;
+        Ok(Self {
+            limits,
+            able,
+            facts,
+            max_outstanding: limits.max_batch_size.saturating_add(config.max_queue_size),
+            max_queue_size: config.max_queue_size,
+            shared,
+            owner: Mutex::new(Some(owner)),
+            _workers: workers,
+        })
+    }
+
+    /// What is known of it.
+    pub fn facts(&self) -> &TensorRtLlmFacts {
+        &self.facts
+    }
+
+    /// On a rank that is not the leader: serves until the leader has ended.
+    pub fn serve(&self) {
+        self.shutdown(Shutdown::Drain);
+    }
+
+    /// Statistics of each request in each iteration since the last call, as TensorRT-LLM's JSON, one object a line; none
+    /// without [`TensorRtLlmConfig::request_stats_max_iterations`].
+    ///
+    /// # Errors
+    /// What TensorRT-LLM says.
+    pub fn request_stats(&self) -> Result<String, GpuError> {
+        self.shared.gpu.request_stats()
+    }
+
+    /// Events of the KV cache since the last call, one JSON object a line; waits at most `timeout` for one.
+    ///
+    /// # Errors
+    /// What TensorRT-LLM says; [`GpuError::Unsupported`] without [`KvCache::event_buffer_max_size`].
+    pub fn kv_cache_events(&self, timeout: Duration) -> Result<String, GpuError> {
+        self.shared.gpu.kv_cache_events(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+fn cannot_open(engine: &EngineDir, library: &GpuLibrary, error: GpuError) -> OpenError {
+    match error {
+        GpuError::Unsupported { feature } => {
+            OpenError::Setting { version: library.version().to_owned(), setting: feature }
+        }
+        source => OpenError::Open { path: engine.path().to_owned(), source },
+    }
+}
+
+fn capabilities(
+    vocab_size: usize,
+    limits: Limits,
+    build: &BuildConfig,
+    config: &ExecutorConfig,
+    has_tokenizer: bool,
+) -> Capabilities {
+    let own = &config.tensorrt_llm;
+    Capabilities {
+        vocab_size,
+        max_input_len: build.max_input_len,
+        max_num_tokens: limits.max_num_tokens,
+        max_beam_width: own.max_beam_width.map_or(build.max_beam_width, |width| width as usize),
+        enable_chunked_context: config.enable_chunked_context,
+        enable_block_reuse: config.kv_cache.enable_block_reuse,
+        gather_context_logits: build.gather_context_logits,
+        guided_decoding: own.guided_decoding && has_tokenizer,
+        lora: build.lora_plugin,
+        mode: own.decoding.mode.unwrap_or(DecodingMode::Auto),
+    }
+}
+
+/// The engine's limits, lowered as the configuration asks.
+fn lowered(engine: Limits, config: &ExecutorConfig) -> Result<Limits, OpenError> {
+    let lower = |name, asked: Option<usize>, limit| match asked {
+        Some(asked) if asked == 0 || asked > limit => Err(OpenError::Limit { name, asked, limit }),
+        asked => Ok(asked.unwrap_or(limit)),
+    };
+    Ok(Limits {
+        max_seq_len: lower("max_seq_len", config.max_seq_len, engine.max_seq_len)?,
+        max_batch_size: lower("max_batch_size", config.max_batch_size, engine.max_batch_size)?,
+        max_num_tokens: lower("max_num_tokens", config.max_num_tokens, engine.max_num_tokens)?,
+    })
+}
+
+/// All settings, those of every executor among them.
+fn settings(
+    limits: Limits,
+    config: &ExecutorConfig,
+    max_beam_width: usize,
+    mode: Option<CommunicationMode>,
+) -> Vec<Setting> {
+    let integer = |value: usize| SettingValue::Integer(i64::try_from(value.min(i32::MAX as usize)).unwrap_or(i64::MAX));
+    let mut settings = config.tensorrt_llm.settings();
+    // Chosen here, and not by the configuration alone.
+    settings.retain(|setting| {
+        !["max_beam_width", "parallel.communication_mode", "parallel.worker_executable_path"]
+            .contains(&setting.name.as_str())
+    });
+    let policy = match config.capacity_scheduler_policy {
+        CapacitySchedulerPolicy::MaxUtilization => "max_utilization",
+        CapacitySchedulerPolicy::GuaranteedNoEvict => "guaranteed_no_evict",
+    };
+    let mut add = |name: &str, value| settings.push(Setting { name: name.to_owned(), value });
+    add("max_beam_width", integer(max_beam_width));
+    add("max_batch_size", integer(limits.max_batch_size));
+    add("max_num_tokens", integer(limits.max_num_tokens));
+    add("max_queue_size", integer(config.max_queue_size));
+    add("iter_stats_max_iterations", integer(config.iter_stats_max_iterations));
+    add("enable_chunked_context", SettingValue::Bool(config.enable_chunked_context));
+    add("scheduler.capacity_scheduler_policy", SettingValue::Text(policy.to_owned()));
+    add("kv_cache.enable_block_reuse", SettingValue::Bool(config.kv_cache.enable_block_reuse));
+    add("kv_cache.free_gpu_memory_fraction", SettingValue::Number(config.kv_cache.free_memory_fraction));
+    if let Some(tokens) = config.kv_cache.max_tokens {
+        add("kv_cache.max_tokens", integer(tokens));
+    }
+    match mode {
+        Some(CommunicationMode::Leader) => add("parallel.communication_mode", SettingValue::Text("leader".into())),
+        Some(CommunicationMode::Orchestrator) => {
+            add("parallel.communication_mode", SettingValue::Text("orchestrator".into()));
+        }
+        None => {}
+    }
+    settings
+}
+
+/// Salts of requests whose prompts must be computed whole; below them nothing is shared.
+static SALTS: AtomicU64 = AtomicU64::new(0x7472_746c_6c6d_0000);
+
+impl Executor for TensorRtLlmExecutor {
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.able.vocab_size
+    }
+
+    fn enqueue(&self, request: Request) -> Result<RequestId, EnqueueError> {
+        if !self.facts.is_leader {
+            return Err(EnqueueError::Refused { executor: NAME, problem: "this rank is not the leader".to_owned() });
+        }
+        let spec = request.spec();
+        let prepared = request::prepare(spec, &self.able)?;
+        // Of a prompt whose beginning was cached only the rest's logits come back.
+        let bypass = spec.output.return_prompt_log_probs && self.able.enable_block_reuse;
+        let salt = bypass.then(|| SALTS.fetch_add(1, Ordering::Relaxed));
+        let gpu_request = request::to_gpu(spec, &prepared, salt);
+        let mut state = self.shared.lock();
+        if let Some(problem) = &state.failed {
+            return Err(EnqueueError::Failed { executor: NAME, problem: problem.clone() });
+        }
+        if state.closing.is_some() {
+            return Err(EnqueueError::ShutDown);
+        }
+        let full = EnqueueError::QueueFull { max_queue_size: self.max_queue_size };
+        if state.routes.len() >= self.max_outstanding {
+            return Err(full);
+        }
+        let id = self.shared.gpu.enqueue(&gpu_request).map_err(|error| match error {
+            GpuError::Unsupported { feature } => EnqueueError::Unsupported { executor: NAME, feature },
+            // The one refusal that is no fault of the request; TensorRT-LLM tells it by its text only.
+            GpuError::Exception { message } if message.to_lowercase().contains("queue size") => full,
+            error => EnqueueError::Refused { executor: NAME, problem: error.to_string() },
+        })?;
+        if state.routes.is_empty() {
+            state.heard = Instant::now();
+        }
+        state.routes.insert(id, Route::new(spec, self.able.vocab_size));
+        drop(state);
+        self.shared.wake();
+        Ok(RequestId(id))
+    }
+
+    fn await_responses(&self, timeout: Option<Duration>) -> Vec<Response> {
+        match self.shared.outbox.take(timeout) {
+            Taken::Items(responses) => responses,
+            Taken::TimedOut | Taken::Closed => Vec::new(),
+        }
+    }
+
+    fn cancel(&self, request: RequestId) {
+        self.shared.cancel(request.0);
+    }
+
+    fn iteration_stats(&self) -> Vec<IterationStats> {
+        match self.shared.gpu.iteration_stats() {
+            Ok(stats) => stats.iter().map(to_stats).collect(),
+            Err(error) => {
+                tracing::warn!("no statistics: {error}");
+                Vec::new()
+            }
+        }
+    }
+
+    fn shutdown(&self, how: Shutdown) {
+        self.shared.close(how);
+        // The lock is held while joining, so that a second caller waits too.
+        let mut owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(owner) = owner.take() {
+            // A panic has been reported by the panic hook.
+            let _ = owner.join();
+        }
+    }
+
+    fn cancel_all(&self) {
+        self.shared.close(Shutdown::Cancel);
+    }
+}
+
+impl Drop for TensorRtLlmExecutor {
+    fn drop(&mut self) {
+        self.shutdown(Shutdown::Cancel);
+    }
+}
+
+fn to_stats(stats: &GpuIterationStats) -> IterationStats {
+    let latency = |milliseconds: f64| Duration::try_from_secs_f64(milliseconds / 1e3).unwrap_or_default();
+    let size = |count: i32| usize::try_from(count).unwrap_or(0);
+    let sum = |count: i32| u64::try_from(count).unwrap_or(0);
+    IterationStats {
+        iter: stats.iter,
+        iter_latency: latency(stats.iter_latency_ms),
+        // TensorRT-LLM does not tell them apart.
+        model_latency: latency(stats.iter_latency_ms),
+        new_active_requests_queue_latency: latency(stats.new_active_requests_queue_latency_ms),
+        num_new_active_requests: size(stats.num_new_active_requests),
+        num_active_requests: size(stats.num_active_requests),
+        num_queued_requests: size(stats.num_queued_requests),
+        num_completed_requests: size(stats.num_completed_requests),
+        kv_cache: KvCacheStats {
+            max_num_blocks: size(stats.kv_max_num_blocks),
+            free_num_blocks: size(stats.kv_free_num_blocks),
+            used_num_blocks: size(stats.kv_used_num_blocks),
+            tokens_per_block: size(stats.kv_tokens_per_block),
+            alloc_total_blocks: sum(stats.kv_alloc_total_blocks),
+            alloc_new_blocks: sum(stats.kv_alloc_new_blocks),
+            reused_blocks: sum(stats.kv_reused_blocks),
+            missed_blocks: sum(stats.kv_missed_blocks),
+        },
+        inflight_batching: InflightBatchingStats {
+            num_scheduled_requests: size(stats.num_scheduled_requests),
+            num_context_requests: size(stats.num_context_requests),
+            num_gen_requests: size(stats.num_gen_requests),
+            num_paused_requests: size(stats.num_paused_requests),
+            num_ctx_tokens: size(stats.num_ctx_tokens),
+        },
+    }
+}

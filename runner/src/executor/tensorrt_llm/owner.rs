@@ -1,0 +1,165 @@
+//! What callers and the routing thread share, and that thread: it alone awaits TensorRT-LLM's responses.
+
+use std::collections::HashMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use trtllm_sys::gpu::{GpuExecutor, Responses};
+
+use crate::executor::{RequestId, Response, Shutdown};
+use crate::outbox::Outbox;
+
+use super::route::Route;
+
+/// How long one wait for responses takes at most, in milliseconds: how soon a stall or a deadline is noticed. Responses end it
+/// early, and nothing waits while there are no requests.
+const AWAIT_MS: u64 = 200;
+
+/// The executor and its requests.
+pub(super) struct Shared {
+    pub(super) gpu: GpuExecutor,
+    pub(super) outbox: Outbox<Response>,
+    state: Mutex<State>,
+    /// A request came, or the end.
+    changed: Condvar,
+    stall_timeout: Duration,
+    shutdown_timeout: Duration,
+}
+
+/// Under one lock, which is held while a request is handed over, so that its first response finds its route.
+pub(super) struct State {
+    pub(super) routes: HashMap<u64, Route>,
+    /// Since when no more requests are taken, and what happens to those that there are.
+    pub(super) closing: Option<(Shutdown, Instant)>,
+    /// Why no more requests can be taken.
+    pub(super) failed: Option<String>,
+    /// When TensorRT-LLM last gave a sign of life, or got its first request.
+    pub(super) heard: Instant,
+}
+
+impl Shared {
+    pub(super) fn new(gpu: GpuExecutor, stall_timeout: Duration, shutdown_timeout: Duration) -> Self {
+        let state = State { routes: HashMap::new(), closing: None, failed: None, heard: Instant::now() };
+        let (state, changed) = (Mutex::new(state), Condvar::new());
+        Self { gpu, outbox: Outbox::default(), state, changed, stall_timeout, shutdown_timeout }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// After a request was added.
+    pub(super) fn wake(&self) {
+        self.changed.notify_all();
+    }
+
+    /// Asks for a request's end.
+    pub(super) fn cancel(&self, id: u64) {
+        let mut responses = Vec::new();
+        let mut state = self.lock();
+        let may_cancel = state.routes.get_mut(&id).is_some_and(|route| route.cancel(RequestId(id), &mut responses));
+        drop(state);
+        self.outbox.put(&mut responses);
+        if may_cancel && let Err(error) = self.gpu.cancel(id) {
+            tracing::warn!("request {id} cannot be cancelled and runs on: {error}");
+        }
+    }
+
+    /// Takes no more requests; with [`Shutdown::Cancel`] asks for the end of all.
+    pub(super) fn close(&self, how: Shutdown) {
+        let mut state = self.lock();
+        if !matches!(state.closing, Some((Shutdown::Cancel, _))) && (state.closing.is_none() || how == Shutdown::Cancel)
+        {
+            state.closing = Some((how, Instant::now()));
+        }
+        let ids: Vec<_> = state.routes.keys().copied().filter(|_| how == Shutdown::Cancel).collect();
+        drop(state);
+        self.wake();
+        ids.into_iter().for_each(|id| self.cancel(id));
+    }
+
+    /// Ends every request with an error, for good.
+    fn fail(&self, state: &mut State, message: &str, responses: &mut Vec<Response>) {
+        tracing::error!("{message}");
+        for (id, mut route) in state.routes.drain() {
+            route.fail(RequestId(id), message.to_owned(), responses);
+        }
+        state.failed = Some(message.to_owned());
+    }
+}
+
+/// Routes responses until the executor was shut down and every request has ended; then closes it.
+pub(super) fn run(shared: &Shared) {
+    struct Farewell<'a>(&'a Outbox<Response>);
+    impl Drop for Farewell<'_> {
+        fn drop(&mut self) {
+            self.0.close();
+        }
+    }
+    let farewell = Farewell(&shared.outbox);
+    loop {
+        let mut state = shared.lock();
+        while state.routes.is_empty() && state.closing.is_none() {
+            state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.routes.is_empty() {
+            break;
+        }
+        drop(state);
+        let awaited = shared.gpu.await_responses(AWAIT_MS);
+        let mut responses = Vec::new();
+        let mut state = shared.lock();
+        match awaited {
+            Ok(Some(batch)) => route(&mut state, &batch, &mut responses),
+            Ok(None) => {
+                if let Some(message) = overdue(shared, &state) {
+                    shared.fail(&mut state, &message, &mut responses);
+                }
+            }
+            Err(error) => {
+                shared.fail(&mut state, &format!("responses cannot be awaited: {error}"), &mut responses);
+            }
+        }
+        drop(state);
+        shared.outbox.put(&mut responses);
+    }
+    let has_failed = shared.lock().failed.is_some();
+    drop(farewell);
+    if has_failed {
+        // Closing would wait for requests that may never end.
+        tracing::warn!("TensorRT-LLM's executor is left running: it failed before");
+    } else if let Err(error) = shared.gpu.close() {
+        tracing::warn!("TensorRT-LLM's executor did not end in order: {error}");
+    }
+}
+
+fn route(state: &mut State, batch: &Responses, responses: &mut Vec<Response>) {
+    state.heard = Instant::now();
+    for response in batch.iter() {
+        let Some(route) = state.routes.get_mut(&response.request_id) else { continue };
+        let id = RequestId(response.request_id);
+        let is_done = match &response.result {
+            Ok(result) => route.take(id, result, responses),
+            Err(message) => {
+                route.fail(id, format!("TensorRT-LLM: {message}"), responses);
+                true
+            }
+        };
+        if is_done {
+            state.routes.remove(&response.request_id);
+        }
+    }
+}
+
+/// What has been waited for too long.
+fn overdue(shared: &Shared, state: &State) -> Option<String> {
+    if let Some((Shutdown::Cancel, since)) = state.closing
+        && since.elapsed() >= shared.shutdown_timeout
+    {
+        let seconds = shared.shutdown_timeout.as_secs();
+        return Some(format!("TensorRT-LLM did not end cancelled requests within {seconds} s (shutdown_timeout)"));
+    }
+    let seconds = shared.stall_timeout.as_secs();
+    (state.heard.elapsed() >= shared.stall_timeout)
+        .then(|| format!("TensorRT-LLM has not answered for {seconds} s (stall_timeout)"))
+}

@@ -1,0 +1,196 @@
+//! A request in TensorRT-LLM's terms, or what it does not know.
+
+use std::time::Duration;
+
+use trtllm_sys::gpu::{GpuLora, GpuRequest, GpuRetention, GpuRetentionRange};
+
+use crate::executor::{EarlyStopping, EnqueueError, GuidedDecodingParams, RequestSpec, TokenId};
+
+use super::config::DecodingMode;
+use super::{Capabilities, NAME};
+
+/// `TOP_K_MAX` of TensorRT-LLM's `samplingTopKKernels.h`: a larger k is not sampled by top-k at all.
+const MAX_TOP_K: usize = 1024;
+
+/// What a [`GpuRequest`] points to beside the specification.
+pub(super) struct Prepared {
+    stop_words: Vec<Vec<TokenId>>,
+    embedding_bias: Vec<f32>,
+    lora_config: Vec<i32>,
+    retention: Vec<GpuRetentionRange>,
+}
+
+/// Checks that TensorRT-LLM does what is asked, and prepares it.
+pub(super) fn prepare(spec: &RequestSpec, able: &Capabilities) -> Result<Prepared, EnqueueError> {
+    if let Some(feature) = unknown(spec, able) {
+        return Err(EnqueueError::Unsupported { executor: NAME, feature });
+    }
+    let prompt = spec.input_token_ids.len();
+    if !able.enable_chunked_context && prompt > able.max_num_tokens {
+        return Err(EnqueueError::PromptTooLong { prompt, max_num_tokens: able.max_num_tokens });
+    }
+    if prompt > able.max_input_len {
+        let problem =
+            format!("the prompt has {prompt} tokens, but the engine takes {} (max_input_len)", able.max_input_len);
+        return Err(EnqueueError::Refused { executor: NAME, problem });
+    }
+    // The executor has one end id; the others are stop words of one token.
+    let further_ends = spec.end_ids.iter().skip(1).map(|&id| vec![id]);
+    let mut embedding_bias = Vec::new();
+    if !spec.embedding_bias.is_empty() {
+        embedding_bias = vec![0.0; able.vocab_size];
+        for &(token, bias) in &spec.embedding_bias {
+            embedding_bias[token as usize] += bias;
+        }
+    }
+    let lora = spec.lora.iter().filter_map(|lora| lora.adapter.as_ref());
+    let ranges = spec.kv_cache_retention.iter().flat_map(|keep| &keep.ranges);
+    Ok(Prepared {
+        stop_words: spec.stop_words.iter().cloned().chain(further_ends).collect(),
+        embedding_bias,
+        lora_config: lora.flat_map(|adapter| adapter.config.iter().flatten().copied()).collect(),
+        retention: ranges
+            .map(|range| GpuRetentionRange {
+                token_start: range.tokens.0,
+                token_end: range.tokens.1,
+                priority: range.priority,
+                duration_ms: range.duration.map_or(0, milliseconds),
+            })
+            .collect(),
+    })
+}
+
+/// The request; `cache_salt_id` overrules the specification's.
+pub(super) fn to_gpu<'a>(spec: &'a RequestSpec, prepared: &'a Prepared, cache_salt_id: Option<u64>) -> GpuRequest<'a> {
+    let sampling = &spec.sampling;
+    let is_greedy = sampling.is_greedy();
+    GpuRequest {
+        input_token_ids: &spec.input_token_ids,
+        max_tokens: spec.max_tokens,
+        // Beams come whole.
+        streaming: spec.streaming && sampling.beam_width == 1,
+        end_id: spec.end_ids.first().copied(),
+        stop_words: &prepared.stop_words,
+        bad_words: &spec.bad_words,
+        embedding_bias: &prepared.embedding_bias,
+        priority: spec.priority,
+        allotted_time_ms: spec.allotted_time.map(milliseconds),
+        cache_salt_id: cache_salt_id.or(spec.cache_salt_id),
+        guide: spec.guided_decoding.as_ref().map(guide),
+        lora: spec.lora.as_ref().map(|lora| {
+            let adapter = lora.adapter.as_deref();
+            GpuLora {
+                task_id: lora.task_id,
+                weights: adapter.map_or(&[], |adapter| &adapter.weights),
+                config: &prepared.lora_config,
+                rows: adapter.map_or(0, |adapter| adapter.rows),
+                columns: adapter.map_or(0, |adapter| adapter.columns),
+                config_columns: adapter.and_then(|adapter| adapter.config.first()).map_or(0, |row| row.len()),
+            }
+        }),
+        retention: spec.kv_cache_retention.as_ref().map(|keep| GpuRetention {
+            ranges: &prepared.retention,
+            decode_priority: keep.decode_priority,
+            decode_duration_ms: keep.decode_duration.map_or(0, milliseconds),
+        }),
+        beam_width: sampling.beam_width,
+        num_return_sequences: sampling.num_return_sequences,
+        // Neither a temperature of 0 nor a top-p of 0 is one of TensorRT-LLM's: both mean the best token.
+        top_k: if is_greedy { 1 } else { sampling.top_k },
+        top_p: if is_greedy { 1.0 } else { sampling.top_p },
+        min_p: if is_greedy { 0.0 } else { sampling.min_p },
+        temperature: if sampling.temperature == 0.0 { 1.0 } else { sampling.temperature },
+        seed: sampling.seed,
+        min_tokens: sampling.min_tokens,
+        repetition_penalty: sampling.repetition_penalty,
+        presence_penalty: sampling.presence_penalty,
+        frequency_penalty: sampling.frequency_penalty,
+        prompt_ignore_length: sampling.prompt_ignore_length,
+        length_penalty: sampling.length_penalty,
+        early_stopping: match sampling.early_stopping {
+            EarlyStopping::Yes => 1,
+            EarlyStopping::No => 0,
+            EarlyStopping::Never => 2,
+        },
+        no_repeat_ngram_size: sampling.no_repeat_ngram_size,
+        return_log_probs: spec.output.return_log_probs,
+        return_context_logits: spec.output.return_prompt_log_probs,
+        return_perf_metrics: spec.output.return_perf_metrics,
+    }
+}
+
+/// `GuideType` and the guide's text.
+fn guide(params: &GuidedDecodingParams) -> (i32, Option<&str>) {
+    match params {
+        GuidedDecodingParams::Json => (0, None),
+        GuidedDecodingParams::JsonSchema(text) => (1, Some(text)),
+        GuidedDecodingParams::Regex(text) => (2, Some(text)),
+        GuidedDecodingParams::EbnfGrammar(text) | GuidedDecodingParams::LarkGrammar(text) => (3, Some(text)),
+    }
+}
+
+/// At least 1, since 0 is no limit there.
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1)
+}
+
+/// The first thing that is asked for and would not be done.
+fn unknown(spec: &RequestSpec, able: &Capabilities) -> Option<String> {
+    let sampling = &spec.sampling;
+    if spec.logits_post_processor.is_some() {
+        return Some("logits post-processors".into());
+    }
+    if spec.output.top_log_probs > 0 {
+        return Some("top_log_probs: it returns the log-probabilities of chosen tokens only".into());
+    }
+    if spec.output.return_prompt_log_probs && !able.gather_context_logits {
+        return Some("prompt_log_probs with an engine that was built without gather_context_logits".into());
+    }
+    if let Some(guide) = &spec.guided_decoding {
+        if matches!(guide, GuidedDecodingParams::LarkGrammar(_)) {
+            return Some("Lark grammars: it takes EBNF grammars".into());
+        }
+        if !able.guided_decoding {
+            return Some(format!("the {}: the engine has no tokenizer, or guided_decoding is off", guide.kind()));
+        }
+    }
+    if spec.lora.is_some() && !able.lora {
+        return Some("LoRA adapters with an engine that was built without lora_plugin".into());
+    }
+    if sampling.beam_width > able.max_beam_width {
+        let (asked, limit) = (sampling.beam_width, able.max_beam_width);
+        return Some(format!(
+            "a beam_width of {asked}: the engine or the configuration allows {limit} (max_beam_width)"
+        ));
+    }
+    if sampling.top_k > MAX_TOP_K && !sampling.is_greedy() {
+        return Some(format!("a top_k of {}: at most {MAX_TOP_K}", sampling.top_k));
+    }
+    if sampling.min_tokens > 0 && spec.end_ids.len() > 1 {
+        return Some("min_tokens with more than one end id".into());
+    }
+    ignored(spec, able.mode).map(|feature| format!("{feature} in its decoding mode, which would ignore it"))
+}
+
+/// What a decoding mode does not look at. Source: TensorRT-LLM's `decodingMode.h`, the flags of each mode.
+fn ignored(spec: &RequestSpec, mode: DecodingMode) -> Option<&'static str> {
+    use DecodingMode::{Auto, BeamSearch, ExternalDraftTokens, Lookahead, Medusa, TopK, TopKTopP, TopP};
+    let sampling = &spec.sampling;
+    let penalties = matches!(mode, Auto | TopK | TopP | TopKTopP | BeamSearch | ExternalDraftTokens);
+    let min_tokens = penalties || matches!(mode, Medusa | Lookahead);
+    let one_sequence = !matches!(mode, Auto | TopK | TopP | TopKTopP | BeamSearch);
+    let checks = [
+        ("repetition_penalty", sampling.repetition_penalty != 1.0, penalties),
+        ("presence_penalty", sampling.presence_penalty != 0.0, penalties),
+        ("frequency_penalty", sampling.frequency_penalty != 0.0, penalties),
+        ("bad_words", !spec.bad_words.is_empty(), penalties),
+        ("embedding_bias", !spec.embedding_bias.is_empty(), penalties),
+        ("no_repeat_ngram_size", sampling.no_repeat_ngram_size > 0, penalties),
+        ("min_tokens", sampling.min_tokens > 0, min_tokens),
+        ("min_p", sampling.min_p > 0.0 && !sampling.is_greedy(), penalties && mode != BeamSearch),
+        ("beam_width", sampling.beam_width > 1, matches!(mode, Auto | BeamSearch)),
+        ("num_return_sequences", sampling.num_return_sequences > 1, !one_sequence),
+        ("guided decoding", spec.guided_decoding.is_some(), !one_sequence),
+    ];
+    checks.into_iter().find(|&(_, asked, done)| asked && !done).map(|(feature, ..)| feature)
+}

@@ -1,0 +1,200 @@
+//! What is known of a request that TensorRT-LLM works on, and what its responses become.
+
+use trtllm_sys::gpu::{GpuOutput, GpuPerfMetrics, GpuResult};
+
+use crate::executor::{FinishReason, PerfMetrics, RequestId, RequestSpec, Response, TokenId, TokenResult};
+
+/// One request.
+#[derive(Debug)]
+pub(super) struct Route {
+    sequences: Vec<Sequence>,
+    is_beam_search: bool,
+    log_probs: bool,
+    end_ids: Vec<TokenId>,
+    /// Until its logits have come: the prompt, and the size of the vocabulary.
+    prompt: Option<(Vec<TokenId>, usize)>,
+    /// Whether cancelling it can crash TensorRT-LLM, and it is left to run out instead: see `cancel`.
+    runs_out: bool,
+    /// Its end has been told; what still comes is of no interest.
+    pub(super) is_over: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Sequence {
+    /// Log-probabilities that were delivered: those of a response are the whole sequence's.
+    log_probs: usize,
+    last_token: Option<TokenId>,
+    ended: bool,
+}
+
+impl Route {
+    pub(super) fn new(spec: &RequestSpec, vocab_size: usize) -> Self {
+        let is_beam_search = spec.sampling.beam_width > 1;
+        let logits = spec.output.return_prompt_log_probs;
+        Self {
+            sequences: vec![Sequence::default(); spec.sampling.num_return_sequences],
+            is_beam_search,
+            log_probs: spec.output.return_log_probs,
+            end_ids: spec.end_ids.clone(),
+            prompt: logits.then(|| (spec.input_token_ids.clone(), vocab_size)),
+            runs_out: spec.streaming && !is_beam_search && (spec.output.return_log_probs || logits),
+            is_over: false,
+        }
+    }
+
+    /// Whether TensorRT-LLM may be told to cancel the request. Where it may not (a stream with log-probabilities: TensorRT-LLM
+    /// issue 10810, seen in 1.1 and 1.2), the request is over for its client, and runs out unseen: `responses` tell.
+    pub(super) fn cancel(&mut self, id: RequestId, responses: &mut Vec<Response>) -> bool {
+        if self.runs_out && !self.is_over {
+            self.end(id, FinishReason::Cancelled, responses);
+        }
+        !self.runs_out
+    }
+
+    /// Ends every sequence that has not ended.
+    fn end(&mut self, id: RequestId, reason: FinishReason, responses: &mut Vec<Response>) {
+        let open: Vec<_> = (0..self.sequences.len()).filter(|&index| !self.sequences[index].ended).collect();
+        for &index in &open {
+            self.sequences[index].ended = true;
+            let is_final = Some(&index) == open.last();
+            responses.push(Response::Result(TokenResult::ended(id, index, reason, is_final)));
+        }
+        self.is_over = true;
+    }
+
+    /// Ends the request with an error.
+    pub(super) fn fail(&mut self, id: RequestId, message: String, responses: &mut Vec<Response>) {
+        if !self.is_over {
+            self.is_over = true;
+            responses.push(Response::Error { request_id: id, message });
+        }
+    }
+
+    /// What a response becomes; also tells whether TensorRT-LLM is done with the request.
+    pub(super) fn take(&mut self, id: RequestId, result: &GpuResult<'_>, responses: &mut Vec<Response>) -> bool {
+        if self.is_over {
+            return result.is_final;
+        }
+        let prompt_log_probs = match self.prompt_log_probs(result) {
+            Ok(log_probs) => log_probs,
+            Err(message) => {
+                self.fail(id, message, responses);
+                return result.is_final;
+            }
+        };
+        let first = responses.len();
+        if self.is_beam_search {
+            for (beam, output) in result.outputs.iter().take(self.sequences.len()).enumerate() {
+                responses.extend(self.sequence(id, beam, output, result.is_final).map(Response::Result));
+            }
+        } else if let Some(output) = result.outputs.first() {
+            let is_final = result.is_sequence_final || result.is_final && self.sequences.len() == 1;
+            responses.extend(self.sequence(id, result.sequence_index, output, is_final).map(Response::Result));
+        }
+        if let Some(Response::Result(head)) = responses.get_mut(first) {
+            head.prompt_log_probs = prompt_log_probs;
+        }
+        let reason = match responses.get(first) {
+            Some(Response::Result(result)) => result.finish_reason,
+            _ => None,
+        };
+        if result.is_final {
+            self.end(id, reason.unwrap_or(FinishReason::Unknown(0)), responses);
+        }
+        self.is_over |= self.sequences.iter().all(|sequence| sequence.ended);
+        if let (true, Some(Response::Result(last))) = (self.is_over, responses.last_mut()) {
+            last.is_final = true;
+            last.perf_metrics = result.perf_metrics.map(to_metrics).map(Box::new);
+        }
+        result.is_final
+    }
+
+    /// New tokens of a sequence; nothing where there is nothing to tell.
+    fn sequence(&mut self, id: RequestId, index: usize, output: &GpuOutput<'_>, is_final: bool) -> Option<TokenResult> {
+        let sequence = self.sequences.get_mut(index).filter(|sequence| !sequence.ended)?;
+        // Beams of unequal length are filled up with negative ids.
+        let tokens: Vec<TokenId> = output.token_ids.iter().map_while(|&id| TokenId::try_from(id).ok()).collect();
+        if tokens.is_empty() && !is_final {
+            return None;
+        }
+        sequence.last_token = tokens.last().copied().or(sequence.last_token);
+        let end = sequence.log_probs + tokens.len();
+        let log_probs = output.log_probs.filter(|_| self.log_probs);
+        let log_probs = log_probs.and_then(|all| all.get(sequence.log_probs..end)).map(<[f32]>::to_vec);
+        sequence.log_probs = end;
+        sequence.ended = is_final;
+        let ended_by_end_id = sequence.last_token.is_some_and(|token| self.end_ids.contains(&token));
+        let reason = is_final.then(|| match finish_reason(output.finish_reason) {
+            // End ids but the first are stop words there.
+            FinishReason::StopWords if ended_by_end_id => FinishReason::EndId,
+            reason => reason,
+        });
+        Some(TokenResult {
+            request_id: id,
+            sequence_index: index,
+            // Nothing chosen has no log-probabilities to miss.
+            log_probs: log_probs.or_else(|| (self.log_probs && tokens.is_empty()).then(Vec::new)),
+            output_token_ids: tokens,
+            top_log_probs: None,
+            cum_log_prob: output.cum_log_prob.filter(|_| is_final && self.log_probs),
+            prompt_log_probs: None,
+            perf_metrics: None,
+            finish_reason: reason,
+            is_sequence_final: is_final,
+            is_final: false,
+        })
+    }
+
+    /// The log-probability of each prompt token after the first, once, of the logits of the token before it.
+    fn prompt_log_probs(&mut self, result: &GpuResult<'_>) -> Result<Option<Vec<f32>>, String> {
+        let (Some((logits, columns)), Some((prompt, vocab_size))) =
+            (result.context_logits, self.prompt.take_if(|_| result.context_logits.is_some()))
+        else {
+            return Ok(None);
+        };
+        let rows = logits.len().checked_div(columns).unwrap_or(0);
+        if rows != prompt.len() || columns < vocab_size {
+            return Err(format!(
+                "TensorRT-LLM gave logits of {rows} tokens and {columns} columns for a prompt of {} tokens and a vocabulary of {vocab_size}",
+                prompt.len()
+            ));
+        }
+        let of = |(row, &next): (&[f32], &TokenId)| log_softmax(&row[..vocab_size], next);
+        Ok(Some(logits.chunks_exact(columns).zip(&prompt[1..]).map(of).collect()))
+    }
+}
+
+/// The natural log-softmax of `logits` at `token`.
+fn log_softmax(logits: &[f32], token: TokenId) -> f32 {
+    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&logit| f64::from(logit - best).exp()).sum();
+    let chosen = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
+    (f64::from(chosen - best) - sum.ln()) as f32
+}
+
+/// `tensorrt_llm::executor::FinishReason`.
+fn finish_reason(number: i32) -> FinishReason {
+    match number {
+        1 => FinishReason::EndId,
+        2 => FinishReason::StopWords,
+        3 => FinishReason::Length,
+        4 => FinishReason::TimedOut,
+        5 => FinishReason::Cancelled,
+        other => FinishReason::Unknown(other),
+    }
+}
+
+fn to_metrics(metrics: GpuPerfMetrics) -> PerfMetrics {
+    use std::time::Duration;
+    PerfMetrics {
+        first_scheduled: Duration::from_nanos(metrics.first_scheduled_ns),
+        first_token: Duration::from_nanos(metrics.first_token_ns),
+        last_token: Duration::from_nanos(metrics.last_token_ns),
+        iterations: (metrics.first_iter, metrics.last_iter),
+        new_blocks: metrics.new_blocks,
+        reused_blocks: metrics.reused_blocks,
+        missed_blocks: metrics.missed_blocks,
+        draft_tokens: metrics.draft_tokens,
+        accepted_draft_tokens: metrics.accepted_draft_tokens,
+    }
+}

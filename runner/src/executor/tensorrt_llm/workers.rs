@@ -1,0 +1,118 @@
+//! Starting an engine of several ranks.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use trtllm_sys::gpu::{GpuExecutor, GpuLibrary, GpuTokenizer, Setting};
+
+use super::OpenError;
+use super::config::{CommunicationMode, Parallel};
+
+/// What tells a process that it is one of several, by those that start them: Open MPI, MPICH and Intel MPI, Slurm.
+const SIZE_VARIABLES: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS"];
+
+/// Who starts the ranks; `None` where this process is the only one.
+pub(super) fn mode(parallel: &Parallel, world_size: usize) -> Option<CommunicationMode> {
+    let is_one_of_several = SIZE_VARIABLES.iter().any(|variable| {
+        let size = std::env::var(variable).ok().and_then(|size| size.parse::<usize>().ok());
+        size.is_some_and(|size| size > 1)
+    });
+    parallel.communication_mode.or(match (is_one_of_several, world_size) {
+        (true, _) => Some(CommunicationMode::Leader),
+        (false, 1) => None,
+        (false, _) => Some(CommunicationMode::Orchestrator),
+    })
+}
+
+/// Where an orchestrator's workers begin, and where what they print goes. The workers live as long as this.
+#[derive(Debug)]
+pub(super) struct WorkerDir {
+    dir: TempDir,
+}
+
+impl WorkerDir {
+    /// A folder with a script that runs `worker` with the libraries' folder on its path.
+    pub(super) fn new(library: &GpuLibrary, worker: Option<&str>) -> Result<Self, OpenError> {
+        let libraries =
+            library.tensorrt_llm_dir().ok_or(OpenError::NoWorker { tried: PathBuf::from("executorWorker") })?;
+        let usual = libraries.parent().unwrap_or(&libraries).join("bin/executorWorker");
+        let worker = worker.map_or(usual, PathBuf::from);
+        if !worker.is_file() {
+            return Err(OpenError::NoWorker { tried: worker });
+        }
+        let failed = |source| OpenError::WorkerDir { source };
+        let dir = tempfile::Builder::new().prefix("trtllm-workers-").tempdir().map_err(failed)?;
+        let script = format!(
+            "#!/bin/sh\nLD_LIBRARY_PATH={}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}\nexport LD_LIBRARY_PATH\nexec {} \"$@\" >>{} 2>&1\n",
+            quoted(&libraries),
+            quoted(&worker),
+            quoted(&dir.path().join(LOG)),
+        );
+        let path = dir.path().join(SCRIPT);
+        fs::write(&path, script).map_err(failed)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+        Ok(Self { dir })
+    }
+
+    /// What is to be started.
+    pub(super) fn script(&self) -> PathBuf {
+        self.dir.path().join(SCRIPT)
+    }
+
+    /// Keeps the log, and says where it is and how it ends.
+    fn keep_log(self) -> (PathBuf, String) {
+        let log = self.dir.keep().join(LOG);
+        let text = fs::read(&log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let lines: Vec<_> = text.lines().collect();
+        (log, lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"))
+    }
+}
+
+const SCRIPT: &str = "worker";
+const LOG: &str = "workers.log";
+
+/// Lines of the workers' log in an error.
+const LAST_LINES: usize = 5;
+
+/// A path as a shell reads it.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
+/// Opens the engine and waits for the workers, at most `timeout`. Where they do not come, what waits for them is left behind:
+/// TensorRT-LLM waits for ever.
+pub(super) fn open(
+    library: &GpuLibrary,
+    engine: &Path,
+    settings: Vec<Setting>,
+    tokenizer: Option<GpuTokenizer>,
+    workers: WorkerDir,
+    timeout: Duration,
+) -> Result<(GpuExecutor, WorkerDir), OpenError> {
+    let (sender, receiver) = mpsc::channel();
+    let (own_library, own_engine) = (library.clone(), engine.to_owned());
+    std::thread::Builder::new()
+        .name("tensorrt-llm-open".into())
+        .spawn(move || {
+            // Nobody listens after the timeout.
+            let _ = sender.send(GpuExecutor::open(&own_library, &own_engine, &settings, tokenizer.as_ref()));
+        })
+        .map_err(|source| OpenError::Thread { source })?;
+    match receiver.recv_timeout(timeout) {
+        Ok(Ok(executor)) => Ok((executor, workers)),
+        Ok(Err(error)) => {
+            let (log, end) = workers.keep_log();
+            Err(OpenError::Workers { problem: error.to_string(), log, end })
+        }
+        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+            let (log, end) = workers.keep_log();
+            let problem = format!("they were not ready after {} s (start_up_timeout)", timeout.as_secs());
+            Err(OpenError::Workers { problem, log, end })
+        }
+    }
+}
