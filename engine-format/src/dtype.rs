@@ -49,23 +49,31 @@ impl Dtype {
     /// # Panics
     /// When `bytes` is not exactly `out.len()` elements long.
     pub fn convert_to_bf16(self, bytes: &[u8], out: &mut [bf16]) {
-        assert_eq!(bytes.len(), out.len() * self.size(), "source and destination must hold the same elements");
         match self {
-            Self::Bf16 => {
-                for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
-                    *out = bf16::from_le_bytes(*bytes);
-                }
-            }
-            Self::F16 => {
-                for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
-                    *out = round_to_bf16(f16::from_le_bytes(*bytes).to_f32());
-                }
-            }
-            Self::F32 => {
-                for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
-                    *out = round_to_bf16(f32::from_le_bytes(*bytes));
-                }
-            }
+            Self::Bf16 => self.convert(bytes, out, bf16::from_le_bytes),
+            Self::F16 => self.convert(bytes, out, |bytes| round_to_bf16(f16::from_le_bytes(bytes).to_f32())),
+            Self::F32 => self.convert(bytes, out, |bytes| round_to_bf16(f32::from_le_bytes(bytes))),
+        }
+    }
+
+    /// Converts little-endian elements times `scale`, the product taken in fp32, to bfloat16; `bytes` may have any
+    /// alignment.
+    ///
+    /// # Panics
+    /// As [`Dtype::convert_to_bf16`].
+    pub fn scale_to_bf16(self, bytes: &[u8], scale: f32, out: &mut [bf16]) {
+        let scaled = |value: f32| round_to_bf16(value * scale);
+        match self {
+            Self::Bf16 => self.convert(bytes, out, |bytes| scaled(bf16::from_le_bytes(bytes).to_f32())),
+            Self::F16 => self.convert(bytes, out, |bytes| scaled(f16::from_le_bytes(bytes).to_f32())),
+            Self::F32 => self.convert(bytes, out, |bytes| scaled(f32::from_le_bytes(bytes))),
+        }
+    }
+
+    fn convert<const N: usize>(self, bytes: &[u8], out: &mut [bf16], element: impl Fn([u8; N]) -> bf16) {
+        assert_eq!(bytes.len(), out.len() * self.size(), "source and destination must hold the same elements");
+        for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+            *out = element(*bytes);
         }
     }
 }
@@ -111,6 +119,11 @@ mod tests {
                 dtype.convert_to_bf16(&bytes[shift..], &mut out);
                 let bits = |v: &[bf16]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
                 prop_assert_eq!(bits(&out), bits(&expected));
+                let mut scaled = vec![bf16::ZERO; values.len()];
+                dtype.scale_to_bf16(&bytes[shift..], 1.0, &mut scaled);
+                for (scaled, expected) in scaled.iter().zip(&expected) {
+                    prop_assert!(scaled.to_bits() == expected.to_bits() || scaled.is_nan() && expected.is_nan());
+                }
             }
         }
     }

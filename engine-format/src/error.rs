@@ -102,6 +102,16 @@ pub enum FormatError {
         /// The tensor.
         tensor: String,
     },
+    /// A tensor that cannot be used, because of what its name or its values say.
+    #[error("`{path}`: tensor `{tensor}` {problem}")]
+    Tensor {
+        /// The file that holds it.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong with it, as the end of a sentence about the tensor.
+        problem: String,
+    },
     /// A tensor has another shape than the configuration says.
     #[error("`{path}`: tensor `{tensor}` has shape {found:?}, but the configuration says {expected:?}")]
     TensorShape {
@@ -188,6 +198,11 @@ impl FormatError {
     /// A [`FormatError::Field`].
     pub fn field(path: &Path, field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Field { path: path.to_owned(), field: field.into(), problem: problem.into() }
+    }
+
+    /// A [`FormatError::Tensor`].
+    pub fn tensor(path: &Path, tensor: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Tensor { path: path.to_owned(), tensor: tensor.into(), problem: problem.into() }
     }
 
     /// A [`FormatError::Damaged`].

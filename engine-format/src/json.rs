@@ -56,6 +56,11 @@ impl<'a> Object<'a> {
         format!("{}{field}", self.prefix)
     }
 
+    /// The names of all fields, in the order of the file.
+    pub fn fields(&self) -> impl Iterator<Item = &'a str> {
+        self.map.keys().map(String::as_str)
+    }
+
     /// An error about `field`.
     pub fn error(&self, field: &str, problem: impl Into<String>) -> FormatError {
         FormatError::field(self.path, self.name(field), problem)

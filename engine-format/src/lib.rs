@@ -22,6 +22,7 @@
 //! | [`build_config`] | what a TensorRT engine was built for |
 //! | [`staging`] | output directories that appear whole or not at all |
 //! | [`target`] | the GPUs that an engine can be built for |
+//! | [`lora`] | LoRA adapters that PEFT wrote, as a TensorRT-LLM request carries them |
 
 pub mod build_config;
 pub mod checkpoint;
@@ -48,6 +49,7 @@ pub use dtype::Dtype;
 pub use engine_dir::EngineDir;
 pub use error::{FormatError, Result};
 pub use half::bf16;
+pub use lora::LoraAdapter;
 pub use manifest::Manifest;
 pub use model_config::{Architecture, ModelConfig};
 pub use safetensors_dir::SafetensorsDir;
