@@ -13,12 +13,13 @@ mod readers;
 
 type Reader = fn(&[u8]) -> trtllm::engine_format::Result<()>;
 
-const READERS: [(&str, Reader); 5] = [
+const READERS: [(&str, Reader); 6] = [
     ("safetensors_header", readers::safetensors_header),
     ("model_config", readers::model_config),
     ("checkpoint_config", readers::checkpoint_config),
     ("weights_head", readers::weights_head),
     ("manifest", readers::manifest),
+    ("lora_config", readers::lora_config),
 ];
 
 fn fuzz() -> PathBuf {

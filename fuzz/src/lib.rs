@@ -11,7 +11,8 @@ use std::ops::Range;
 use std::path::Path;
 
 use engine_builder::huggingface;
-use engine_format::json::Object;
+use engine_format::json::{MAX_DIMENSION, Object};
+use engine_format::lora::peft_config::PeftConfig;
 use engine_format::manifest::{self, Manifest};
 use engine_format::weights_file::{self, Head};
 use engine_format::{Dtype, FormatError, Mapping, ModelConfig, Part, Result, Weight};
@@ -124,6 +125,17 @@ fn check_manifest(bytes: &[u8]) -> Result<()> {
         let beside = Path::new("engine").join(name);
         assert_eq!(beside.parent(), Some(Path::new("engine")), "`{name}` is beside the manifest");
         assert_eq!(beside.file_name().and_then(|file| file.to_str()), Some(name.as_str()));
+    }
+    Ok(())
+}
+
+/// `adapter_config.json` of a LoRA adapter: every projection has a rank, and a scaling that fp32 holds.
+pub fn lora_config(bytes: &[u8]) -> Result<()> {
+    let path = Path::new("adapter_config.json");
+    let config = PeftConfig::parse(path, &json(path, bytes)?)?;
+    for module in ["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"] {
+        assert!((1..=MAX_DIMENSION).contains(&config.rank(module)), "{config:?}");
+        assert!(config.scaling(module).is_finite(), "{config:?}");
     }
     Ok(())
 }
