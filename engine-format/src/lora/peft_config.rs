@@ -20,7 +20,7 @@ const ALPHAS: RangeInclusive<f64> = 0.0..=1e6;
 const INITIALIZATIONS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 
 /// Fields that have to be absent, null, false or empty, and what to do about an adapter that uses them.
-const UNSUPPORTED: [(&str, &str); 12] = [
+const UNSUPPORTED: [(&str, &str); 13] = [
     ("use_dora", "its magnitudes need the base model's weights: merge the adapter into the model"),
     ("modules_to_save", "a request cannot replace modules: train without it, or merge the adapter into the model"),
     ("trainable_token_indices", "a request cannot change the embedding: merge the adapter into the model"),
@@ -33,6 +33,7 @@ const UNSUPPORTED: [(&str, &str); 12] = [
     ("use_qalora", "its A does not have the width of the projection's input: merge the adapter into the model"),
     ("use_bdlora", "block-diagonal matrices are not read: merge the adapter into the model"),
     ("monteclora_config", "sampled adapters are not read: merge the adapter into the model"),
+    ("kasa_config", "it has a third factor between A and B: merge the adapter into the model"),
 ];
 
 /// What the mathematics of a LoRA adapter depends on.

@@ -206,6 +206,7 @@ fn what_a_request_cannot_express_is_refused_by_name() {
         ("use_qalora", json!(true)),
         ("use_bdlora", json!({"nblocks": 2})),
         ("monteclora_config", json!({"samples": 2})),
+        ("kasa_config", json!({"beta": 1e-4})),
         ("r", Value::Null),
         ("r", json!(0)),
         ("r", json!(-2)),
