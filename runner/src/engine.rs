@@ -1,16 +1,17 @@
 //! An engine directory, opened to be run: its executor, and what turns text into requests.
 
-use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use engine_format::engine_dir::TOKENIZER_FILE;
-use engine_format::{EngineDir, FormatError};
+use engine_format::{EngineDir, FormatError, LoraAdapter};
 
 use crate::chat::{ChatError, ChatTemplate};
 use crate::cpu_model::CpuModelError;
+use crate::doctor;
 use crate::end_ids::end_ids;
 use crate::executor::tensorrt_llm::{self, TensorRtLlmExecutor};
-use crate::executor::{Executor, ExecutorConfig, Shutdown, TokenId};
+use crate::executor::{Executor, ExecutorConfig, LoraRequest, Shutdown, TokenId};
 use crate::inflight::CpuExecutor;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use trtllm_sys::gpu::{GpuLibrary, GpuTokenizer};
@@ -31,6 +32,14 @@ pub enum OpenError {
     /// TensorRT-LLM's executor cannot be started.
     #[error(transparent)]
     TensorRtLlm(#[from] tensorrt_llm::OpenError),
+    /// The GPU is another.
+    #[error("`{engine}` cannot run here: {obstacle}; build it again with `build-engine --gpu auto`")]
+    Gpu {
+        /// The engine directory.
+        engine: String,
+        /// What does not fit.
+        obstacle: String,
+    },
     /// This machine cannot run the engine.
     #[error(
         "`{engine}` was built for `{target}`, {obstacle}; `run-engine doctor` tells what is missing, and `build-engine --gpu none` builds for the CPU"
@@ -53,6 +62,8 @@ pub struct Engine {
     tokenizer: Option<Arc<Tokenizer>>,
     end_ids: Vec<TokenId>,
     chat: OnceLock<ChatTemplate>,
+    /// Adapters that were read, by their folders; an adapter's number is its place.
+    adapters: Mutex<Vec<(PathBuf, Arc<LoraAdapter>)>>,
 }
 
 /// The executor of an engine, by its kind.
@@ -81,7 +92,14 @@ impl Engine {
         let tokenizer = dir.has_file(TOKENIZER_FILE).then(|| Tokenizer::open(dir.path())).transpose()?;
         let end_ids = end_ids(&dir, tokenizer.as_ref())?;
         let running = run(&dir, config, tokenizer.as_ref(), &end_ids)?;
-        Ok(Self { dir, running, tokenizer: tokenizer.map(Arc::new), end_ids, chat: OnceLock::new() })
+        Ok(Self {
+            dir,
+            running,
+            tokenizer: tokenizer.map(Arc::new),
+            end_ids,
+            chat: OnceLock::new(),
+            adapters: Mutex::default(),
+        })
     }
 
     /// Shuts the executor down and starts another in its place.
@@ -105,6 +123,22 @@ impl Engine {
     /// The executor, by its kind.
     pub fn running(&self) -> &Running {
         &self.running
+    }
+
+    /// The LoRA adapter in the folder `path`, which PEFT wrote (`docs/lora.md`); read once.
+    ///
+    /// # Errors
+    /// It cannot be read, or does not fit the model.
+    pub fn lora(&self, path: &Path) -> Result<LoraRequest, FormatError> {
+        let mut adapters = self.adapters.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = match adapters.iter().position(|(known, _)| known == path) {
+            Some(place) => place,
+            None => {
+                adapters.push((path.to_owned(), Arc::new(LoraAdapter::open(path, self.dir.config())?)));
+                adapters.len() - 1
+            }
+        };
+        Ok(LoraRequest { task_id: place as u64 + 1, adapter: Some(adapters[place].1.clone()) })
     }
 
     /// The directory.
@@ -146,6 +180,9 @@ fn run(
         return Ok(Running::Cpu(Arc::new(CpuExecutor::open(dir, config)?)));
     }
     let library = gpu_library(dir)?;
+    if let Some(obstacle) = doctor::obstacle(dir) {
+        return Err(OpenError::Gpu { engine: dir.path().display().to_string(), obstacle });
+    }
     let tokenizer = tokenizer.filter(|_| config.tensorrt_llm.guided_decoding);
     let tokenizer = tokenizer.map(|tokenizer| gpu_tokenizer(dir, tokenizer, end_ids)).transpose()?;
     let executor = TensorRtLlmExecutor::open(dir, config, tokenizer, &library)?;

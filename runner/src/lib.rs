@@ -15,6 +15,7 @@
 //! | [`chat`] | chat templates |
 //! | [`generation`] | prompts in, text out: all of the above together |
 //! | [`engine`] | an engine directory, opened: executor, tokenizer, chat template, end ids |
+//! | [`doctor`] | whether this machine can run a TensorRT engine |
 //! | [`session`] | an executor that the threads of a host share |
 //! | [`cli`] | the `run-engine` program |
 //! | [`mod@bench`] | the `bench-engine` program |
@@ -24,6 +25,7 @@ pub mod chat;
 pub mod cli;
 pub mod cpu_model;
 pub mod detokenizer;
+pub mod doctor;
 pub mod end_ids;
 pub mod engine;
 pub mod executor;

@@ -249,7 +249,9 @@ fn cannot_open(error: &OpenError) -> Failure {
         OpenError::Cpu(CpuModelError::Limit { .. } | CpuModelError::KvCacheTokens { .. }) => {
             TRTLLM_STATUS_INVALID_ARGUMENT
         }
-        OpenError::Cpu(CpuModelError::Isa(_)) | OpenError::Target { .. } => TRTLLM_STATUS_UNAVAILABLE,
+        OpenError::Cpu(CpuModelError::Isa(_)) | OpenError::Target { .. } | OpenError::Gpu { .. } => {
+            TRTLLM_STATUS_UNAVAILABLE
+        }
         OpenError::TensorRtLlm(tensorrt_llm::OpenError::Limit { .. } | tensorrt_llm::OpenError::Setting { .. }) => {
             TRTLLM_STATUS_INVALID_ARGUMENT
         }

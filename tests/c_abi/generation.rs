@@ -43,7 +43,12 @@ fn tokens_and_log_probabilities_are_those_of_the_rust_api() {
     let prompts: Vec<Vec<u32>> = (1..6).map(|n| (n..n + 9).collect()).collect();
 
     let executor = CpuExecutor::open(&host.built.engine, &ExecutorConfig::default()).unwrap();
-    let output = OutputConfig { return_log_probs: true, top_log_probs: 3, return_prompt_log_probs: true };
+    let output = OutputConfig {
+        return_log_probs: true,
+        top_log_probs: 3,
+        return_prompt_log_probs: true,
+        return_perf_metrics: false,
+    };
     let mut expected = Vec::new();
     for prompt in &prompts {
         let spec = RequestSpec { output, streaming: false, ..RequestSpec::new(prompt.clone(), 12) };

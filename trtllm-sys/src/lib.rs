@@ -8,6 +8,7 @@
 //! | [`devices`] | the NVIDIA GPUs of this machine, as the driver describes them |
 //! | [`loader`] | finding `libtrtllm_gpu.so`, the shared object with the C++ shim over TensorRT-LLM |
 //! | [`gpu`] | TensorRT-LLM's executor, through that library |
+//! | [`libraries`] | versions of TensorRT, CUDA and MPI |
 //!
 //! The shim itself is the crate in `gpu/`, which is built against TensorRT-LLM's headers; `stand-in/` is a library to build and
 //! test it against where there is no TensorRT-LLM.
@@ -16,6 +17,7 @@ pub mod devices;
 mod driver;
 mod dynamic_library;
 pub mod gpu;
+pub mod libraries;
 pub mod loader;
 
 pub use devices::{Device, DeviceError};

@@ -13,10 +13,11 @@ use super::generation_args::GenerationArgs;
 /// 3 this machine lacks what was asked for; 130 interrupted; 1 anything else.
 #[derive(Debug, Parser)]
 #[command(name = "run-engine", version, max_term_width = 110)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Args {
     /// Engine directory, made by `build-engine`
-    #[arg(long, value_name = "DIR")]
-    pub engine: PathBuf,
+    #[arg(long, value_name = "DIR", required = true)]
+    pub engine: Option<PathBuf>,
 
     /// A prompt to complete; may be given several times
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
@@ -62,6 +63,21 @@ pub(super) struct Args {
     /// How to run it
     #[command(flatten)]
     pub executor: ExecutorArgs,
+
+    /// Something else to do
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What `run-engine` does besides running engines.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Tell whether this machine can run TensorRT engines: what is there, whether it fits together, and what to type
+    Doctor {
+        /// Look at this engine directory too
+        #[arg(long, value_name = "DIR")]
+        engine: Option<PathBuf>,
+    },
 }
 
 /// How completions are printed.

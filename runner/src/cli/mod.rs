@@ -15,6 +15,7 @@ pub(crate) mod stats;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,13 +27,14 @@ use engine_format::error::with_causes;
 use engine_format::weights_file::WEIGHTS_FILE;
 
 use crate::cpu_model::CpuModelError;
+use crate::doctor;
 use crate::engine::{Engine, OpenError, Running, check_target};
 use crate::executor::tensorrt_llm;
 use crate::executor::{EnqueueError, Executor, ExecutorConfig, FinishReason};
 use crate::generation::{Completion, Event, GenerationError, Job, generate};
 use crate::tokenizer::Tokenizer;
 
-use args::{Args, Format};
+use args::{Args, Command, Format};
 use encoder::Encoder;
 use executor_args::ExecutorArgs;
 use interrupt::Interrupt;
@@ -88,11 +90,15 @@ fn say(line: impl Display) {
 }
 
 fn run(args: Args) -> Result<(), Failure> {
+    if let Some(Command::Doctor { engine }) = &args.command {
+        return examine(engine.as_deref());
+    }
+    let path = args.engine.as_deref().ok_or_else(|| input(anyhow!("--engine DIR is needed")))?;
     install_log(args.verbose);
     let interrupt = Interrupt::install().map_err(Failure::Other)?;
     let prompts = prompts::collect(&args).map_err(input)?;
     let began = Instant::now();
-    let dir = EngineDir::open(&args.engine).map_err(input)?;
+    let dir = EngineDir::open(path).map_err(input)?;
     check_target(&dir).map_err(cannot_open)?;
     args.executor.check(dir.manifest().limits).map_err(input)?;
     let config = args.executor.config().map_err(input)?;
@@ -133,6 +139,18 @@ fn run(args: Args) -> Result<(), Failure> {
         jobs.push(job);
     }
     complete(&args, &interrupt, executor.as_ref(), tokenizer, jobs, &names, load)
+}
+
+/// `run-engine doctor`.
+fn examine(engine: Option<&Path>) -> Result<(), Failure> {
+    let diagnosis = doctor::diagnose(engine);
+    write!(io::stdout(), "{diagnosis}").map_err(|error| Failure::Other(error.into()))?;
+    if diagnosis.is_healthy() {
+        return Ok(());
+    }
+    Err(Failure::Machine(anyhow!(
+        "this machine cannot run TensorRT engines as it is; CPU engines (`--gpu none`) run everywhere"
+    )))
 }
 
 /// What prompts are called in messages; the only one of the command line has no name.
@@ -271,7 +289,7 @@ fn failed(error: GenerationError, names: &Names) -> Failure {
 pub(crate) fn cannot_open(error: OpenError) -> Failure {
     match error {
         OpenError::Cpu(error) => cannot_start(error),
-        OpenError::Target { .. } => Failure::Machine(error.into()),
+        OpenError::Target { .. } | OpenError::Gpu { .. } => Failure::Machine(error.into()),
         OpenError::TensorRtLlm(error) => match error {
             tensorrt_llm::OpenError::Limit { .. }
             | tensorrt_llm::OpenError::Setting { .. }
