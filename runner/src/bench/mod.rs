@@ -80,7 +80,8 @@ fn run(args: &Args, began: Instant) -> Result<(), Failure> {
         cli::describe(&engine, &args.executor);
     }
     let executor = engine.executor();
-    let encoder = Encoder { tokenizer, chat: None, end_ids: engine.end_ids(), executor: executor.as_ref() };
+    let encoder =
+        Encoder { tokenizer, chat: None, end_ids: engine.end_ids(), engine: &engine, executor: executor.as_ref() };
     let workload = Workload::new(&args.workload, &encoder).map_err(input)?;
     drop(executor);
     let facts = engine_facts(&engine, start_up_seconds);

@@ -5,7 +5,10 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use super::generation_args::GenerationArgs;
 use super::prompts::{Prompt, PromptSource};
 use crate::chat::{self, ChatTemplate};
-use crate::executor::{Executor, OutputConfig, Request, RequestSpec, SamplingConfig, TokenId};
+use crate::engine::Engine;
+use crate::executor::{
+    Executor, KvCacheRetentionConfig, OutputConfig, Request, RequestSpec, SamplingConfig, TokenId, TokenRangeRetention,
+};
 use crate::generation::Job;
 use crate::stop_strings::StopStrings;
 use crate::tokenizer::Tokenizer;
@@ -23,6 +26,8 @@ pub(crate) struct Encoder<'a> {
     pub chat: Option<&'a ChatTemplate>,
     /// Ids that end a sequence.
     pub end_ids: &'a [TokenId],
+    /// The engine, which reads adapters.
+    pub engine: &'a Engine,
     /// What will run the requests.
     pub executor: &'a dyn Executor,
 }
@@ -62,6 +67,12 @@ impl Encoder<'_> {
             priority: settings.priority.unwrap_or(default.priority),
             allotted_time: settings.allotted_time_ms.map(std::time::Duration::from_millis),
             cache_salt_id: settings.cache_salt_id,
+            lora: settings.lora.as_deref().map(|path| self.engine.lora(path)).transpose()?,
+            kv_cache_retention: settings.retention_priority.map(|priority| KvCacheRetentionConfig {
+                ranges: vec![TokenRangeRetention { tokens: (0, None), priority, duration: None }],
+                decode_priority: priority,
+                decode_duration: None,
+            }),
             ..default
         };
         let request = Request::new(spec, self.executor.limits(), self.executor.vocab_size())?;

@@ -1,6 +1,7 @@
 //! What can be asked for of a completion: on the command line for every prompt, in a line of a prompts file for that one.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -131,6 +132,14 @@ pub(crate) struct GenerationArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub cache_salt_id: Option<u64>,
 
+    /// Apply a LoRA adapter: a folder that PEFT wrote (TensorRT engines)
+    #[arg(long, value_name = "DIR")]
+    pub lora: Option<PathBuf>,
+
+    /// How long the KV-cache blocks of prompt and output are kept for reuse: from 0, to go first, to 100 (TensorRT engines)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub retention_priority: Option<u8>,
+
     /// Report the log-probability of each generated token (with --format json)
     #[arg(long, num_args = 0, default_missing_value = "true")]
     pub logprobs: Option<bool>,
@@ -179,6 +188,8 @@ impl GenerationArgs {
             priority: self.priority.or(defaults.priority),
             allotted_time_ms: self.allotted_time_ms.or(defaults.allotted_time_ms),
             cache_salt_id: self.cache_salt_id.or(defaults.cache_salt_id),
+            lora: self.lora.or(defaults.lora.clone()),
+            retention_priority: self.retention_priority.or(defaults.retention_priority),
             logprobs: self.logprobs.or(defaults.logprobs),
             top_logprobs: self.top_logprobs.or(defaults.top_logprobs),
             prompt_logprobs: self.prompt_logprobs.or(defaults.prompt_logprobs),

@@ -128,7 +128,7 @@ fn run(args: Args) -> Result<(), Failure> {
         describe(&engine, &args.executor);
     }
 
-    let encoder = Encoder { tokenizer, chat, end_ids: engine.end_ids(), executor: executor.as_ref() };
+    let encoder = Encoder { tokenizer, chat, end_ids: engine.end_ids(), engine: &engine, executor: executor.as_ref() };
     let names = Names::of(&prompts);
     let mut jobs = Vec::new();
     for (index, prompt) in prompts.into_iter().enumerate() {

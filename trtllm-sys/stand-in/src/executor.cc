@@ -35,6 +35,8 @@ struct Sequence {
     FinishReason finish = FinishReason::kNOT_FINISHED;
     bool ended = false;
     RandomSeedType seed = 0;
+    // Of prompt, seed and output so far.
+    std::uint64_t hash = 0;
 };
 
 struct Active {
@@ -313,18 +315,17 @@ private:
 
     // The next token: the first allowed one of a list that follows from prompt, output and seed.
     FinishReason extend(Request const& request, Sequence& sequence) {
-        auto const sampling = request.getSamplingConfig();
-        bool const greedy = sampling.getTopK().value_or(0) == 1;
-        std::uint64_t hash = mix(0x5eed, greedy ? 0 : sequence.seed + 1);
-        if (auto const& lora = request.getLoraConfig()) {
-            hash = mix(hash, lora->getTaskId() + 1);
+        if (sequence.tokens.empty()) {
+            bool const greedy = request.getSamplingConfig().getTopK().value_or(0) == 1;
+            sequence.hash = mix(0x5eed, greedy ? 0 : sequence.seed + 1);
+            if (auto const& lora = request.getLoraConfig()) {
+                sequence.hash = mix(sequence.hash, lora->getTaskId() + 1);
+            }
+            for (TokenIdType const token : request.getInputTokenIds()) {
+                sequence.hash = mix(sequence.hash, static_cast<std::uint64_t>(token));
+            }
         }
-        for (TokenIdType const token : request.getInputTokenIds()) {
-            hash = mix(hash, static_cast<std::uint64_t>(token));
-        }
-        for (TokenIdType const token : sequence.tokens) {
-            hash = mix(hash, static_cast<std::uint64_t>(token));
-        }
+        std::uint64_t const hash = sequence.hash;
         TokenIdType token = 0;
         for (std::uint64_t attempt = 0;; attempt++) {
             token = static_cast<TokenIdType>(mix(hash, attempt) % static_cast<std::uint64_t>(mVocab));
@@ -333,6 +334,7 @@ private:
             }
         }
         sequence.tokens.push_back(token);
+        sequence.hash = mix(hash, static_cast<std::uint64_t>(token));
         sequence.logProbs.push_back(-static_cast<float>(hash % 1000) / 250.0f);
         if (request.getEndId() && *request.getEndId() == token) {
             return FinishReason::kEND_ID;
@@ -349,11 +351,13 @@ private:
     }
 
     static bool allowed(Request const& request, Sequence const& sequence, TokenIdType token) {
-        VecTokens next = sequence.tokens;
-        next.push_back(token);
-        for (VecTokens const& word : request.getBadWords()) {
-            if (ends_with(next, word)) {
-                return false;
+        if (!request.getBadWords().empty()) {
+            VecTokens next = sequence.tokens;
+            next.push_back(token);
+            for (VecTokens const& word : request.getBadWords()) {
+                if (ends_with(next, word)) {
+                    return false;
+                }
             }
         }
         auto const& bias = request.getEmbeddingBias();

@@ -111,14 +111,13 @@ pub(super) fn run(shared: &Shared) {
         let mut state = shared.lock();
         match awaited {
             Ok(Some(batch)) => route(&mut state, &batch, &mut responses),
-            Ok(None) => {
-                if let Some(message) = overdue(shared, &state) {
-                    shared.fail(&mut state, &message, &mut responses);
-                }
-            }
+            Ok(None) => {}
             Err(error) => {
                 shared.fail(&mut state, &format!("responses cannot be awaited: {error}"), &mut responses);
             }
+        }
+        if let Some(message) = overdue(shared, &state) {
+            shared.fail(&mut state, &message, &mut responses);
         }
         drop(state);
         shared.outbox.put(&mut responses);
@@ -153,6 +152,9 @@ fn route(state: &mut State, batch: &Responses, responses: &mut Vec<Response>) {
 
 /// What has been waited for too long.
 fn overdue(shared: &Shared, state: &State) -> Option<String> {
+    if state.routes.is_empty() {
+        return None;
+    }
     if let Some((Shutdown::Cancel, since)) = state.closing
         && since.elapsed() >= shared.shutdown_timeout
     {

@@ -1,0 +1,159 @@
+//! `run-engine`, `bench-engine` and the doctor, with the stand-in where TensorRT-LLM would be.
+
+use std::path::Path;
+use std::process::Command;
+
+use trtllm::engine_format::Mapping;
+
+use crate::common::{Output, program, run};
+use crate::stand_in::{StandInEngine, build, shim};
+
+const MODEL: &str = "parity/mistral-gqa";
+
+fn with_shim(name: &str, shim: &Path) -> Command {
+    let mut command = program(name);
+    command.env("TRTLLM_GPU_LIB", shim);
+    command
+}
+
+fn run_engine(engine: &StandInEngine, arguments: &[&str]) -> Output {
+    let mut command = with_shim("run-engine", &shim());
+    run(command.arg("--engine").arg(engine.path()).args(arguments))
+}
+
+#[test]
+fn a_tensorrt_engine_is_run_like_any_other() {
+    let engine = StandInEngine::new(MODEL, "");
+    let arguments =
+        ["--prompt-ids", "1,2,3", "--prompt-ids", "4,5", "--max-new-tokens", "5", "--format", "json", "--logprobs"];
+    let output = run_engine(&engine, &arguments);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    // Nothing that TensorRT-LLM says is among the data.
+    let lines: Vec<serde_json::Value> = output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    assert!(lines.iter().all(|line| line["output_ids"].as_array().unwrap().len() == 5));
+    assert!(lines.iter().all(|line| line["logprobs"].as_array().unwrap().len() == 5));
+    assert!(output.stderr.contains("TensorRT-LLM 1.2.0-trtllm-stand-in"), "{}", output.stderr);
+    assert!(!output.stderr.contains("[INFO]"), "{}", output.stderr);
+
+    let output = run_engine(&engine, &[&arguments[..], &["--verbose", "--stats"]].concat());
+    assert_eq!(output.stdout.lines().count(), 2);
+    assert!(output.stderr.contains("[TensorRT-LLM][INFO] stand-in: engine"), "{}", output.stderr);
+    assert!(output.stderr.contains("tokens/s"), "{}", output.stderr);
+}
+
+#[test]
+fn a_configuration_file_is_read_and_a_wrong_name_in_it_told() {
+    let engine = StandInEngine::new(MODEL, "");
+    let file = engine.path().join("executor.toml");
+    std::fs::write(&file, "[tensorrt_llm]\nguided_decoding = false\n").unwrap();
+    let arguments = ["--prompt-ids", "1", "--regex", "a+", "--config", file.to_str().unwrap()];
+    let output = run_engine(&engine, &arguments);
+    assert_eq!(output.code, 2);
+    assert!(output.stderr.contains("guided_decoding is off"), "{}", output.stderr);
+    std::fs::write(&file, "[tensorrt_llm]\nguided_decodign = false\n").unwrap();
+    let output = run_engine(&engine, &arguments);
+    assert_eq!(output.code, 2);
+    assert!(output.stderr.contains("guided_decodign"), "{}", output.stderr);
+}
+
+#[test]
+fn it_is_measured_like_any_other() {
+    let engine = StandInEngine::new(MODEL, "");
+    let mut command = with_shim("bench-engine", &shim());
+    command.arg("--engine").arg(engine.path());
+    let output =
+        run(command.args(["--requests", "8", "--concurrency", "2,4", "--input-len", "4", "--output-len", "8"]));
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    assert!(output.stdout.contains("TensorRT-LLM 1.2.0-trtllm-stand-in"), "{}", output.stdout);
+}
+
+#[test]
+fn without_the_library_the_doctor_is_named() {
+    let engine = StandInEngine::new(MODEL, "");
+    let mut command = with_shim("run-engine", Path::new("/no/such/libtrtllm_gpu.so"));
+    let output = run(command.arg("--engine").arg(engine.path()).args(["--prompt-ids", "1"]));
+    assert_eq!(output.code, 3);
+    assert!(output.stderr.contains("run-engine doctor") && output.stderr.contains("/no/such"), "{}", output.stderr);
+}
+
+#[test]
+fn ranks_are_spawned_and_their_log_is_kept_when_they_do_not_start() {
+    let ranks = |settings: &str| StandInEngine::with_ranks(MODEL, settings, Mapping { tp_size: 2, pp_size: 1 });
+    let arguments = ["--prompt-ids", "1", "--max-new-tokens", "3", "--format", "json", "--start-up-timeout", "3"];
+    let output = run_engine(&ranks("workers 2\n"), &arguments);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    assert_eq!(output.stdout.lines().count(), 1);
+    assert!(output.stderr.contains("2 ranks"), "{}", output.stderr);
+
+    for (worker, words) in [("crash", "told to crash"), ("hang", "worker of")] {
+        let output = run_engine(&ranks(&format!("workers 2\nworker {worker}\n")), &arguments);
+        assert_eq!(output.code, 1, "{}", output.stderr);
+        assert!(output.stderr.contains("start_up_timeout") && output.stderr.contains(words), "{}", output.stderr);
+        let log = output.stderr.split('`').find(|part| part.ends_with("workers.log")).unwrap();
+        assert!(std::fs::read_to_string(log).unwrap().contains(words));
+        std::fs::remove_dir_all(Path::new(log).parent().unwrap()).unwrap();
+    }
+    let output = run_engine(&ranks(""), &[&arguments[..], &["--worker-executable", "/no/such/worker"]].concat());
+    assert_eq!(output.code, 3);
+    assert!(output.stderr.contains("/no/such/worker"), "{}", output.stderr);
+}
+
+#[test]
+fn under_mpirun_the_leader_answers_and_the_others_serve() {
+    let engine = StandInEngine::with_ranks(MODEL, "", Mapping { tp_size: 2, pp_size: 1 });
+    for (rank, lines) in [("0", 1), ("1", 0)] {
+        let mut command = with_shim("run-engine", &shim());
+        command.env("OMPI_COMM_WORLD_SIZE", "2").env("OMPI_COMM_WORLD_RANK", rank);
+        command.arg("--engine").arg(engine.path());
+        let output = run(command.args(["--prompt-ids", "1", "--max-new-tokens", "3", "--format", "json"]));
+        assert_eq!((output.code, output.stdout.lines().count()), (0, lines), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn the_doctor_tells_what_does_not_fit() {
+    let examine = |shim: &Path, engine: Option<&StandInEngine>| {
+        let mut command = with_shim("run-engine", shim);
+        command.arg("doctor");
+        if let Some(engine) = engine {
+            command.arg("--engine").arg(engine.path());
+        }
+        let output = run(&mut command);
+        // Where tests run there is no GPU, or one with everything: the stand-in is never what a machine needs.
+        assert!(output.code == 3 || output.code == 0, "{}", output.stderr);
+        output.stdout
+    };
+    let engine = StandInEngine::new(MODEL, "");
+    let report = examine(&shim(), Some(&engine));
+    assert!(report.contains("ok  TensorRT-LLM") && report.contains("1.2.0-trtllm-stand-in"), "{report}");
+    assert!(report.contains("for `tensorrt-llm`, TensorRT-LLM 1.2"), "{report}");
+    engine.edit(|config| config["version"] = "1.0.0".into());
+    let report = examine(&shim(), Some(&engine));
+    assert!(report.contains("built by TensorRT-LLM 1.0.0, but 1.2.0"), "{report}");
+    let report = examine(Path::new("/no/such/shim.so"), None);
+    assert!(report.contains("missing  libtrtllm_gpu.so") && report.contains("no such file"), "{report}");
+
+    // The same shim, and less and less of what it needs.
+    let target = shim().ancestors().nth(3).unwrap().to_owned();
+    let prefix =
+        build(&["--prefix", target.join("stand-in-broken").to_str().unwrap(), "--version", "1.1.0-trtllm-stand-in"]);
+    let broken = prefix.join("lib/libtrtllm_gpu.so");
+    let report = examine(&broken, None);
+    assert!(
+        report.contains("compiled against TensorRT-LLM 1.2.0") && report.contains("1.1.0-trtllm-stand-in was"),
+        "{report}"
+    );
+    let library = prefix.join("lib/libtensorrt_llm.so");
+    std::fs::remove_file(&library).unwrap();
+    let empty = Command::new("cc")
+        .args(["-shared", "-fPIC", "-Wl,-soname,libtensorrt_llm.so", "-x", "c", "/dev/null", "-o"])
+        .arg(&library)
+        .status();
+    assert!(empty.unwrap().success());
+    let report = examine(&broken, None);
+    assert!(report.contains("undefined symbol") && report.contains("another release or C++ ABI"), "{report}");
+    std::fs::remove_file(&library).unwrap();
+    let report = examine(&broken, None);
+    assert!(report.contains("libtensorrt_llm.so") && report.contains("LD_LIBRARY_PATH"), "{report}");
+}
