@@ -59,7 +59,9 @@ fn routed(streams: usize, requests: usize) -> Duration {
     let (_engine, executor) = executor(streams);
     let request = request(executor.as_ref());
     let began = Instant::now();
-    (0..streams).for_each(|_| drop(executor.enqueue(request.clone()).unwrap()));
+    for _ in 0..streams {
+        executor.enqueue(request.clone()).unwrap();
+    }
     let (mut open, mut sent, mut tokens) = (streams, streams, 0);
     while open > 0 {
         for response in executor.await_responses(None) {
@@ -84,7 +86,9 @@ fn as_text(streams: usize, requests: usize) -> Duration {
     let request = request(executor.as_ref());
     let session = Session::start(executor, Some(Arc::new(Tokenizer::open(engine.path()).unwrap()))).unwrap();
     let began = Instant::now();
-    (0..streams).for_each(|_| drop(session.submit(Submission::new(request.clone())).unwrap()));
+    for _ in 0..streams {
+        session.submit(Submission::new(request.clone())).unwrap();
+    }
     let (mut open, mut sent, mut bytes) = (streams, streams, 0);
     while open > 0 {
         let Awaited::Outputs(outputs) = session.await_outputs(None) else { panic!("closed") };

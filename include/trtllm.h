@@ -289,6 +289,11 @@ typedef struct trtllm_engine_config {
      * Whether requests share the KV-cache blocks of equal prefixes.
      */
     bool enable_block_reuse;
+    /**
+     * What only TensorRT-LLM's executor can be told: the content of the table `[tensorrt_llm]` of a configuration file
+     * (docs/configuration.md), as TOML, without that line; empty for its defaults. Names that do not exist are refused.
+     */
+    struct trtllm_str tensorrt_llm;
 } trtllm_engine_config;
 
 /**
@@ -827,6 +832,16 @@ typedef struct trtllm_request {
      * Whether the first response carries the log-probability of each prompt token after the first.
      */
     bool return_prompt_log_probs;
+    /**
+     * The folder of a LoRA adapter that PEFT wrote (docs/lora.md), which is applied to the model; empty for none. Read from
+     * disk at its first use. TensorRT-LLM's executor only.
+     */
+    struct trtllm_str lora;
+    /**
+     * How long the KV-cache blocks of prompt and output are kept for reuse: from 0, to go first, to 100; below 0 (the default)
+     * as the executor chooses. TensorRT-LLM's executor only.
+     */
+    int32_t retention_priority;
 } trtllm_request;
 
 /**
@@ -1019,6 +1034,11 @@ typedef struct trtllm_iteration_stats {
 #define TRTLLM_FINISH_REASON_CANCELLED 5
 
 /**
+ * TensorRT-LLM gave a reason that this library does not know.
+ */
+#define TRTLLM_FINISH_REASON_UNKNOWN 6
+
+/**
  * Done.
  */
 #define TRTLLM_STATUS_OK 0
@@ -1195,7 +1215,8 @@ trtllm_status trtllm_init_request(struct trtllm_request *request, size_t struct_
  * this function returns.
  *
  * Errors, after which no response comes and no callback runs: `TRTLLM_STATUS_INVALID_ARGUMENT` for what is wrong or exceeds
- * a limit of the engine, `TRTLLM_STATUS_UNSUPPORTED`, `TRTLLM_STATUS_QUEUE_FULL`, `TRTLLM_STATUS_SHUT_DOWN`. Thread-safe;
+ * a limit of the engine, `TRTLLM_STATUS_UNSUPPORTED`, `TRTLLM_STATUS_QUEUE_FULL`, `TRTLLM_STATUS_SHUT_DOWN`,
+ * `TRTLLM_STATUS_INVALID_FILES` for an adapter, `TRTLLM_STATUS_SYSTEM` when the executor has failed. Thread-safe;
  * also in a response callback.
  */
 trtllm_status trtllm_enqueue(struct trtllm_engine *engine,
@@ -1253,6 +1274,24 @@ trtllm_status trtllm_view_iteration_stats(const struct trtllm_iteration_stats_li
  * Frees a list of statistics. Views of it are no longer valid. Thread-safe.
  */
 trtllm_status trtllm_free_iteration_stats(struct trtllm_iteration_stats_list *list);
+
+/**
+ * Takes the statistics of each request in each iteration since the last call, as TensorRT-LLM's JSON, one object a line: writes a
+ * new string to `lines`. Empty without `request_stats_max_iterations` in the configuration. TensorRT-LLM's executor only
+ * (`TRTLLM_STATUS_UNSUPPORTED`). Thread-safe.
+ */
+trtllm_status trtllm_take_request_stats(const struct trtllm_engine *engine,
+                                        struct trtllm_string **lines);
+
+/**
+ * Takes what has happened to blocks of the KV cache since the last call, one JSON object a line (`event_id`, `type`: `created`,
+ * `stored`, `removed` or `updated`): writes a new string to `lines`, after at most `timeout_ms` where nothing has. Needs
+ * `kv_cache.event_buffer_max_size` in the configuration. TensorRT-LLM's executor only (`TRTLLM_STATUS_UNSUPPORTED`).
+ * Thread-safe.
+ */
+trtllm_status trtllm_take_kv_cache_events(const struct trtllm_engine *engine,
+                                          uint64_t timeout_ms,
+                                          struct trtllm_string **lines);
 
 /**
  * Why the last call of this thread that failed did so: a sentence that names what was wrong, where, and where possible
@@ -1382,6 +1421,16 @@ const char *trtllm_version(void);
 trtllm_status trtllm_query_executor(trtllm_executor_kind executor,
                                     bool *available,
                                     struct trtllm_string **explanation);
+
+/**
+ * Looks at everything that a TensorRT engine needs (GPU, driver, CUDA, TensorRT, TensorRT-LLM, MPI), and at the engine directory
+ * `engine` unless that is empty: writes to `healthy` whether it is all there and fits together, and to `report` a new string
+ * with a line for each thing, and what to do about it. The same as `run-engine doctor`. It may load NVIDIA's libraries into the
+ * process. Thread-safe.
+ */
+trtllm_status trtllm_diagnose(struct trtllm_str engine,
+                              bool *healthy,
+                              struct trtllm_string **report);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -227,6 +227,8 @@ struct Request {
     std::vector<trtllm_token_bias> embedding_bias;
     /// What `options.guide_kind` is about.
     std::string guide;
+    /// The folder of a LoRA adapter; empty for none.
+    std::string lora;
     /// As `on_response` of trtllm.h. It must not throw: std::terminate is called if it does.
     std::function<void(const trtllm_response&)> on_response;
     /// As `logits_post_processor` of trtllm.h; needs an `on_response`, with whose last call both functions are destroyed.
@@ -310,6 +312,21 @@ public:
         trtllm_iteration_stats_list* list = nullptr;
         check(trtllm_take_iteration_stats(handle(), &list));
         return IterationStats(list);
+    }
+
+    /// As `trtllm_take_request_stats`.
+    std::string request_stats() {
+        trtllm_string* lines = nullptr;
+        check(trtllm_take_request_stats(handle(), &lines));
+        return detail::take(lines);
+    }
+
+    /// As `trtllm_take_kv_cache_events`.
+    std::string kv_cache_events(std::chrono::milliseconds timeout = std::chrono::milliseconds(0)) {
+        trtllm_string* lines = nullptr;
+        const uint64_t limit = timeout.count() < 0 ? 0 : static_cast<uint64_t>(timeout.count());
+        check(trtllm_take_kv_cache_events(handle(), limit, &lines));
+        return detail::take(lines);
     }
 
     std::vector<uint32_t> end_ids() const {
@@ -425,6 +442,7 @@ inline uint64_t Engine::enqueue(const Request& request) {
     asked.embedding_bias = request.embedding_bias.data();
     asked.num_embedding_bias = request.embedding_bias.size();
     asked.guide = detail::optional(request.guide);
+    asked.lora = detail::optional(request.lora);
     asked.on_response = nullptr;
     asked.logits_post_processor = nullptr;
     uint64_t id = 0;
@@ -518,6 +536,14 @@ inline std::pair<bool, std::string> query_executor(trtllm_executor_kind executor
     trtllm_string* explanation = nullptr;
     check(trtllm_query_executor(executor, &available, &explanation));
     return {available, detail::take(explanation)};
+}
+
+/// Whether all that TensorRT engines need is here and fits together, and `engine` with it where it is given; and a report.
+inline std::pair<bool, std::string> diagnose(std::string_view engine = {}) {
+    bool healthy = false;
+    trtllm_string* report = nullptr;
+    check(trtllm_diagnose(str(engine), &healthy, &report));
+    return {healthy, detail::take(report)};
 }
 
 }  // namespace trtllm

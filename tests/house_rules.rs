@@ -19,7 +19,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every Rust file that is written by people: all but build outputs and hidden folders.
+/// Every Rust file that is written by people: all but build outputs, hidden folders, and what bindgen made.
 fn rust_files() -> Vec<Source> {
     let (mut folders, mut files) = (vec![root().to_owned()], Vec::new());
     while let Some(folder) = folders.pop() {
@@ -31,7 +31,7 @@ fn rust_files() -> Vec<Source> {
             }
             if path.is_dir() {
                 folders.push(path);
-            } else if name.ends_with(".rs") {
+            } else if name.ends_with(".rs") && name != "bindings.rs" {
                 files.push(path);
             }
         }

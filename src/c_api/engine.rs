@@ -6,14 +6,16 @@ use std::sync::Arc;
 use runner::chat::ChatTemplate;
 use runner::cpu_model::CpuModelError;
 use runner::engine::{Engine, OpenError, Running};
-use runner::executor::tensorrt_llm;
-use runner::executor::{CapacitySchedulerPolicy, ExecutorConfig, KvCacheConfig, Shutdown, TensorRtLlmConfig};
+use runner::executor::tensorrt_llm::{self, TensorRtLlmExecutor};
+use runner::executor::{
+    CapacitySchedulerPolicy, ExecutorConfig, KvCacheConfig, LoraRequest, Shutdown, TensorRtLlmConfig,
+};
 use runner::session::Session;
 
 use super::entry::{check_may_wait, entry};
 use super::handles::{Kind, Table};
 use super::options::{self, Options};
-use super::pointers::{Out, text};
+use super::pointers::{Out, optional_text, text};
 use super::status::{
     Failure, TRTLLM_STATUS_INVALID_ARGUMENT, TRTLLM_STATUS_INVALID_FILES, TRTLLM_STATUS_SYSTEM,
     TRTLLM_STATUS_UNAVAILABLE, TRTLLM_STATUS_UNSUPPORTED, trtllm_status,
@@ -82,9 +84,12 @@ pub struct trtllm_engine_config {
     pub enable_chunked_context: CBool,
     /// Whether requests share the KV-cache blocks of equal prefixes.
     pub enable_block_reuse: CBool,
+    /// What only TensorRT-LLM's executor can be told: the content of the table `[tensorrt_llm]` of a configuration file
+    /// (docs/configuration.md), as TOML, without that line; empty for its defaults. Names that do not exist are refused.
+    pub tensorrt_llm: trtllm_str,
 }
 
-// SAFETY: `repr(C)`, begins with its size, and holds numbers and bytes only.
+// SAFETY: `repr(C)`, begins with its size, and holds numbers, bytes and raw pointers only.
 unsafe impl Options for trtllm_engine_config {
     const FIRST_SIZE: usize = 88;
 
@@ -104,12 +109,19 @@ unsafe impl Options for trtllm_engine_config {
             capacity_scheduler_policy: TRTLLM_GUARANTEED_NO_EVICT,
             enable_chunked_context: config.enable_chunked_context.into(),
             enable_block_reuse: config.kv_cache.enable_block_reuse.into(),
+            tensorrt_llm: trtllm_str::EMPTY,
         }
     }
 }
 
 impl trtllm_engine_config {
-    fn to_config(self) -> Result<ExecutorConfig, Failure> {
+    /// # Safety
+    /// `tensorrt_llm` can be read, as the header has it.
+    unsafe fn to_config(self) -> Result<ExecutorConfig, Failure> {
+        // SAFETY: as the caller promises.
+        let own = unsafe { optional_text(self.tensorrt_llm, "tensorrt_llm") }?.unwrap_or_default();
+        let tensorrt_llm = TensorRtLlmConfig::from_toml(own)
+            .map_err(|problem| Failure::argument(format!("tensorrt_llm: {problem}")))?;
         let chosen = |number: usize| (number > 0).then_some(number);
         let fraction = self.kv_cache_free_memory_fraction;
         if !(fraction > 0.0 && fraction <= 1.0) {
@@ -139,7 +151,7 @@ impl trtllm_engine_config {
             },
             max_queue_size: self.max_queue_size,
             iter_stats_max_iterations: self.iter_stats_max_iterations,
-            tensorrt_llm: TensorRtLlmConfig::default(),
+            tensorrt_llm,
         })
     }
 }
@@ -235,7 +247,9 @@ pub unsafe extern "C" fn trtllm_open_engine(
             // SAFETY: as the caller promises.
             false => unsafe { options::read(config, "config") }?,
         };
-        let engine = Engine::open(Path::new(path), &config.to_config()?).map_err(|error| cannot_open(&error))?;
+        // SAFETY: as the caller promises.
+        let config = unsafe { config.to_config() }?;
+        let engine = Engine::open(Path::new(path), &config).map_err(|error| cannot_open(&error))?;
         let session = Session::start(engine.executor(), engine.tokenizer().cloned())
             .map_err(|error| Failure::new(TRTLLM_STATUS_SYSTEM, format!("cannot start a thread: {error}")))?;
         out.write(ENGINES.insert(OpenEngine { engine: Some(engine), session })?);
@@ -354,6 +368,21 @@ impl OpenEngine {
     /// The model's end ids.
     pub(crate) fn end_ids(&self) -> &[u32] {
         self.engine.as_ref().map_or(&[], Engine::end_ids)
+    }
+
+    /// The LoRA adapter in a folder.
+    pub(crate) fn lora(&self, path: &str) -> Result<LoraRequest, Failure> {
+        let none = || Failure::new(TRTLLM_STATUS_UNSUPPORTED, "the engine has no directory, and takes no adapters");
+        let engine = self.engine.as_ref().ok_or_else(none)?;
+        engine.lora(Path::new(path)).map_err(|error| Failure::from_error(TRTLLM_STATUS_INVALID_FILES, &error))
+    }
+
+    /// TensorRT-LLM's executor.
+    pub(crate) fn tensorrt_llm(&self) -> Result<&TensorRtLlmExecutor, Failure> {
+        match self.engine.as_ref().map(Engine::running) {
+            Some(Running::TensorRtLlm(executor)) => Ok(executor),
+            _ => Err(Failure::new(TRTLLM_STATUS_UNSUPPORTED, "only TensorRT-LLM's executor has this")),
+        }
     }
 
     /// The chat template.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use runner::chat::parse_messages;
 use runner::executor::{
-    EarlyStopping, EnqueueError, GuidedDecodingParams, OutputConfig, Request, RequestId, RequestSpec, SamplingConfig,
+    EarlyStopping, EnqueueError, GuidedDecodingParams, KvCacheRetentionConfig, OutputConfig, Request, RequestId,
+    RequestSpec, SamplingConfig, TokenRangeRetention,
 };
 use runner::session::Submission;
 use runner::stop_strings::StopStrings;
@@ -18,7 +19,7 @@ use super::options::{self, Options};
 use super::pointers::{Out, elements, optional_text, texts};
 use super::response::{output_callback, trtllm_response_callback};
 use super::status::{
-    Failure, TRTLLM_STATUS_INVALID_ARGUMENT, TRTLLM_STATUS_QUEUE_FULL, TRTLLM_STATUS_SHUT_DOWN,
+    Failure, TRTLLM_STATUS_INVALID_ARGUMENT, TRTLLM_STATUS_QUEUE_FULL, TRTLLM_STATUS_SHUT_DOWN, TRTLLM_STATUS_SYSTEM,
     TRTLLM_STATUS_UNSUPPORTED, trtllm_status,
 };
 use super::strings::{CBool, trtllm_ids, trtllm_str};
@@ -159,6 +160,12 @@ pub struct trtllm_request {
     pub return_log_probs: CBool,
     /// Whether the first response carries the log-probability of each prompt token after the first.
     pub return_prompt_log_probs: CBool,
+    /// The folder of a LoRA adapter that PEFT wrote (docs/lora.md), which is applied to the model; empty for none. Read from
+    /// disk at its first use. TensorRT-LLM's executor only.
+    pub lora: trtllm_str,
+    /// How long the KV-cache blocks of prompt and output are kept for reuse: from 0, to go first, to 100; below 0 (the default)
+    /// as the executor chooses. TensorRT-LLM's executor only.
+    pub retention_priority: i32,
 }
 
 // SAFETY: `repr(C)`, begins with its size, and holds numbers, bytes, raw pointers and nullable functions only.
@@ -214,6 +221,8 @@ unsafe impl Options for trtllm_request {
             return_text: CBool::TRUE,
             return_log_probs: CBool::FALSE,
             return_prompt_log_probs: CBool::FALSE,
+            lora: trtllm_str::EMPTY,
+            retention_priority: -1,
         }
     }
 }
@@ -235,7 +244,8 @@ pub unsafe extern "C" fn trtllm_init_request(request: *mut trtllm_request, struc
 /// this function returns.
 ///
 /// Errors, after which no response comes and no callback runs: `TRTLLM_STATUS_INVALID_ARGUMENT` for what is wrong or exceeds
-/// a limit of the engine, `TRTLLM_STATUS_UNSUPPORTED`, `TRTLLM_STATUS_QUEUE_FULL`, `TRTLLM_STATUS_SHUT_DOWN`. Thread-safe;
+/// a limit of the engine, `TRTLLM_STATUS_UNSUPPORTED`, `TRTLLM_STATUS_QUEUE_FULL`, `TRTLLM_STATUS_SHUT_DOWN`,
+/// `TRTLLM_STATUS_INVALID_FILES` for an adapter, `TRTLLM_STATUS_SYSTEM` when the executor has failed. Thread-safe;
 /// also in a response callback.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trtllm_enqueue(
@@ -270,6 +280,7 @@ fn refused(error: &EnqueueError) -> Failure {
     let status = match error {
         EnqueueError::QueueFull { .. } => TRTLLM_STATUS_QUEUE_FULL,
         EnqueueError::ShutDown => TRTLLM_STATUS_SHUT_DOWN,
+        EnqueueError::Failed { .. } => TRTLLM_STATUS_SYSTEM,
         EnqueueError::Unsupported { .. } => TRTLLM_STATUS_UNSUPPORTED,
         _ => TRTLLM_STATUS_INVALID_ARGUMENT,
     };
@@ -338,9 +349,24 @@ unsafe fn spec(open: &OpenEngine, request: &trtllm_request) -> Result<RequestSpe
             priority: request.priority,
             allotted_time: (request.allotted_time_ms > 0).then(|| Duration::from_millis(request.allotted_time_ms)),
             cache_salt_id: request.has_cache_salt_id.get().then_some(request.cache_salt_id),
+            lora: optional_text(request.lora, "lora")?
+                .filter(|path| !path.is_empty())
+                .map(|path| open.lora(path))
+                .transpose()?,
+            kv_cache_retention: retention(request.retention_priority)?,
             ..RequestSpec::new(prompt(open, request)?, request.max_new_tokens)
         })
     }
+}
+
+fn retention(priority: i32) -> Result<Option<KvCacheRetentionConfig>, Failure> {
+    if priority < 0 {
+        return Ok(None);
+    }
+    let priority = u8::try_from(priority).ok().filter(|&priority| priority <= 100);
+    let priority = priority.ok_or_else(|| Failure::argument("retention_priority must be at most 100"))?;
+    let ranges = vec![TokenRangeRetention { tokens: (0, None), priority, duration: None }];
+    Ok(Some(KvCacheRetentionConfig { ranges, decode_priority: priority, decode_duration: None }))
 }
 
 /// # Safety

@@ -4,12 +4,14 @@ use std::ptr;
 use std::time::Duration;
 
 use runner::executor::IterationStats;
+use trtllm_sys::gpu::GpuError;
 
 use super::engine::{ENGINES, trtllm_engine};
 use super::entry::entry;
 use super::handles::{Kind, Table};
 use super::pointers::Out;
-use super::status::trtllm_status;
+use super::status::{Failure, TRTLLM_STATUS_SYSTEM, TRTLLM_STATUS_UNSUPPORTED, trtllm_status};
+use super::strings::{new_string, trtllm_string};
 
 /// What one iteration did, in TensorRT-LLM's terms. The library fills it; later versions may make it longer.
 #[repr(C)]
@@ -145,4 +147,50 @@ fn view(stats: &IterationStats) -> trtllm_iteration_stats {
         kv_cache_reused_blocks: kv_cache.reused_blocks,
         kv_cache_missed_blocks: kv_cache.missed_blocks,
     }
+}
+
+/// Takes the statistics of each request in each iteration since the last call, as TensorRT-LLM's JSON, one object a line: writes a
+/// new string to `lines`. Empty without `request_stats_max_iterations` in the configuration. TensorRT-LLM's executor only
+/// (`TRTLLM_STATUS_UNSUPPORTED`). Thread-safe.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trtllm_take_request_stats(
+    engine: *const trtllm_engine,
+    lines: *mut *mut trtllm_string,
+) -> trtllm_status {
+    entry(|| {
+        let open = ENGINES.get(engine)?;
+        // SAFETY: as the caller promises.
+        let out = unsafe { Out::new(lines, "lines") }?;
+        let text = open.tensorrt_llm()?.request_stats().map_err(|error| gpu_failure(&error))?;
+        out.write(new_string(&text)?);
+        Ok(())
+    })
+}
+
+/// Takes what has happened to blocks of the KV cache since the last call, one JSON object a line (`event_id`, `type`: `created`,
+/// `stored`, `removed` or `updated`): writes a new string to `lines`, after at most `timeout_ms` where nothing has. Needs
+/// `kv_cache.event_buffer_max_size` in the configuration. TensorRT-LLM's executor only (`TRTLLM_STATUS_UNSUPPORTED`).
+/// Thread-safe.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trtllm_take_kv_cache_events(
+    engine: *const trtllm_engine,
+    timeout_ms: u64,
+    lines: *mut *mut trtllm_string,
+) -> trtllm_status {
+    entry(|| {
+        let open = ENGINES.get(engine)?;
+        // SAFETY: as the caller promises.
+        let out = unsafe { Out::new(lines, "lines") }?;
+        let events = open.tensorrt_llm()?.kv_cache_events(Duration::from_millis(timeout_ms));
+        out.write(new_string(&events.map_err(|error| gpu_failure(&error))?)?);
+        Ok(())
+    })
+}
+
+fn gpu_failure(error: &GpuError) -> Failure {
+    let status = match error {
+        GpuError::Unsupported { .. } => TRTLLM_STATUS_UNSUPPORTED,
+        _ => TRTLLM_STATUS_SYSTEM,
+    };
+    Failure::from_error(status, error)
 }

@@ -1,11 +1,12 @@
 //! Versions, and what this build can run on this machine.
 
 use std::ffi::{CStr, c_char};
+use std::path::Path;
 
 use super::entry::entry;
-use super::pointers::Out;
+use super::pointers::{Out, optional_text};
 use super::status::{Failure, trtllm_status};
-use super::strings::{CBool, new_string, trtllm_string};
+use super::strings::{CBool, new_string, trtllm_str, trtllm_string};
 
 /// The version that this header belongs to. Within a major version, and before 1.0 within a minor one, a program built with
 /// an older header runs with a newer library.
@@ -54,6 +55,27 @@ pub unsafe extern "C" fn trtllm_query_executor(
         };
         explanation.write(new_string(&text)?);
         available.write(is_available.into());
+        Ok(())
+    })
+}
+
+/// Looks at everything that a TensorRT engine needs (GPU, driver, CUDA, TensorRT, TensorRT-LLM, MPI), and at the engine directory
+/// `engine` unless that is empty: writes to `healthy` whether it is all there and fits together, and to `report` a new string
+/// with a line for each thing, and what to do about it. The same as `run-engine doctor`. It may load NVIDIA's libraries into the
+/// process. Thread-safe.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn trtllm_diagnose(
+    engine: trtllm_str,
+    healthy: *mut CBool,
+    report: *mut *mut trtllm_string,
+) -> trtllm_status {
+    entry(|| {
+        // SAFETY: as the caller promises, for the three arguments.
+        let (engine, healthy, report) =
+            unsafe { (optional_text(engine, "engine")?, Out::new(healthy, "healthy")?, Out::new(report, "report")?) };
+        let diagnosis = runner::doctor::diagnose(engine.filter(|path| !path.is_empty()).map(Path::new));
+        report.write(new_string(&diagnosis.to_string())?);
+        healthy.write(diagnosis.is_healthy().into());
         Ok(())
     })
 }

@@ -150,6 +150,7 @@ static void engines(trtllm_str path) {
     trtllm_engine_info info = {0};
     trtllm_token_ids *ids = NULL;
     trtllm_iteration_stats_list *stats = NULL;
+    trtllm_string *lines = NULL;
     trtllm_responses *responses = NULL;
     trtllm_request request;
     uint64_t id = 0;
@@ -165,6 +166,8 @@ static void engines(trtllm_str path) {
         EXPECT(INVALID_HANDLE, trtllm_cancel(handles[i], 0));
         EXPECT(INVALID_HANDLE, trtllm_await_responses(handles[i], 0, &responses));
         EXPECT(INVALID_HANDLE, trtllm_take_iteration_stats(handles[i], &stats));
+        EXPECT(INVALID_HANDLE, trtllm_take_request_stats(handles[i], &lines));
+        EXPECT(INVALID_HANDLE, trtllm_take_kv_cache_events(handles[i], 0, &lines));
     }
     EXPECT(OK, trtllm_open_engine(path, &config, &engine));
     EXPECT(INVALID_ARGUMENT, trtllm_describe_engine(engine, NULL));
@@ -300,6 +303,11 @@ static void requests(trtllm_engine *engine) {
     EXPECT(INVALID_HANDLE, trtllm_view_iteration_stats(stats, &each, &count));
     EXPECT(INVALID_HANDLE, trtllm_free_iteration_stats(stats));
     EXPECT(INVALID_HANDLE, trtllm_free_iteration_stats(NULL));
+    trtllm_string *lines = NULL;
+    EXPECT(INVALID_ARGUMENT, trtllm_take_request_stats(engine, NULL));
+    EXPECT(UNSUPPORTED, trtllm_take_request_stats(engine, &lines));
+    EXPECT(INVALID_ARGUMENT, trtllm_take_kv_cache_events(engine, 0, NULL));
+    EXPECT(UNSUPPORTED, trtllm_take_kv_cache_events(engine, UINT64_MAX, &lines));
 }
 
 static void texts(trtllm_engine *engine) {
@@ -412,6 +420,12 @@ static void versions(void) {
     EXPECT(INVALID_ARGUMENT, trtllm_query_executor(99, &available, &explanation));
     EXPECT(INVALID_ARGUMENT, trtllm_query_executor(TRTLLM_EXECUTOR_CPU, NULL, &explanation));
     EXPECT(INVALID_ARGUMENT, trtllm_query_executor(TRTLLM_EXECUTOR_CPU, &available, NULL));
+    const trtllm_str nowhere = {NULL, 0};
+    EXPECT(INVALID_ARGUMENT, trtllm_diagnose(nowhere, NULL, &explanation));
+    EXPECT(INVALID_ARGUMENT, trtllm_diagnose(nowhere, &available, NULL));
+    EXPECT(INVALID_ARGUMENT, trtllm_diagnose((trtllm_str){"\xff", 1}, &available, &explanation));
+    EXPECT(OK, trtllm_diagnose(nowhere, &available, &explanation));
+    EXPECT(OK, trtllm_free_string(explanation));
     if (strcmp(trtllm_status_name(12345), "unknown status") != 0 || strlen(trtllm_version()) == 0) {
         fprintf(stderr, "names and versions are wrong\n");
         failures++;

@@ -54,7 +54,7 @@ fn fifty_thousand_requests_end_and_leave_nothing() {
                 }
             }
             let tokens = taker.join().unwrap();
-            assert!(tokens >= ROUND * 9 / 10 * 4 && tokens <= ROUND * 4, "{tokens}");
+            assert!((ROUND * 9 / 10 * 4..=ROUND * 4).contains(&tokens), "{tokens}");
             resident.push(resident_bytes());
         }
         // The first round fills pools; prompts are kept once.

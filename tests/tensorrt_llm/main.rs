@@ -7,6 +7,7 @@ mod common;
 #[path = "../common/stand_in.rs"]
 mod stand_in;
 
+mod c_abi;
 mod deadline;
 mod faults;
 mod load;

@@ -291,6 +291,14 @@ pub enum CommunicationMode {
 }
 
 impl TensorRtLlmConfig {
+    /// The content of a table `[tensorrt_llm]`.
+    ///
+    /// # Errors
+    /// What is wrong, with its line.
+    pub fn from_toml(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
+
     /// As the shim takes them.
     pub(super) fn settings(&self) -> Vec<Setting> {
         let mut settings = Vec::new();

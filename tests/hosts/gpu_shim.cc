@@ -1,0 +1,207 @@
+// Drives the shim over TensorRT-LLM through its table, from many threads, over the stand-in: for sanitizers.
+//
+//     gpu_shim FOLDER REQUESTS
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "trtllm_gpu.h"
+
+extern "C" trtllm_gpu_table const* trtllm_gpu_shim_table();
+
+namespace {
+
+constexpr int kThreads = 4;
+
+std::atomic<long> lines{0};
+
+void check(bool holds, char const* what) {
+    if (!holds) {
+        std::fprintf(stderr, "gpu_shim: %s\n", what);
+        std::exit(1);
+    }
+}
+
+std::string engine(std::string const& folder, std::string const& settings) {
+    std::string const dir = folder + "/engine";
+    std::filesystem::create_directories(dir);
+    for (char const* name : {"config.json", "rank0.engine"}) {
+        std::ofstream(dir + "/" + name) << "{}";
+    }
+    std::ofstream(dir + "/stand-in.conf") << settings;
+    return dir;
+}
+
+trtllm_gpu_executor* open(trtllm_gpu_table const& table, std::string const& dir) {
+    trtllm_gpu_setting events{};
+    events.name = "kv_cache.event_buffer_max_size";
+    events.kind = TRTLLM_GPU_INTEGER;
+    events.integer = 64;
+    trtllm_gpu_setting stats = events;
+    stats.name = "request_stats_max_iterations";
+    char const* const vocabulary[] = {"a", "b"};
+    std::int32_t const ends[] = {1};
+    trtllm_gpu_tokenizer const tokenizer{"{}", vocabulary, 2, {ends, 1}};
+    trtllm_gpu_setting const settings[] = {events, stats};
+    trtllm_gpu_executor* executor = nullptr;
+    trtllm_gpu_error error{};
+    std::int32_t const status = table.open(dir.c_str(), settings, 2, &tokenizer, &executor, &error);
+    return status == TRTLLM_GPU_OK ? executor : nullptr;
+}
+
+// A request with a bit of everything.
+std::int32_t enqueue(trtllm_gpu_table const& table, trtllm_gpu_executor* executor, long number, std::uint64_t& id) {
+    std::int32_t const prompt[] = {1, 2, static_cast<std::int32_t>(number % 50)};
+    std::int32_t const word[] = {3, 4};
+    trtllm_gpu_ids const words[] = {{word, 2}};
+    std::vector<float> const bias(1000, 0.0f);
+    std::vector<std::uint16_t> const weights(8);
+    std::int32_t const config[] = {1, 0, 2, 0};
+    trtllm_gpu_lora const lora{static_cast<std::uint64_t>(number % 3), weights.data(), 8, config, 4, 1};
+    trtllm_gpu_retention_range const range{0, -1, 50, 10};
+    trtllm_gpu_retention const retention{&range, 1, 20, 0};
+    trtllm_gpu_request request{};
+    request.input_token_ids = {prompt, 3};
+    request.max_tokens = 1 + static_cast<std::int32_t>(number % 7);
+    request.streaming = number % 2 == 0;
+    request.end_id = -1;
+    request.stop_words = words;
+    request.num_stop_words = 1;
+    request.bad_words = words;
+    request.num_bad_words = 1;
+    request.embedding_bias = number % 5 == 0 ? bias.data() : nullptr;
+    request.embedding_bias_len = bias.size();
+    request.priority = 0.5f;
+    request.guide_type = number % 11 == 0 ? 2 : -1;
+    request.guide = "a+";
+    request.lora = number % 4 == 0 ? &lora : nullptr;
+    request.retention = number % 6 == 0 ? &retention : nullptr;
+    request.beam_width = number % 13 == 0 ? 2 : 1;
+    request.num_return_sequences = 1 + static_cast<std::int32_t>(number % 2);
+    request.top_p = 1.0f;
+    request.temperature = 1.0f;
+    request.repetition_penalty = 1.0f;
+    request.return_log_probs = number % 3 == 0;
+    request.return_context_logits = number % 9 == 0;
+    request.return_perf_metrics = true;
+    trtllm_gpu_error error{};
+    return table.enqueue(executor, &request, &id, &error);
+}
+
+void soak(trtllm_gpu_table const& table, std::string const& dir, long requests) {
+    trtllm_gpu_executor* const executor = open(table, dir);
+    check(executor != nullptr && table.can_enqueue(executor), "the engine does not open");
+    std::atomic<long> accepted{0};
+    std::atomic<bool> done{false};
+    std::vector<std::thread> threads;
+    for (int thread = 0; thread < kThreads; thread++) {
+        threads.emplace_back([&, thread] {
+            for (long number = thread; number < requests; number += kThreads) {
+                std::uint64_t id = 0;
+                if (enqueue(table, executor, number, id) == TRTLLM_GPU_OK) {
+                    accepted++;
+                    trtllm_gpu_error error{};
+                    if (number % 7 == 0) {
+                        table.cancel(executor, id, &error);
+                    }
+                }
+            }
+        });
+    }
+    threads.emplace_back([&] {
+        while (!done) {
+            trtllm_gpu_iteration_stats stats[8];
+            std::size_t count = 0;
+            trtllm_gpu_text* text = nullptr;
+            trtllm_gpu_error error{};
+            table.iteration_stats(executor, stats, 8, &count, &error);
+            for (auto const take : {&trtllm_gpu_table::request_stats}) {
+                if ((table.*take)(executor, &text, &error) == TRTLLM_GPU_OK) {
+                    table.free_text(text);
+                }
+            }
+            if (table.kv_cache_events(executor, 1, &text, &error) == TRTLLM_GPU_OK) {
+                check(std::strlen(table.text_data(text)) < 1000000, "an endless text");
+                table.free_text(text);
+            }
+        }
+    });
+    long finals = 0;
+    long tokens = 0;
+    bool joined = false;
+    while (!joined || finals < accepted) {
+        if (!joined && finals >= accepted) {
+            for (int thread = 0; thread < kThreads; thread++) {
+                if (threads[static_cast<std::size_t>(thread)].joinable()) {
+                    threads[static_cast<std::size_t>(thread)].join();
+                }
+            }
+            joined = true;
+            continue;
+        }
+        trtllm_gpu_responses* responses = nullptr;
+        trtllm_gpu_error error{};
+        check(table.await(executor, 100, &responses, &error) == TRTLLM_GPU_OK, "await failed");
+        if (responses == nullptr) {
+            continue;
+        }
+        std::size_t count = 0;
+        trtllm_gpu_response const* const data = table.responses_data(responses, &count);
+        for (std::size_t i = 0; i < count; i++) {
+            finals += data[i].error != nullptr || data[i].is_final ? 1 : 0;
+            for (std::size_t output = 0; output < data[i].num_outputs; output++) {
+                for (std::size_t token = 0; token < data[i].outputs[output].token_ids.len; token++) {
+                    tokens += data[i].outputs[output].token_ids.data[token] >= 0 ? 1 : 0;
+                }
+            }
+        }
+        table.free_responses(responses);
+    }
+    done = true;
+    threads.back().join();
+    check(tokens > accepted, "too few tokens");
+    trtllm_gpu_error error{};
+    check(table.close(executor, &error) == TRTLLM_GPU_OK, "close failed");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    if (argc != 3) {
+        return 2;
+    }
+    trtllm_gpu_table const& table = *trtllm_gpu_shim_table();
+    check(table.abi == TRTLLM_GPU_ABI && std::strstr(table.version(), "stand-in") != nullptr, "not the stand-in");
+    table.capture_log([](void*, std::int32_t, char const*) { lines++; }, nullptr);
+    std::string const folder = argv[1];
+    soak(table, engine(folder, "tokens_per_response 2\nempty_final 1\n"), std::atol(argv[2]));
+    // Everything that can be thrown is.
+    for (char const* call : {"construct", "enqueue", "cancel", "stats", "shutdown"}) {
+        for (char const* what : {"runtime", "range", "int"}) {
+            std::string const settings = std::string("throw_in ") + call + "\nthrow_what " + what + "\n";
+            trtllm_gpu_executor* const executor = open(table, engine(folder, settings));
+            check((executor == nullptr) == (std::strcmp(call, "construct") == 0), "opened, or not, against its will");
+            if (executor == nullptr) {
+                continue;
+            }
+            std::uint64_t id = 0;
+            trtllm_gpu_error error{};
+            bool const refused = enqueue(table, executor, 1, id) != TRTLLM_GPU_OK;
+            check(refused == (std::strcmp(call, "enqueue") == 0), "enqueued, or not, against its will");
+            table.cancel(executor, id, &error);
+            trtllm_gpu_iteration_stats stats{};
+            std::size_t count = 0;
+            table.iteration_stats(executor, &stats, 1, &count, &error);
+            check((table.close(executor, &error) != TRTLLM_GPU_OK) == (std::strcmp(call, "shutdown") == 0),
+                  "closed, or not, against its will");
+        }
+    }
+    check(lines > 0, "nothing was logged");
+    return 0;
+}
