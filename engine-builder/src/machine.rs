@@ -127,6 +127,10 @@ mod tests {
             memory_bytes: memory_gb * 1_000_000_000,
             compute_capability: (8, 0),
             driver_cuda_version: (12, 8),
+            pci_bus_id: "0000:01:00.0".into(),
+            memory_free_bytes: None,
+            is_mig: None,
+            driver_version: None,
         }
     }
 

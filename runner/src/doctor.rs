@@ -116,12 +116,19 @@ fn gpus(diagnosis: &mut Diagnosis) -> Vec<Device> {
         Ok(devices) => {
             for device in &devices {
                 let (major, minor) = device.compute_capability;
+                let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+                let free =
+                    device.memory_free_bytes.map(|free| format!(", {:.1} GiB free", gib(free))).unwrap_or_default();
                 let found = format!(
-                    "{}, {:.0} GiB, compute capability {major}.{minor}",
+                    "{}, {:.0} GiB{free}, compute capability {major}.{minor}",
                     device.name,
-                    device.memory_bytes as f64 / f64::from(1 << 30)
+                    gib(device.memory_bytes)
                 );
                 diagnosis.add(format!("GPU {}", device.index), Verdict::Good, found, None);
+                if device.is_mig == Some(true) {
+                    let found = "it is cut into instances (MIG), each with a part of this memory";
+                    diagnosis.add(format!("GPU {}", device.index), Verdict::Unknown, found, None);
+                }
             }
             devices
         }
@@ -137,7 +144,8 @@ fn gpus(diagnosis: &mut Diagnosis) -> Vec<Device> {
 fn driver(diagnosis: &mut Diagnosis, devices: &[Device], release: Option<&Release>) {
     let Some(device) = devices.first() else { return };
     let (major, minor) = device.driver_cuda_version;
-    let found = format!("supports CUDA {major}.{minor}");
+    let version = device.driver_version.as_ref().map(|version| format!("{version}, ")).unwrap_or_default();
+    let found = format!("{version}supports CUDA {major}.{minor}");
     match release {
         Some(release) if major < release.cuda => {
             let found = format!("{found}, TensorRT-LLM {} needs CUDA {}", release.release, release.cuda);

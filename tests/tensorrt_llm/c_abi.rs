@@ -99,7 +99,7 @@ fn host() {
             ok(trtllm_view_responses(responses, &mut array, &mut count));
             for &response in std::slice::from_raw_parts(array, count) {
                 tokens += (*response).token_ids.len;
-                is_final |= (*response).is_final.get();
+                is_final |= (*response).is_final == true.into();
             }
             ok(trtllm_free_responses(responses));
         }

@@ -19,6 +19,7 @@ mod dynamic_library;
 pub mod gpu;
 pub mod libraries;
 pub mod loader;
+mod nvml;
 
 pub use devices::{Device, DeviceError};
 pub use gpu::GpuLibrary;
