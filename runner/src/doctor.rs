@@ -175,9 +175,19 @@ fn tensorrt_llm(diagnosis: &mut Diagnosis) -> Option<GpuLibrary> {
             Some(library)
         }
         Err(error) => {
-            for attempt in &error.tried {
+            let is_absent = |attempt: &&loader::Attempt| {
+                let own_name = attempt.reason.matches(loader::LIBRARY_NAME).count() > 0;
+                attempt.reason == "no such file" || own_name && attempt.reason.contains("No such file")
+            };
+            let (absent, broken): (Vec<_>, Vec<_>) = error.tried.iter().partition(is_absent);
+            for attempt in &broken {
                 let advice = advice(&attempt.reason);
                 diagnosis.add(loader::LIBRARY_NAME, Verdict::Missing, attempt.to_string(), Some(advice));
+            }
+            if broken.is_empty() {
+                let places: Vec<_> = absent.iter().map(|attempt| format!("`{}`", attempt.path.display())).collect();
+                let found = format!("no such file: {}", places.join(", "));
+                diagnosis.add(loader::LIBRARY_NAME, Verdict::Missing, found, Some(advice("")));
             }
             None
         }

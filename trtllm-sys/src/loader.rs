@@ -37,23 +37,34 @@ impl fmt::Display for Attempt {
     }
 }
 
-/// Opens the shim: the file that `TRTLLM_GPU_LIB` names, else the one beside the program, in `../lib` of the program, or on
-/// the system's library path. Of several beside each other the first is taken that fits the TensorRT-LLM which is there.
+/// Opens the shim: the file that `TRTLLM_GPU_LIB` names, else the one beside the program, in `../lib` of the program, beside
+/// `libtrtllm.so` where a host has loaded that, or on the system's library path. Of several beside each other the first is taken that fits the TensorRT-LLM which is there.
 ///
 /// # Errors
 /// [`LoaderError`] with every place that was tried.
 pub fn open() -> Result<GpuLibrary, LoaderError> {
     let program = std::env::current_exe().ok();
-    open_first(candidates(std::env::var_os(LIBRARY_VARIABLE), program.as_deref().and_then(Path::parent)))
+    let program_dir = program.as_deref().and_then(Path::parent);
+    let library_dir = mapped_dir("libtrtllm.so");
+    open_first(candidates(std::env::var_os(LIBRARY_VARIABLE), program_dir, library_dir.as_deref()))
 }
 
-/// Where to look, in order. `program_dir` is the folder of the running program.
-fn candidates(variable: Option<OsString>, program_dir: Option<&Path>) -> Vec<PathBuf> {
+/// The folder of a shared object that this process has loaded, whose file name begins like this.
+pub(crate) fn mapped_dir(name: &str) -> Option<PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let paths = maps.lines().filter_map(|line| line.find('/').map(|start| Path::new(&line[start..])));
+    let is_it = |path: &&Path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(name));
+    paths.into_iter().find(is_it).and_then(Path::parent).map(Path::to_owned)
+}
+
+/// Where to look, in order: `program_dir` is the folder of the running program, `host_library_dir` that of `libtrtllm.so`.
+fn candidates(variable: Option<OsString>, program_dir: Option<&Path>, host_library_dir: Option<&Path>) -> Vec<PathBuf> {
     if let Some(path) = variable.filter(|path| !path.is_empty()) {
         return vec![path.into()];
     }
     let library_dir = program_dir.and_then(Path::parent).map(|root| root.join("lib"));
     let dirs = program_dir.map(Path::to_owned).into_iter().chain(library_dir);
+    let dirs = dirs.chain(host_library_dir.map(Path::to_owned));
     dirs.flat_map(|dir| shims_in(&dir)).chain([PathBuf::from(LIBRARY_NAME)]).collect()
 }
 
@@ -88,10 +99,15 @@ mod tests {
 
     #[test]
     fn the_variable_stands_alone() {
-        let found = candidates(Some("/opt/shim.so".into()), Some(Path::new("/usr/bin")));
+        let found = candidates(Some("/opt/shim.so".into()), Some(Path::new("/usr/bin")), None);
         assert_eq!(found, [PathBuf::from("/opt/shim.so")]);
-        let found = candidates(None, Some(Path::new("/opt/program/bin")));
-        let expected = ["/opt/program/bin/libtrtllm_gpu.so", "/opt/program/lib/libtrtllm_gpu.so", "libtrtllm_gpu.so"];
+        let found = candidates(None, Some(Path::new("/opt/program/bin")), Some(Path::new("/opt/host")));
+        let expected = [
+            "/opt/program/bin/libtrtllm_gpu.so",
+            "/opt/program/lib/libtrtllm_gpu.so",
+            "/opt/host/libtrtllm_gpu.so",
+            "libtrtllm_gpu.so",
+        ];
         assert_eq!(found, expected.map(PathBuf::from));
     }
 

@@ -103,10 +103,7 @@ impl GpuLibrary {
 
     /// The folder of the TensorRT-LLM that is loaded.
     pub fn tensorrt_llm_dir(&self) -> Option<PathBuf> {
-        let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-        let paths = maps.lines().filter_map(|line| line.find('/').map(|start| Path::new(&line[start..])));
-        let mut found = paths.filter(|path| path.file_name().is_some_and(|name| name == "libtensorrt_llm.so"));
-        found.next().and_then(Path::parent).map(Path::to_owned)
+        crate::loader::mapped_dir("libtensorrt_llm.so")
     }
 
     /// The version of TensorRT-LLM that is loaded.
