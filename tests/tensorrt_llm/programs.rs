@@ -157,3 +157,15 @@ fn the_doctor_tells_what_does_not_fit() {
     let report = examine(&broken, None);
     assert!(report.contains("libtensorrt_llm.so") && report.contains("LD_LIBRARY_PATH"), "{report}");
 }
+
+#[test]
+fn a_rank_that_only_serves_needs_no_prompt() {
+    let engine = StandInEngine::with_ranks(MODEL, "", Mapping { tp_size: 2, pp_size: 1 });
+    // mpirun gives standard input to the first rank.
+    for (rank, code) in [("0", 2), ("1", 0)] {
+        let mut command = with_shim("run-engine", &shim());
+        command.env("OMPI_COMM_WORLD_SIZE", "2").env("OMPI_COMM_WORLD_RANK", rank);
+        let output = run(command.arg("--engine").arg(engine.path()));
+        assert_eq!(output.code, code, "{}", output.stderr);
+    }
+}

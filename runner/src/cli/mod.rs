@@ -96,7 +96,9 @@ fn run(args: Args) -> Result<(), Failure> {
     let path = args.engine.as_deref().ok_or_else(|| input(anyhow!("--engine DIR is needed")))?;
     install_log(args.verbose);
     let interrupt = Interrupt::install().map_err(Failure::Other)?;
-    let prompts = prompts::collect(&args).map_err(input)?;
+    let prompts = prompts::collect(&args).map_err(input);
+    // Of several processes only the leader has prompts to be wrong; which one that is, is known later.
+    let prompts = if tensorrt_llm::is_one_of_several() { prompts } else { Ok(prompts?) };
     let began = Instant::now();
     let dir = EngineDir::open(path).map_err(input)?;
     check_target(&dir).map_err(cannot_open)?;
@@ -104,7 +106,7 @@ fn run(args: Args) -> Result<(), Failure> {
     let config = args.executor.config().map_err(input)?;
     if args.verify {
         verify(&dir, args.quiet)?;
-        if prompts.is_empty() {
+        if matches!(&prompts, Ok(prompts) if prompts.is_empty()) {
             return Ok(());
         }
     }
@@ -120,6 +122,7 @@ fn run(args: Args) -> Result<(), Failure> {
         executor.serve();
         return Ok(());
     }
+    let prompts = prompts?;
     let chat = args.chat.then(|| engine.chat()).transpose().map_err(input)?;
     let (executor, tokenizer) = (engine.executor(), engine.tokenizer().map(Arc::as_ref));
     interrupt.watch(&executor);

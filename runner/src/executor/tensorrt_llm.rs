@@ -42,6 +42,8 @@ use owner::Shared;
 use route::Route;
 use workers::WorkerDir;
 
+pub use workers::is_one_of_several;
+
 /// What messages call this executor.
 const NAME: &str = "the TensorRT-LLM executor";
 

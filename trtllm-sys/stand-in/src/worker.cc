@@ -1,9 +1,11 @@
 // executorWorker, as an orchestrator starts it: engine directory, what to do, and the file descriptor to say "ready" on.
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
 #include <dlfcn.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 int main(int argc, char** argv) {
@@ -11,6 +13,8 @@ int main(int argc, char** argv) {
         std::fprintf(stderr, "executorWorker: started by an orchestrator only\n");
         return 2;
     }
+    // MPI ends its processes when the one that spawned them is gone.
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
     // The most frequent failure of the real one.
     if (dlopen("libnvinfer_plugin_tensorrt_llm.so", RTLD_NOW) == nullptr) {
         std::fprintf(stderr, "executorWorker: %s\n", dlerror());

@@ -12,19 +12,24 @@ use trtllm_sys::gpu::{GpuExecutor, GpuLibrary, GpuTokenizer, Setting};
 use super::OpenError;
 use super::config::{CommunicationMode, Parallel};
 
-/// What tells a process that it is one of several, by those that start them: Open MPI, MPICH and Intel MPI, Slurm.
-const SIZE_VARIABLES: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS"];
+/// What tells a process that it is one of several, by those that start them: Open MPI, MPICH and Intel MPI, Slurm's `srun`
+/// (`SLURM_NTASKS` is set in a batch script too, which is one process).
+const SIZE_VARIABLES: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"];
 
 /// Who starts the ranks; `None` where this process is the only one.
 pub(super) fn mode(parallel: &Parallel, world_size: usize) -> Option<CommunicationMode> {
-    let is_one_of_several = SIZE_VARIABLES.iter().any(|variable| {
-        let size = std::env::var(variable).ok().and_then(|size| size.parse::<usize>().ok());
-        size.is_some_and(|size| size > 1)
-    });
-    parallel.communication_mode.or(match (is_one_of_several, world_size) {
+    parallel.communication_mode.or(match (is_one_of_several(), world_size) {
         (true, _) => Some(CommunicationMode::Leader),
         (false, 1) => None,
         (false, _) => Some(CommunicationMode::Orchestrator),
+    })
+}
+
+/// Whether `mpirun` or Slurm has started this process as one of several.
+pub fn is_one_of_several() -> bool {
+    SIZE_VARIABLES.iter().any(|variable| {
+        let size = std::env::var(variable).ok().and_then(|size| size.parse::<usize>().ok());
+        size.is_some_and(|size| size > 1)
     })
 }
 
