@@ -9,6 +9,7 @@ use crate::checkpoint::CONFIG_FILE;
 use crate::error::Result;
 use crate::json::{self, Object};
 use crate::manifest::Limits;
+use crate::weights_file::WEIGHTS_FILE;
 
 /// The part of `build_config` that a run has to know, and what is beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,11 +68,12 @@ pub fn engine_file(rank: usize) -> String {
     format!("rank{rank}.engine")
 }
 
-/// Whether a directory holds what `trtllm-build` writes.
+/// Whether a directory holds what `trtllm-build` writes, whole or not; a CPU engine's configuration looks the same.
 pub(crate) fn is_engine(dir: &Path) -> bool {
     let has_build_config = || {
         let value = json::read_file(&dir.join(CONFIG_FILE), "").ok()?;
         value.get("build_config").map(|_| ())
     };
-    dir.join(engine_file(0)).is_file() || has_build_config().is_some()
+    let is_cpu_engine = dir.join(WEIGHTS_FILE).exists();
+    dir.join(engine_file(0)).is_file() || !is_cpu_engine && has_build_config().is_some()
 }

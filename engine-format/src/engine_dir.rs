@@ -126,14 +126,22 @@ impl EngineDir {
         let pretrained = pretrained.ok_or_else(|| root.error("pretrained_config", "is missing"))?;
         let (config, _) = checkpoint::from_json(&pretrained)?;
         let build_config = (manifest.target != Target::Cpu.name()).then(|| BuildConfig::read(path)).transpose()?;
-        for rank in 0..build_config.as_ref().map_or(0, |build| build.world_size) {
-            let engine = path.join(engine_file(rank));
+        Ok(Self { path: path.to_owned(), manifest, config, build_config })
+    }
+
+    /// Whether a TensorRT engine has the file of every rank.
+    ///
+    /// # Errors
+    /// [`FormatError::Missing`] with the first that is not there.
+    pub fn check_ranks(&self) -> Result<()> {
+        for rank in 0..self.build_config.as_ref().map_or(0, |build| build.world_size) {
+            let engine = self.path.join(engine_file(rank));
             if !engine.is_file() {
                 let hint = "`config.json` describes an engine, but this rank's part of it is not there: copy the engine directory again or build it again";
                 return Err(FormatError::Missing { path: engine, hint: hint.into() });
             }
         }
-        Ok(Self { path: path.to_owned(), manifest, config, build_config })
+        Ok(())
     }
 
     /// What a TensorRT engine was built for; `None` for a CPU engine.

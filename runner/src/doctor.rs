@@ -258,6 +258,9 @@ fn engine_dir(diagnosis: &mut Diagnosis, path: &Path, devices: &[Device], librar
     };
     let ranks = if build.world_size > 1 { format!(", {} ranks", build.world_size) } else { String::new() };
     diagnosis.add("engine", Verdict::Good, format!("for `{target}`, TensorRT-LLM {}{ranks}", build.version), None);
+    if let Err(error) = engine.check_ranks() {
+        diagnosis.add("engine", Verdict::Unfit, error.to_string(), None);
+    }
     if let Some(library) = library.filter(|library| !same_release(&build.version, library.version())) {
         let found = format!("built by TensorRT-LLM {}, but {} is loaded", build.version, library.version());
         diagnosis.add(

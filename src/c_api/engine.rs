@@ -269,6 +269,7 @@ fn cannot_open(error: &OpenError) -> Failure {
         OpenError::TensorRtLlm(tensorrt_llm::OpenError::Limit { .. } | tensorrt_llm::OpenError::Setting { .. }) => {
             TRTLLM_STATUS_INVALID_ARGUMENT
         }
+        OpenError::TensorRtLlm(tensorrt_llm::OpenError::Format(_)) => TRTLLM_STATUS_INVALID_FILES,
         OpenError::TensorRtLlm(_) => TRTLLM_STATUS_UNAVAILABLE,
         OpenError::Cpu(_) => TRTLLM_STATUS_SYSTEM,
         _ => TRTLLM_STATUS_INVALID_FILES,

@@ -153,6 +153,6 @@ fn an_engine_of_another_release_is_not_loaded() {
 fn a_rank_that_is_not_there_is_named() {
     let engine = StandInEngine::new(MODEL, "");
     std::fs::remove_file(engine.path().join("rank0.engine")).unwrap();
-    let error = trtllm::engine_format::EngineDir::open(engine.path()).unwrap_err().to_string();
+    let error = engine.try_open(&ExecutorConfig::default()).unwrap_err().to_string();
     assert!(error.contains("rank0.engine"), "{error}");
 }

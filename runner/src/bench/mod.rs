@@ -93,6 +93,7 @@ fn run(args: &Args, began: Instant) -> Result<(), Failure> {
             engine.restart(&config).map_err(cli::cannot_open)?;
         }
         let executor = engine.executor();
+        let _closing = cli::Closing(executor.clone());
         interrupt.watch(&executor);
         bar.set_message(load.label());
         let run = measure(executor.as_ref(), tokenizer, &workload, load, args.workload.seed, &bar);

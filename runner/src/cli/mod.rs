@@ -30,7 +30,7 @@ use crate::cpu_model::CpuModelError;
 use crate::doctor;
 use crate::engine::{Engine, OpenError, Running, check_target};
 use crate::executor::tensorrt_llm;
-use crate::executor::{EnqueueError, Executor, ExecutorConfig, FinishReason};
+use crate::executor::{EnqueueError, Executor, ExecutorConfig, FinishReason, Shutdown};
 use crate::generation::{Completion, Event, GenerationError, Job, generate};
 use crate::tokenizer::Tokenizer;
 
@@ -122,6 +122,7 @@ fn run(args: Args) -> Result<(), Failure> {
         executor.serve();
         return Ok(());
     }
+    let _closing = Closing(engine.executor());
     let prompts = prompts?;
     let chat = args.chat.then(|| engine.chat()).transpose().map_err(input)?;
     let (executor, tokenizer) = (engine.executor(), engine.tokenizer().map(Arc::as_ref));
@@ -142,6 +143,16 @@ fn run(args: Args) -> Result<(), Failure> {
         jobs.push(job);
     }
     complete(&args, &interrupt, executor.as_ref(), tokenizer, jobs, &names, load)
+}
+
+/// Shuts an executor down when a run is over, whichever way it ends: what handles signals holds on to it, and its ranks, which may
+/// be processes of their own, end with it only.
+pub(crate) struct Closing(pub(crate) Arc<dyn Executor>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.shutdown(Shutdown::Cancel);
+    }
 }
 
 /// `run-engine doctor`.
@@ -294,7 +305,8 @@ pub(crate) fn cannot_open(error: OpenError) -> Failure {
         OpenError::Cpu(error) => cannot_start(error),
         OpenError::Target { .. } | OpenError::Gpu { .. } => Failure::Machine(error.into()),
         OpenError::TensorRtLlm(error) => match error {
-            tensorrt_llm::OpenError::Limit { .. }
+            tensorrt_llm::OpenError::Format(_)
+            | tensorrt_llm::OpenError::Limit { .. }
             | tensorrt_llm::OpenError::Setting { .. }
             | tensorrt_llm::OpenError::NotTensorRt { .. } => input(error),
             tensorrt_llm::OpenError::Version { .. } | tensorrt_llm::OpenError::NoWorker { .. } => {

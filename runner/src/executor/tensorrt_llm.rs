@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use engine_format::{BuildConfig, EngineDir};
+use engine_format::{BuildConfig, EngineDir, FormatError};
 use trtllm_sys::gpu::{
     GpuError, GpuExecutor, GpuIterationStats, GpuLibrary, GpuTokenizer, Setting, SettingValue, Severity,
 };
@@ -57,6 +57,9 @@ pub enum OpenError {
         /// The engine directory.
         path: PathBuf,
     },
+    /// The engine directory does not hold.
+    #[error(transparent)]
+    Format(#[from] FormatError),
     /// The engine was built by another release than the one that is loaded.
     #[error(
         "`{path}` was built for TensorRT-LLM {engine}, but {loaded} is loaded: run it with that release, or build it again"
@@ -192,6 +195,7 @@ impl TensorRtLlmExecutor {
     ) -> Result<Self, OpenError> {
         let path = || engine.path().to_owned();
         let build = engine.build_config().ok_or_else(|| OpenError::NotTensorRt { path: path() })?;
+        engine.check_ranks()?;
         let release = |version: &str| version.split('.').take(2).collect::<Vec<_>>().join(".");
         if !build.version.is_empty() && release(&build.version) != release(library.version()) {
             let (engine, loaded) = (build.version.clone(), library.version().to_owned());

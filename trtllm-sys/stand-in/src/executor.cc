@@ -85,7 +85,10 @@ public:
         mThread = std::thread([this] { run(); });
     }
 
-    ~Impl() { shutdown(); }
+    ~Impl() {
+        shutdown();
+        std::cout << "[TensorRT-LLM][INFO] stand-in: closed" << std::endl;
+    }
 
     IdType enqueue(Request const& request) {
         mSettings.maybe_throw("enqueue");
