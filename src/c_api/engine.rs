@@ -91,7 +91,7 @@ pub struct trtllm_engine_config {
 
 // SAFETY: `repr(C)`, begins with its size, and holds numbers, bytes and raw pointers only.
 unsafe impl Options for trtllm_engine_config {
-    const FIRST_SIZE: usize = 88;
+    const FIRST_SIZE: usize = 104;
 
     fn defaults() -> Self {
         let config = ExecutorConfig::default();

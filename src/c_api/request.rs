@@ -170,7 +170,7 @@ pub struct trtllm_request {
 
 // SAFETY: `repr(C)`, begins with its size, and holds numbers, bytes, raw pointers and nullable functions only.
 unsafe impl Options for trtllm_request {
-    const FIRST_SIZE: usize = 328;
+    const FIRST_SIZE: usize = 352;
 
     fn defaults() -> Self {
         let (spec, sampling) = (RequestSpec::new(Vec::new(), 0), SamplingConfig::default());
