@@ -6,7 +6,7 @@ use std::path::Path;
 
 use engine_format::error::with_causes;
 use engine_format::{EngineDir, Target};
-use trtllm_sys::gpu::GpuLibrary;
+use trtllm_sys::gpu::{GpuLibrary, same_release};
 use trtllm_sys::{Device, libraries, loader};
 
 /// What one thing turned out to be.
@@ -296,12 +296,6 @@ fn gpu_mismatch(engine: &EngineDir, devices: &[Device]) -> Option<String> {
 
 fn release_of(version: &str) -> Option<&'static Release> {
     RELEASES.iter().find(|release| same_release(release.release, version))
-}
-
-/// Whether major and minor version are the same; what does not say its version fits all.
-fn same_release(a: &str, b: &str) -> bool {
-    let release = |version: &str| version.split('.').take(2).collect::<Vec<_>>().join(".");
-    a.is_empty() || b.is_empty() || release(a) == release(b)
 }
 
 #[cfg(test)]

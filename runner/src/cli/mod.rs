@@ -319,7 +319,7 @@ pub(crate) fn cannot_open(error: OpenError) -> Failure {
 }
 
 /// Why an executor could not be started, by whose fault it is.
-pub(crate) fn cannot_start(error: CpuModelError) -> Failure {
+fn cannot_start(error: CpuModelError) -> Failure {
     match error {
         CpuModelError::Format(_) | CpuModelError::Limit { .. } | CpuModelError::KvCacheTokens { .. } => input(error),
         CpuModelError::Isa(cpu_kernels::IsaError::Unknown { .. }) => input(error),

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use engine_format::{BuildConfig, EngineDir, FormatError};
 use trtllm_sys::gpu::{
-    GpuError, GpuExecutor, GpuIterationStats, GpuLibrary, GpuTokenizer, Setting, SettingValue, Severity,
+    GpuError, GpuExecutor, GpuIterationStats, GpuLibrary, GpuTokenizer, Setting, SettingValue, Severity, same_release,
 };
 
 use crate::outbox::Taken;
@@ -196,8 +196,7 @@ impl TensorRtLlmExecutor {
         let path = || engine.path().to_owned();
         let build = engine.build_config().ok_or_else(|| OpenError::NotTensorRt { path: path() })?;
         engine.check_ranks()?;
-        let release = |version: &str| version.split('.').take(2).collect::<Vec<_>>().join(".");
-        if !build.version.is_empty() && release(&build.version) != release(library.version()) {
+        if !same_release(&build.version, library.version()) {
             let (engine, loaded) = (build.version.clone(), library.version().to_owned());
             return Err(OpenError::Version { path: path(), engine, loaded });
         }

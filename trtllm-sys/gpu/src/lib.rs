@@ -1,17 +1,6 @@
 //! `libtrtllm_gpu.so`: the C++ shim over TensorRT-LLM (`cpp/`), behind the one function that `trtllm-sys` looks for. Built
 //! without TensorRT-LLM, it says why.
 
-#[allow(
-    dead_code,
-    non_camel_case_types,
-    non_upper_case_globals,
-    missing_docs,
-    unreachable_pub,
-    clippy::all,
-    clippy::allow_attributes_without_reason,
-    clippy::undocumented_unsafe_blocks,
-    reason = "generated from trtllm_gpu.h, where all of it is explained; most of it is for the other side"
-)]
 #[path = "../../src/gpu/bindings.rs"]
 mod bindings;
 

@@ -87,7 +87,7 @@ impl GpuLibrary {
         // SAFETY: no duty; the result is a constant text.
         let version = to_text(unsafe { version() }).unwrap_or_default();
         let built_against = to_text(table.get().built_against).unwrap_or_default();
-        if !built_against.is_empty() && release(&built_against) != release(&version) {
+        if !same_release(&built_against, &version) {
             return Err(format!(
                 "it was compiled against TensorRT-LLM {built_against}, but {version} was loaded: put the libraries of {} first, or build it again",
                 release(&built_against)
@@ -151,9 +151,15 @@ impl GpuLibrary {
     }
 }
 
-/// Major and minor version: what has to be the same for C++ to be compatible.
-pub(crate) fn release(version: &str) -> String {
+/// Major and minor version.
+fn release(version: &str) -> String {
     version.split('.').take(2).collect::<Vec<_>>().join(".")
+}
+
+/// Whether two versions of TensorRT-LLM have the same major and minor number: what its C++ and its engines are bound to. One that
+/// is empty, because nobody said it, fits all.
+pub fn same_release(a: &str, b: &str) -> bool {
+    a.is_empty() || b.is_empty() || release(a) == release(b)
 }
 
 /// A copy of a C string of the table's; `None` for null.
