@@ -14,12 +14,14 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod gpu;
+mod print_network;
+
 use std::path::{Path, PathBuf};
 
 use engine_format::manifest::Limits;
 use engine_format::target::GPUS;
 use engine_format::{Mapping, ModelConfig, Target};
-use trtllm_sys::GpuSupport;
 
 use crate::checkpoint::write::write_checkpoint;
 use crate::command;
@@ -44,6 +46,16 @@ pub enum BuildFailure {
     /// The model does not hold, or an output cannot be written.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// The engine would not run on the GPU: too little memory.
+    #[error("an engine for `{target}` does not fit {device}: it {problem}")]
+    Memory {
+        /// The target.
+        target: Target,
+        /// The GPU.
+        device: String,
+        /// What is missing and what to do, as the end of a sentence.
+        problem: String,
+    },
     /// The machine lacks what the target needs.
     #[error("this machine cannot build an engine for `{target}`: {reason}")]
     Machine {
@@ -95,6 +107,10 @@ pub fn build(settings: &Settings, progress: &dyn Progress, interrupt: &Interrupt
     settings.validate()?;
     let builder = Builder { progress, interrupt };
     match settings.task.clone() {
+        Task::Network => {
+            print_network::run(&builder, &settings)?;
+            Ok(Built { target: settings.target, checkpoint: None, engine: None, next: Vec::new() })
+        }
         Task::Plan => Ok(Built { target: settings.target, checkpoint: None, engine: None, next: Vec::new() }),
         Task::Checkpoint => {
             settings.check_outputs()?;
@@ -109,7 +125,7 @@ pub fn build(settings: &Settings, progress: &dyn Progress, interrupt: &Interrupt
             settings.check_outputs()?;
             match target {
                 Target::Cpu => builder.cpu_engine(&settings, &output),
-                Target::Auto | Target::Gpu(_) => Err(builder.gpu_engine(settings)),
+                Target::Auto | Target::Gpu(_) => builder.gpu_engine(&settings, &output),
             }
         }
     }
@@ -175,7 +191,15 @@ impl Builder<'_> {
         if let Some(target) = settings.target {
             return Ok(target);
         }
-        let obstacle = machine::obstacle(None, &trtllm_sys::probe());
+        let support = trtllm_sys::probe();
+        let obstacle = match machine::devices_for(None, &support).and_then(|_| machine::check_library(&support)) {
+            Ok(()) => {
+                self.progress.note("building for this machine's GPU (--gpu auto): a GPU and TensorRT-LLM are here");
+                settings.target = Some(Target::Auto);
+                return Ok(Target::Auto);
+            }
+            Err(obstacle) => obstacle,
+        };
         self.progress.note(&format!("building for this machine's CPU (--gpu none): {}", obstacle.reason));
         for detail in &obstacle.details {
             self.progress.detail(&format!("  {detail}"));
@@ -241,53 +265,6 @@ impl Builder<'_> {
         let engine = Some((written, limits));
         Ok(Built { target: settings.target, checkpoint, engine, next: vec![command::run(output)] })
     }
-
-    /// What can be done here towards a GPU engine: whether this machine can build one is found out before anything is
-    /// converted, and it cannot in this version.
-    fn gpu_engine(&self, settings: Settings) -> BuildFailure {
-        let support = trtllm_sys::probe();
-        let settings = resolve_auto(settings, &support);
-        let gpu = match settings.target {
-            Some(Target::Gpu(gpu)) => Some(gpu),
-            _ => None,
-        };
-        let obstacle = machine::obstacle(gpu, &support);
-        if let Err(failure) = self.towards_gpu_engine(&settings, &obstacle.reason) {
-            return failure;
-        }
-        BuildFailure::Machine {
-            target: settings.target.unwrap_or(Target::Auto),
-            reason: obstacle.reason,
-            details: obstacle.details,
-            commands: command::finish(&settings, settings.checkpoint.as_deref()),
-        }
-    }
-
-    fn towards_gpu_engine(&self, settings: &Settings, reason: &str) -> Result<(), BuildFailure> {
-        if settings.checkpoint.is_some() {
-            self.progress
-                .note(&format!("only the checkpoint is written, this machine cannot build the engine: {reason}"));
-            let (source, mapping) = self.open_model(settings)?;
-            self.checkpoint(settings, &source, mapping)?;
-        } else if !settings.download {
-            // Nobody wants 17 GB fetched to read that there is no GPU; a model that is here is checked all the same.
-            let (config, mapping) = read_config(&self.find_model(settings)?)?;
-            settings.validate_for(&config)?;
-            settings.mapping(&config, mapping)?;
-        }
-        Ok(())
-    }
-}
-
-/// `auto` by the name of the GPU that is here, so that the command for another machine says which.
-fn resolve_auto(mut settings: Settings, support: &GpuSupport) -> Settings {
-    if settings.target == Some(Target::Auto)
-        && let Ok(devices) = &support.devices
-        && let Some(gpu) = devices.iter().find_map(machine::target_of)
-    {
-        settings.target = Some(Target::Gpu(gpu));
-    }
-    settings
 }
 
 fn wrote(what: &str, path: &Path, written: Written) -> String {

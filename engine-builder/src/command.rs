@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use engine_format::engine_dir::TOKENIZER_FILE;
 use engine_format::{Mapping, Target};
 
-use crate::settings::{Settings, Task};
+use crate::settings::{Compiler, Settings, Task};
 
 /// The command that runs the engine in `output`.
 pub(crate) fn run(output: &Path) -> String {
@@ -48,7 +48,19 @@ fn build(settings: &Settings, checkpoint: Option<&Path>) -> String {
     option("--max-seq-len", number(settings.limits.max_seq_len));
     option("--max-batch-size", number(settings.limits.max_batch_size));
     option("--max-num-tokens", number(settings.limits.max_num_tokens));
+    let gpu = &settings.gpu;
+    option("--max-beam-width", number(gpu.max_beam_width));
+    option("--opt-num-tokens", number(gpu.opt_num_tokens));
+    option("--workers", number(gpu.workers));
+    option("--timing-cache", gpu.timing_cache.as_ref().map(|path| quote(&path.to_string_lossy())));
     option("--output", Some(quote(&output(settings))));
+    let flags = [
+        (gpu.gather_context_logits, "--gather-context-logits"),
+        (gpu.gather_generation_logits, "--gather-generation-logits"),
+        (gpu.gemm_plugin, "--gemm-plugin"),
+        (gpu.compiler == Compiler::TrtllmBuild, "--compiler trtllm-build"),
+    ];
+    words.extend(flags.into_iter().filter(|(given, _)| *given).map(|(_, flag)| flag.to_owned()));
     words.join(" ")
 }
 
@@ -79,6 +91,9 @@ fn trtllm_build(settings: &Settings, checkpoint: &Path) -> String {
         ("--max_seq_len", settings.limits.max_seq_len),
         ("--max_batch_size", settings.limits.max_batch_size),
         ("--max_num_tokens", settings.limits.max_num_tokens),
+        ("--max_beam_width", settings.gpu.max_beam_width),
+        ("--opt_num_tokens", settings.gpu.opt_num_tokens),
+        ("--workers", settings.gpu.workers),
     ];
     for (name, value) in limits {
         if let Some(value) = value {

@@ -14,6 +14,25 @@ pub enum BuildError {
     /// The source or the output breaks its format, or the system refused an operation on a file.
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// A TensorRT network that does not work out.
+    #[error(transparent)]
+    Network(#[from] crate::network::NetworkError),
+    /// TensorRT did not build a rank's engine.
+    #[error("TensorRT cannot build rank{rank}.engine")]
+    TensorRt {
+        /// The rank.
+        rank: usize,
+        /// What it said.
+        source: trtllm_sys::gpu::GpuError,
+    },
+    /// `trtllm-build` did not build the engines.
+    #[error("`{path}` {problem}", path = program.display())]
+    TrtllmBuild {
+        /// The program.
+        program: PathBuf,
+        /// What went wrong, as the end of a sentence.
+        problem: String,
+    },
     /// The user asked to stop.
     #[error("interrupted: nothing was left behind")]
     Interrupted,

@@ -50,6 +50,7 @@ pub mod error;
 pub mod huggingface;
 mod machine;
 pub mod memory_plan;
+pub mod network;
 pub mod output;
 pub mod progress;
 pub mod report;

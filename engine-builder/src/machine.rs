@@ -2,9 +2,12 @@
 
 use engine_format::Target;
 use engine_format::target::{GPUS, Gpu};
+use trtllm_sys::gpu::same_release;
+use trtllm_sys::loader::LIBRARY_NAME;
 use trtllm_sys::{Device, GpuSupport};
 
 use crate::memory_plan::{Executor, Place};
+use crate::network::Release;
 
 /// A100s of 40 and 80 GB have one name but for the size; the driver reports a little less than either.
 const BETWEEN_A100S: u64 = 60_000_000_000;
@@ -24,39 +27,66 @@ pub(crate) fn target_of(device: &Device) -> Option<&'static Gpu> {
     GPUS.iter().find(|gpu| gpu.name == name)
 }
 
-/// Why a GPU engine cannot be built here, as the end of a sentence, and further lines. There is always a reason in this
-/// version, which has no compiler for GPUs.
+/// Why a GPU engine cannot be built here.
+#[derive(Debug)]
 pub(crate) struct Obstacle {
-    /// What is missing first.
+    /// What is missing first, as the end of a sentence.
     pub(crate) reason: String,
     /// What was tried.
     pub(crate) details: Vec<String>,
 }
 
-/// What stands in the way of an engine for `target`, or for any GPU that is here when it is `None`.
-pub(crate) fn obstacle(target: Option<&Gpu>, support: &GpuSupport) -> Obstacle {
-    let plain = |reason: String| Obstacle { reason, details: Vec::new() };
-    let devices = match &support.devices {
-        Ok(devices) => devices,
-        Err(error) => return plain(error.to_string()),
+impl Obstacle {
+    /// A reason without more to say.
+    pub(crate) fn plain(reason: String) -> Self {
+        Self { reason, details: Vec::new() }
+    }
+}
+
+/// The GPUs that an engine for `target` is built on; the first kind that is here when it is `None`.
+pub(crate) fn devices_for(target: Option<&Gpu>, support: &GpuSupport) -> Result<Vec<Device>, Obstacle> {
+    let devices = support.devices.as_ref().map_err(|error| Obstacle::plain(error.to_string()))?;
+    let Some(gpu) = target else {
+        let same = |device: &&Device| device.name == devices[0].name;
+        return Ok(devices.iter().filter(same).cloned().collect());
     };
-    if let Some(gpu) = target
-        && !devices.iter().any(|device| target_of(device) == Some(gpu))
-    {
+    let fitting: Vec<_> = devices.iter().filter(|device| target_of(device) == Some(gpu)).cloned().collect();
+    if fitting.is_empty() {
         let names: Vec<_> = devices.iter().map(|device| device.name.as_str()).collect();
-        return plain(format!(
+        return Err(Obstacle::plain(format!(
             "this machine has {}, and a TensorRT engine is built on the kind of GPU that it is for ({})",
             names.join(", "),
             gpu.product
-        ));
+        )));
     }
-    match &support.library {
-        Err(error) => Obstacle {
-            reason: error.to_string(),
-            details: error.tried.iter().map(|attempt| format!("tried {attempt}")).collect(),
-        },
-        Ok(_) => plain(format!("build-engine {} cannot compile for GPUs yet", env!("CARGO_PKG_VERSION"))),
+    Ok(fitting)
+}
+
+/// Whether the shim is there, with a TensorRT-LLM whose plugins are known and the TensorRT that it was compiled against.
+pub(crate) fn check_library(support: &GpuSupport) -> Result<(), Obstacle> {
+    let library = support.library.as_ref().map_err(|error| Obstacle {
+        reason: error.to_string(),
+        details: error.tried.iter().map(|attempt| format!("tried {attempt}")).collect(),
+    })?;
+    if Release::of_version(&library.tensorrt_llm).is_none() {
+        let known = Release::ALL.map(Release::name).join(", ");
+        return Err(Obstacle::plain(format!(
+            "TensorRT-LLM {} is here, and networks are known for {known}; --compiler trtllm-build asks it for its own",
+            library.tensorrt_llm
+        )));
     }
+    let Some(tensorrt) = &library.tensorrt else {
+        return Err(Obstacle::plain(format!(
+            "`{LIBRARY_NAME}` was built without TensorRT's headers: set TENSORRT_ROOT to a folder that has them in `include/`, and build it again"
+        )));
+    };
+    if !same_release(tensorrt, &library.tensorrt_built_against) {
+        return Err(Obstacle::plain(format!(
+            "TensorRT {tensorrt} was loaded, but `{LIBRARY_NAME}` was compiled against {}: put the libraries of that one first, or build it again",
+            library.tensorrt_built_against
+        )));
+    }
+    Ok(())
 }
 
 /// The place of a kind of GPU, from its data sheet.
@@ -70,18 +100,23 @@ pub(crate) fn place_of_gpu(gpu: &Gpu) -> Place {
     }
 }
 
+/// The place of a GPU that is here.
+pub(crate) fn place_of_device(device: &Device) -> Place {
+    Place {
+        target: Target::Auto.name().to_owned(),
+        description: device.name.clone(),
+        memory_bytes: device.memory_bytes,
+        source: "the NVIDIA driver of this machine".to_owned(),
+        executor: Executor::TensorRtLlm,
+    }
+}
+
 /// The place of `--gpu auto`: the first GPU of this machine, or the CPU with the reason why.
 pub(crate) fn place_of_auto(support: &GpuSupport) -> (Place, Option<String>) {
     match &support.devices {
         Ok(devices) => {
-            let first = devices.first();
-            let place = Place {
-                target: Target::Auto.name().to_owned(),
-                description: first.map_or_else(String::new, |device| device.name.clone()),
-                memory_bytes: first.map_or(0, |device| device.memory_bytes),
-                source: "the NVIDIA driver of this machine".to_owned(),
-                executor: Executor::TensorRtLlm,
-            };
+            // The list is never empty.
+            let place = devices.first().map_or_else(place_of_cpu, place_of_device);
             (place, None)
         }
         Err(error) => {
@@ -116,7 +151,7 @@ fn available_memory(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use trtllm_sys::{DeviceError, LoaderError};
+    use trtllm_sys::{DeviceError, LibraryVersions, LoaderError};
 
     use super::*;
 
@@ -164,16 +199,28 @@ mod tests {
         let [a100, h100] = ["a100", "h100"].map(|name| GPUS.iter().find(|gpu| gpu.name == name));
         let no_library = || Err(LoaderError { tried: Vec::new() });
         let support = GpuSupport { devices: Err(DeviceError::NoDevice), library: no_library() };
-        assert!(obstacle(a100, &support).reason.contains("no GPU"));
-        let support = GpuSupport { devices: Ok(vec![device("NVIDIA H100 PCIe", 85)]), library: no_library() };
-        let reason = obstacle(a100, &support).reason;
+        assert!(devices_for(a100, &support).unwrap_err().reason.contains("no GPU"));
+        let devices = vec![device("NVIDIA H100 PCIe", 85), device("NVIDIA L40S", 48), device("NVIDIA H100 PCIe", 85)];
+        let support = GpuSupport { devices: Ok(devices), library: no_library() };
+        let reason = devices_for(a100, &support).unwrap_err().reason;
         assert!(reason.contains("H100 PCIe") && reason.contains("A100"), "{reason}");
         for target in [h100, None] {
-            let reason = obstacle(target, &support).reason;
-            assert!(reason.contains("libtrtllm_gpu.so"), "{reason}");
+            assert_eq!(devices_for(target, &support).unwrap().len(), 2);
         }
-        let support = GpuSupport { library: Ok("1.2.1".to_owned()), ..support };
-        assert!(obstacle(h100, &support).reason.contains("cannot compile for GPUs yet"));
+        assert!(check_library(&support).unwrap_err().reason.contains("libtrtllm_gpu.so"));
+        let with = |tensorrt_llm: &str, tensorrt: Option<&str>| GpuSupport {
+            devices: Err(DeviceError::NoDevice),
+            library: Ok(LibraryVersions {
+                tensorrt_llm: tensorrt_llm.to_owned(),
+                tensorrt: tensorrt.map(str::to_owned),
+                tensorrt_built_against: "10.14.1".to_owned(),
+            }),
+        };
+        let reason = |support: GpuSupport| check_library(&support).unwrap_err().reason;
+        assert!(reason(with("0.21.0", Some("10.14.1"))).contains("0.21.0"));
+        assert!(reason(with("1.2.1", None)).contains("TENSORRT_ROOT"));
+        assert!(reason(with("1.2.1", Some("10.13.3"))).contains("10.13.3 was loaded"));
+        assert!(check_library(&with("1.2.1", Some("10.14.2"))).is_ok());
     }
 
     #[test]

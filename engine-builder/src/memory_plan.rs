@@ -28,6 +28,7 @@ use engine_format::manifest::Limits;
 use engine_format::{Mapping, ModelConfig, bf16, shape};
 
 use crate::compile::cpu;
+use crate::report::{bytes, count};
 
 /// Tokens of one block of the KV cache.
 pub const TOKENS_PER_BLOCK: u64 = 32;
@@ -164,6 +165,43 @@ impl MemoryPlan {
     /// Whether at least one sequence of `max_seq_len` tokens can run.
     pub const fn fits(&self) -> bool {
         self.missing_bytes == 0
+    }
+
+    /// What fits, or what is missing and what to do.
+    pub fn verdict(&self) -> String {
+        let limits = self.limits;
+        if self.fits() {
+            let mut text = format!(
+                "fits: {} sequences of {} tokens at once, or one of {}",
+                count(self.largest_batch),
+                count(limits.max_seq_len as u64),
+                count(self.longest_sequence)
+            );
+            if self.largest_batch < limits.max_batch_size as u64 {
+                text.push_str("; more of the batch wait until the KV cache has room");
+            }
+            return text;
+        }
+        let mut text = format!(
+            "does not fit: {} are missing for one sequence of {} tokens",
+            bytes(self.missing_bytes),
+            count(limits.max_seq_len as u64)
+        );
+        let mut ways = Vec::new();
+        if let Some(tp_size) = self.smallest_tp_size {
+            ways.push(format!("--tp-size {tp_size}"));
+        }
+        if self.longest_sequence > 0 {
+            ways.push(format!("--max-seq-len {}", self.longest_sequence));
+        }
+        match (ways.is_empty(), self.place.executor) {
+            (false, _) => text.push_str(&format!("; it fits with {}", ways.join(" or "))),
+            (true, Executor::Cpu) => text.push_str("; free memory or take a larger machine"),
+            (true, Executor::TensorRtLlm) => {
+                text.push_str("; take a GPU with more memory, lower limits, or more ranks");
+            }
+        }
+        text
     }
 
     /// Tokens that the KV cache holds, a multiple of a block.

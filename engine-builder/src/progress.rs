@@ -9,8 +9,10 @@ use crate::error::{BuildError, Result};
 pub trait Progress: Sync {
     /// A task of `total_bytes` begins; `what` is a noun phrase such as `writing rank0.weights`.
     fn begin(&self, what: &str, total_bytes: u64);
-    /// `bytes` more are done.
-    fn advance(&self, bytes: u64);
+    /// A task of `steps` steps begins, whose size in bytes nobody knows: TensorRT's.
+    fn begin_steps(&self, what: &str, steps: u64);
+    /// `done` more bytes, or steps, are done.
+    fn advance(&self, done: u64);
     /// The task is done, or has failed.
     fn end(&self);
     /// A sentence about what was found, chosen or done.
@@ -25,7 +27,8 @@ pub struct Quiet;
 
 impl Progress for Quiet {
     fn begin(&self, _what: &str, _total_bytes: u64) {}
-    fn advance(&self, _bytes: u64) {}
+    fn begin_steps(&self, _what: &str, _steps: u64) {}
+    fn advance(&self, _done: u64) {}
     fn end(&self) {}
     fn note(&self, _text: &str) {}
     fn detail(&self, _text: &str) {}
@@ -51,11 +54,16 @@ impl Interrupt {
         self.0.store(true, Ordering::Relaxed);
     }
 
+    /// Whether [`Interrupt::set`] was called.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Whether to go on.
     ///
     /// # Errors
     /// [`BuildError::Interrupted`] once [`Interrupt::set`] was called.
     pub fn check(&self) -> Result<()> {
-        if self.0.load(Ordering::Relaxed) { Err(BuildError::Interrupted) } else { Ok(()) }
+        if self.is_set() { Err(BuildError::Interrupted) } else { Ok(()) }
     }
 }

@@ -31,9 +31,18 @@ pub struct Report {
     phase: Mutex<Option<Phase>>,
 }
 
+/// What a task counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Bytes,
+    /// Steps that mean nothing by themselves: shown as a share of the whole.
+    Steps,
+}
+
 /// The task in progress.
 #[derive(Debug)]
 struct Phase {
+    unit: Unit,
     total: u64,
     done: u64,
     start: Instant,
@@ -61,6 +70,21 @@ impl Report {
         }
     }
 
+    fn begin_phase(&self, what: &str, total: u64, unit: Unit) {
+        if self.verbosity == Verbosity::Quiet {
+            return;
+        }
+        let bar = self.terminal.then(|| bar(what, total, unit));
+        if bar.is_none() {
+            match unit {
+                Unit::Bytes => line(&format!("{what} ({})", bytes(total))),
+                Unit::Steps => line(what),
+            }
+        }
+        let now = Instant::now();
+        *self.phase() = Some(Phase { unit, total, done: 0, start: now, last_line: now, bar });
+    }
+
     fn phase(&self) -> MutexGuard<'_, Option<Phase>> {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -81,15 +105,11 @@ impl Progress for Report {
     }
 
     fn begin(&self, what: &str, total_bytes: u64) {
-        if self.verbosity == Verbosity::Quiet {
-            return;
-        }
-        let bar = self.terminal.then(|| bar(what, total_bytes));
-        if bar.is_none() {
-            line(&format!("{what} ({})", bytes(total_bytes)));
-        }
-        let now = Instant::now();
-        *self.phase() = Some(Phase { total: total_bytes, done: 0, start: now, last_line: now, bar });
+        self.begin_phase(what, total_bytes, Unit::Bytes);
+    }
+
+    fn begin_steps(&self, what: &str, steps: u64) {
+        self.begin_phase(what, steps, Unit::Steps);
     }
 
     fn advance(&self, done: u64) {
@@ -100,12 +120,7 @@ impl Progress for Report {
             Some(bar) => bar.set_position(phase.done),
             None if phase.last_line.elapsed() >= PLAIN_INTERVAL => {
                 phase.last_line = Instant::now();
-                line(&format!(
-                    "  {} of {}, {}",
-                    bytes(phase.done),
-                    bytes(phase.total),
-                    rate(phase.done, phase.start.elapsed())
-                ));
+                line(&format!("  {}", phase.so_far()));
             }
             None => {}
         }
@@ -125,14 +140,37 @@ impl Progress for Report {
             }
             None => "  ".to_owned(),
         };
-        line(&format!("{what}{state}: {} in {}, {}", bytes(phase.done), seconds(elapsed), rate(phase.done, elapsed)));
+        match phase.unit {
+            Unit::Bytes => {
+                let (done, rate) = (bytes(phase.done), rate(phase.done, elapsed));
+                line(&format!("{what}{state}: {done} in {}, {rate}", seconds(elapsed)));
+            }
+            Unit::Steps => line(&format!("{what}{state} in {}", seconds(elapsed))),
+        }
     }
 }
 
-fn bar(what: &str, total_bytes: u64) -> ProgressBar {
-    let template = "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
+impl Phase {
+    fn so_far(&self) -> String {
+        match self.unit {
+            Unit::Bytes => {
+                let rate = rate(self.done, self.start.elapsed());
+                format!("{} of {}, {rate}", bytes(self.done), bytes(self.total))
+            }
+            Unit::Steps => {
+                format!("{} % in {}", self.done * 100 / self.total.max(1), seconds(self.start.elapsed()))
+            }
+        }
+    }
+}
+
+fn bar(what: &str, total: u64, unit: Unit) -> ProgressBar {
+    let template = match unit {
+        Unit::Bytes => "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}",
+        Unit::Steps => "{msg} {wide_bar} {percent} % {elapsed}",
+    };
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(total_bytes).with_style(style).with_message(what.to_owned())
+    ProgressBar::new(total).with_style(style).with_message(what.to_owned())
 }
 
 /// A size in decimal units with three digits: `16.8 GB`.

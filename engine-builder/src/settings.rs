@@ -29,6 +29,8 @@ pub struct Settings {
     pub pp_size: Option<usize>,
     /// Limits, where they were given.
     pub limits: LimitRequest,
+    /// What else is asked of a GPU engine.
+    pub gpu: GpuSettings,
     /// Where to write a TensorRT-LLM checkpoint.
     pub checkpoint: Option<PathBuf>,
     /// Whether outputs that are there already are replaced.
@@ -46,6 +48,60 @@ pub enum Task {
     Checkpoint,
     /// The engine, in this directory.
     Engine(PathBuf),
+    /// The TensorRT network, printed, and no engine.
+    Network,
+}
+
+/// Who compiles a network for a GPU.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Compiler {
+    /// TensorRT, through `libtrtllm_gpu.so`.
+    #[default]
+    TensorRt,
+    /// TensorRT-LLM's own program `trtllm-build`, which is Python.
+    TrtllmBuild,
+}
+
+/// What is asked of a GPU engine, beside its limits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GpuSettings {
+    /// Who compiles.
+    pub compiler: Compiler,
+    /// Ranks that are compiled at the same time; absent: one.
+    pub workers: Option<usize>,
+    /// Beams at most; absent: one.
+    pub max_beam_width: Option<usize>,
+    /// Tokens of the step that tactics are chosen for; absent: a token of each sequence.
+    pub opt_num_tokens: Option<usize>,
+    /// Logits of every token of the prompt.
+    pub gather_context_logits: bool,
+    /// Logits of generated tokens.
+    pub gather_generation_logits: bool,
+    /// Matrix products by TensorRT-LLM's Gemm plugin.
+    pub gemm_plugin: bool,
+    /// What TensorRT measured, kept for the next build.
+    pub timing_cache: Option<PathBuf>,
+    /// Where to print the network: `-` for standard output; the format by the file's extension.
+    pub network: Option<PathBuf>,
+}
+
+impl GpuSettings {
+    /// The first flag that was given and means nothing for a CPU engine.
+    fn flag(&self) -> Option<&'static str> {
+        let Self { compiler, workers, max_beam_width, opt_num_tokens, timing_cache, network, .. } = self;
+        let flags = [
+            (*compiler != Compiler::TensorRt, "--compiler"),
+            (workers.is_some(), "--workers"),
+            (max_beam_width.is_some(), "--max-beam-width"),
+            (opt_num_tokens.is_some(), "--opt-num-tokens"),
+            (self.gather_context_logits, "--gather-context-logits"),
+            (self.gather_generation_logits, "--gather-generation-logits"),
+            (self.gemm_plugin, "--gemm-plugin"),
+            (timing_cache.is_some(), "--timing-cache"),
+            (network.is_some(), "--network"),
+        ];
+        flags.into_iter().find(|(given, _)| *given).map(|(_, flag)| flag)
+    }
 }
 
 /// Settings that contradict each other or the model.
@@ -82,6 +138,12 @@ pub enum SettingsError {
         /// `max_batch_size`.
         batch: usize,
     },
+    /// Something that only a GPU engine has.
+    #[error("{flag} is about TensorRT engines: give a GPU target too, as --gpu h100, not none")]
+    OnlyGpu {
+        /// The flag.
+        flag: &'static str,
+    },
     /// The checkpoint and the engine were given the same directory.
     #[error("--checkpoint and --output are the same directory, `{path}`: give two", path = .0.display())]
     SameDirectory(PathBuf),
@@ -97,6 +159,7 @@ impl Settings {
             tp_size: None,
             pp_size: None,
             limits: LimitRequest::default(),
+            gpu: GpuSettings::default(),
             checkpoint: None,
             force: false,
             task,
@@ -112,6 +175,11 @@ impl Settings {
         let one_rank = (tp_size, pp_size) == (1, 1);
         if self.target == Some(Target::Cpu) && !one_rank && self.task != Task::Checkpoint {
             return Err(SettingsError::SplitOnCpu { tp_size, pp_size });
+        }
+        if self.target == Some(Target::Cpu)
+            && let Some(flag) = self.gpu.flag()
+        {
+            return Err(SettingsError::OnlyGpu { flag });
         }
         if let (Some(tokens), Some(batch)) = (self.limits.max_num_tokens, self.limits.max_batch_size)
             && tokens < batch

@@ -30,9 +30,9 @@ pub struct trtllm_progress {
     pub struct_size: usize,
     /// What is being done, for example `writing rank0.weights`; empty between tasks.
     pub task: trtllm_str,
-    /// Bytes of the task that are done.
+    /// Bytes of the task that are done; thousandths of each rank's engine while TensorRT compiles.
     pub done_bytes: u64,
-    /// Bytes of the whole task.
+    /// The whole task, in the same unit.
     pub total_bytes: u64,
     /// Where there is something to say beside that: a sentence for the user. Else empty.
     pub note: trtllm_str,
@@ -274,8 +274,12 @@ impl Progress for Watcher {
         self.tell("", |state| *state = State { task: what.to_owned(), done: 0, total: total_bytes });
     }
 
-    fn advance(&self, bytes: u64) {
-        self.tell("", |state| state.done = state.done.saturating_add(bytes));
+    fn begin_steps(&self, what: &str, steps: u64) {
+        self.begin(what, steps);
+    }
+
+    fn advance(&self, done: u64) {
+        self.tell("", |state| state.done = state.done.saturating_add(done));
     }
 
     fn end(&self) {

@@ -91,7 +91,7 @@ fn cpu() -> (bool, String) {
 fn tensorrt_llm() -> (bool, String) {
     let support = trtllm_sys::probe();
     match (support.missing().as_slice(), &support.library) {
-        ([], Ok(version)) => (true, format!("TensorRT-LLM {version} runs here")),
+        ([], Ok(library)) => (true, format!("TensorRT-LLM {} runs here", library.tensorrt_llm)),
         (missing, _) => (false, missing.join("; ")),
     }
 }

@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 /* Changes whenever anything below does. */
-#define TRTLLM_GPU_ABI 1
+#define TRTLLM_GPU_ABI 2
 
 /* The name of the function that gives the table. */
 #define TRTLLM_GPU_ENTRY "trtllm_gpu"
@@ -29,6 +29,8 @@ enum {
     TRTLLM_GPU_UNKNOWN_EXCEPTION = 2,
     /* The library that was loaded does not have what was asked for. */
     TRTLLM_GPU_UNSUPPORTED = 3,
+    /* `progress` said to stop. */
+    TRTLLM_GPU_CANCELLED = 4,
 };
 
 typedef struct trtllm_gpu_executor trtllm_gpu_executor;
@@ -227,6 +229,100 @@ typedef struct {
 /* Takes a line of what TensorRT-LLM logs, on any thread. `severity`: 0 error, 1 warning, 2 information, 3 anything finer. */
 typedef void (*trtllm_gpu_log)(void *user_data, int32_t severity, const char *line);
 
+/* What a node of a network does. Numbers of types and kinds are nvinfer1's own. */
+enum {
+    TRTLLM_GPU_CONSTANT = 0,
+    TRTLLM_GPU_GATHER = 1,
+    TRTLLM_GPU_MATRIX_MULTIPLY = 2,
+    TRTLLM_GPU_ELEMENT_WISE = 3,
+    TRTLLM_GPU_UNARY = 4,
+    TRTLLM_GPU_REDUCE = 5,
+    TRTLLM_GPU_ACTIVATION = 6,
+    TRTLLM_GPU_CAST = 7,
+    TRTLLM_GPU_SHUFFLE = 8,
+    TRTLLM_GPU_PLUGIN = 9,
+};
+
+typedef struct trtllm_gpu_network trtllm_gpu_network;
+
+/* Tensors are numbered in the order in which inputs and nodes are added: each makes one. -1 is a size known at run time. */
+typedef struct {
+    const char *name;
+    /* nvinfer1::DataType. */
+    int32_t dtype;
+    size_t rank;
+    const int64_t *shape;
+    /* `[rank]`; NULL for a dimension without a name. */
+    const char *const *dimension_names;
+    /* `[num_profiles, 3, rank]`: the least, the best and the greatest shape. Every input has as many. */
+    const int64_t *profiles;
+    size_t num_profiles;
+} trtllm_gpu_network_input;
+
+typedef struct {
+    const char *name;
+    /* nvinfer1::PluginFieldType. */
+    int32_t type;
+    const void *data;
+    int32_t len;
+} trtllm_gpu_plugin_field;
+
+typedef struct {
+    int32_t op;
+    const char *name;
+    const uint32_t *inputs;
+    size_t num_inputs;
+    /* ElementWiseOperation, UnaryOperation, ReduceOperation or ActivationType. */
+    int32_t kind;
+    /* Of a gather the axis; of a reduction a bit for each axis, which stays with size 1. */
+    int32_t axis;
+    /* Of a matrix product: the second one. */
+    bool transpose;
+    /* What is made: asked for by constants and casts, else compared with what TensorRT says. */
+    int32_t dtype;
+    const int64_t *shape;
+    size_t rank;
+    /* Of a constant: its elements, which have to outlive the network, and the name of the weight, or NULL. */
+    const void *data;
+    int64_t count;
+    const char *weight;
+    /* Of a shuffle: the shape, and then the order of the axes, or NULL. */
+    const int64_t *reshape;
+    const int32_t *permutation;
+    size_t reshape_rank;
+    /* Of a plugin. */
+    const char *plugin;
+    const char *plugin_version;
+    const char *plugin_namespace;
+    const trtllm_gpu_plugin_field *fields;
+    size_t num_fields;
+} trtllm_gpu_network_node;
+
+/*
+ * How far TensorRT is: `step` of `steps` of a phase, which belongs to `parent` (NULL: to none). A phase begins with step 0 and
+ * ends with `steps`. On any thread. False to stop.
+ */
+typedef bool (*trtllm_gpu_build_progress)(void *user_data, const char *phase, const char *parent, int32_t step,
+                                          int32_t steps);
+
+/* Takes bytes, in order. False when they cannot be kept. */
+typedef bool (*trtllm_gpu_build_write)(void *user_data, const void *data, size_t len);
+
+typedef struct {
+    /* CUDA's number of the GPU to build on. */
+    int32_t device;
+    /* What an earlier build gave to `write_timing_cache`, or nothing. */
+    const void *timing_cache;
+    size_t timing_cache_len;
+    /* NULL: not wanted. */
+    trtllm_gpu_build_write write_timing_cache;
+    trtllm_gpu_build_write write_plan;
+    /* NULL: none. */
+    trtllm_gpu_build_progress progress;
+    /* Of the three functions. */
+    void *user_data;
+} trtllm_gpu_build;
+
 typedef struct {
     /* TRTLLM_GPU_ABI of the shim; looked at before anything else. */
     uint32_t abi;
@@ -267,6 +363,23 @@ typedef struct {
                                trtllm_gpu_error *error);
     const char *(*text_data)(const trtllm_gpu_text *text);
     void (*free_text)(trtllm_gpu_text *text);
+
+    /* Version of TensorRT that is loaded, as `10.14.1`; empty where the shim was built without its headers: it makes no networks then. */
+    const char *(*tensorrt_version)(void);
+    /* Version of TensorRT whose headers the shim was compiled against, or empty. */
+    const char *tensorrt_built_against;
+    /* `log` takes what TensorRT says of this network, on any thread, until it is freed. */
+    int32_t (*network_create)(const char *name, trtllm_gpu_log log, void *user_data, trtllm_gpu_network **network,
+                              trtllm_gpu_error *error);
+    int32_t (*network_add_input)(trtllm_gpu_network *network, const trtllm_gpu_network_input *input,
+                                 trtllm_gpu_error *error);
+    int32_t (*network_add_node)(trtllm_gpu_network *network, const trtllm_gpu_network_node *node,
+                                trtllm_gpu_error *error);
+    int32_t (*network_mark_output)(trtllm_gpu_network *network, uint32_t tensor, const char *name,
+                                   trtllm_gpu_error *error);
+    /* Sets IS_BUILDING in the environment meanwhile: nothing may run an engine in this process at the same time. */
+    int32_t (*network_build)(trtllm_gpu_network *network, const trtllm_gpu_build *build, trtllm_gpu_error *error);
+    void (*free_network)(trtllm_gpu_network *network);
 } trtllm_gpu_table;
 
 /* TRTLLM_GPU_ENTRY; never NULL, and valid for ever. */

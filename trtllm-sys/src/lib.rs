@@ -30,8 +30,19 @@ pub use loader::LoaderError;
 pub struct GpuSupport {
     /// The GPUs, at least one, or why there are none.
     pub devices: Result<Vec<Device>, DeviceError>,
-    /// The version of TensorRT-LLM that the shim loads, or where the shim was looked for.
-    pub library: Result<String, LoaderError>,
+    /// What the shim loads, or where the shim was looked for.
+    pub library: Result<LibraryVersions, LoaderError>,
+}
+
+/// Versions of what the shim loads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LibraryVersions {
+    /// TensorRT-LLM.
+    pub tensorrt_llm: String,
+    /// TensorRT; `None` where the shim was built without its headers, so that it can run engines and build none.
+    pub tensorrt: Option<String>,
+    /// The TensorRT whose headers the shim was compiled against; empty without.
+    pub tensorrt_built_against: String,
 }
 
 impl GpuSupport {
@@ -45,5 +56,10 @@ impl GpuSupport {
 
 /// Looks for GPUs and for the shim library.
 pub fn probe() -> GpuSupport {
-    GpuSupport { devices: devices::list(), library: loader::open().map(|library| library.version().to_owned()) }
+    let versions = |library: GpuLibrary| LibraryVersions {
+        tensorrt_llm: library.version().to_owned(),
+        tensorrt: library.tensorrt_version(),
+        tensorrt_built_against: library.tensorrt_built_against().to_owned(),
+    };
+    GpuSupport { devices: devices::list(), library: loader::open().map(versions) }
 }

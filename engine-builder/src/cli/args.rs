@@ -8,16 +8,19 @@ use engine_format::Target;
 
 use crate::memory_plan::LimitRequest;
 use crate::report::Verbosity;
-use crate::settings::{Settings, Task};
+use crate::settings::{Compiler, GpuSettings, Settings, Task};
 
 /// Largest number of tokens, sequences or ranks that can be asked for; larger ones are typing errors.
 const MOST: u64 = 1 << 30;
+
+const GPU_ENGINES: &str = "GPU engines";
 
 const AFTER_HELP: &str = "\
 Examples:
   build-engine --model assets/demo-model --gpu none --output demo-engine
   build-engine --model org/name --dry-run
   build-engine --model DIR --gpu h100 --tp-size 2 --checkpoint ckpt --checkpoint-only
+  build-engine --model DIR --gpu h100 --network network.txt
 
 Exit codes: 0 done; 2 bad input or usage; 3 the machine lacks what was asked for; 1 anything else; 130 interrupted";
 
@@ -40,7 +43,7 @@ pub(crate) struct Args {
 
     /// The engine directory to make
     #[arg(long, value_name = "DIR", conflicts_with = "checkpoint_only",
-        required_unless_present_any = ["dry_run", "checkpoint_only"])]
+        required_unless_present_any = ["dry_run", "checkpoint_only", "network"])]
     output: Option<PathBuf>,
 
     /// Write the model as a TensorRT-LLM checkpoint into this directory too
@@ -74,6 +77,43 @@ pub(crate) struct Args {
     /// Most tokens in one step [default: 2048 on the CPU, 8192 on a GPU]
     #[arg(long, value_name = "N", value_parser = positive())]
     max_num_tokens: Option<usize>,
+
+    /// Most beams of a sequence [default: 1; GPU engines only, as what follows]
+    #[arg(long, value_name = "N", value_parser = positive(), help_heading = GPU_ENGINES)]
+    max_beam_width: Option<usize>,
+
+    /// Tokens of the step that TensorRT chooses its tactics for [default: one of each sequence]
+    #[arg(long, value_name = "N", value_parser = positive(), help_heading = GPU_ENGINES)]
+    opt_num_tokens: Option<usize>,
+
+    /// Let a run ask for the logits of every token of the prompt
+    #[arg(long, help_heading = GPU_ENGINES)]
+    gather_context_logits: bool,
+
+    /// Let a run ask for the logits of generated tokens
+    #[arg(long, help_heading = GPU_ENGINES)]
+    gather_generation_logits: bool,
+
+    /// Multiply matrices with TensorRT-LLM's Gemm plugin instead of TensorRT's own kernels
+    #[arg(long, help_heading = GPU_ENGINES)]
+    gemm_plugin: bool,
+
+    /// Who compiles: TensorRT through libtrtllm_gpu.so, or TensorRT-LLM's own program trtllm-build
+    #[arg(long, value_name = "COMPILER", value_enum, default_value = "tensorrt", help_heading = GPU_ENGINES)]
+    compiler: CompilerName,
+
+    /// Ranks that are compiled at the same time, each on a GPU of its own where there are as many [default: 1]
+    #[arg(long, value_name = "N", value_parser = positive(), help_heading = GPU_ENGINES)]
+    workers: Option<usize>,
+
+    /// Keep what TensorRT measures in this file, and begin with what is in it
+    #[arg(long, value_name = "FILE", help_heading = GPU_ENGINES)]
+    timing_cache: Option<PathBuf>,
+
+    /// Print the TensorRT network: text, .json, or .dot for Graphviz by FILE's extension, - for standard output; needs no
+    /// GPU, no weights and no --output
+    #[arg(long, value_name = "FILE", help_heading = GPU_ENGINES)]
+    network: Option<PathBuf>,
 
     /// Print what fits on the target (on every target without --gpu) and build nothing
     #[arg(long)]
@@ -110,6 +150,13 @@ enum WeightType {
     Bfloat16,
 }
 
+/// Who compiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CompilerName {
+    Tensorrt,
+    TrtllmBuild,
+}
+
 /// How a memory plan is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PlanFormat {
@@ -125,6 +172,7 @@ impl Args {
         let task = match (&self.output, self.dry_run) {
             (_, true) => Task::Plan,
             (Some(output), false) => Task::Engine(output.clone()),
+            (None, false) if self.network.is_some() && !self.checkpoint_only => Task::Network,
             (None, false) => Task::Checkpoint,
         };
         Settings {
@@ -137,6 +185,20 @@ impl Args {
                 max_seq_len: self.max_seq_len,
                 max_batch_size: self.max_batch_size,
                 max_num_tokens: self.max_num_tokens,
+            },
+            gpu: GpuSettings {
+                compiler: match self.compiler {
+                    CompilerName::Tensorrt => Compiler::TensorRt,
+                    CompilerName::TrtllmBuild => Compiler::TrtllmBuild,
+                },
+                workers: self.workers,
+                max_beam_width: self.max_beam_width,
+                opt_num_tokens: self.opt_num_tokens,
+                gather_context_logits: self.gather_context_logits,
+                gather_generation_logits: self.gather_generation_logits,
+                gemm_plugin: self.gemm_plugin,
+                timing_cache: self.timing_cache.clone(),
+                network: self.network.clone(),
             },
             checkpoint: self.checkpoint.clone(),
             force: self.force,

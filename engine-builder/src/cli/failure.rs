@@ -42,7 +42,7 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::Signals(_) | Self::Threads(_) | Self::Stdout(_) => OTHER,
-            Self::Build(BuildFailure::Machine { .. }) => MACHINE,
+            Self::Build(BuildFailure::Machine { .. } | BuildFailure::Memory { .. }) => MACHINE,
             Self::Build(BuildFailure::Build(error)) => build_code(error),
             Self::Build(_) => INPUT,
         }
@@ -58,7 +58,7 @@ impl Failure {
             for detail in details {
                 line(&format!("  {detail}"));
             }
-            line("\nhint: on a machine with that GPU and TensorRT-LLM, with a build-engine that compiles for GPUs:");
+            line("\nhint: on a machine with that GPU and TensorRT-LLM:");
             let mut commands = commands.iter();
             for command in commands.by_ref().take(1) {
                 line(&format!("  {command}"));
@@ -86,7 +86,7 @@ fn build_code(error: &BuildError) -> u8 {
     match error {
         BuildError::Interrupted => INTERRUPTED,
         error if error.is_disk_full() => INPUT,
-        BuildError::Hub { .. } => OTHER,
+        BuildError::Hub { .. } | BuildError::TensorRt { .. } | BuildError::TrtllmBuild { .. } => OTHER,
         BuildError::Format(FormatError::Io { source, .. }) => io_code(source),
         _ => INPUT,
     }

@@ -80,46 +80,9 @@ fn one(settings: &Settings, config: &ModelConfig, plan: &MemoryPlan) -> String {
         );
     }
     row("", String::new());
-    row("verdict", verdict(plan));
+    row("verdict", plan.verdict());
     // A row without text is a line without blanks.
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
-}
-
-/// What fits, or what is missing and what to do.
-fn verdict(plan: &MemoryPlan) -> String {
-    let limits = plan.limits;
-    if plan.fits() {
-        let mut text = format!(
-            "fits: {} sequences of {} tokens at once, or one of {}",
-            count(plan.largest_batch),
-            count(limits.max_seq_len as u64),
-            count(plan.longest_sequence)
-        );
-        if plan.largest_batch < limits.max_batch_size as u64 {
-            text.push_str("; more of the batch wait until the KV cache has room");
-        }
-        return text;
-    }
-    let mut text = format!(
-        "does not fit: {} are missing for one sequence of {} tokens",
-        bytes(plan.missing_bytes),
-        count(limits.max_seq_len as u64)
-    );
-    let mut ways = Vec::new();
-    if let Some(tp_size) = plan.smallest_tp_size {
-        ways.push(format!("--tp-size {tp_size}"));
-    }
-    if plan.longest_sequence > 0 {
-        ways.push(format!("--max-seq-len {}", plan.longest_sequence));
-    }
-    match (ways.is_empty(), plan.place.executor) {
-        (false, _) => text.push_str(&format!("; it fits with {}", ways.join(" or "))),
-        (true, Executor::Cpu) => text.push_str("; free memory or take a larger machine"),
-        (true, Executor::TensorRtLlm) => {
-            text.push_str("; take a GPU with more memory, lower limits, or more ranks");
-        }
-    }
-    text
 }
 
 /// A line for each target.
@@ -186,7 +149,7 @@ fn table(settings: &Settings, config: &ModelConfig, plans: &[MemoryPlan]) -> Str
         text.push('\n');
     }
     for plan in lacking {
-        text.push_str(&format!("{} {}\n", plan.place.target, verdict(plan)));
+        text.push_str(&format!("{} {}\n", plan.place.target, plan.verdict()));
     }
     text.push_str("\nDetails of a target, and where its figures are from: --dry-run --gpu TARGET\n");
     text

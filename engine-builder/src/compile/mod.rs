@@ -1,3 +1,6 @@
-//! Ways from a model to an engine.
+//! Ways from a model to an engine: [`cpu`] packs one, TensorRT or `trtllm-build` compile one for a GPU.
 
 pub mod cpu;
+pub(crate) mod gpu;
+pub(crate) mod tensorrt;
+pub(crate) mod trtllm_build;

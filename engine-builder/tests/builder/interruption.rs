@@ -22,6 +22,7 @@ impl Progress for StopAfter {
     fn note(&self, _text: &str) {}
     fn detail(&self, _text: &str) {}
     fn begin(&self, _what: &str, _total_bytes: u64) {}
+    fn begin_steps(&self, _what: &str, _steps: u64) {}
     fn advance(&self, bytes: u64) {
         if self.done.fetch_add(bytes, Ordering::Relaxed) + bytes >= self.bytes {
             self.interrupt.set();

@@ -1,4 +1,4 @@
-//! Engines for GPUs, which no machine can build with this version.
+//! Engines for GPUs on a machine without one.
 
 use crate::support::{entries, fixture, run};
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use super::bindings::{
-    TRTLLM_GPU_OK, TRTLLM_GPU_UNSUPPORTED, trtllm_gpu_error, trtllm_gpu_executor, trtllm_gpu_ids, trtllm_gpu_text,
-    trtllm_gpu_tokenizer,
+    TRTLLM_GPU_CANCELLED, TRTLLM_GPU_OK, TRTLLM_GPU_UNSUPPORTED, trtllm_gpu_error, trtllm_gpu_executor, trtllm_gpu_ids,
+    trtllm_gpu_text, trtllm_gpu_tokenizer,
 };
 use super::library::{Table, to_text};
 use super::request::RawRequest;
@@ -43,6 +43,7 @@ macro_rules! function {
             .ok_or_else(|| GpuError::Unsupported { feature: concat!("`", stringify!($name), "`").to_owned() })
     };
 }
+pub(super) use function;
 
 impl GpuExecutor {
     /// Opens an engine. Blocks until it is loaded; in orchestrator mode until every worker is there, which may be never.
@@ -231,20 +232,23 @@ impl GpuExecutor {
 }
 
 /// Where the shim writes why a call failed.
-struct ErrorBuffer(trtllm_gpu_error);
+pub(super) struct ErrorBuffer(trtllm_gpu_error);
 
 impl ErrorBuffer {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(trtllm_gpu_error { message: [0; 2048] })
     }
 
-    fn get(&mut self) -> *mut trtllm_gpu_error {
+    pub(super) fn get(&mut self) -> *mut trtllm_gpu_error {
         &raw mut self.0
     }
 
-    fn check(&self, status: i32) -> Result<(), GpuError> {
+    pub(super) fn check(&self, status: i32) -> Result<(), GpuError> {
         if status == TRTLLM_GPU_OK as i32 {
             return Ok(());
+        }
+        if status == TRTLLM_GPU_CANCELLED as i32 {
+            return Err(GpuError::Cancelled);
         }
         let bytes = self.0.message.map(|byte| byte as u8);
         let text = CStr::from_bytes_until_nul(&bytes).unwrap_or_default().to_string_lossy().into_owned();

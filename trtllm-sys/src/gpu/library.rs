@@ -54,7 +54,8 @@ pub struct LogLine<'a> {
     pub text: &'a str,
 }
 
-type Log = Box<dyn Fn(LogLine<'_>) + Send + Sync>;
+/// Takes lines of a log.
+pub(super) type Log = Box<dyn Fn(LogLine<'_>) + Send + Sync>;
 
 impl GpuLibrary {
     /// Opens the shim at `path`, or by its bare name for the system's loader to find.
@@ -123,16 +124,7 @@ impl GpuLibrary {
         static LOG: OnceLock<Log> = OnceLock::new();
         extern "C" fn take(user_data: *mut c_void, severity: i32, line: *const c_char) {
             // SAFETY: the pointer was made from a `&'static Log` below.
-            let log = unsafe { &*user_data.cast::<Log>() };
-            let severity = match severity {
-                0 => Severity::Error,
-                1 => Severity::Warning,
-                2 => Severity::Info,
-                _ => Severity::Debug,
-            };
-            let text = to_text(line).unwrap_or_default();
-            // A panic may not leave through C++.
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| log(LogLine { severity, text: &text })));
+            take_line(unsafe { &*user_data.cast::<Log>() }, severity, line);
         }
         let mut is_first = false;
         let log: &'static Log = LOG.get_or_init(|| {
@@ -149,6 +141,19 @@ impl GpuLibrary {
     pub(super) fn table(&self) -> Table {
         self.table
     }
+}
+
+/// Gives a line that C++ wrote to `log`.
+pub(super) fn take_line(log: &Log, severity: i32, line: *const c_char) {
+    let severity = match severity {
+        0 => Severity::Error,
+        1 => Severity::Warning,
+        2 => Severity::Info,
+        _ => Severity::Debug,
+    };
+    let text = to_text(line).unwrap_or_default();
+    // A panic may not leave through C++.
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| log(LogLine { severity, text: &text })));
 }
 
 /// Major and minor version.

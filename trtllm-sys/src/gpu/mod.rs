@@ -4,12 +4,17 @@
 mod bindings;
 mod executor;
 mod library;
+mod network;
 mod request;
 mod responses;
 mod settings;
 
 pub use executor::{GpuExecutor, GpuIterationStats};
 pub use library::{GpuLibrary, LogLine, Severity, same_release};
+pub use network::{
+    Activation, BuildPhase, DataType, ElementWise, GpuBuild, GpuNetwork, NetworkInput, NetworkNode, NetworkOp,
+    PluginField, PluginValues, Reduce, Unary,
+};
 pub use request::{GpuLora, GpuRequest, GpuRetention, GpuRetentionRange};
 pub use responses::{GpuOutput, GpuPerfMetrics, GpuResponse, GpuResult, Responses};
 pub use settings::{GpuTokenizer, Setting, SettingValue};
@@ -30,6 +35,9 @@ pub enum GpuError {
         /// What was asked for.
         feature: String,
     },
+    /// A build that was told to stop.
+    #[error("stopped")]
+    Cancelled,
     /// Text with a NUL byte, which C++ would cut off.
     #[error("{what} contains a NUL byte")]
     Nul {

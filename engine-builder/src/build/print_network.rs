@@ -1,0 +1,114 @@
+//! `--network FILE`: the TensorRT networks of a model, one file for each rank.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use engine_format::{FormatError, Mapping, ModelConfig, Target};
+
+use super::{BuildFailure, Builder, places};
+use crate::error::Result;
+use crate::memory_plan::{Executor, MemoryPlan};
+use crate::network::print::{Format, print};
+use crate::network::validate::validate;
+use crate::network::{NetworkOptions, RankNetwork, Release, decoder};
+use crate::settings::{Settings, read_config};
+
+/// Prints what was asked for, without weights.
+pub(super) fn run(builder: &Builder<'_>, settings: &Settings) -> Result<(), BuildFailure> {
+    let (config, source) = read_config(&builder.find_model(settings)?)?;
+    settings.validate_for(&config)?;
+    let mapping = settings.mapping(&config, source)?;
+    let places = places(
+        &Settings { target: Some(settings.target.unwrap_or(Target::Auto)), ..settings.clone() },
+        builder.progress,
+    );
+    let place = places.into_iter().find(|place| place.executor == Executor::TensorRtLlm);
+    // Without a GPU and without a target: any place, for limits that are TensorRT-LLM's own where none were given.
+    let place = place.unwrap_or_else(|| crate::machine::place_of_gpu(&engine_format::target::GPUS[0]));
+    let plan = MemoryPlan::new(&config, mapping, place, settings.limits);
+    let options = options(settings, Release::V1_2, plan.limits);
+    let networks = networks(&config, mapping, options)?;
+    write(builder, settings, &networks)
+}
+
+/// What the settings ask of a network.
+pub(super) fn options(
+    settings: &Settings,
+    release: Release,
+    limits: engine_format::manifest::Limits,
+) -> NetworkOptions {
+    NetworkOptions {
+        max_beam_width: settings.gpu.max_beam_width.unwrap_or(1),
+        opt_num_tokens: settings.gpu.opt_num_tokens,
+        gather_context_logits: settings.gpu.gather_context_logits,
+        gather_generation_logits: settings.gpu.gather_generation_logits,
+        gemm_plugin: settings.gpu.gemm_plugin,
+        ..NetworkOptions::new(release, limits)
+    }
+}
+
+/// The networks of every rank, checked as far as that needs no weights but their shapes.
+pub(super) fn networks(config: &ModelConfig, mapping: Mapping, options: NetworkOptions) -> Result<Vec<RankNetwork>> {
+    let networks = decoder(config, mapping, options)?;
+    for network in &networks {
+        let (pp_rank, tp_rank) = (network.rank / mapping.tp_size, network.rank % mapping.tp_size);
+        let first_layer = mapping.layers(config, pp_rank).start;
+        let weights = mapping.weights(config, pp_rank);
+        let shape = |name: &str| {
+            let weight = weights.iter().find(|weight| weight.name(first_layer) == name)?;
+            Some(mapping.shard(config, *weight, tp_rank).shape)
+        };
+        validate(&network.graph, options.release, shape)?;
+    }
+    Ok(networks)
+}
+
+/// Writes the networks where the settings say, if they do.
+pub(super) fn write(builder: &Builder<'_>, settings: &Settings, networks: &[RankNetwork]) -> Result<(), BuildFailure> {
+    let Some(path) = &settings.gpu.network else { return Ok(()) };
+    let format = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("json") => Format::Json,
+        Some("dot" | "gv") => Format::Dot,
+        _ => Format::Text,
+    };
+    for network in networks {
+        let text = print(&network.graph, format);
+        if path == Path::new("-") {
+            let written = std::io::stdout().lock().write_all(text.as_bytes());
+            // Whoever read the network has read enough.
+            if let Err(error) = written.or_else(|error| match error.kind() {
+                std::io::ErrorKind::BrokenPipe => Ok(()),
+                _ => Err(error),
+            }) {
+                return Err(FormatError::io("write", path)(error).into());
+            }
+            continue;
+        }
+        let path = match networks.len() {
+            1 => path.clone(),
+            _ => of_rank(path, network.rank),
+        };
+        let aside = path.with_extension(format!("partial-{}", std::process::id()));
+        let written = std::fs::write(&aside, &text).and_then(|()| std::fs::rename(&aside, &path));
+        if let Err(error) = written {
+            let _ = std::fs::remove_file(&aside);
+            return Err(FormatError::io("write", &path)(error).into());
+        }
+        let graph = &network.graph;
+        builder.progress.note(&format!(
+            "wrote the TensorRT network `{}`: {} inputs, {} nodes",
+            path.display(),
+            graph.inputs.len(),
+            graph.nodes.len()
+        ));
+    }
+    Ok(())
+}
+
+/// `network.json` of rank 1 is `network.rank1.json`.
+fn of_rank(path: &Path, rank: usize) -> PathBuf {
+    match path.extension() {
+        Some(extension) => path.with_extension(format!("rank{rank}.{}", extension.to_string_lossy())),
+        None => path.with_extension(format!("rank{rank}")),
+    }
+}

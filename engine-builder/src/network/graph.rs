@@ -1,0 +1,197 @@
+//! A network as data: numbered tensors, and the nodes that make them.
+
+use super::ops::{self, Op, Value};
+
+/// Type of a tensor's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DataType {
+    /// 32-bit floating point.
+    Float,
+    /// 32-bit integers.
+    Int32,
+    /// bfloat16.
+    Bf16,
+    /// 64-bit integers.
+    Int64,
+}
+
+impl DataType {
+    /// The name that nvinfer1 has for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Float => "FLOAT",
+            Self::Int32 => "INT32",
+            Self::Bf16 => "BF16",
+            Self::Int64 => "INT64",
+        }
+    }
+}
+
+/// A size that is known at run time only.
+pub const DYNAMIC: i64 = -1;
+
+/// Number of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TensorId(pub usize);
+
+/// A tensor's type and shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tensor {
+    /// Type of its elements.
+    pub dtype: DataType,
+    /// Its shape; [`DYNAMIC`] for what is known at run time.
+    pub shape: Vec<i64>,
+}
+
+/// The shapes that an engine is made for: it takes those from `min` to `max` and is fastest at `opt`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    /// The least shape.
+    pub min: Vec<i64>,
+    /// The shape that tactics are chosen for.
+    pub opt: Vec<i64>,
+    /// The greatest shape.
+    pub max: Vec<i64>,
+}
+
+/// An input of the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    /// Its name, by which TensorRT-LLM's runtime fills it.
+    pub name: &'static str,
+    /// What the nodes see.
+    pub tensor: TensorId,
+    /// Names of its dimensions; sizes of one name are equal at run time.
+    pub dimensions: Vec<&'static str>,
+    /// The shapes that the engine takes.
+    pub profile: Profile,
+}
+
+/// One operation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Its name, unlike any other's.
+    pub name: String,
+    /// What it does.
+    pub op: Op,
+    /// What it reads.
+    pub inputs: Vec<TensorId>,
+    /// What it makes.
+    pub output: TensorId,
+}
+
+/// An output of the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Its name, by which TensorRT-LLM's runtime finds it.
+    pub name: &'static str,
+    /// Which tensor it is.
+    pub tensor: TensorId,
+}
+
+/// The network of one rank.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Graph {
+    /// A name for people.
+    pub name: String,
+    /// Every tensor: the inputs' first, then one of each node.
+    pub tensors: Vec<Tensor>,
+    /// The inputs, in the order in which they are declared.
+    pub inputs: Vec<Input>,
+    /// The operations, each after those that it reads from.
+    pub nodes: Vec<Node>,
+    /// The outputs.
+    pub outputs: Vec<Output>,
+}
+
+/// A network that TensorRT would refuse, or that would not compute what is meant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetworkError {
+    /// An operation that does not work out.
+    #[error("network: node `{node}`: {problem}")]
+    Node {
+        /// The node.
+        node: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A plugin's field that is missing, unknown or of another type.
+    #[error("network: node `{node}`: field `{field}` of plugin {plugin} {problem}")]
+    Field {
+        /// The node.
+        node: String,
+        /// The plugin.
+        plugin: &'static str,
+        /// The field.
+        field: String,
+        /// What is wrong, as the end of a sentence.
+        problem: String,
+    },
+    /// An input whose profile cannot hold.
+    #[error("network: input `{input}`: {problem}")]
+    Input {
+        /// The input.
+        input: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A weight that is not there, or not as the network has it.
+    #[error("network: weight `{weight}` {problem}")]
+    Weight {
+        /// Its name in the checkpoint.
+        weight: String,
+        /// What is wrong, as the end of a sentence.
+        problem: String,
+    },
+    /// A model that this network, or TensorRT-LLM's runtime with it, cannot do.
+    #[error("{0}")]
+    Model(String),
+}
+
+impl Graph {
+    /// A network without anything.
+    pub fn new(name: String) -> Self {
+        Self { name, tensors: Vec::new(), inputs: Vec::new(), nodes: Vec::new(), outputs: Vec::new() }
+    }
+
+    /// The tensor with this number.
+    pub fn tensor(&self, id: TensorId) -> &Tensor {
+        &self.tensors[id.0]
+    }
+
+    /// The input of this name.
+    pub fn input(&self, name: &str) -> Option<&Input> {
+        self.inputs.iter().find(|input| input.name == name)
+    }
+
+    /// Adds a tensor, and gives its number.
+    pub(super) fn add_tensor(&mut self, dtype: DataType, shape: Vec<i64>) -> TensorId {
+        self.tensors.push(Tensor { dtype, shape });
+        TensorId(self.tensors.len() - 1)
+    }
+
+    /// Adds an operation, and gives what it makes.
+    ///
+    /// # Errors
+    /// [`NetworkError::Node`] for inputs that do not fit the operation or each other.
+    pub fn add(&mut self, name: String, op: Op, inputs: &[TensorId]) -> Result<TensorId, NetworkError> {
+        let tensors: Vec<_> = inputs.iter().map(|&id| self.tensor(id)).collect();
+        match ops::infer(&op, &tensors) {
+            Ok(Tensor { dtype, shape }) => {
+                let output = self.add_tensor(dtype, shape);
+                self.nodes.push(Node { name, op, inputs: inputs.to_vec(), output });
+                Ok(output)
+            }
+            Err(problem) => Err(NetworkError::Node { node: name, problem }),
+        }
+    }
+
+    /// Adds a constant.
+    ///
+    /// # Errors
+    /// None that a constant of the right size can have.
+    pub fn constant(&mut self, name: String, shape: Vec<i64>, value: Value) -> Result<TensorId, NetworkError> {
+        self.add(name, Op::Constant { shape, value }, &[])
+    }
+}

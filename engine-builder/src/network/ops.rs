@@ -1,0 +1,175 @@
+//! The operations, as nvinfer1 has them, and what comes out of each.
+//!
+//! Source: TensorRT 10, `NvInfer.h` (`INetworkDefinition`); a strongly typed network never converts by itself.
+
+use super::graph::{DYNAMIC, DataType, Tensor};
+use super::plugin::Plugin;
+
+/// What a constant holds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// The tensor of this name in the rank's checkpoint, bfloat16.
+    Weight(String),
+    /// These numbers.
+    Floats(Vec<f32>),
+    /// These numbers.
+    Integers(Vec<i32>),
+}
+
+/// An operation on two tensors of one type and rank, whose sizes are equal or 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ElementWise {
+    /// a + b.
+    Sum,
+    /// a b.
+    Prod,
+    /// a - b.
+    Sub,
+    /// a / b.
+    Div,
+    /// a to the power of b.
+    Pow,
+}
+
+impl ElementWise {
+    /// nvinfer1's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sum => "SUM",
+            Self::Prod => "PROD",
+            Self::Sub => "SUB",
+            Self::Div => "DIV",
+            Self::Pow => "POW",
+        }
+    }
+}
+
+/// An operation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// A constant; weights are bfloat16.
+    Constant {
+        /// Its shape.
+        shape: Vec<i64>,
+        /// Its elements.
+        value: Value,
+    },
+    /// Rows of the first input by the indices in the second.
+    Gather,
+    /// The product of two matrices, the second one transposed.
+    MatrixMultiply,
+    /// An operation on two tensors.
+    ElementWise(ElementWise),
+    /// The square root.
+    Sqrt,
+    /// The mean over the last axis, which stays with size 1.
+    Mean,
+    /// 1 / (1 + exp(-x)).
+    Sigmoid,
+    /// The same numbers in another type.
+    Cast(DataType),
+    /// The same elements in another shape, and then in another order of the axes.
+    Shuffle {
+        /// The shape; [`DYNAMIC`] at most once, for what is left.
+        reshape: Vec<i64>,
+        /// Which axis of the reshaped tensor each axis is; empty for none.
+        permutation: Vec<usize>,
+    },
+    /// One of TensorRT-LLM's plugins.
+    Plugin(Plugin),
+}
+
+/// Type and shape of what comes out of `op`, or what does not fit.
+pub(super) fn infer(op: &Op, inputs: &[&Tensor]) -> Result<Tensor, String> {
+    let made = |dtype, shape| Ok(Tensor { dtype, shape });
+    match (op, inputs) {
+        (Op::Constant { shape, value }, []) => {
+            let volume: i64 = shape.iter().product();
+            let (dtype, count) = match value {
+                Value::Weight(_) => (DataType::Bf16, volume),
+                Value::Floats(numbers) => (DataType::Float, numbers.len() as i64),
+                Value::Integers(numbers) => (DataType::Int32, numbers.len() as i64),
+            };
+            if shape.iter().any(|&size| size < 1) || count != volume {
+                return Err(format!("a constant of shape {shape:?} has {count} elements"));
+            }
+            made(dtype, shape.clone())
+        }
+        (Op::Gather, [data, indices]) => {
+            if indices.dtype != DataType::Int32 {
+                return Err(format!("indices are INT32, not {}", indices.dtype.name()));
+            }
+            made(data.dtype, [indices.shape.as_slice(), &data.shape[1..]].concat())
+        }
+        (Op::MatrixMultiply, [a, b]) => {
+            same_type(a, b)?;
+            match (a.shape.as_slice(), b.shape.as_slice()) {
+                (&[rows, k], &[columns, other]) if k == other => made(a.dtype, vec![rows, columns]),
+                _ => Err(format!("matrices of shapes {:?} and {:?} transposed do not multiply", a.shape, b.shape)),
+            }
+        }
+        (Op::ElementWise(_), [a, b]) => {
+            same_type(a, b)?;
+            let broadcast = |(&a, &b): (&i64, &i64)| match (a, b) {
+                _ if a == b || b == 1 => Some(a),
+                (1, b) => Some(b),
+                _ => None,
+            };
+            let shape: Option<Vec<i64>> = a.shape.iter().zip(&b.shape).map(broadcast).collect();
+            match shape {
+                Some(shape) if a.shape.len() == b.shape.len() => made(a.dtype, shape),
+                _ => Err(format!("shapes {:?} and {:?} do not broadcast", a.shape, b.shape)),
+            }
+        }
+        (Op::Sqrt | Op::Sigmoid, [x]) => {
+            if matches!(x.dtype, DataType::Int32 | DataType::Int64) {
+                return Err(format!("it takes floating-point numbers, not {}", x.dtype.name()));
+            }
+            made(x.dtype, x.shape.clone())
+        }
+        (Op::Mean, [x]) => {
+            let mut shape = x.shape.clone();
+            *shape.last_mut().ok_or("a scalar has no last axis")? = 1;
+            made(x.dtype, shape)
+        }
+        (Op::Cast(dtype), [x]) => made(*dtype, x.shape.clone()),
+        (Op::Shuffle { reshape, permutation }, [x]) => {
+            let shape = reshaped(&x.shape, reshape)?;
+            let mut axes = permutation.clone();
+            axes.sort_unstable();
+            if !permutation.is_empty() && !axes.iter().copied().eq(0..shape.len()) {
+                return Err(format!("{permutation:?} is no order of {} axes", shape.len()));
+            }
+            let shape = match permutation.is_empty() {
+                true => shape,
+                false => permutation.iter().map(|&axis| shape[axis]).collect(),
+            };
+            made(x.dtype, shape)
+        }
+        (Op::Plugin(plugin), inputs) => plugin.infer(inputs),
+        (_, inputs) => Err(format!("it does not take {} inputs", inputs.len())),
+    }
+}
+
+fn same_type(a: &Tensor, b: &Tensor) -> Result<(), String> {
+    if a.dtype == b.dtype {
+        return Ok(());
+    }
+    Err(format!("a strongly typed network does not mix {} and {}", a.dtype.name(), b.dtype.name()))
+}
+
+/// The shape that `from` takes when it is reshaped, as far as that is known before run time.
+fn reshaped(from: &[i64], to: &[i64]) -> Result<Vec<i64>, String> {
+    let known = |shape: &[i64]| shape.iter().filter(|&&size| size != DYNAMIC).product::<i64>();
+    let open = |shape: &[i64]| shape.iter().filter(|&&size| size == DYNAMIC).count();
+    let wrong = || Err(format!("shape {from:?} cannot become {to:?}"));
+    match (open(from), open(to)) {
+        (0, 0) if known(from) == known(to) => Ok(to.to_vec()),
+        (0, 1) if known(to) > 0 && known(from) % known(to) == 0 => {
+            let left = known(from) / known(to);
+            Ok(to.iter().map(|&size| if size == DYNAMIC { left } else { size }).collect())
+        }
+        (1.., 1) => Ok(to.to_vec()),
+        _ => wrong(),
+    }
+}
