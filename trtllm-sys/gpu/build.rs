@@ -12,6 +12,10 @@ const HEADER: &str = "tensorrt_llm/executor/executor.h";
 const LIBRARY: &str = "libtensorrt_llm.so";
 const PLUGINS: &str = "libnvinfer_plugin_tensorrt_llm.so";
 
+const TENSORRT_HEADER: &str = "NvInfer.h";
+/// pip's packages have the second one only.
+const TENSORRT_LIBRARIES: [&str; 2] = ["libnvinfer.so", "libnvinfer.so.10"];
+
 fn main() {
     println!("cargo:rustc-check-cfg=cfg(tensorrt_llm)");
     for variable in ["TRTLLM_ROOT", "TENSORRT_ROOT", "CUDA_HOME", "VIRTUAL_ENV", "CXXFLAGS", "CXX"] {
@@ -33,6 +37,14 @@ struct Found {
     include: PathBuf,
     libraries: PathBuf,
     cuda_include: Option<PathBuf>,
+    tensorrt: Option<TensorRt>,
+}
+
+/// TensorRT, without which the shim runs engines and builds none.
+struct TensorRt {
+    include: PathBuf,
+    libraries: PathBuf,
+    library: &'static str,
 }
 
 /// What is there, or what is missing, as a sentence without a full stop.
@@ -60,7 +72,38 @@ fn find() -> Result<Found, String> {
         let problem = "`cuda_fp16.h` is not below CUDA_HOME or `/usr/local/cuda`";
         return Err(format!("{problem}; set CUDA_HOME to a CUDA toolkit, and build again"));
     }
-    Ok(Found { include, libraries, cuda_include })
+    let tensorrt = tensorrt(&include, &libraries, cuda_include.is_some());
+    if let Err(missing) = &tensorrt {
+        println!("cargo:warning=libtrtllm_gpu.so cannot build engines: {missing}");
+    }
+    Ok(Found { include, libraries, cuda_include, tensorrt: tensorrt.ok() })
+}
+
+/// TensorRT below TENSORRT_ROOT, beside TensorRT-LLM, in the system, or in a Python environment; or what is missing.
+fn tensorrt(include: &Path, libraries: &Path, has_cuda: bool) -> Result<TensorRt, String> {
+    let named = env::var_os("TENSORRT_ROOT").filter(|root| !root.is_empty()).map(PathBuf::from);
+    let roots: Vec<_> = named.into_iter().chain(["/usr/local/tensorrt", "/usr"].map(PathBuf::from)).collect();
+    let below = |folders: &[&str]| {
+        roots.iter().flat_map(|root| folders.iter().map(|f| root.join(f)).collect::<Vec<_>>()).collect()
+    };
+    let mut includes: Vec<PathBuf> = below(&["include", "include/x86_64-linux-gnu"]);
+    includes.insert(includes.len().min(2), include.to_owned());
+    let mut libs: Vec<PathBuf> = below(&["lib", "lib/x86_64-linux-gnu", "."]);
+    libs.insert(libs.len().min(3), libraries.to_owned());
+    libs.extend(site_packages().iter().filter_map(|root| Some(root.parent()?.join("tensorrt_libs"))));
+    let include = includes.into_iter().find(|folder| folder.join(TENSORRT_HEADER).is_file());
+    let hint = "set TENSORRT_ROOT to a folder that has `include/` and `lib/` of TensorRT, and build again";
+    let include = include.ok_or_else(|| format!("`{TENSORRT_HEADER}` is not found; {hint}"))?;
+    let base = fs::read_to_string(include.join("NvInferRuntimeBase.h")).unwrap_or_default();
+    if base.contains("cuda_runtime_api.h") && !has_cuda {
+        return Err("`cuda_runtime_api.h` is not found; set CUDA_HOME to a CUDA toolkit, and build again".to_owned());
+    }
+    let library = libs.into_iter().find_map(|folder| {
+        let library = TENSORRT_LIBRARIES.into_iter().find(|library| folder.join(library).is_file())?;
+        Some((folder, library))
+    });
+    let (libraries, library) = library.ok_or_else(|| format!("`{}` is not found; {hint}", TENSORRT_LIBRARIES[0]))?;
+    Ok(TensorRt { include, libraries, library })
 }
 
 /// `tensorrt_llm` of the virtual environment and of the system's Python.
@@ -89,6 +132,12 @@ fn build(found: &Found) {
     if let Some(cuda) = &found.cuda_include {
         cmake.define("CUDA_INCLUDE", cuda);
     }
+    if let Some(tensorrt) = &found.tensorrt {
+        cmake.define("TENSORRT_INCLUDE", &tensorrt.include);
+    } else {
+        // CMake remembers what an earlier build found.
+        cmake.define("TENSORRT_INCLUDE", "");
+    }
     let shim = cmake.build();
     println!("cargo:rustc-cfg=tensorrt_llm");
     println!("cargo:rustc-link-search=native={}", shim.join("lib").display());
@@ -97,8 +146,17 @@ fn build(found: &Found) {
     for library in ["tensorrt_llm", "nvinfer_plugin_tensorrt_llm", "stdc++"] {
         println!("cargo:rustc-link-lib=dylib={library}");
     }
-    let tensorrt = env::var_os("TENSORRT_ROOT").map(|root| Path::new(&root).join("lib"));
-    for folder in [Some(found.libraries.clone()), tensorrt].into_iter().flatten() {
+    let mut folders = vec![found.libraries.clone()];
+    match &found.tensorrt {
+        Some(tensorrt) => {
+            println!("cargo:rustc-link-search=native={}", tensorrt.libraries.display());
+            // By the file's name, which need not end as the linker's own names do.
+            println!("cargo:rustc-cdylib-link-arg=-l:{}", tensorrt.library);
+            folders.push(tensorrt.libraries.clone());
+        }
+        None => folders.extend(env::var_os("TENSORRT_ROOT").map(|root| Path::new(&root).join("lib"))),
+    }
+    for folder in folders {
         println!("cargo:rustc-cdylib-link-arg=-Wl,-rpath,{}", folder.display());
     }
     // What NVIDIA's libraries need themselves is found when they are opened.

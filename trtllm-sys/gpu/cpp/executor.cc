@@ -1,33 +1,19 @@
-// The table: TensorRT-LLM's executor, with every exception caught and everything copied out.
+// TensorRT-LLM's executor, with every exception caught and everything copied out.
 #include <chrono>
-#include <cstdio>
 #include <deque>
-#include <exception>
 #include <memory>
 #include <mutex>
 #include <utility>
 #include <vector>
 
 #include "config.h"
-#include "log.h"
+#include "guard.h"
+#include "plugins.h"
 #include "request.h"
 #include "responses.h"
 #include "stats.h"
+#include "table.h"
 #include "trtllm_gpu.h"
-
-// Declared here: the plugin library's own header needs TensorRT's.
-extern "C" bool initTrtLlmPlugins(void* logger, char const* libNamespace);
-
-#if __has_include("tensorrt_llm/executor/version.h")
-#include "tensorrt_llm/executor/version.h"
-namespace shim {
-static char const* built_against() { return tensorrt_llm::executor::kTensorRtLlmVersion; }
-}  // namespace shim
-#else
-namespace shim {
-static char const* built_against() { return ""; }
-}  // namespace shim
-#endif
 
 namespace tle = tensorrt_llm::executor;
 
@@ -44,41 +30,14 @@ struct trtllm_gpu_executor {
 
 namespace {
 
-void say(trtllm_gpu_error* error, char const* message) {
-    if (error != nullptr) {
-        std::snprintf(error->message, sizeof error->message, "%s", message);
-    }
-}
-
-// Runs `body`; what it throws becomes a number and a message.
-template <typename Body>
-std::int32_t guarded(trtllm_gpu_error* error, Body body) noexcept {
-    try {
-        body();
-        return TRTLLM_GPU_OK;
-    } catch (shim::Unsupported const& unsupported) {
-        say(error, unsupported.what());
-        return TRTLLM_GPU_UNSUPPORTED;
-    } catch (std::exception const& exception) {
-        say(error, exception.what());
-        return TRTLLM_GPU_EXCEPTION;
-    } catch (...) {
-        say(error, "TensorRT-LLM threw something that is no exception");
-        return TRTLLM_GPU_UNKNOWN_EXCEPTION;
-    }
-}
-
 char const* version() { return tle::version(); }
 
 std::int32_t open(char const* engine_dir, trtllm_gpu_setting const* settings, std::size_t num_settings,
                   trtllm_gpu_tokenizer const* tokenizer, trtllm_gpu_executor** executor, trtllm_gpu_error* error) {
-    return guarded(error, [&] {
+    return shim::guarded(error, [&] {
         shim::Settings taken(settings, num_settings);
         auto const config = shim::to_config(taken, tokenizer);
-        static bool const plugins = initTrtLlmPlugins(nullptr, "tensorrt_llm");
-        if (!plugins) {
-            throw std::runtime_error("TensorRT-LLM's plugins cannot be registered");
-        }
+        shim::register_plugins();
         auto opened = std::make_unique<trtllm_gpu_executor>();
         opened->executor = std::make_unique<tle::Executor>(engine_dir, tle::ModelType::kDECODER_ONLY, config);
         *executor = opened.release();
@@ -87,18 +46,18 @@ std::int32_t open(char const* engine_dir, trtllm_gpu_setting const* settings, st
 
 bool can_enqueue(trtllm_gpu_executor const* executor) {
     bool can = false;
-    guarded(nullptr, [&] { can = executor->executor->canEnqueueRequests(); });
+    shim::guarded(nullptr, [&] { can = executor->executor->canEnqueueRequests(); });
     return can;
 }
 
 std::int32_t close(trtllm_gpu_executor* executor, trtllm_gpu_error* error) {
     std::unique_ptr<trtllm_gpu_executor> const owner(executor);
-    return guarded(error, [&] { owner->executor->shutdown(); });
+    return shim::guarded(error, [&] { owner->executor->shutdown(); });
 }
 
 std::int32_t enqueue(trtllm_gpu_executor* executor, trtllm_gpu_request const* request, std::uint64_t* id,
                      trtllm_gpu_error* error) {
-    return guarded(error, [&] {
+    return shim::guarded(error, [&] {
         auto const converted = shim::to_request(*request);
         std::lock_guard<std::mutex> const lock(executor->enqueuing);
         *id = executor->executor->enqueueRequest(converted);
@@ -107,7 +66,7 @@ std::int32_t enqueue(trtllm_gpu_executor* executor, trtllm_gpu_request const* re
 
 std::int32_t await(trtllm_gpu_executor* executor, std::uint64_t timeout_ms, trtllm_gpu_responses** responses,
                    trtllm_gpu_error* error) {
-    return guarded(error, [&] {
+    return shim::guarded(error, [&] {
         *responses = nullptr;
         auto const taken = executor->executor->awaitResponses(std::chrono::milliseconds(timeout_ms));
         if (taken.empty()) {
@@ -130,12 +89,12 @@ trtllm_gpu_response const* responses_data(trtllm_gpu_responses const* responses,
 void free_responses(trtllm_gpu_responses* responses) { delete responses; }
 
 std::int32_t cancel(trtllm_gpu_executor* executor, std::uint64_t id, trtllm_gpu_error* error) {
-    return guarded(error, [&] { executor->executor->cancelRequest(id); });
+    return shim::guarded(error, [&] { executor->executor->cancelRequest(id); });
 }
 
 std::int32_t iteration_stats(trtllm_gpu_executor* executor, trtllm_gpu_iteration_stats* stats, std::size_t capacity,
                              std::size_t* count, trtllm_gpu_error* error) {
-    return guarded(error, [&] {
+    return shim::guarded(error, [&] {
         std::lock_guard<std::mutex> const lock(executor->taking_stats);
         for (tle::IterationStats& taken : executor->executor->getLatestIterationStats()) {
             executor->stats.push_back(std::move(taken));
@@ -150,7 +109,7 @@ std::int32_t iteration_stats(trtllm_gpu_executor* executor, trtllm_gpu_iteration
 }
 
 std::int32_t request_stats(trtllm_gpu_executor* executor, trtllm_gpu_text** lines, trtllm_gpu_error* error) {
-    return guarded(error, [&] {
+    return shim::guarded(error, [&] {
         auto const taken = executor->executor->getLatestRequestStats();
         *lines = new trtllm_gpu_text{shim::to_lines(taken)};
     });
@@ -158,7 +117,7 @@ std::int32_t request_stats(trtllm_gpu_executor* executor, trtllm_gpu_text** line
 
 std::int32_t kv_cache_events(trtllm_gpu_executor* executor, std::uint64_t timeout_ms, trtllm_gpu_text** lines,
                              trtllm_gpu_error* error) {
-    return guarded(error, [&] {
+    return shim::guarded(error, [&] {
         auto const manager = executor->executor->getKVCacheEventManager();
         if (!manager) {
             throw shim::Unsupported("KV-cache events with kv_cache.event_buffer_max_size 0");
@@ -174,12 +133,23 @@ void free_text(trtllm_gpu_text* text) { delete text; }
 
 }  // namespace
 
-// Named by the crate's own library, which exports it as TRTLLM_GPU_ENTRY.
-extern "C" trtllm_gpu_table const* trtllm_gpu_shim_table() {
-    static trtllm_gpu_table const table{
-        TRTLLM_GPU_ABI, nullptr,        shim::built_against(), version, shim::capture_log, open,
-        can_enqueue,    close,          enqueue,               await,   responses_data,    free_responses,
-        cancel,         iteration_stats, request_stats,        kv_cache_events, text_data, free_text,
-    };
-    return &table;
+namespace shim {
+
+void add_executor(trtllm_gpu_table& table) {
+    table.version = version;
+    table.open = open;
+    table.can_enqueue = can_enqueue;
+    table.close = close;
+    table.enqueue = enqueue;
+    table.await = await;
+    table.responses_data = responses_data;
+    table.free_responses = free_responses;
+    table.cancel = cancel;
+    table.iteration_stats = iteration_stats;
+    table.request_stats = request_stats;
+    table.kv_cache_events = kv_cache_events;
+    table.text_data = text_data;
+    table.free_text = free_text;
 }
+
+}  // namespace shim
