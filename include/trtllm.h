@@ -143,11 +143,11 @@ typedef struct trtllm_progress {
      */
     struct trtllm_str task;
     /**
-     * Bytes of the task that are done.
+     * Bytes of the task that are done; thousandths of each rank's engine while TensorRT compiles.
      */
     uint64_t done_bytes;
     /**
-     * Bytes of the whole task.
+     * The whole task, in the same unit.
      */
     uint64_t total_bytes;
     /**
@@ -224,6 +224,38 @@ typedef struct trtllm_build_options {
      * Whether the model may be fetched from the Hugging Face hub.
      */
     bool download;
+    /**
+     * GPU engines: logits of every token of a prompt can be had.
+     */
+    bool gather_context_logits;
+    /**
+     * GPU engines: logits of generated tokens can be had.
+     */
+    bool gather_generation_logits;
+    /**
+     * GPU engines: matrix products by TensorRT-LLM's Gemm plugin.
+     */
+    bool gemm_plugin;
+    /**
+     * GPU engines: who compiles, `tensorrt` or `trtllm-build`; empty for the first.
+     */
+    struct trtllm_str compiler;
+    /**
+     * GPU engines: a file that keeps what TensorRT measures, for the next build; empty for none.
+     */
+    struct trtllm_str timing_cache;
+    /**
+     * GPU engines: beams of a sequence; 0 for one.
+     */
+    size_t max_beam_width;
+    /**
+     * GPU engines: tokens of the iteration that tactics are chosen for; 0 for one of each sequence.
+     */
+    size_t opt_num_tokens;
+    /**
+     * GPU engines: ranks that are compiled at the same time; 0 for one.
+     */
+    size_t workers;
 } trtllm_build_options;
 
 /**
@@ -1133,7 +1165,8 @@ trtllm_status trtllm_init_build_options(struct trtllm_build_options *options,
  *
  * Errors: `TRTLLM_STATUS_INVALID_ARGUMENT` for options that contradict each other or the model,
  * `TRTLLM_STATUS_INVALID_FILES` for a model that does not hold or an output that exists, `TRTLLM_STATUS_UNAVAILABLE` for a
- * target that this machine cannot build (the message has the command that finishes the work elsewhere),
+ * target that this machine cannot build (the message has the command that finishes the work elsewhere) or whose memory is too
+ * small,
  * `TRTLLM_STATUS_CANCELLED` when `on_progress` stopped it, `TRTLLM_STATUS_SYSTEM`. After an error the output is as it was.
  * Thread-safe.
  */

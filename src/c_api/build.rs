@@ -9,7 +9,7 @@ use engine_builder::BuildError;
 use engine_builder::build::BuildFailure;
 use engine_builder::memory_plan::LimitRequest;
 use engine_builder::progress::{Interrupt, Progress};
-use engine_builder::settings::{Settings, Task};
+use engine_builder::settings::{Compiler, GpuSettings, Settings, Task};
 use engine_format::{EngineDir, FormatError, Target};
 
 use super::entry::entry;
@@ -77,6 +77,22 @@ pub struct trtllm_build_options {
     pub force: CBool,
     /// Whether the model may be fetched from the Hugging Face hub.
     pub download: CBool,
+    /// GPU engines: logits of every token of a prompt can be had.
+    pub gather_context_logits: CBool,
+    /// GPU engines: logits of generated tokens can be had.
+    pub gather_generation_logits: CBool,
+    /// GPU engines: matrix products by TensorRT-LLM's Gemm plugin.
+    pub gemm_plugin: CBool,
+    /// GPU engines: who compiles, `tensorrt` or `trtllm-build`; empty for the first.
+    pub compiler: trtllm_str,
+    /// GPU engines: a file that keeps what TensorRT measures, for the next build; empty for none.
+    pub timing_cache: trtllm_str,
+    /// GPU engines: beams of a sequence; 0 for one.
+    pub max_beam_width: usize,
+    /// GPU engines: tokens of the iteration that tactics are chosen for; 0 for one of each sequence.
+    pub opt_num_tokens: usize,
+    /// GPU engines: ranks that are compiled at the same time; 0 for one.
+    pub workers: usize,
 }
 
 // SAFETY: `repr(C)`, begins with its size, and holds numbers, bytes, raw pointers and nullable functions only.
@@ -99,6 +115,14 @@ unsafe impl Options for trtllm_build_options {
             user_data: std::ptr::null_mut(),
             force: CBool::FALSE,
             download: CBool::FALSE,
+            gather_context_logits: CBool::FALSE,
+            gather_generation_logits: CBool::FALSE,
+            gemm_plugin: CBool::FALSE,
+            compiler: trtllm_str::EMPTY,
+            timing_cache: trtllm_str::EMPTY,
+            max_beam_width: 0,
+            opt_num_tokens: 0,
+            workers: 0,
         }
     }
 }
@@ -119,14 +143,23 @@ pub unsafe extern "C" fn trtllm_init_build_options(
 /// As [`optional_text`], for each text.
 pub(super) unsafe fn settings(options: &trtllm_build_options) -> Result<Settings, Failure> {
     // SAFETY: as the caller promises.
-    let (model, output, checkpoint, gpu) = unsafe {
+    let (model, output, checkpoint, gpu, compiler, timing_cache) = unsafe {
         let path = |value, name| optional_text(value, name).map(|text| text.filter(|text| !text.is_empty()));
         (
             path(options.model, "model")?.ok_or_else(|| Failure::argument("model is empty: name one"))?,
             path(options.output, "output")?.map(PathBuf::from),
             path(options.checkpoint, "checkpoint")?.map(PathBuf::from),
             path(options.gpu, "gpu")?,
+            path(options.compiler, "compiler")?,
+            path(options.timing_cache, "timing_cache")?.map(PathBuf::from),
         )
+    };
+    let compiler = match compiler {
+        None | Some("tensorrt") => Compiler::TensorRt,
+        Some("trtllm-build") => Compiler::TrtllmBuild,
+        Some(other) => {
+            return Err(Failure::argument(&format!("compiler `{other}` is neither tensorrt nor trtllm-build")));
+        }
     };
     let chosen = |number: usize| (number > 0).then_some(number);
     let target = gpu.map(|name| {
@@ -143,6 +176,17 @@ pub(super) unsafe fn settings(options: &trtllm_build_options) -> Result<Settings
             max_batch_size: chosen(options.max_batch_size),
             max_num_tokens: chosen(options.max_num_tokens),
         },
+        gpu: GpuSettings {
+            compiler,
+            workers: chosen(options.workers),
+            max_beam_width: chosen(options.max_beam_width),
+            opt_num_tokens: chosen(options.opt_num_tokens),
+            gather_context_logits: options.gather_context_logits.get(),
+            gather_generation_logits: options.gather_generation_logits.get(),
+            gemm_plugin: options.gemm_plugin.get(),
+            timing_cache,
+            network: None,
+        },
         task: match (output, &checkpoint) {
             (Some(output), _) => Task::Engine(output),
             (None, Some(_)) => Task::Checkpoint,
@@ -157,7 +201,8 @@ pub(super) unsafe fn settings(options: &trtllm_build_options) -> Result<Settings
 ///
 /// Errors: `TRTLLM_STATUS_INVALID_ARGUMENT` for options that contradict each other or the model,
 /// `TRTLLM_STATUS_INVALID_FILES` for a model that does not hold or an output that exists, `TRTLLM_STATUS_UNAVAILABLE` for a
-/// target that this machine cannot build (the message has the command that finishes the work elsewhere),
+/// target that this machine cannot build (the message has the command that finishes the work elsewhere) or whose memory is too
+/// small,
 /// `TRTLLM_STATUS_CANCELLED` when `on_progress` stopped it, `TRTLLM_STATUS_SYSTEM`. After an error the output is as it was.
 /// Thread-safe.
 #[unsafe(no_mangle)]
@@ -181,9 +226,10 @@ pub unsafe extern "C" fn trtllm_build_engine(options: *const trtllm_build_option
 pub(super) fn cannot_build(failure: &BuildFailure) -> Failure {
     let status = match failure {
         BuildFailure::Settings(_) => TRTLLM_STATUS_INVALID_ARGUMENT,
-        BuildFailure::Machine { .. } => TRTLLM_STATUS_UNAVAILABLE,
+        BuildFailure::Machine { .. } | BuildFailure::Memory { .. } => TRTLLM_STATUS_UNAVAILABLE,
         BuildFailure::Build(BuildError::Interrupted) => TRTLLM_STATUS_CANCELLED,
         BuildFailure::Build(error) if error.is_disk_full() => TRTLLM_STATUS_SYSTEM,
+        BuildFailure::Build(BuildError::TensorRt { .. } | BuildError::TrtllmBuild { .. }) => TRTLLM_STATUS_SYSTEM,
         BuildFailure::Build(BuildError::Hub { .. } | BuildError::Format(FormatError::Io { .. })) => {
             TRTLLM_STATUS_SYSTEM
         }
