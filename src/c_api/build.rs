@@ -158,7 +158,7 @@ pub(super) unsafe fn settings(options: &trtllm_build_options) -> Result<Settings
         None | Some("tensorrt") => Compiler::TensorRt,
         Some("trtllm-build") => Compiler::TrtllmBuild,
         Some(other) => {
-            return Err(Failure::argument(&format!("compiler `{other}` is neither tensorrt nor trtllm-build")));
+            return Err(Failure::argument(format!("compiler `{other}` is neither tensorrt nor trtllm-build")));
         }
     };
     let chosen = |number: usize| (number > 0).then_some(number);
