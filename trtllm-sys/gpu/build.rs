@@ -82,14 +82,16 @@ fn find() -> Result<Found, String> {
 /// TensorRT below TENSORRT_ROOT, beside TensorRT-LLM, in the system, or in a Python environment; or what is missing.
 fn tensorrt(include: &Path, libraries: &Path, has_cuda: bool) -> Result<TensorRt, String> {
     let named = env::var_os("TENSORRT_ROOT").filter(|root| !root.is_empty()).map(PathBuf::from);
+    let is_named = named.is_some();
     let roots: Vec<_> = named.into_iter().chain(["/usr/local/tensorrt", "/usr"].map(PathBuf::from)).collect();
     let below = |folders: &[&str]| {
         roots.iter().flat_map(|root| folders.iter().map(|f| root.join(f)).collect::<Vec<_>>()).collect()
     };
     let mut includes: Vec<PathBuf> = below(&["include", "include/x86_64-linux-gnu"]);
-    includes.insert(includes.len().min(2), include.to_owned());
+    // What TENSORRT_ROOT names comes first, what lies beside TensorRT-LLM next.
+    includes.insert(if is_named { 2 } else { 0 }, include.to_owned());
     let mut libs: Vec<PathBuf> = below(&["lib", "lib/x86_64-linux-gnu", "."]);
-    libs.insert(libs.len().min(3), libraries.to_owned());
+    libs.insert(if is_named { 3 } else { 0 }, libraries.to_owned());
     libs.extend(site_packages().iter().filter_map(|root| Some(root.parent()?.join("tensorrt_libs"))));
     let include = includes.into_iter().find(|folder| folder.join(TENSORRT_HEADER).is_file());
     let hint = "set TENSORRT_ROOT to a folder that has `include/` and `lib/` of TensorRT, and build again";

@@ -150,7 +150,10 @@ nvinfer1::ILayer* add_layer(trtllm_gpu_network& network, trtllm_gpu_network_node
 void check_output(trtllm_gpu_network& network, trtllm_gpu_network_node const& node, ITensor& output) {
     auto const wanted = shim::to_dims(node.shape, node.rank, node.name);
     auto const dims = output.getDimensions();
-    bool fits = dims.nbDims < 0 || dims.nbDims == wanted.nbDims;
+    if (dims.nbDims < 0) {
+        network.log->fail("node " + quoted(node.name) + " is refused");
+    }
+    bool fits = dims.nbDims == wanted.nbDims;
     for (std::int32_t i = 0; fits && i < dims.nbDims; i++) {
         fits = dims.d[i] < 0 || wanted.d[i] < 0 || dims.d[i] == wanted.d[i];
     }
