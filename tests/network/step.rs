@@ -1,0 +1,120 @@
+//! What TensorRT-LLM's runtime would put into the inputs of a step, and the step itself on every rank.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use crate::attention::Cache;
+use crate::interpreter::{Arithmetic, Rank, Tensors, evaluate};
+use crate::plan::{Plan, Tensor};
+
+/// A request of a step.
+pub(crate) struct Part {
+    /// Which sequence it is.
+    pub(crate) sequence: usize,
+    /// The prompt's tokens, or the one that was generated last.
+    pub(crate) tokens: Vec<u32>,
+    /// Tokens that are in the cache.
+    pub(crate) past: usize,
+    pub(crate) is_context: bool,
+}
+
+/// The ranks of a model, by pipeline stage.
+pub(crate) struct Model {
+    stages: Vec<Vec<Rank>>,
+    window: usize,
+    arithmetic: Arithmetic,
+}
+
+const TOKENS_PER_BLOCK: usize = 32;
+
+impl Model {
+    pub(crate) fn new(plans: Vec<Plan>, tp_size: usize, window: Option<usize>, arithmetic: Arithmetic) -> Self {
+        let mut stages = Vec::new();
+        let mut plans = plans.into_iter().peekable();
+        while plans.peek().is_some() {
+            let ranks = plans.by_ref().take(tp_size).map(|plan| Rank { plan, cache: Cache::new() });
+            stages.push(ranks.collect());
+        }
+        Self { stages, window: window.unwrap_or(1 << 20), arithmetic }
+    }
+
+    /// The rows of logits of a step: of each request's last token, or of every token where the network gathers them all.
+    pub(crate) fn step(&mut self, parts: &[Part]) -> Vec<Vec<f32>> {
+        let tokens: usize = parts.iter().map(|part| part.tokens.len()).sum();
+        let mut hidden: Option<Tensor> = None;
+        let last = self.stages.len() - 1;
+        for (index, ranks) in self.stages.iter_mut().enumerate() {
+            let mut inputs = attention_inputs(parts, layers(&ranks[0].plan), self.window);
+            if index == 0 {
+                let ids = parts.iter().flat_map(|part| part.tokens.iter().map(|&id| i64::from(id))).collect();
+                insert(&mut inputs, "input_ids", Tensor::integers("INT32", &[tokens], ids));
+            } else {
+                insert(&mut inputs, "hidden_states_input", hidden.take().unwrap());
+            }
+            if ranks[0].plan.has_input("last_token_ids") {
+                let mut end = 0;
+                let ends = parts.iter().map(|part| {
+                    end += part.tokens.len() as i64;
+                    end
+                });
+                let ends: Vec<i64> = ends.collect();
+                insert(&mut inputs, "last_token_ids", Tensor::integers("INT32", &[parts.len()], ends));
+            }
+            let mut outputs = evaluate(ranks, &inputs, self.arithmetic);
+            if index == last {
+                let logits = outputs.swap_remove(0).remove("logits").unwrap();
+                assert_eq!(logits.dtype, "FLOAT");
+                return logits.floats().chunks_exact(logits.shape[1]).map(<[f32]>::to_vec).collect();
+            }
+            hidden = outputs.swap_remove(0).remove("hidden_states_output");
+        }
+        unreachable!("the last stage returns")
+    }
+}
+
+fn insert(inputs: &mut Tensors, name: &str, tensor: Tensor) {
+    inputs.insert(name.to_owned(), Rc::new(tensor));
+}
+
+fn layers(plan: &Plan) -> usize {
+    plan.layers.iter().filter(|layer| layer.kind == "Plugin:GPTAttention").count()
+}
+
+fn attention_inputs(parts: &[Part], layers: usize, window: usize) -> Tensors {
+    let count = parts.len();
+    let each = |value: &dyn Fn(&Part) -> usize| parts.iter().map(|part| value(part) as i64).collect::<Vec<_>>();
+    let lengths = each(&|part| part.past + part.tokens.len());
+    let context_lengths = each(&|part| if part.is_context { part.tokens.len() } else { part.past });
+    let blocks = lengths.iter().map(|&length| (length as usize).div_ceil(TOKENS_PER_BLOCK)).max().unwrap();
+    // Keys and values have offsets of their own; neighbours in a sequence are nowhere near each other.
+    let offset = |sequence: usize, which: usize, block: usize| ((sequence * 97 + block * 31 + 7) * 2 + which) as i64;
+    let offsets: Vec<i64> = parts
+        .iter()
+        .flat_map(|part| {
+            (0..2).flat_map(move |which| (0..blocks).map(move |block| offset(part.sequence, which, block)))
+        })
+        .collect();
+    let mapping = (0..layers).flat_map(|layer| [0, layer as i64]).collect();
+    let mut inputs: Tensors = HashMap::new();
+    let mut int32 = |name: &str, shape: &[usize], data: Vec<i64>| {
+        insert(&mut inputs, name, Tensor::integers("INT32", shape, data));
+    };
+    int32("sequence_length", &[count], lengths);
+    int32("host_past_key_value_lengths", &[count], each(&|part| part.past));
+    int32("host_request_types", &[count], each(&|part| usize::from(!part.is_context)));
+    int32("context_lengths", &[count], context_lengths.clone());
+    int32("host_context_lengths", &[count], context_lengths);
+    int32("host_max_attention_window_sizes", &[layers], vec![window as i64; layers]);
+    int32("host_sink_token_length", &[1], vec![0]);
+    int32("cache_indirection", &[count, 1, 1], vec![0; count]);
+    int32("kv_cache_block_offsets", &[1, count, 2, blocks], offsets.clone());
+    int32("host_kv_cache_block_offsets", &[1, count, 2, blocks], offsets);
+    int32("host_kv_cache_pool_mapping", &[layers, 2], mapping);
+    let mut int64 = |name: &str, shape: &[usize], data: Vec<i64>| {
+        insert(&mut inputs, name, Tensor::integers("INT64", shape, data));
+    };
+    int64("host_kv_cache_pool_pointers", &[1, 2], vec![0, 0]);
+    int64("host_runtime_perf_knobs", &[16], vec![-1; 16]);
+    int64("host_context_progress", &[1], vec![0]);
+    inputs
+}
