@@ -4,6 +4,7 @@
 #include <mutex>
 #include <streambuf>
 #include <string>
+#include <utility>
 
 namespace shim {
 
@@ -22,6 +23,12 @@ std::int32_t severity_of(std::string const& line, std::int32_t otherwise) {
         }
     }
     return otherwise;
+}
+
+// What take_error() gives.
+std::string& last_error() {
+    thread_local std::string one;
+    return one;
 }
 
 // A stream's buffer that hands out lines. Threads write into it without asking each other, as they may do with std::cout.
@@ -51,7 +58,11 @@ protected:
                 mLine += text[i];
                 continue;
             }
-            mLog(mUserData, severity_of(mLine, mSeverity), mLine.c_str());
+            auto const severity = severity_of(mLine, mSeverity);
+            if (severity == 0) {
+                last_error() = mLine;
+            }
+            mLog(mUserData, severity, mLine.c_str());
             mLine.clear();
         }
         return size;
@@ -76,5 +87,7 @@ void capture_log(trtllm_gpu_log log, void* userData) {
     std::cout.rdbuf(out);
     std::cerr.rdbuf(err);
 }
+
+std::string take_error() { return std::exchange(last_error(), {}); }
 
 }  // namespace shim

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "log.h"
 #include "network.h"
 #include "plugins.h"
 
@@ -74,11 +75,14 @@ nvinfer1::ILayer* add_plugin(trtllm_gpu_network& network, trtllm_gpu_network_nod
         fields.emplace_back(field.name, field.data, static_cast<nvinfer1::PluginFieldType>(field.type), field.len);
     }
     nvinfer1::PluginFieldCollection const collection{static_cast<std::int32_t>(fields.size()), fields.data()};
+    shim::take_error();
     // TensorRT clones it.
     std::unique_ptr<nvinfer1::IPluginV2, DestroyPlugin> const plugin(
         static_cast<nvinfer1::IPluginCreator*>(found)->createPlugin(node.name, &collection));
     if (!plugin) {
-        network.log->fail(what + " does not take these fields");
+        // Which one, TensorRT-LLM says in its own log.
+        std::string const why = shim::take_error();
+        network.log->fail(what + " does not take these fields" + (why.empty() ? "" : ": " + why));
     }
     return network.network->addPluginV2(inputs.data(), static_cast<std::int32_t>(inputs.size()), *plugin);
 }

@@ -1,4 +1,5 @@
-// What the stand-in is told: `stand-in.conf` of the engine directory, lines of `name value`.
+// What the stand-in is told: `stand-in.conf` of the engine directory, lines of `name value`. Without that file the engine has to
+// be one that the stand-in of TensorRT built, and the vocabulary is config.json's.
 //
 //     vocab_size N              [1000]
 //     max_batch_size N          [64]
@@ -17,8 +18,10 @@
 #pragma once
 
 #include <atomic>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <stdexcept>
 #include <string>
@@ -30,7 +33,13 @@ public:
     explicit Settings(std::filesystem::path const& dir) {
         std::ifstream file(dir / "stand-in.conf");
         if (!file) {
-            throw std::runtime_error("cannot read " + (dir / "stand-in.conf").string());
+            std::string magic;
+            std::ifstream plan(dir / "rank0.engine");
+            std::getline(plan, magic);
+            if (magic != "TRTLLM-STAND-IN-PLAN") {
+                throw std::runtime_error("cannot read " + (dir / "stand-in.conf").string());
+            }
+            take_vocabulary(dir / "config.json");
         }
         std::string name;
         std::string value;
@@ -66,6 +75,16 @@ public:
     }
 
 private:
+    void take_vocabulary(std::filesystem::path const& config) {
+        std::ifstream file(config);
+        std::string const text{std::istreambuf_iterator<char>(file), {}};
+        std::string const key = "\"vocab_size\":";
+        auto const found = text.find(key);
+        if (found != std::string::npos) {
+            mValues["vocab_size"] = std::to_string(std::atol(text.c_str() + found + key.size()));
+        }
+    }
+
     std::map<std::string, std::string> mValues;
     mutable std::atomic<long> mCalls{0};
 };
