@@ -1,4 +1,4 @@
-// Drives the shim over TensorRT-LLM through its table, from many threads, over the stand-in: for sanitizers.
+// Drives the shim over TensorRT-LLM and TensorRT through its table, from many threads, over the stand-ins: for sanitizers.
 //
 //     gpu_shim FOLDER REQUESTS
 #include <atomic>
@@ -170,6 +170,83 @@ void soak(trtllm_gpu_table const& table, std::string const& dir, long requests) 
     check(table.close(executor, &error) == TRTLLM_GPU_OK, "close failed");
 }
 
+// Builds `y = gather(x, i)` with a collective behind it; once told to stop, once to the end.
+void build(trtllm_gpu_table const& table, bool goes_on) {
+    trtllm_gpu_error error{};
+    trtllm_gpu_network* network = nullptr;
+    auto const log = [](void*, std::int32_t, char const*) { lines++; };
+    check(table.network_create("net", log, nullptr, &network, &error) == TRTLLM_GPU_OK, error.message);
+    float const weights[8] = {};
+    std::int64_t const table_shape[] = {2, 4};
+    trtllm_gpu_network_node constant{};
+    constant.op = TRTLLM_GPU_CONSTANT;
+    constant.name = "table";
+    constant.shape = table_shape;
+    constant.rank = 2;
+    constant.data = weights;
+    constant.count = 8;
+    constant.weight = "weight";
+    check(table.network_add_node(network, &constant, &error) == TRTLLM_GPU_OK, error.message);
+    std::int64_t const any[] = {-1};
+    std::int64_t const profile[] = {1, 2, 4};
+    char const* const names[] = {"n"};
+    trtllm_gpu_network_input const input{"i", 3, 1, any, names, profile, 1};
+    check(table.network_add_input(network, &input, &error) == TRTLLM_GPU_OK, error.message);
+    check(table.network_add_input(network, &input, &error) == TRTLLM_GPU_EXCEPTION, "an input is there twice");
+    std::uint32_t const both[] = {0, 1};
+    std::int64_t const made[] = {-1, 4};
+    trtllm_gpu_network_node gather{};
+    gather.op = TRTLLM_GPU_GATHER;
+    gather.name = "gather";
+    gather.inputs = both;
+    gather.num_inputs = 2;
+    gather.shape = made;
+    gather.rank = 2;
+    check(table.network_add_node(network, &gather, &error) == TRTLLM_GPU_OK, error.message);
+    std::int32_t const zero = 0;
+    trtllm_gpu_plugin_field const fields[] = {{"group", 5, &zero, 1}, {"type_id", 5, &zero, 1}};
+    std::uint32_t const gathered = 2;
+    trtllm_gpu_network_node plugin = gather;
+    plugin.op = TRTLLM_GPU_PLUGIN;
+    plugin.inputs = &gathered;
+    plugin.num_inputs = 1;
+    plugin.plugin = "AllGather";
+    plugin.plugin_version = "1";
+    plugin.plugin_namespace = "tensorrt_llm";
+    plugin.fields = fields;
+    plugin.num_fields = 1;
+    check(table.network_add_node(network, &plugin, &error) == TRTLLM_GPU_EXCEPTION, "a field is missing");
+    plugin.num_fields = 2;
+    check(table.network_add_node(network, &plugin, &error) == TRTLLM_GPU_OK, error.message);
+    check(table.network_mark_output(network, 3, "y", &error) == TRTLLM_GPU_OK, error.message);
+    std::string plan;
+    trtllm_gpu_build asked{};
+    asked.write_plan = [](void* to, void const* data, std::size_t size) {
+        static_cast<std::string*>(to)->append(static_cast<char const*>(data), size);
+        return true;
+    };
+    asked.write_timing_cache = [](void*, void const*, std::size_t size) { return size > 0; };
+    asked.progress = [](void*, char const*, char const*, std::int32_t step, std::int32_t) { return step == 0; };
+    asked.user_data = &plan;
+    if (!goes_on) {
+        check(table.network_build(network, &asked, &error) == TRTLLM_GPU_CANCELLED && plan.empty(), "it goes on");
+    }
+    asked.progress = nullptr;
+    check(table.network_build(network, &asked, &error) == TRTLLM_GPU_OK && plan.size() > 32, error.message);
+    table.free_network(network);
+}
+
+void build_at_once(trtllm_gpu_table const& table) {
+    std::vector<std::thread> threads;
+    for (int thread = 0; thread < kThreads; thread++) {
+        threads.emplace_back([&table, thread] { build(table, thread % 2 == 0); });
+    }
+    for (std::thread& thread : threads) {
+        thread.join();
+    }
+    check(std::getenv("IS_BUILDING") == nullptr, "IS_BUILDING is left behind");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -202,6 +279,7 @@ int main(int argc, char** argv) {
                   "closed, or not, against its will");
         }
     }
+    build_at_once(table);
     check(lines > 0, "nothing was logged");
     return 0;
 }
