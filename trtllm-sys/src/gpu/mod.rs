@@ -5,15 +5,16 @@ mod bindings;
 mod executor;
 mod library;
 mod network;
+mod nodes;
 mod request;
 mod responses;
 mod settings;
 
 pub use executor::{GpuExecutor, GpuIterationStats};
 pub use library::{GpuLibrary, LogLine, Severity, same_release};
-pub use network::{
-    Activation, BuildPhase, DataType, ElementWise, GpuBuild, GpuNetwork, NetworkInput, NetworkNode, NetworkOp,
-    PluginField, PluginValues, Reduce, Unary,
+pub use network::{BuildPhase, GpuBuild, GpuNetwork};
+pub use nodes::{
+    Activation, DataType, ElementWise, NetworkInput, NetworkNode, NetworkOp, PluginField, PluginValues, Reduce, Unary,
 };
 pub use request::{GpuLora, GpuRequest, GpuRetention, GpuRetentionRange};
 pub use responses::{GpuOutput, GpuPerfMetrics, GpuResponse, GpuResult, Responses};
