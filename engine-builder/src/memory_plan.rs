@@ -4,13 +4,13 @@
 //!
 //! ```text
 //! weights       every tensor of the rank, bfloat16 (on the CPU: the size of the packed file)
-//! activations   max_num_tokens * element * (3 * hidden + max(qkv + query, 2 * intermediate))
+//! activations   max_num_tokens * (4 * hidden + element * (2 * hidden + max(qkv + query, 2 * intermediate)))
 //!               + max_batch_size * padded vocabulary * 4 * 2
 //! reserve       an allowance for what the runtime takes besides
 //! KV cache      90 % of what is left
 //! ```
 //!
-//! Activations are what is alive at once in one layer: the residual stream, its normalized copy and a projection's
+//! Activations are what is alive at once in one layer: the residual stream (float32), its normalized copy and a projection's
 //! output, and either attention's input and output or the two halves of the MLP, whichever is larger; then a row of
 //! float32 logits per sequence and the sampler's copy. `element` is 2 bytes on a GPU (bfloat16) and 4 on the CPU
 //! (float32). TensorRT's own number depends on its tactics and is known only after the engine is built, so this is an
@@ -366,7 +366,8 @@ fn activation_bytes(config: &ModelConfig, mapping: Mapping, executor: Executor, 
         Executor::TensorRtLlm => 2,
         Executor::Cpu => 4,
     };
-    let per_token = element * (3 * config.hidden_size as u64 + (qkv + query).max(2 * intermediate));
+    let hidden = config.hidden_size as u64;
+    let per_token = 4 * hidden + element * (2 * hidden + (qkv + query).max(2 * intermediate));
     let per_sequence = 2 * 4 * mapping.padded_vocab_size(config) as u64;
     (limits.max_num_tokens as u64)
         .saturating_mul(per_token)

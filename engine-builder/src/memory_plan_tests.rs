@@ -47,7 +47,7 @@ fn the_parts_of_an_8b_model_are_what_a_hand_computes() {
     assert_eq!(plan.weights_bytes, 2 * parameters);
     assert_eq!(plan.weights_bytes, 2 * minitron().parameters());
     assert_eq!(plan.kv_bytes_per_token, 2 * 2 * 8 * 128 * 40);
-    let activations = 4096 * 2 * (3 * 4096 + 2 * 11520) + 16 * 131_072 * 8;
+    let activations = 4096 * (4 * 4096 + 2 * (2 * 4096 + 2 * 11520)) + 16 * 131_072 * 8;
     assert_eq!(plan.activation_bytes, activations);
     let free = 80 * GB - plan.weights_bytes - activations - GPU_RESERVE;
     assert_eq!(plan.kv_cache_bytes, free / 10 * 9 + free % 10 * 9 / 10);

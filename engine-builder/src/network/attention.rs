@@ -5,7 +5,7 @@
 use engine_format::Weight;
 
 use super::decoder::Rank;
-use super::graph::{Graph, NetworkError, TensorId};
+use super::graph::{DataType, Graph, NetworkError, TensorId};
 use super::ops::Op;
 use super::plugin::{ATTENTION_INPUTS, AttentionInput, Plugin};
 use super::rope::RotaryTables;
@@ -26,7 +26,8 @@ pub fn attention(
     let [rows, columns] = shard(Weight::Qkv(rank.first_layer()));
     let mut qkv = rank.linear(graph, &format!("{name}.qkv"), x, [rows, columns])?;
     if rank.config.attention_bias {
-        qkv = rank.bias(graph, &format!("{name}.qkv"), qkv, rows)?;
+        let biased = rank.bias(graph, &format!("{name}.qkv"), qkv, rows)?;
+        qkv = graph.add(format!("{name}.qkv.to_bf16"), Op::Cast(DataType::Bf16), &[biased])?;
     }
     let mut inputs = Vec::new();
     for input in ATTENTION_INPUTS {

@@ -160,6 +160,8 @@ impl Rank<'_> {
             }
             None => self.receive(graph)?,
         };
+        // The residual stream is fp32, as in the CPU engine: bfloat16 would round it twice in each layer.
+        x = graph.add("transformer.residual".into(), Op::Cast(DataType::Float), &[x])?;
         for layer in 0..self.num_layers() {
             x = self.layer(graph, layer, x, tables)?;
         }
@@ -167,6 +169,8 @@ impl Rank<'_> {
             self.head(graph, x, embedding)?;
         } else {
             let target = self.mapping.rank(self.pp_rank + 1, self.tp_rank);
+            // TensorRT-LLM's runtime hands hidden states over in the model's type.
+            let x = graph.add("send.to_bf16".into(), Op::Cast(DataType::Bf16), &[x])?;
             let sent = graph.add("send".into(), Op::Plugin(Plugin::send(target)), &[x])?;
             graph.outputs.push(Output { name: "hidden_states_output", tensor: sent });
         }
@@ -194,10 +198,19 @@ impl Rank<'_> {
         let (hidden, epsilon) = (self.config.hidden_size, self.config.norm_epsilon);
         let normed = rms_norm(graph, &name("input_layernorm"), x, hidden, epsilon)?;
         let out = attention(graph, self, &name("attention"), layer, normed, tables)?;
-        let x = graph.add(name("attention.residual"), Op::ElementWise(ElementWise::Sum), &[x, out])?;
+        let x = self.residual(graph, &name("attention"), x, out)?;
         let normed = rms_norm(graph, &name("post_layernorm"), x, hidden, epsilon)?;
         let out = mlp(graph, self, &name("mlp"), normed)?;
-        graph.add(name("mlp.residual"), Op::ElementWise(ElementWise::Sum), &[x, out])
+        self.residual(graph, &name("mlp"), x, out)
+    }
+
+    /// The residual stream with the branch called `name` added.
+    fn residual(&self, graph: &mut Graph, name: &str, x: TensorId, branch: TensorId) -> Result<TensorId, NetworkError> {
+        let branch = match graph.tensor(branch).dtype {
+            DataType::Float => branch,
+            _ => graph.add(format!("{name}.to_float"), Op::Cast(DataType::Float), &[branch])?,
+        };
+        graph.add(format!("{name}.residual"), Op::ElementWise(ElementWise::Sum), &[x, branch])
     }
 
     /// Final norm, last tokens, logits in fp32.
@@ -265,7 +278,7 @@ impl Rank<'_> {
         graph.add(name, op, &[x, weight])
     }
 
-    /// x plus `{name}.bias`, which has `size` elements.
+    /// x plus `{name}.bias`, which has `size` elements, in fp32.
     pub(super) fn bias(
         &self,
         graph: &mut Graph,
@@ -275,6 +288,8 @@ impl Rank<'_> {
     ) -> Result<TensorId, NetworkError> {
         let weight = format!("{name}.bias");
         let bias = graph.constant(weight.clone(), vec![1, size as i64], Value::Weight(weight))?;
+        let bias = graph.add(format!("{name}.bias.to_float"), Op::Cast(DataType::Float), &[bias])?;
+        let x = graph.add(format!("{name}.to_float"), Op::Cast(DataType::Float), &[x])?;
         graph.add(format!("{name}.biased"), Op::ElementWise(ElementWise::Sum), &[x, bias])
     }
 

@@ -1,14 +1,15 @@
-//! RMSNorm in fp32: x / sqrt(mean(x^2) + epsilon), rounded to bfloat16, times gamma.
+//! RMSNorm in fp32: x / sqrt(mean(x^2) + epsilon) times gamma, rounded to bfloat16 once.
 //!
-//! Source: TensorRT-LLM 1.x, `functional.py` (`rms_norm`), without its plugin; Transformers' `MistralRMSNorm` computes the same.
+//! Source: TensorRT-LLM 1.x, `functional.py` (`rms_norm`), without its plugin. There, and in Transformers' `MistralRMSNorm`, gamma comes
+//! after the rounding, in bfloat16, which rounds twice.
 
 use super::graph::{DataType, Graph, NetworkError, TensorId};
 use super::ops::{ElementWise, Op, Value};
 
-/// Adds the norm called `name`, whose weight is `{name}.weight`.
+/// Adds the norm called `name`, whose weight is `{name}.weight`, of the residual stream `x`.
 ///
 /// # Errors
-/// [`NetworkError`] for an `x` that is no `[tokens, hidden]`.
+/// [`NetworkError`] for an `x` that is no `[tokens, hidden]` in fp32.
 pub fn rms_norm(
     graph: &mut Graph,
     name: &str,
@@ -22,14 +23,14 @@ pub fn rms_norm(
     let op = |kind| Op::ElementWise(kind);
     let weight = format!("{name}.weight");
     let gamma = graph.constant(weight.clone(), vec![1, hidden_size as i64], Value::Weight(weight))?;
-    let wide = graph.add(format!("{name}.to_float"), Op::Cast(DataType::Float), &[x])?;
     let two = scalar(graph, "two", 2.0)?;
-    let square = graph.add(format!("{name}.square"), op(ElementWise::Pow), &[wide, two])?;
+    let square = graph.add(format!("{name}.square"), op(ElementWise::Pow), &[x, two])?;
     let mean = graph.add(format!("{name}.mean"), Op::Mean, &[square])?;
     let epsilon = scalar(graph, "epsilon", epsilon)?;
     let variance = graph.add(format!("{name}.variance"), op(ElementWise::Sum), &[mean, epsilon])?;
     let deviation = graph.add(format!("{name}.sqrt"), Op::Sqrt, &[variance])?;
-    let normal = graph.add(format!("{name}.normal"), op(ElementWise::Div), &[wide, deviation])?;
-    let narrow = graph.add(format!("{name}.to_bf16"), Op::Cast(DataType::Bf16), &[normal])?;
-    graph.add(name.to_owned(), op(ElementWise::Prod), &[narrow, gamma])
+    let normal = graph.add(format!("{name}.normal"), op(ElementWise::Div), &[x, deviation])?;
+    let wide = graph.add(format!("{name}.weight.to_float"), Op::Cast(DataType::Float), &[gamma])?;
+    let scaled = graph.add(format!("{name}.scaled"), op(ElementWise::Prod), &[normal, wide])?;
+    graph.add(name.to_owned(), Op::Cast(DataType::Bf16), &[scaled])
 }

@@ -196,7 +196,8 @@ fn a_wrong_type_is_refused_by_its_node() {
     let mut graph = graph(&small());
     let is_square = |node: &super::graph::Node| node.name == "transformer.layers.1.input_layernorm.square";
     let square = graph.nodes.iter().position(is_square).unwrap();
-    let narrow = graph.nodes[square - 2].inputs[0];
+    let is_narrow = |node: &&super::graph::Node| node.name == "transformer.layers.0.mlp.proj";
+    let narrow = graph.nodes.iter().find(is_narrow).unwrap().output;
     graph.nodes[square].inputs[0] = narrow;
     let text = refused(&graph).to_string();
     assert!(text.contains("layers.1.input_layernorm.square") && text.contains("BF16 and FLOAT"), "{text}");

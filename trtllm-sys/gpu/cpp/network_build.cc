@@ -155,13 +155,34 @@ private:
 };
 #endif
 
-// Chooses the GPU through the CUDA runtime that TensorRT-LLM has loaded; the shim is not linked to one.
+template <typename Function>
+Function symbol(void* library, char const* name) {
+    return reinterpret_cast<Function>(dlsym(library, name));
+}
+
+// Makes the GPU's primary context the thread's, which every CUDA runtime in the process then uses, linked statically or not.
+// Whether there is a driver for that.
+bool choose_by_driver(std::int32_t device) {
+    auto* const driver = dlopen("libcuda.so.1", RTLD_NOW);
+    if (driver == nullptr) {
+        return false;
+    }
+    auto* const init = symbol<int (*)(unsigned int)>(driver, "cuInit");
+    auto* const get = symbol<int (*)(int*, int)>(driver, "cuDeviceGet");
+    auto* const retain = symbol<int (*)(void**, int)>(driver, "cuDevicePrimaryCtxRetain");
+    auto* const make_current = symbol<int (*)(void*)>(driver, "cuCtxSetCurrent");
+    int number = 0;
+    void* context = nullptr;
+    return init != nullptr && get != nullptr && retain != nullptr && make_current != nullptr && init(0) == 0 &&
+           get(&number, device) == 0 && retain(&context, number) == 0 && make_current(context) == 0;
+}
+
+// Chooses the GPU through the CUDA runtime that TensorRT-LLM has loaded, or through the driver: the shim is linked to neither.
 void choose_device(std::int32_t device) {
-    using SetDevice = int (*)(int);
-    auto* const set = reinterpret_cast<SetDevice>(dlsym(RTLD_DEFAULT, "cudaSetDevice"));
+    auto* const set = symbol<int (*)(int)>(RTLD_DEFAULT, "cudaSetDevice");
     if (set == nullptr) {
-        if (device != 0) {
-            throw std::runtime_error("no CUDA runtime is loaded that chooses GPU " + std::to_string(device) +
+        if (device != 0 && !choose_by_driver(device)) {
+            throw std::runtime_error("no CUDA is loaded that chooses GPU " + std::to_string(device) +
                                      ": let CUDA_VISIBLE_DEVICES name one GPU");
         }
         return;
