@@ -35,7 +35,7 @@ fn network<'w>() -> (GpuNetwork<'w>, Lines) {
     let library = stand_in::library();
     library.capture_log(|_| {});
     let take = move |line: LogLine<'_>| log.lock().unwrap().push((line.severity, line.text.to_owned()));
-    (GpuNetwork::new(&library, "hand-made", take).unwrap(), lines)
+    (GpuNetwork::new(&library, "hand-made", 0, take).unwrap(), lines)
 }
 
 fn input(network: &mut GpuNetwork<'_>, name: &str, dtype: DataType, shape: &[i64]) -> u32 {
@@ -68,12 +68,11 @@ fn node(
 
 /// Builds, with nothing known before; the plan and the timing cache.
 fn build(network: &mut GpuNetwork<'_>) -> Result<(Vec<u8>, Vec<u8>), GpuError> {
-    build_with(network, 0, &[], |_| true)
+    build_with(network, &[], |_| true)
 }
 
 fn build_with(
     network: &mut GpuNetwork<'_>,
-    device: i32,
     timing_cache: &[u8],
     mut progress: impl FnMut(BuildPhase<'_>) -> bool + Send,
 ) -> Result<(Vec<u8>, Vec<u8>), GpuError> {
@@ -88,7 +87,6 @@ fn build_with(
         true
     };
     network.build(GpuBuild {
-        device,
         timing_cache,
         write_timing_cache: &mut keep_cache,
         write_plan: &mut keep_plan,
@@ -153,7 +151,7 @@ fn what_is_asked_for_is_what_is_built() {
         phases.push((phase.phase.to_owned(), phase.parent.map(str::to_owned), phase.step, phase.steps));
         true
     };
-    let (plan, _) = build_with(&mut network, 0, &[], progress).unwrap();
+    let (plan, _) = build_with(&mut network, &[], progress).unwrap();
     let (network, bytes) = read(&plan);
     assert_eq!(network["name"], "hand-made");
     let expected = json!({
@@ -184,10 +182,10 @@ fn what_is_asked_for_is_what_is_built() {
 fn progress_stops_a_build() {
     let (mut network, _) = network();
     one_of_everything(&mut network, &[0; 16], &[0; 4]);
-    let stopped = build_with(&mut network, 0, &[], |phase| phase.step < 3);
+    let stopped = build_with(&mut network, &[], |phase| phase.step < 3);
     assert_eq!(stopped.unwrap_err(), GpuError::Cancelled);
     // A panic may not go through C++.
-    let panicked = build_with(&mut network, 0, &[], |phase| phase.step < 3 || std::panic::panic_any("told to"));
+    let panicked = build_with(&mut network, &[], |phase| phase.step < 3 || std::panic::panic_any("told to"));
     assert_eq!(panicked.unwrap_err(), GpuError::Cancelled);
     assert_nothing_is_said();
     // The network is as it was.
@@ -200,10 +198,10 @@ fn a_timing_cache_goes_round_and_a_foreign_one_is_left_out() {
     one_of_everything(&mut network, &[0; 16], &[0; 4]);
     let (plan, cache) = build(&mut network).unwrap();
     assert!(!cache.is_empty());
-    let (again, same) = build_with(&mut network, 0, &cache, |_| true).unwrap();
+    let (again, same) = build_with(&mut network, &cache, |_| true).unwrap();
     assert_eq!((again, same), (plan, cache));
     assert!(lines.lock().unwrap().iter().any(|(_, text)| text.contains("a timing cache with")), "{lines:?}");
-    build_with(&mut network, 0, b"of another program", |_| true).unwrap();
+    build_with(&mut network, b"of another program", |_| true).unwrap();
     let warned = |(severity, text): &(_, String)| *severity == Severity::Warning && text.contains("left out");
     assert!(lines.lock().unwrap().iter().any(warned), "{lines:?}");
 }
@@ -214,7 +212,6 @@ fn a_plan_that_cannot_be_kept_and_a_gpu_that_is_not_there_are_told() {
     one_of_everything(&mut network, &[0; 16], &[0; 4]);
     let building = BUILDING.read().unwrap();
     let built = network.build(GpuBuild {
-        device: 0,
         timing_cache: &[],
         write_timing_cache: &mut |_| true,
         write_plan: &mut |_| false,
@@ -222,7 +219,7 @@ fn a_plan_that_cannot_be_kept_and_a_gpu_that_is_not_there_are_told() {
     });
     drop(building);
     assert_says(built, &["plan was not kept"]);
-    assert_says(build_with(&mut network, 5, &[], |_| true), &["GPU 5"]);
+    assert_says(GpuNetwork::new(&stand_in::library(), "elsewhere", 5, |_| ()).map(drop), &["GPU 5"]);
 }
 
 #[test]

@@ -175,7 +175,7 @@ void build(trtllm_gpu_table const& table, bool goes_on) {
     trtllm_gpu_error error{};
     trtllm_gpu_network* network = nullptr;
     auto const log = [](void*, std::int32_t, char const*) { lines++; };
-    check(table.network_create("net", log, nullptr, &network, &error) == TRTLLM_GPU_OK, error.message);
+    check(table.network_create("net", 0, log, nullptr, &network, &error) == TRTLLM_GPU_OK, error.message);
     float const weights[8] = {};
     std::int64_t const table_shape[] = {2, 4};
     trtllm_gpu_network_node constant{};

@@ -309,8 +309,6 @@ typedef bool (*trtllm_gpu_build_progress)(void *user_data, const char *phase, co
 typedef bool (*trtllm_gpu_build_write)(void *user_data, const void *data, size_t len);
 
 typedef struct {
-    /* CUDA's number of the GPU to build on. */
-    int32_t device;
     /* What an earlier build gave to `write_timing_cache`, or nothing. */
     const void *timing_cache;
     size_t timing_cache_len;
@@ -368,9 +366,12 @@ typedef struct {
     const char *(*tensorrt_version)(void);
     /* Version of TensorRT whose headers the shim was compiled against, or empty. */
     const char *tensorrt_built_against;
-    /* `log` takes what TensorRT says of this network, on any thread, until it is freed. */
-    int32_t (*network_create)(const char *name, trtllm_gpu_log log, void *user_data, trtllm_gpu_network **network,
-                              trtllm_gpu_error *error);
+    /*
+     * For the GPU that CUDA calls `device`, which is chosen for the calling thread. `log` takes what TensorRT says of this network, on
+     * any thread, until it is freed.
+     */
+    int32_t (*network_create)(const char *name, int32_t device, trtllm_gpu_log log, void *user_data,
+                              trtllm_gpu_network **network, trtllm_gpu_error *error);
     int32_t (*network_add_input)(trtllm_gpu_network *network, const trtllm_gpu_network_input *input,
                                  trtllm_gpu_error *error);
     int32_t (*network_add_node)(trtllm_gpu_network *network, const trtllm_gpu_network_node *node,

@@ -169,7 +169,7 @@ impl Work<'_> {
             });
             let graph = &network.graph;
             let to_log = Mutex::new(log);
-            let mut replayed = GpuNetwork::new(self.tensorrt.library, &graph.name, move |line| {
+            let mut replayed = GpuNetwork::new(self.tensorrt.library, &graph.name, device as i32, move |line| {
                 let log = to_log.lock().unwrap_or_else(PoisonError::into_inner);
                 // A receiver that is gone has nobody to tell.
                 let _ = log.send((line.severity, line.text.to_owned()));
@@ -182,7 +182,6 @@ impl Work<'_> {
             let known = self.timing_cache.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let mut share = Share::default();
             let built = replayed.build(GpuBuild {
-                device: device as i32,
                 timing_cache: &known,
                 write_timing_cache: &mut |bytes| {
                     timing_cache.extend_from_slice(bytes);

@@ -171,8 +171,8 @@ void check_output(trtllm_gpu_network& network, trtllm_gpu_network_node const& no
     }
 }
 
-std::int32_t network_create(char const* name, trtllm_gpu_log log, void* userData, trtllm_gpu_network** network,
-                            trtllm_gpu_error* error) {
+std::int32_t network_create(char const* name, std::int32_t device, trtllm_gpu_log log, void* userData,
+                            trtllm_gpu_network** network, trtllm_gpu_error* error) {
     return guarded(error, [&] {
         auto const number = getInferLibVersion();
         if (number / 10000 != NV_TENSORRT_MAJOR || number < NV_TENSORRT_VERSION) {
@@ -180,7 +180,10 @@ std::int32_t network_create(char const* name, trtllm_gpu_log log, void* userData
                                      ", but " + loaded_version() + " was loaded");
         }
         shim::register_plugins();
+        // A builder belongs to the GPU that is chosen when it is made.
+        shim::choose_device(device);
         auto made = std::make_unique<trtllm_gpu_network>();
+        made->device = device;
         made->log.reset(&shim::NetworkLog::open(log, userData));
         made->builder.reset(nvinfer1::createInferBuilder(*made->log));
         if (!made->builder) {
@@ -292,7 +295,7 @@ using shim::guarded;
 char const* loaded_version() { return ""; }
 constexpr char const* kBuiltAgainst = "";
 
-std::int32_t network_create(char const*, trtllm_gpu_log, void*, trtllm_gpu_network**, trtllm_gpu_error* error) {
+std::int32_t network_create(char const*, std::int32_t, trtllm_gpu_log, void*, trtllm_gpu_network**, trtllm_gpu_error* error) {
     return guarded(error, refuse);
 }
 std::int32_t network_add_input(trtllm_gpu_network*, trtllm_gpu_network_input const*, trtllm_gpu_error* error) {

@@ -50,12 +50,17 @@ struct ProfiledInput {
 // `rank` sizes; throws with `name` where TensorRT has no place for them.
 nvinfer1::Dims to_dims(std::int64_t const* sizes, std::size_t rank, std::string const& name);
 
+// Chooses the GPU for this thread, through the CUDA runtime that TensorRT-LLM has loaded, or through the driver: the shim is linked to
+// neither.
+void choose_device(std::int32_t device);
+
 void build_network(trtllm_gpu_network& network, trtllm_gpu_build const& build);
 
 }  // namespace shim
 
 // Members are freed from the last to the first, as TensorRT asks for.
 struct trtllm_gpu_network {
+    std::int32_t device;
     std::unique_ptr<shim::NetworkLog, shim::CloseLog> log;
     std::unique_ptr<nvinfer1::IBuilder> builder;
     std::unique_ptr<nvinfer1::INetworkDefinition> network;

@@ -177,22 +177,6 @@ bool choose_by_driver(std::int32_t device) {
            get(&number, device) == 0 && retain(&context, number) == 0 && make_current(context) == 0;
 }
 
-// Chooses the GPU through the CUDA runtime that TensorRT-LLM has loaded, or through the driver: the shim is linked to neither.
-void choose_device(std::int32_t device) {
-    auto* const set = symbol<int (*)(int)>(RTLD_DEFAULT, "cudaSetDevice");
-    if (set == nullptr) {
-        if (device != 0 && !choose_by_driver(device)) {
-            throw std::runtime_error("no CUDA is loaded that chooses GPU " + std::to_string(device) +
-                                     ": let CUDA_VISIBLE_DEVICES name one GPU");
-        }
-        return;
-    }
-    if (int const status = set(device); status != 0) {
-        throw std::runtime_error("CUDA does not choose GPU " + std::to_string(device) + ": error " +
-                                 std::to_string(status));
-    }
-}
-
 void add_profiles(trtllm_gpu_network& network, nvinfer1::IBuilderConfig& config) {
     using nvinfer1::OptProfileSelector;
     std::size_t count = 0;
@@ -262,8 +246,23 @@ void write_timing_cache(trtllm_gpu_network& network, trtllm_gpu_build const& bui
 
 }  // namespace
 
+void choose_device(std::int32_t device) {
+    auto* const set = symbol<int (*)(int)>(RTLD_DEFAULT, "cudaSetDevice");
+    if (set == nullptr) {
+        if (device != 0 && !choose_by_driver(device)) {
+            throw std::runtime_error("no CUDA is loaded that chooses GPU " + std::to_string(device) +
+                                     ": let CUDA_VISIBLE_DEVICES name one GPU");
+        }
+        return;
+    }
+    if (int const status = set(device); status != 0) {
+        throw std::runtime_error("CUDA does not choose GPU " + std::to_string(device) + ": error " +
+                                 std::to_string(status));
+    }
+}
+
 void build_network(trtllm_gpu_network& network, trtllm_gpu_build const& build) {
-    choose_device(build.device);
+    choose_device(network.device);
     Progress progress(build);
     std::unique_ptr<nvinfer1::IBuilderConfig> const config(network.builder->createBuilderConfig());
     if (!config) {

@@ -713,7 +713,6 @@ pub type trtllm_gpu_build_write = ::std::option::Option<
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct trtllm_gpu_build {
-    pub device: i32,
     pub timing_cache: *const ::std::os::raw::c_void,
     pub timing_cache_len: usize,
     pub write_timing_cache: trtllm_gpu_build_write,
@@ -723,18 +722,17 @@ pub struct trtllm_gpu_build {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of trtllm_gpu_build"][::std::mem::size_of::<trtllm_gpu_build>() - 56usize];
+    ["Size of trtllm_gpu_build"][::std::mem::size_of::<trtllm_gpu_build>() - 48usize];
     ["Alignment of trtllm_gpu_build"][::std::mem::align_of::<trtllm_gpu_build>() - 8usize];
-    ["Offset of field: trtllm_gpu_build::device"][::std::mem::offset_of!(trtllm_gpu_build, device) - 0usize];
     ["Offset of field: trtllm_gpu_build::timing_cache"]
-        [::std::mem::offset_of!(trtllm_gpu_build, timing_cache) - 8usize];
+        [::std::mem::offset_of!(trtllm_gpu_build, timing_cache) - 0usize];
     ["Offset of field: trtllm_gpu_build::timing_cache_len"]
-        [::std::mem::offset_of!(trtllm_gpu_build, timing_cache_len) - 16usize];
+        [::std::mem::offset_of!(trtllm_gpu_build, timing_cache_len) - 8usize];
     ["Offset of field: trtllm_gpu_build::write_timing_cache"]
-        [::std::mem::offset_of!(trtllm_gpu_build, write_timing_cache) - 24usize];
-    ["Offset of field: trtllm_gpu_build::write_plan"][::std::mem::offset_of!(trtllm_gpu_build, write_plan) - 32usize];
-    ["Offset of field: trtllm_gpu_build::progress"][::std::mem::offset_of!(trtllm_gpu_build, progress) - 40usize];
-    ["Offset of field: trtllm_gpu_build::user_data"][::std::mem::offset_of!(trtllm_gpu_build, user_data) - 48usize];
+        [::std::mem::offset_of!(trtllm_gpu_build, write_timing_cache) - 16usize];
+    ["Offset of field: trtllm_gpu_build::write_plan"][::std::mem::offset_of!(trtllm_gpu_build, write_plan) - 24usize];
+    ["Offset of field: trtllm_gpu_build::progress"][::std::mem::offset_of!(trtllm_gpu_build, progress) - 32usize];
+    ["Offset of field: trtllm_gpu_build::user_data"][::std::mem::offset_of!(trtllm_gpu_build, user_data) - 40usize];
 };
 impl Default for trtllm_gpu_build {
     fn default() -> Self {
@@ -823,6 +821,7 @@ pub struct trtllm_gpu_table {
     pub network_create: ::std::option::Option<
         unsafe extern "C" fn(
             name: *const ::std::os::raw::c_char,
+            device: i32,
             log: trtllm_gpu_log,
             user_data: *mut ::std::os::raw::c_void,
             network: *mut *mut trtllm_gpu_network,

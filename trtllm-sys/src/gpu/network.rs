@@ -30,8 +30,6 @@ pub struct BuildPhase<'a> {
 
 /// How a network is compiled.
 pub struct GpuBuild<'a> {
-    /// CUDA's number of the GPU.
-    pub device: i32,
     /// What an earlier build gave to `write_timing_cache`, or nothing.
     pub timing_cache: &'a [u8],
     /// Takes what TensorRT measured.
@@ -72,13 +70,14 @@ fn text(text: &str) -> Result<CString, GpuError> {
 }
 
 impl<'w> GpuNetwork<'w> {
-    /// A network without anything in it; `log` takes what TensorRT says of it, on any thread.
+    /// A network without anything in it, to be compiled on the GPU that CUDA calls `device`; `log` takes what TensorRT says of it, on any thread.
     ///
     /// # Errors
     /// [`GpuError`]; [`GpuError::Unsupported`] where the shim was built without TensorRT.
     pub fn new(
         library: &GpuLibrary,
         name: &str,
+        device: i32,
         log: impl Fn(LogLine<'_>) + Send + Sync + 'static,
     ) -> Result<Self, GpuError> {
         extern "C" fn take(user_data: *mut c_void, severity: i32, line: *const c_char) {
@@ -92,7 +91,7 @@ impl<'w> GpuNetwork<'w> {
         let (mut raw, mut error) = (std::ptr::null_mut(), ErrorBuffer::new());
         let user_data = std::ptr::from_ref::<Log>(&log).cast_mut().cast();
         // SAFETY: the name is valid for the call, the log as long as the network.
-        let status = unsafe { create(name.as_ptr(), Some(take), user_data, &raw mut raw, error.get()) };
+        let status = unsafe { create(name.as_ptr(), device, Some(take), user_data, &raw mut raw, error.get()) };
         error.check(status)?;
         Ok(Self { table, raw, tensors: 0, _log: log, weights: PhantomData })
     }
@@ -263,7 +262,6 @@ impl<'w> GpuNetwork<'w> {
         // TensorRT calls from threads of its own.
         let shared = Mutex::new(build);
         let raw = trtllm_gpu_build {
-            device: shared.lock().unwrap_or_else(PoisonError::into_inner).device,
             timing_cache,
             timing_cache_len,
             write_timing_cache: Some(write_timing_cache),
