@@ -12,7 +12,8 @@
 //! | [`source`] | [`Source`]: an opened model, its weights by part |
 //! | `stream` | writes a large file in order from pieces that are made in parallel |
 //! | [`checkpoint`] | writes a TensorRT-LLM checkpoint, split over ranks |
-//! | [`compile`] | ways to an engine; [`compile::cpu`] packs one for the CPU |
+//! | [`network`] | the decoder's TensorRT network as data: made, checked, printed |
+//! | [`compile`] | ways to an engine; [`compile::cpu`] packs one for the CPU, TensorRT or `trtllm-build` compile one for a GPU |
 //! | [`output`], `companions` | what every output has in common; the tokenizer's files |
 //! | [`memory_plan`] | what fits on a target |
 //! | [`settings`], [`build`] | what was asked for, done from beginning to end |

@@ -62,6 +62,18 @@ pub enum Compiler {
     TrtllmBuild,
 }
 
+/// Where the lines go that TensorRT-LLM's plugins write to C++'s standard output.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PluginLog {
+    /// There: the streams are the host's, and stay as they are.
+    #[default]
+    StandardOutput,
+    /// To standard error, errors only.
+    Errors,
+    /// To standard error, all of them.
+    Everything,
+}
+
 /// What is asked of a GPU engine, beside its limits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GpuSettings {
@@ -81,6 +93,8 @@ pub struct GpuSettings {
     pub gemm_plugin: bool,
     /// What TensorRT measured, kept for the next build.
     pub timing_cache: Option<PathBuf>,
+    /// What becomes of TensorRT-LLM's own lines.
+    pub plugin_log: PluginLog,
     /// Where to print the network: `-` for standard output; the format by the file's extension.
     pub network: Option<PathBuf>,
 }

@@ -9,7 +9,7 @@ use engine_builder::BuildError;
 use engine_builder::build::BuildFailure;
 use engine_builder::memory_plan::LimitRequest;
 use engine_builder::progress::{Interrupt, Progress};
-use engine_builder::settings::{Compiler, GpuSettings, Settings, Task};
+use engine_builder::settings::{Compiler, GpuSettings, PluginLog, Settings, Task};
 use engine_format::{EngineDir, FormatError, Target};
 
 use super::entry::entry;
@@ -185,6 +185,7 @@ pub(super) unsafe fn settings(options: &trtllm_build_options) -> Result<Settings
             gather_generation_logits: options.gather_generation_logits.get(),
             gemm_plugin: options.gemm_plugin.get(),
             timing_cache,
+            plugin_log: PluginLog::StandardOutput,
             network: None,
         },
         task: match (output, &checkpoint) {

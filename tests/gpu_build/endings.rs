@@ -68,6 +68,7 @@ fn what_tensorrt_says_is_in_the_error() {
     assert_eq!(output.code, 1, "{}", output.stderr);
     assert!(output.stderr.contains("TensorRT cannot build rank0.engine"), "{}", output.stderr);
     assert!(output.stderr.contains("stand-in"), "{}", output.stderr);
+    assert_eq!(output.stdout, "");
     assert_eq!(entries(dir.path()), [""; 0]);
 }
 

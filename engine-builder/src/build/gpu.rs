@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use engine_format::target::Gpu;
 use engine_format::{Mapping, ModelConfig, Target};
+use trtllm_sys::gpu::Severity;
 use trtllm_sys::{Device, GpuLibrary, GpuSupport, loader};
 
 use super::print_network::{networks, options, write};
@@ -18,7 +19,7 @@ use crate::machine::{self, Obstacle};
 use crate::memory_plan::{MemoryPlan, Place};
 use crate::network::Release;
 use crate::report;
-use crate::settings::{Compiler, Settings, read_config};
+use crate::settings::{Compiler, PluginLog, Settings, read_config};
 use crate::source::Source;
 
 /// What this machine builds with.
@@ -202,6 +203,14 @@ fn machine(settings: &Settings, gpu: Option<&Gpu>, support: &GpuSupport) -> std:
         Compiler::TensorRt => {
             machine::check_library(support)?;
             let library = loader::open().map_err(|error| Obstacle::plain(error.to_string()))?;
+            let everything = settings.gpu.plugin_log == PluginLog::Everything;
+            if settings.gpu.plugin_log != PluginLog::StandardOutput {
+                library.capture_log(move |logged| {
+                    if everything || logged.severity == Severity::Error {
+                        report::line(logged.text);
+                    }
+                });
+            }
             Ok(Machine { devices, library: Some(library), program: PathBuf::new() })
         }
     }

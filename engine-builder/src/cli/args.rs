@@ -8,7 +8,7 @@ use engine_format::Target;
 
 use crate::memory_plan::LimitRequest;
 use crate::report::Verbosity;
-use crate::settings::{Compiler, GpuSettings, Settings, Task};
+use crate::settings::{Compiler, GpuSettings, PluginLog, Settings, Task};
 
 /// Largest number of tokens, sequences or ranks that can be asked for; larger ones are typing errors.
 const MOST: u64 = 1 << 30;
@@ -198,6 +198,10 @@ impl Args {
                 gather_generation_logits: self.gather_generation_logits,
                 gemm_plugin: self.gemm_plugin,
                 timing_cache: self.timing_cache.clone(),
+                plugin_log: match self.verbose {
+                    true => PluginLog::Everything,
+                    false => PluginLog::Errors,
+                },
                 network: self.network.clone(),
             },
             checkpoint: self.checkpoint.clone(),

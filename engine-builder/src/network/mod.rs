@@ -1,4 +1,4 @@
-//! The network that TensorRT is asked for, as data: what [`compile::tensorrt`](crate::compile::tensorrt) replays, `--network`
+//! The network that TensorRT is asked for, as data: what `compile::tensorrt` replays, `--network`
 //! prints and the tests evaluate. `docs/network.md` draws it and says where each fact is from.
 //!
 //! | module | what it holds |
@@ -7,10 +7,10 @@
 //! | [`ops`] | the operations, and what comes out of them |
 //! | [`plugin`] | TensorRT-LLM's plugins: fields and inputs, a table for each release |
 //! | [`inputs`] | the network's inputs and their optimization profiles |
-//! | [`decoder`] | the one decoder: embedding, layers, head |
+//! | [`mod@decoder`] | the one decoder: embedding, layers, head |
 //! | [`attention`], [`mlp`], [`norm`], [`rope`] | its parts |
 //! | [`validate`] | everything that is checked before TensorRT sees the network |
-//! | [`print`] | text, JSON, Graphviz |
+//! | [`mod@print`] | text, JSON, Graphviz |
 
 pub mod attention;
 pub mod decoder;
