@@ -3,14 +3,17 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use engine_format::target::GPUS;
 use engine_format::{FormatError, Mapping, ModelConfig, Target};
 
-use super::{BuildFailure, Builder, places};
+use super::{BuildFailure, Builder};
 use crate::error::Result;
-use crate::memory_plan::{Executor, MemoryPlan};
+use crate::machine;
+use crate::memory_plan::MemoryPlan;
 use crate::network::print::{Format, print};
 use crate::network::validate::validate;
 use crate::network::{NetworkOptions, RankNetwork, Release, decoder};
+use crate::output::write_whole;
 use crate::settings::{Settings, read_config};
 
 /// Prints what was asked for, without weights.
@@ -18,13 +21,19 @@ pub(super) fn run(builder: &Builder<'_>, settings: &Settings) -> Result<(), Buil
     let (config, source) = read_config(&builder.find_model(settings)?)?;
     settings.validate_for(&config)?;
     let mapping = settings.mapping(&config, source)?;
-    let places = places(
-        &Settings { target: Some(settings.target.unwrap_or(Target::Auto)), ..settings.clone() },
-        builder.progress,
-    );
-    let place = places.into_iter().find(|place| place.executor == Executor::TensorRtLlm);
-    // Without a GPU and without a target: any place, for limits that are TensorRT-LLM's own where none were given.
-    let place = place.unwrap_or_else(|| crate::machine::place_of_gpu(&engine_format::target::GPUS[0]));
+    let place = match settings.target {
+        Some(Target::Gpu(gpu)) => machine::place_of_gpu(gpu),
+        _ => {
+            let (place, reason) = machine::place_of_auto(&trtllm_sys::probe());
+            let any = &GPUS[0];
+            if let Some(reason) = &reason {
+                builder
+                    .progress
+                    .note(&format!("{reason}, so limits are chosen for {}: --gpu names another", any.product));
+            }
+            if reason.is_some() { machine::place_of_gpu(any) } else { place }
+        }
+    };
     let plan = MemoryPlan::new(&config, mapping, place, settings.limits);
     let options = options(settings, Release::V1_2, plan.limits);
     let networks = networks(&config, mapping, options)?;
@@ -88,12 +97,7 @@ pub(super) fn write(builder: &Builder<'_>, settings: &Settings, networks: &[Rank
             1 => path.clone(),
             _ => of_rank(path, network.rank),
         };
-        let aside = path.with_extension(format!("partial-{}", std::process::id()));
-        let written = std::fs::write(&aside, &text).and_then(|()| std::fs::rename(&aside, &path));
-        if let Err(error) = written {
-            let _ = std::fs::remove_file(&aside);
-            return Err(FormatError::io("write", &path)(error).into());
-        }
+        write_whole(&path, text.as_bytes())?;
         let graph = &network.graph;
         builder.progress.note(&format!(
             "wrote the TensorRT network `{}`: {} inputs, {} nodes",

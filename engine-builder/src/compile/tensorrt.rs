@@ -24,6 +24,7 @@ use crate::network::graph::{DataType, Graph, Node};
 use crate::network::ops::{ElementWise, Op, Value};
 use crate::network::plugin::{FieldValues, PLUGIN_NAMESPACE, PLUGIN_VERSION, Plugin};
 use crate::network::{NetworkError, RankNetwork};
+use crate::output::write_whole;
 use crate::progress::{Interrupt, Progress};
 use crate::source::Source;
 
@@ -94,17 +95,10 @@ impl TensorRt<'_> {
         }
         if let Some(path) = self.timing_cache {
             let content = work.timing_cache.into_inner().unwrap_or_else(PoisonError::into_inner);
-            write_aside(path, &content).map_err(FormatError::io("write", path))?;
+            write_whole(path, &content)?;
         }
         Ok(records)
     }
-}
-
-fn write_aside(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    let aside = path.with_extension(format!("partial-{}", std::process::id()));
-    std::fs::write(&aside, content).and_then(|()| std::fs::rename(&aside, path)).inspect_err(|_| {
-        let _ = std::fs::remove_file(&aside);
-    })
 }
 
 /// What the threads that compile share.
