@@ -22,7 +22,7 @@ use trtllm::runner::executor::{
     TokenResult,
 };
 use trtllm::runner::session::{Awaited, Session, Submission};
-use trtllm::runner::tokenizer::Tokenizer;
+use trtllm::text::tokenizer::Tokenizer;
 
 const STREAMS: usize = 256;
 const TOKENS: usize = 2000;

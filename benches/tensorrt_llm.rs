@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use stand_in::StandInEngine;
 use trtllm::runner::executor::{Executor, ExecutorConfig, Request, RequestSpec, Response};
 use trtllm::runner::session::{Awaited, Session, Submission};
-use trtllm::runner::tokenizer::Tokenizer;
+use trtllm::text::tokenizer::Tokenizer;
 
 const TOKENS: usize = 400;
 const MODEL: &str = "../assets/demo-model";

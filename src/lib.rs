@@ -33,4 +33,5 @@ pub mod c_api;
 pub use engine_builder;
 pub use engine_format;
 pub use runner;
+pub use text;
 pub use trtllm_sys;

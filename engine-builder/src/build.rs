@@ -32,9 +32,9 @@ use crate::machine;
 use crate::memory_plan::{Executor, MemoryPlan, Place, cpu_limits};
 use crate::output::Written;
 use crate::progress::{Interrupt, Progress};
-use crate::report;
 use crate::settings::{Settings, SettingsError, Task, read_config};
 use crate::source::Source;
+use crate::units;
 
 /// Why nothing, or not everything, was built.
 #[derive(Debug, thiserror::Error)]
@@ -154,12 +154,12 @@ pub fn plan(settings: &Settings, progress: &dyn Progress, interrupt: &Interrupt)
 }
 
 /// A model in a few words.
-pub(crate) fn summary(config: &ModelConfig) -> String {
+pub fn summary(config: &ModelConfig) -> String {
     format!(
         "{}, {} layers, {} parameters",
         config.architecture.name(),
         config.num_hidden_layers,
-        report::count(config.parameters())
+        units::count(config.parameters())
     )
 }
 
@@ -224,7 +224,7 @@ impl Builder<'_> {
             "model: {} ({}), {} in {}",
             settings.model,
             summary(source.config()),
-            report::bytes(source.total_bytes()),
+            units::bytes(source.total_bytes()),
             source.dtype()?.name(),
         ));
         Ok((source, mapping))
@@ -271,9 +271,9 @@ fn wrote(what: &str, path: &Path, written: Written) -> String {
     format!(
         "wrote the {what} `{}`: {} in {} files, {}, {}",
         path.display(),
-        report::bytes(written.bytes),
+        units::bytes(written.bytes),
         written.files,
-        report::seconds(written.elapsed),
-        report::rate(written.bytes, written.elapsed)
+        units::seconds(written.elapsed),
+        units::rate(written.bytes, written.elapsed)
     )
 }

@@ -18,8 +18,7 @@
 //! | [`memory_plan`] | what fits on a target |
 //! | [`settings`], [`build`] | what was asked for, done from beginning to end |
 //! | `machine`, `command` | what this machine has; commands for a shell that go on |
-//! | [`cli`], [`report`] | the program `build-engine`: what can be typed, and what it says |
-//! | [`progress`], [`error`] | how work reports, stops and fails |
+//! | [`progress`], [`error`], [`units`] | how work reports, stops and fails; numbers as people read them |
 //!
 //! ```no_run
 //! use engine_builder::compile::cpu::{CpuEngineRequest, build_cpu_engine};
@@ -43,7 +42,6 @@
 
 pub mod build;
 pub mod checkpoint;
-pub mod cli;
 mod command;
 mod companions;
 pub mod compile;
@@ -54,10 +52,10 @@ pub mod memory_plan;
 pub mod network;
 pub mod output;
 pub mod progress;
-pub mod report;
 pub mod settings;
 pub mod source;
 mod stream;
+pub mod units;
 
 pub use error::{BuildError, Result};
 pub use source::{PartView, Source};

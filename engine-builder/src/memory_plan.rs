@@ -28,7 +28,7 @@ use engine_format::manifest::Limits;
 use engine_format::{Mapping, ModelConfig, bf16, shape};
 
 use crate::compile::cpu;
-use crate::report::{bytes, count};
+use crate::units::{bytes, count};
 
 /// Tokens of one block of the KV cache.
 pub const TOKENS_PER_BLOCK: u64 = 32;

@@ -1,5 +1,6 @@
 //! How long work tells how far it is, and how it is told to stop.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,6 +20,13 @@ pub trait Progress: Sync {
     fn note(&self, text: &str);
     /// A sentence for those who want to know more.
     fn detail(&self, text: &str);
+    /// A result that was asked for on standard output, whole.
+    ///
+    /// # Errors
+    /// It cannot be written there; by default there is no standard output.
+    fn output(&self, _text: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// Says nothing.

@@ -15,7 +15,7 @@ use crate::huggingface;
 use crate::memory_plan::LimitRequest;
 
 /// What one run of `build-engine` does.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// The model, as the user named it.
     pub model: String,
@@ -63,19 +63,19 @@ pub enum Compiler {
 }
 
 /// Where the lines go that TensorRT-LLM's plugins write to C++'s standard output.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default)]
 pub enum PluginLog {
     /// There: the streams are the host's, and stay as they are.
     #[default]
     StandardOutput,
-    /// To standard error, errors only.
-    Errors,
-    /// To standard error, all of them.
-    Everything,
+    /// To this function, errors only.
+    Errors(fn(&str)),
+    /// To this function, all of them.
+    Everything(fn(&str)),
 }
 
 /// What is asked of a GPU engine, beside its limits.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct GpuSettings {
     /// Who compiles.
     pub compiler: Compiler,
@@ -122,6 +122,11 @@ impl GpuSettings {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SettingsError {
+    /// A download was asked for, of a build without the feature `download`.
+    #[error(
+        "`download`: this build cannot fetch models (its feature `download` is off): copy the model here and name its directory"
+    )]
+    NoDownload,
     /// More than one rank was asked for on the CPU.
     #[error(
         "the CPU engine is one rank: --tp-size {tp_size} and --pp-size {pp_size} need a GPU target, or --checkpoint-only"
@@ -185,6 +190,9 @@ impl Settings {
     /// # Errors
     /// [`SettingsError`].
     pub fn validate(&self) -> Result<(), SettingsError> {
+        if self.download && !cfg!(feature = "download") {
+            return Err(SettingsError::NoDownload);
+        }
         let (tp_size, pp_size) = (self.tp_size.unwrap_or(1), self.pp_size.unwrap_or(1));
         let one_rank = (tp_size, pp_size) == (1, 1);
         if self.target == Some(Target::Cpu) && !one_rank && self.task != Task::Checkpoint {

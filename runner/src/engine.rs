@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use engine_format::engine_dir::TOKENIZER_FILE;
 use engine_format::{EngineDir, FormatError, LoraAdapter};
 
-use crate::chat::{ChatError, ChatTemplate};
 use crate::cpu_model::CpuModelError;
 use crate::doctor;
-use crate::end_ids::end_ids;
 use crate::executor::tensorrt_llm::{self, TensorRtLlmExecutor};
 use crate::executor::{Executor, ExecutorConfig, LoraRequest, Shutdown, TokenId};
 use crate::inflight::CpuExecutor;
-use crate::tokenizer::{Tokenizer, TokenizerError};
+use text::chat::{ChatError, ChatTemplate};
+use text::end_ids::end_ids;
+use text::tokenizer::{Tokenizer, TokenizerError};
 use trtllm_sys::gpu::{GpuLibrary, GpuTokenizer};
 
 /// Why an engine cannot be opened.
@@ -151,7 +151,7 @@ impl Engine {
         self.tokenizer.as_ref()
     }
 
-    /// The model's end ids, see [`mod@crate::end_ids`].
+    /// The model's end ids, see [`mod@text::end_ids`].
     pub fn end_ids(&self) -> &[TokenId] {
         &self.end_ids
     }

@@ -1,7 +1,6 @@
 //! Prompts in, text out: executor, detokenizer and stop strings together.
 
 mod sequence;
-pub(crate) mod text_stream;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -9,11 +8,11 @@ use std::time::{Duration, Instant};
 use crate::executor::{
     EnqueueError, Executor, FinishReason, Request, RequestId, Response, TokenId, TokenLogProb, TokenResult,
 };
-use crate::stop_strings::StopStrings;
-use crate::tokenizer::Tokenizer;
+use text::stop_strings::StopStrings;
+use text::tokenizer::Tokenizer;
 
 use sequence::Sequence;
-use text_stream::TextStream;
+use text::text_stream::TextStream;
 
 /// One prompt to complete.
 #[derive(Debug)]
@@ -208,7 +207,9 @@ impl<F: FnMut(Event<'_>)> Run<'_, F> {
 impl Running {
     fn new(tokenizer: Option<&Tokenizer>, job: &Job, began: Instant) -> Self {
         let spec = job.request.spec();
-        let stream = tokenizer.map(|tokenizer| TextStream::new(tokenizer, spec, job.stop_strings.clone()));
+        let stream = tokenizer.map(|tokenizer| {
+            TextStream::new(tokenizer, &spec.input_token_ids, spec.guided_decoding.is_some(), job.stop_strings.clone())
+        });
         let numbers = 0..job.num_sequences();
         let sequences = numbers.map(|number| Some(Sequence::new(job, number, stream.clone(), began)));
         Self { index: job.index, sequences: sequences.collect(), prompt_log_probs: None }

@@ -20,19 +20,11 @@
 //! | [`cli`] | the `run-engine` program |
 //! | [`mod@bench`] | the `bench-engine` program |
 
-pub mod bench;
-pub mod chat;
-pub mod cli;
 pub mod cpu_model;
-pub mod detokenizer;
 pub mod doctor;
-pub mod end_ids;
 pub mod engine;
 pub mod executor;
 pub mod generation;
-pub mod guide;
 pub mod inflight;
 mod outbox;
 pub mod session;
-pub mod stop_strings;
-pub mod tokenizer;

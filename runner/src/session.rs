@@ -31,8 +31,8 @@ use std::time::Duration;
 
 use crate::executor::{EnqueueError, Executor, Request, RequestId, Response, Shutdown};
 use crate::outbox::{Outbox, Taken};
-use crate::stop_strings::StopStrings;
-use crate::tokenizer::Tokenizer;
+use text::stop_strings::StopStrings;
+use text::tokenizer::Tokenizer;
 
 use router::{Doorstep, Entry};
 

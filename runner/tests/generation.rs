@@ -12,8 +12,8 @@ use runner::executor::{
     Response, Shutdown, TokenId, TokenLogProb, TokenResult,
 };
 use runner::generation::{Completion, Event, GenerationError, Job, generate};
-use runner::stop_strings::StopStrings;
-use runner::tokenizer::Tokenizer;
+use text::stop_strings::StopStrings;
+use text::tokenizer::Tokenizer;
 
 const LIMITS: Limits = Limits { max_seq_len: 64, max_batch_size: 8, max_num_tokens: 64 };
 

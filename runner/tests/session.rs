@@ -12,8 +12,8 @@ use runner::executor::{
     TokenId, TokenResult,
 };
 use runner::session::{Awaited, Output, Session, Submission};
-use runner::stop_strings::StopStrings;
-use runner::tokenizer::Tokenizer;
+use text::stop_strings::StopStrings;
+use text::tokenizer::Tokenizer;
 
 const LIMITS: Limits = Limits { max_seq_len: 64, max_batch_size: 8, max_num_tokens: 64 };
 

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use runner::chat::ChatTemplate;
 use runner::cpu_model::CpuModelError;
 use runner::engine::{Engine, OpenError, Running};
 use runner::executor::tensorrt_llm::{self, TensorRtLlmExecutor};
@@ -11,6 +10,7 @@ use runner::executor::{
     CapacitySchedulerPolicy, ExecutorConfig, KvCacheConfig, LoraRequest, Shutdown, TensorRtLlmConfig,
 };
 use runner::session::Session;
+use text::chat::ChatTemplate;
 
 use super::entry::{check_may_wait, entry};
 use super::handles::{Kind, Table};
@@ -394,7 +394,7 @@ impl OpenEngine {
     }
 
     /// The tokenizer.
-    pub(crate) fn tokenizer(&self) -> Result<&runner::tokenizer::Tokenizer, Failure> {
+    pub(crate) fn tokenizer(&self) -> Result<&text::tokenizer::Tokenizer, Failure> {
         self.session.tokenizer().ok_or_else(|| {
             let message = "the engine has no tokenizer: give token ids, or build it from a model with `tokenizer.json`";
             Failure::new(TRTLLM_STATUS_UNSUPPORTED, message)

@@ -4,13 +4,13 @@ use std::ffi::c_void;
 use std::ptr;
 use std::time::Duration;
 
-use runner::chat::parse_messages;
 use runner::executor::{
     EarlyStopping, EnqueueError, GuidedDecodingParams, KvCacheRetentionConfig, OutputConfig, Request, RequestId,
     RequestSpec, SamplingConfig, TokenRangeRetention,
 };
 use runner::session::Submission;
-use runner::stop_strings::StopStrings;
+use text::chat::parse_messages;
+use text::stop_strings::StopStrings;
 
 use super::engine::{ENGINES, OpenEngine, trtllm_engine};
 use super::entry::entry;

@@ -2,9 +2,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use runner::chat::parse_messages;
-use runner::detokenizer::Detokenizer;
-use runner::tokenizer::Tokenizer;
+use text::chat::parse_messages;
+use text::detokenizer::Detokenizer;
+use text::tokenizer::Tokenizer;
 
 use super::engine::{ENGINES, trtllm_engine};
 use super::entry::entry;

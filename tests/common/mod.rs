@@ -58,7 +58,7 @@ pub fn program(name: &str) -> Command {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let directory = BUILT.get_or_init(|| {
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--bins", "-p", "engine-builder", "-p", "runner"]);
+        build.args(["build", "--quiet", "--bins", "-p", "programs"]);
         let this = std::env::current_exe().unwrap();
         let directory = this.ancestors().nth(2).unwrap().to_owned();
         if directory.ends_with("release") {

@@ -64,6 +64,7 @@ fn the_same_checkpoint_and_limits_go_to_trtllm_build() {
     assert_eq!(entries(dir.path()), ["asked", "bin", "engine"]);
     let manifest = json(dir.path().join("engine/engine.json"));
     assert!(manifest["created_by"].as_str().unwrap().ends_with("through trtllm-build"));
+    assert_eq!(manifest["versions"]["tensorrt_llm"], "1.2.1");
     for name in ["rank0.engine", "rank1.engine", "config.json", "tokenizer.json"] {
         assert_eq!(manifest["files"].get(name).is_some(), dir.path().join("engine").join(name).exists(), "{name}");
     }

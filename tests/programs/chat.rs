@@ -3,8 +3,8 @@
 use std::fs;
 
 use serde_json::{Value, json};
-use trtllm::runner::chat::{ChatTemplate, parse_messages};
-use trtllm::runner::tokenizer::Tokenizer;
+use trtllm::text::chat::{ChatTemplate, parse_messages};
+use trtllm::text::tokenizer::Tokenizer;
 
 use crate::common::{self, Engine};
 use crate::support::{

@@ -1,7 +1,7 @@
 //! Where a completion ends: stop strings and end ids.
 
 use serde_json::{Value, json};
-use trtllm::runner::tokenizer::Tokenizer;
+use trtllm::text::tokenizer::Tokenizer;
 
 use crate::common::{self, Engine};
 use crate::support::{

@@ -1,7 +1,7 @@
 //! Where prompts come from: the command line, a file, standard input.
 
 use serde_json::{Value, json};
-use trtllm::runner::tokenizer::Tokenizer;
+use trtllm::text::tokenizer::Tokenizer;
 
 use crate::common::Engine;
 use crate::support::{

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
-use trtllm::runner::tokenizer::Tokenizer;
+use trtllm::text::tokenizer::Tokenizer;
 
 use crate::common;
 use crate::support::{

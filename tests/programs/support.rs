@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use trtllm::runner::tokenizer::Tokenizer;
+use trtllm::text::tokenizer::Tokenizer;
 
 use crate::common::{self, Engine, Output};
 

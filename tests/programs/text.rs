@@ -6,7 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
 use std::time::Duration;
 
-use trtllm::runner::tokenizer::Tokenizer;
+use trtllm::text::tokenizer::Tokenizer;
 
 use crate::common::Engine;
 use crate::support::{demo, json_line, output_ids, printed, run_engine, succeeded, text_engine};

@@ -18,9 +18,9 @@ use crate::error::Result;
 use crate::machine::{self, Obstacle};
 use crate::memory_plan::{MemoryPlan, Place};
 use crate::network::Release;
-use crate::report;
 use crate::settings::{Compiler, PluginLog, Settings, read_config};
 use crate::source::Source;
+use crate::units;
 
 /// What this machine builds with.
 struct Machine {
@@ -132,11 +132,11 @@ impl Builder<'_> {
             false => "the longest sequence that fits".to_owned(),
         };
         let batch =
-            format!("the KV cache of {} tokens holds as many of full length", report::count(plan.kv_cache_tokens()));
+            format!("the KV cache of {} tokens holds as many of full length", units::count(plan.kv_cache_tokens()));
         self.progress.note(&format!(
             "limits on {} ({}): max_seq_len {} ({}), max_batch_size {} ({}), max_num_tokens {} ({})",
             device.name,
-            report::bytes(device.memory_bytes),
+            units::bytes(device.memory_bytes),
             limits.max_seq_len,
             why(asked.max_seq_len, seq_len),
             limits.max_batch_size,
@@ -146,9 +146,9 @@ impl Builder<'_> {
         ));
         self.progress.note(&format!(
             "memory of a rank: {} weights, {} activations (an estimate), {} KV cache; shorter sequences share it, so a run may hold more of them than the plan says",
-            report::bytes(plan.weights_bytes),
-            report::bytes(plan.activation_bytes),
-            report::bytes(plan.kv_cache_bytes)
+            units::bytes(plan.weights_bytes),
+            units::bytes(plan.activation_bytes),
+            units::bytes(plan.kv_cache_bytes)
         ));
         if device.is_mig == Some(true) {
             self.progress
@@ -203,13 +203,14 @@ fn machine(settings: &Settings, gpu: Option<&Gpu>, support: &GpuSupport) -> std:
         Compiler::TensorRt => {
             machine::check_library(support)?;
             let library = loader::open().map_err(|error| Obstacle::plain(error.to_string()))?;
-            let everything = settings.gpu.plugin_log == PluginLog::Everything;
-            if settings.gpu.plugin_log != PluginLog::StandardOutput {
-                library.capture_log(move |logged| {
-                    if everything || logged.severity == Severity::Error {
-                        report::line(logged.text);
+            match settings.gpu.plugin_log {
+                PluginLog::StandardOutput => {}
+                PluginLog::Everything(write) => library.capture_log(move |logged| write(logged.text)),
+                PluginLog::Errors(write) => library.capture_log(move |logged| {
+                    if logged.severity == Severity::Error {
+                        write(logged.text);
                     }
-                });
+                }),
             }
             Ok(Machine { devices, library: Some(library), program: PathBuf::new() })
         }

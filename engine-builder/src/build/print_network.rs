@@ -1,6 +1,5 @@
 //! `--network FILE`: the TensorRT networks of a model, one file for each rank.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use engine_format::target::GPUS;
@@ -83,14 +82,7 @@ pub(super) fn write(builder: &Builder<'_>, settings: &Settings, networks: &[Rank
     for network in networks {
         let text = print(&network.graph, format);
         if path == Path::new("-") {
-            let written = std::io::stdout().lock().write_all(text.as_bytes());
-            // Whoever read the network has read enough.
-            if let Err(error) = written.or_else(|error| match error.kind() {
-                std::io::ErrorKind::BrokenPipe => Ok(()),
-                _ => Err(error),
-            }) {
-                return Err(FormatError::io("write", path)(error).into());
-            }
+            builder.progress.output(&text).map_err(FormatError::io("write", path))?;
             continue;
         }
         let path = match networks.len() {

@@ -10,7 +10,7 @@ use engine_format::checkpoint::CONFIG_FILE;
 use engine_format::engine_dir::config_json;
 use engine_format::manifest::{FORMAT_VERSION, FileRecord, MANIFEST_FILE, Manifest};
 use engine_format::staging::StagedDir;
-use engine_format::{FormatError, Mapping};
+use engine_format::{BuildConfig, FormatError, Mapping};
 use rayon::prelude::*;
 use serde_json::json;
 
@@ -86,7 +86,7 @@ pub(crate) fn build_gpu_engine(
         staged.write(name, &content)?;
         files.insert(name.to_owned(), FileRecord::of(&content));
     }
-    let manifest = manifest(checkpoint, request, compile, files)?;
+    let manifest = manifest(checkpoint, request, compile, staged.path(), files)?;
     let path = staged.path().join(MANIFEST_FILE);
     let bytes = manifest.to_bytes(&path)?;
     staged.write(MANIFEST_FILE, &bytes)?;
@@ -122,14 +122,20 @@ fn manifest(
     checkpoint: &Source,
     request: &GpuEngineRequest<'_>,
     compile: &Compile<'_>,
+    folder: &Path,
     files: BTreeMap<String, FileRecord>,
 ) -> Result<Manifest> {
     let program = format!("build-engine {}", env!("CARGO_PKG_VERSION"));
     let mut versions = BTreeMap::from([
         ("trtllm".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-        ("tensorrt_llm".to_owned(), request.tensorrt_llm.to_owned()),
         ("gpu".to_owned(), request.device.to_owned()),
     ]);
+    // The program's own where it compiled, which no library of ours has told.
+    let tensorrt_llm = match request.tensorrt_llm {
+        "" => BuildConfig::read(folder)?.version,
+        version => version.to_owned(),
+    };
+    versions.insert("tensorrt_llm".to_owned(), tensorrt_llm);
     versions.extend(request.tensorrt.clone().map(|version| ("tensorrt".to_owned(), version)));
     Ok(Manifest {
         format_version: FORMAT_VERSION,

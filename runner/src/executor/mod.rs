@@ -20,11 +20,12 @@ pub mod tensorrt_llm;
 
 use std::time::Duration;
 
+use text::guide::CompileError;
+
 pub use config::{CapacitySchedulerPolicy, ExecutorConfig, KvCacheConfig};
 pub use logits_post_processor::{LogitsContext, LogitsPostProcessor};
 pub use request::{
-    GuidedDecodingParams, KvCacheRetentionConfig, LoraRequest, OutputConfig, Request, RequestError, RequestSpec,
-    TokenRangeRetention,
+    KvCacheRetentionConfig, LoraRequest, OutputConfig, Request, RequestError, RequestSpec, TokenRangeRetention,
 };
 pub use response::{FinishReason, PerfMetrics, RequestId, Response, TokenLogProb, TokenResult};
 pub use sampling_config::{EarlyStopping, SamplingConfig};
@@ -32,9 +33,7 @@ pub use stats::{InflightBatchingStats, IterationStats, KvCacheStats};
 pub use tensorrt_llm::TensorRtLlmConfig;
 
 pub use engine_format::manifest::Limits;
-
-/// A token's id.
-pub type TokenId = u32;
+pub use text::{GuidedDecodingParams, TokenId};
 
 /// Why an executor did not take a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -101,6 +100,18 @@ pub enum EnqueueError {
     /// The executor was shut down.
     #[error("the executor has been shut down")]
     ShutDown,
+}
+
+impl From<CompileError> for EnqueueError {
+    fn from(error: CompileError) -> Self {
+        match error {
+            CompileError::Unsupported { feature } => {
+                Self::Unsupported { executor: "the CPU executor", feature: feature.to_owned() }
+            }
+            CompileError::Invalid { kind, problem } => Self::Guide { kind, problem },
+            other => Self::Guide { kind: "guide", problem: other.to_string() },
+        }
+    }
 }
 
 /// What [`Executor::shutdown`] does with requests that have not ended.

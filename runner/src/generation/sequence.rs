@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::executor::{FinishReason, TokenId, TokenLogProb, TokenResult};
 
-use super::text_stream::TextStream;
 use super::{Completion, Job};
+use text::text_stream::TextStream;
 
 pub(super) struct Sequence {
     index: usize,

@@ -37,8 +37,8 @@ use crate::executor::{
     EnqueueError, Executor, ExecutorConfig, GuidedDecodingParams, IterationStats, Limits, Request, RequestId, Response,
     Shutdown, TokenId,
 };
-use crate::guide::{Guide, GuideFactory};
-use crate::tokenizer::Tokenizer;
+use text::guide::{Guide, GuideFactory};
+use text::tokenizer::Tokenizer;
 
 use kv_cache::BlockManager;
 use queue::Queue;
@@ -145,7 +145,7 @@ impl CpuExecutor {
                 .map_err(|error| engine_format::error::with_causes(&error))
         });
         match factory {
-            Ok(factory) => factory.compile(params, end_ids),
+            Ok(factory) => Ok(factory.compile(params, end_ids)?),
             Err(problem) => Err(EnqueueError::Guide { kind: params.kind(), problem: problem.clone() }),
         }
     }

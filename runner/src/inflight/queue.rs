@@ -8,7 +8,7 @@ use crate::executor::{
     EnqueueError, ExecutorConfig, FinishReason, IterationStats, Request, RequestId, Response, Shutdown, TokenResult,
 };
 
-use crate::guide::Guide;
+use text::guide::Guide;
 
 /// The shared queue. One lock, held for moves only; one condition for each side that waits.
 #[derive(Debug)]

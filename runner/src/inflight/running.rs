@@ -9,7 +9,7 @@ use super::beam::{BeamSearch, Branches, Finished};
 use super::sampler::{Sampler, top_log_probs};
 use super::stop::is_stopped;
 use crate::executor::{FinishReason, LogitsContext, Request, RequestId, TokenId, TokenLogProb, TokenResult};
-use crate::guide::{Guide, GuideError};
+use text::guide::{Guide, GuideError};
 
 /// A sequence that waits or runs, or all beams of a search.
 #[derive(Debug)]

@@ -6,10 +6,10 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::executor::{EnqueueError, Executor, RequestId, RequestSpec, Response, TokenResult};
-use crate::generation::text_stream::TextStream;
 use crate::outbox::Outbox;
-use crate::stop_strings::StopStrings;
-use crate::tokenizer::Tokenizer;
+use text::stop_strings::StopStrings;
+use text::text_stream::TextStream;
+use text::tokenizer::Tokenizer;
 
 use super::sequence::Sequence;
 use super::{Output, OutputCallback};
@@ -82,7 +82,9 @@ impl Entry {
         on_output: Option<OutputCallback>,
         tag: u64,
     ) -> Self {
-        let stream = tokenizer.map(|tokenizer| TextStream::new(tokenizer, spec, stop_strings));
+        let stream = tokenizer.map(|tokenizer| {
+            TextStream::new(tokenizer, &spec.input_token_ids, spec.guided_decoding.is_some(), stop_strings)
+        });
         let sequences = vec![Some(Sequence::new(stream)); spec.sampling.num_return_sequences];
         Self { sequences, prompt_tokens: spec.input_token_ids.len(), submitted: Instant::now(), on_output, tag }
     }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::executor::{FinishReason, TokenResult};
-use crate::generation::text_stream::TextStream;
+use text::text_stream::TextStream;
 
 use super::SequenceStats;
 

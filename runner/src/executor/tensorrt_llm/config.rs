@@ -280,9 +280,8 @@ pub enum DecodingMode {
 }
 
 /// Who starts the ranks of an engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
 pub enum CommunicationMode {
     /// `mpirun` or Slurm has started one process for each; the first takes requests, the others serve it.
     Leader,

@@ -1,0 +1,223 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::{Result, ensure};
+use clap::{Parser, ValueEnum};
+
+use super::workload::Lengths;
+use ::args::ExecutorArgs;
+
+/// Measure an engine: latencies and throughput under a workload, beside what this machine could do at best.
+///
+/// The result goes to standard output, everything else to standard error. Exit codes: 0 done; 2 bad input or usage;
+/// 3 this machine lacks what was asked for; 130 interrupted; 1 anything else.
+#[derive(Debug, Parser)]
+#[command(name = "bench-engine", version, max_term_width = 110)]
+pub(super) struct Args {
+    /// Engine directory, made by `build-engine`
+    #[arg(long, value_name = "DIR")]
+    pub engine: PathBuf,
+
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+
+    /// Also write the result to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Also draw the result: throughput_latency and occupancy, as .svg and .png, in this directory
+    #[arg(long, value_name = "DIR")]
+    pub plots: Option<PathBuf>,
+
+    /// Print the result and errors only
+    #[arg(long, short)]
+    pub quiet: bool,
+
+    /// What is asked of the engine, and when
+    #[command(flatten)]
+    pub workload: WorkloadArgs,
+
+    /// How the executor runs
+    #[command(flatten)]
+    pub executor: ExecutorArgs,
+}
+
+/// What is asked of the engine, and when.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Workload")]
+pub(super) struct WorkloadArgs {
+    /// Requests of one load [default: 64, or as many as --prompts has]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub requests: Option<u32>,
+
+    /// Tokens of a synthetic prompt: a number, or a range to draw from [default: 128]
+    #[arg(long, value_name = "N|MIN:MAX", conflicts_with = "prompts")]
+    pub input_len: Option<Lengths>,
+
+    /// Tokens to generate for a prompt: a number, or a range to draw from; end ids do not end a sequence
+    #[arg(long, value_name = "N|MIN:MAX", default_value = "64")]
+    pub output_len: Lengths,
+
+    /// Tokens at the start of every synthetic prompt that are the same for all; part of --input-len
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "prompts")]
+    pub shared_prefix_len: usize,
+
+    /// Prompts from a file instead, as `run-engine --prompts` reads it; from its start again when it has fewer than
+    /// --requests
+    #[arg(long, value_name = "FILE")]
+    pub prompts: Option<PathBuf>,
+
+    /// When requests arrive: all at once, or at --rate in equal intervals, in intervals drawn from 0 to twice the mean,
+    /// or as a Poisson process [default: all, with --rate poisson]
+    #[arg(long, value_enum, conflicts_with = "concurrency")]
+    pub arrivals: Option<Arrivals>,
+
+    /// Requests that arrive in a second; several make several loads, one after the other
+    #[arg(long, value_name = "R[,R...]", value_delimiter = ',', conflicts_with = "concurrency")]
+    pub rate: Vec<Rate>,
+
+    /// Keep so many requests running: the next starts when one has ended; several make several loads
+    #[arg(long, value_name = "N[,N...]", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    pub concurrency: Vec<u32>,
+
+    /// Randomness: 0 is greedy [default: 0, or 1 with --top-p]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    pub temperature: Option<f32>,
+
+    /// Draw among the fewest best tokens whose probabilities reach P
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub top_p: Option<f32>,
+
+    /// Seed of prompts, lengths, arrivals and draws
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// How the result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// A table.
+    Table,
+    /// One JSON object.
+    Json,
+}
+
+/// When requests arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Arrivals {
+    /// All at once.
+    All,
+    /// In equal intervals.
+    Fixed,
+    /// In intervals drawn from 0 to twice the mean.
+    Uniform,
+    /// In exponentially distributed intervals.
+    Poisson,
+}
+
+/// Requests in a second; finite and above 0.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Rate(pub f64);
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
+        rate.map(Self).ok_or_else(|| format!("`{text}` is not a number above 0"))
+    }
+}
+
+/// One load that the engine is put under.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Load {
+    /// All requests at once.
+    AllAtOnce,
+    /// So many requests run, as long as there are more.
+    Concurrency(usize),
+    /// Requests arrive, whatever runs.
+    Rate(Arrivals, f64),
+}
+
+impl Load {
+    /// What a column or a line of a plot is called.
+    pub(super) fn label(self) -> String {
+        match self {
+            Self::AllAtOnce => "all at once".to_owned(),
+            Self::Concurrency(width) => format!("{width} at a time"),
+            Self::Rate(_, rate) => format!("{rate} requests/s"),
+        }
+    }
+
+    /// What a point of a plot is called, which has little room.
+    pub(super) fn short_label(self) -> String {
+        match self {
+            Self::AllAtOnce => "all".to_owned(),
+            Self::Concurrency(width) => width.to_string(),
+            Self::Rate(_, rate) => format!("{rate}/s"),
+        }
+    }
+}
+
+impl WorkloadArgs {
+    /// The loads asked for, in the order given.
+    ///
+    /// # Errors
+    /// Arrivals and rates that contradict each other.
+    pub(super) fn loads(&self) -> Result<Vec<Load>> {
+        if !self.concurrency.is_empty() {
+            return Ok(self.concurrency.iter().map(|&width| Load::Concurrency(width as usize)).collect());
+        }
+        let default = if self.rate.is_empty() { Arrivals::All } else { Arrivals::Poisson };
+        match self.arrivals.unwrap_or(default) {
+            Arrivals::All => {
+                ensure!(self.rate.is_empty(), "--rate contradicts --arrivals all");
+                Ok(vec![Load::AllAtOnce])
+            }
+            arrivals => {
+                ensure!(!self.rate.is_empty(), "--arrivals fixed, uniform and poisson need --rate");
+                Ok(self.rate.iter().map(|&Rate(rate)| Load::Rate(arrivals, rate)).collect())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loads(arguments: &[&str]) -> Result<Vec<Load>> {
+        let typed = ["bench-engine", "--engine", "e"].iter().chain(arguments);
+        Args::try_parse_from(typed)?.workload.loads()
+    }
+
+    #[test]
+    fn loads_follow_from_what_was_typed() {
+        assert_eq!(loads(&[]).unwrap(), [Load::AllAtOnce]);
+        assert_eq!(loads(&["--concurrency", "1,8"]).unwrap(), [Load::Concurrency(1), Load::Concurrency(8)]);
+        assert_eq!(loads(&["--rate", "0.5"]).unwrap(), [Load::Rate(Arrivals::Poisson, 0.5)]);
+        let uniform = [Load::Rate(Arrivals::Uniform, 1.0), Load::Rate(Arrivals::Uniform, 2.0)];
+        assert_eq!(loads(&["--rate", "1,2", "--arrivals", "uniform"]).unwrap(), uniform);
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for wrong in [
+            &["--arrivals", "fixed"] as &[_],
+            &["--arrivals", "all", "--rate", "1"],
+            &["--concurrency", "2", "--rate", "1"],
+            &["--concurrency", "0"],
+            &["--rate", "0"],
+            &["--rate", "nan"],
+            &["--requests", "0"],
+            &["--input-len", "0"],
+            &["--output-len", "5:4"],
+            &["--prompts", "f", "--input-len", "5"],
+        ] {
+            assert!(loads(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The `bench-engine` program: puts an engine under loads and reports latencies, throughput, occupancy of the KV cache,
+//! and how much of the machine was used.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | `args` | what can be typed |
+//! | `workload`, `requests` | lengths, prompts and arrival times; requests made of them |
+//! | `drive` | serves requests through an executor and writes down what happens when |
+//! | `cost` | what the model has to compute and to read at least |
+//! | `percentiles`, `report`, `table` | figures |
+//! | `figures`, `plot` | plots |
+//!
+//! Every load gets an executor of its own, so that none finds what another left in the KV cache, and one request to
+//! warm up.
+
+mod cost;
+mod drive;
+mod figures;
+mod flags;
+mod percentiles;
+mod plot;
+mod report;
+mod requests;
+mod table;
+mod workload;
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use cpu_kernels::Kernels;
+use cpu_kernels::limits::MachineLimits;
+use engine_format::{EngineDir, Target};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::encoder::Encoder;
+use crate::engine::{Closing, describe};
+use crate::memory::memory;
+use args::Interrupt;
+use args::exit::{Failure, exit_code, input};
+use runner::engine::{Engine, Running, check_target};
+use runner::executor::{Executor, ExecutorConfig};
+use text::tokenizer::Tokenizer;
+
+use cost::ModelCost;
+use drive::{Pace, Run, drive, warm_up};
+use flags::{Args, Format, Load};
+use report::{EngineFacts, MachineFacts, Report, RunReport};
+use requests::Workload;
+
+/// Iterations whose statistics wait to be taken; the client takes them with every response.
+const STATISTICS: usize = 1 << 20;
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let began = Instant::now();
+    exit_code(run(&Args::parse(), began))
+}
+
+fn run(args: &Args, began: Instant) -> Result<(), Failure> {
+    let interrupt = Interrupt::install().map_err(Failure::Other)?;
+    let loads = args.workload.loads().map_err(input)?;
+    let dir = EngineDir::open(&args.engine).map_err(input)?;
+    check_target(&dir).map_err(Failure::from)?;
+    args.executor.check(dir.manifest().limits).map_err(input)?;
+    let config = ExecutorConfig { iter_stats_max_iterations: STATISTICS, ..args.executor.config().map_err(input)? };
+    let mut engine = Engine::start(dir, &config).map_err(Failure::from)?;
+    if let Running::TensorRtLlm(executor) = engine.running()
+        && !executor.facts().is_leader
+    {
+        executor.serve();
+        return Ok(());
+    }
+    let tokenizer = engine.tokenizer().cloned();
+    let tokenizer = tokenizer.as_deref();
+    let start_up_seconds = began.elapsed().as_secs_f64();
+    if !args.quiet {
+        describe(&engine, &args.executor);
+    }
+    let executor = engine.executor();
+    let encoder =
+        Encoder { tokenizer, chat: None, end_ids: engine.end_ids(), engine: &engine, executor: executor.as_ref() };
+    let workload = Workload::new(&args.workload, &encoder).map_err(input)?;
+    drop(executor);
+    let facts = engine_facts(&engine, start_up_seconds);
+
+    let bar = progress_bar(args.quiet, loads.len() * workload.requests.len());
+    let mut runs: Vec<(Load, Run)> = Vec::new();
+    for load in loads {
+        if !runs.is_empty() {
+            engine.restart(&config).map_err(Failure::from)?;
+        }
+        let executor = engine.executor();
+        let _closing = Closing(executor.clone());
+        interrupt.watch(&executor);
+        bar.set_message(load.label());
+        let run = measure(executor.as_ref(), tokenizer, &workload, load, args.workload.seed, &bar);
+        if interrupt.happened() {
+            return Err(Failure::Interrupted);
+        }
+        runs.push((load, run.map_err(Failure::Other)?));
+    }
+    bar.finish_and_clear();
+    // Measured last: it takes memory that is not the engine's.
+    let memory = memory();
+    let limits = match engine.running() {
+        Running::Cpu(_) => measure_limits(facts.threads).map_err(Failure::Other)?,
+        Running::TensorRtLlm(_) => gpu_limits(engine.dir()),
+    };
+
+    let cost = ModelCost::new(engine.dir().config());
+    let report = Report {
+        engine: facts,
+        workload: workload.facts,
+        machine: MachineFacts {
+            read_bytes_per_second: limits.read_bytes_per_second,
+            matrix_flops_per_second: limits.matrix_flops_per_second,
+            peak_resident_bytes: memory.map(|(peak, _)| peak * 1024),
+            anonymous_bytes: memory.map(|(_, anonymous)| anonymous * 1024),
+        },
+        runs: runs.iter().map(|(load, run)| RunReport::new(*load, run, &cost, &limits)).collect(),
+    };
+    write_files(args, &report, &runs).map_err(Failure::Other)?;
+    print(args.format, &report).map_err(Failure::Other)
+}
+
+fn measure(
+    executor: &dyn Executor,
+    tokenizer: Option<&Tokenizer>,
+    workload: &Workload,
+    load: Load,
+    seed: u64,
+    bar: &ProgressBar,
+) -> Result<Run> {
+    let pace = match (load, workload::arrival_times(load, workload.requests.len(), seed)) {
+        (Load::Concurrency(width), _) => Pace::Concurrency(width),
+        (_, times) => Pace::Arrivals(times.unwrap_or_default()),
+    };
+    warm_up(executor, workload.warm_up.clone()).context("the warm-up failed")?;
+    Ok(drive(executor, tokenizer, &workload.requests, &pace, || bar.inc(1))?)
+}
+
+fn measure_limits(threads: usize) -> Result<MachineLimits> {
+    let kernels = Kernels::detect()?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+    Ok(pool.install(|| MachineLimits::measure(kernels)))
+}
+
+/// What the data sheet of the engine's GPU says; nothing of one that is not known.
+fn gpu_limits(dir: &EngineDir) -> MachineLimits {
+    let target = dir.manifest().target.parse();
+    let bandwidth = if let Ok(Target::Gpu(gpu)) = target { gpu.bandwidth as f64 } else { 0.0 };
+    MachineLimits { read_bytes_per_second: bandwidth, matrix_flops_per_second: 0.0 }
+}
+
+fn engine_facts(engine: &Engine, start_up_seconds: f64) -> EngineFacts {
+    let (config, limits) = (engine.dir().config(), engine.executor().limits());
+    let (isa, threads, kv_cache_tokens, kv_cache_bytes) = match engine.running() {
+        Running::Cpu(executor) => {
+            let facts = executor.facts();
+            (facts.isa.to_string(), facts.threads, facts.kv_cache_tokens, facts.kv_cache_bytes)
+        }
+        Running::TensorRtLlm(executor) => (format!("TensorRT-LLM {}", executor.facts().version), 0, 0, 0),
+    };
+    EngineFacts {
+        path: engine.dir().path().display().to_string(),
+        architecture: config.architecture.name(),
+        parameters: config.parameters(),
+        isa,
+        threads,
+        max_batch_size: limits.max_batch_size,
+        max_num_tokens: limits.max_num_tokens,
+        max_seq_len: limits.max_seq_len,
+        kv_cache_tokens,
+        kv_cache_bytes,
+        step_weight_bytes: ModelCost::new(config).step_bytes(),
+        start_up_seconds,
+    }
+}
+
+fn progress_bar(quiet: bool, requests: usize) -> ProgressBar {
+    let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(requests as u64) };
+    if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} requests, {elapsed}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn write_files(args: &Args, report: &Report, runs: &[(Load, Run)]) -> Result<()> {
+    if let Some(path) = &args.json {
+        let mut json = serde_json::to_vec_pretty(report)?;
+        json.push(b'\n');
+        write_whole(path, &json)?;
+    }
+    let Some(dir) = &args.plots else { return Ok(()) };
+    fs::create_dir_all(dir).with_context(|| format!("cannot create `{}`", dir.display()))?;
+    let plots = [
+        ("throughput_latency", figures::throughput_latency(runs, &report.runs)),
+        ("occupancy", figures::occupancy(runs)),
+    ];
+    for (name, charts) in plots {
+        let (svg, png) = plot::render(&charts)?;
+        write_whole(&dir.join(format!("{name}.svg")), svg.as_bytes())?;
+        write_whole(&dir.join(format!("{name}.png")), &png)?;
+    }
+    Ok(())
+}
+
+/// Writes a file aside and renames it, so that nobody sees half of it.
+fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
+    let name = path.file_name().with_context(|| format!("`{}` does not name a file", path.display()))?;
+    let aside = path.with_file_name(format!(".{}.partial-{}", name.to_string_lossy(), std::process::id()));
+    let written = File::create(&aside).and_then(|mut file| {
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&aside, path)
+    });
+    written.map_err(|error| {
+        // Of no use any more; that it cannot be removed either would hide the reason.
+        let _ = fs::remove_file(&aside);
+        anyhow::Error::new(error).context(format!("cannot write `{}`", path.display()))
+    })
+}
+
+fn print(format: Format, report: &Report) -> Result<()> {
+    let text = match format {
+        Format::Table => table::render(report),
+        Format::Json => serde_json::to_string(report)? + "\n",
+    };
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error).context("cannot write to standard output"))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,224 @@
+//! Synthetic workloads: lengths, prompts and arrival times, all a function of the seed.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::flags::{Arrivals, Load};
+use runner::executor::TokenId;
+
+/// What a generator is for. Each has a stream of its own, so that more requests, or other arrivals, leave the rest as
+/// it was.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Stream {
+    /// Lengths of prompts and outputs.
+    Lengths,
+    /// Ids that all prompts begin with.
+    Prefix,
+    /// Ids of prompts.
+    Prompts,
+    /// Ids of the warm-up's prompt.
+    WarmUp,
+    /// Arrival times.
+    Arrivals,
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014).
+#[derive(Debug, Clone)]
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64, stream: Stream) -> Self {
+        let mut mixed = Self(seed ^ (stream as u64 + 1).wrapping_mul(0xd1b5_4a32_d192_ed03));
+        Self(mixed.next())
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    }
+
+    /// Below `end`, which is not 0.
+    fn below(&mut self, end: usize) -> usize {
+        ((u128::from(self.next()) * end as u128) >> 64) as usize
+    }
+
+    /// Above 0, at most 1.
+    fn unit(&mut self) -> f64 {
+        ((self.next() >> 11) + 1) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// A number of tokens, or a range to draw from, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lengths {
+    pub min: usize,
+    pub max: usize,
+}
+
+impl Lengths {
+    fn draw(self, random: &mut Random) -> usize {
+        self.min + random.below(self.max - self.min + 1)
+    }
+}
+
+impl FromStr for Lengths {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (min, max) = text.split_once(':').unwrap_or((text, text));
+        let parse = |text: &str| text.parse::<u32>().ok().map(|length| length as usize);
+        match (parse(min), parse(max)) {
+            (Some(min), Some(max)) if 1 <= min && min <= max => Ok(Self { min, max }),
+            _ => Err(format!("`{text}` is neither a number from 1 nor a range like 16:256")),
+        }
+    }
+}
+
+impl fmt::Display for Lengths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.min == self.max { write!(f, "{}", self.min) } else { write!(f, "{}:{}", self.min, self.max) }
+    }
+}
+
+/// One length for each of `count` requests.
+pub(super) fn draw_lengths(lengths: Lengths, count: usize, random: &mut Random) -> Vec<usize> {
+    (0..count).map(|_| lengths.draw(random)).collect()
+}
+
+/// Makes prompts of random ids.
+#[derive(Debug)]
+pub(super) struct PromptMaker {
+    ids: Vec<TokenId>,
+    prefix: Vec<TokenId>,
+    random: Random,
+}
+
+impl PromptMaker {
+    /// Prompts of a vocabulary without its end ids, which begin with `shared_prefix_len` ids that are the same for all.
+    ///
+    /// # Errors
+    /// A vocabulary of end ids only.
+    pub(super) fn new(
+        vocab_size: usize,
+        end_ids: &[TokenId],
+        shared_prefix_len: usize,
+        seed: u64,
+        stream: Stream,
+    ) -> Result<Self> {
+        let ids: Vec<TokenId> = (0..vocab_size as TokenId).filter(|id| !end_ids.contains(id)).collect();
+        ensure!(!ids.is_empty(), "every token of the engine is an end token: there is nothing to make prompts of");
+        let mut random = Random::new(seed, Stream::Prefix);
+        let prefix = (0..shared_prefix_len).map(|_| ids[random.below(ids.len())]).collect();
+        Ok(Self { ids, prefix, random: Random::new(seed, stream) })
+    }
+
+    /// A prompt of `len` ids; the shared prefix is part of them.
+    pub(super) fn prompt(&mut self, len: usize) -> Vec<TokenId> {
+        let mut prompt = self.prefix[..self.prefix.len().min(len)].to_vec();
+        prompt.resize_with(len, || self.ids[self.random.below(self.ids.len())]);
+        prompt
+    }
+}
+
+/// When each of `count` requests arrives, from the start of the run; `None` when each waits for another to end.
+pub(super) fn arrival_times(load: Load, count: usize, seed: u64) -> Option<Vec<Duration>> {
+    let (arrivals, rate) = match load {
+        Load::Concurrency(_) => return None,
+        Load::AllAtOnce => return Some(vec![Duration::ZERO; count]),
+        Load::Rate(arrivals, rate) => (arrivals, rate),
+    };
+    let mut random = Random::new(seed, Stream::Arrivals);
+    let mut time = 0.0;
+    let mut arrive = || {
+        let arrival = Duration::try_from_secs_f64(time).unwrap_or(Duration::MAX);
+        time += match arrivals {
+            Arrivals::All => 0.0,
+            Arrivals::Fixed => 1.0,
+            Arrivals::Uniform => 2.0 * random.unit(),
+            Arrivals::Poisson => -random.unit().ln(),
+        } / rate;
+        arrival
+    };
+    Some((0..count).map(|_| arrive()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COUNT: usize = 20_000;
+
+    fn times(arrivals: Arrivals, seed: u64) -> Vec<f64> {
+        let times = arrival_times(Load::Rate(arrivals, 4.0), COUNT, seed).unwrap();
+        times.iter().map(Duration::as_secs_f64).collect()
+    }
+
+    /// Mean and variance of the intervals.
+    fn moments(arrivals: Arrivals) -> (f64, f64) {
+        let gaps: Vec<f64> = times(arrivals, 7).windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(gaps.iter().all(|&gap| gap >= 0.0));
+        let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
+        (mean, gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64)
+    }
+
+    #[test]
+    fn arrivals_have_their_distribution() {
+        // Four requests a second. The variance of an exponential interval is its mean squared; of a uniform one from 0
+        // to 2 m it is m squared / 3. Five standard errors of 20,000 draws are 0.0088 for the former's mean.
+        let (mean, variance) = moments(Arrivals::Poisson);
+        assert!((mean - 0.25).abs() < 0.0089 && (variance - 0.0625).abs() < 0.007, "{mean} {variance}");
+        let (mean, variance) = moments(Arrivals::Uniform);
+        assert!((mean - 0.25).abs() < 0.0052 && (variance - 0.0208).abs() < 0.001, "{mean} {variance}");
+        let (mean, variance) = moments(Arrivals::Fixed);
+        assert!((mean - 0.25).abs() < 1e-6 && variance < 1e-12, "{mean} {variance}");
+        assert_eq!(arrival_times(Load::AllAtOnce, 3, 0), Some(vec![Duration::ZERO; 3]));
+        assert_eq!(arrival_times(Load::Concurrency(2), 3, 0), None);
+    }
+
+    #[test]
+    fn the_seed_decides_everything() {
+        assert_eq!(times(Arrivals::Poisson, 1), times(Arrivals::Poisson, 1));
+        assert_ne!(times(Arrivals::Poisson, 1), times(Arrivals::Poisson, 2));
+        let prompts = |seed| {
+            let mut maker = PromptMaker::new(100, &[2], 0, seed, Stream::Prompts).unwrap();
+            [maker.prompt(30), maker.prompt(30)]
+        };
+        assert_eq!(prompts(1), prompts(1));
+        assert_ne!(prompts(1), prompts(2));
+        let [first, second] = prompts(1);
+        assert_ne!(first, second);
+    }
+
+    #[test]
+    fn lengths_fill_their_range() {
+        let lengths: Lengths = "3:6".parse().unwrap();
+        let drawn = draw_lengths(lengths, 1000, &mut Random::new(0, Stream::Lengths));
+        for length in 3..=6 {
+            assert!(drawn.contains(&length), "{length}");
+        }
+        assert!(drawn.iter().all(|length| (3..=6).contains(length)));
+        assert_eq!("5".parse(), Ok(Lengths { min: 5, max: 5 }));
+        assert_eq!(["5", "3:6"].map(|text| text.parse::<Lengths>().unwrap().to_string()), ["5", "3:6"]);
+        for wrong in ["", "0", "-1", "4:3", "1:2:3", "x", ":4", "99999999999"] {
+            assert!(wrong.parse::<Lengths>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn prompts_have_no_end_ids_and_share_their_start() {
+        let mut maker = PromptMaker::new(10, &[2, 7], 4, 0, Stream::Prompts).unwrap();
+        let prompts: Vec<_> = (0..200).map(|_| maker.prompt(12)).collect();
+        assert!(prompts.iter().flatten().all(|id| *id < 10 && ![2, 7].contains(id)));
+        assert!(prompts.iter().all(|prompt| prompt.len() == 12 && prompt[..4] == prompts[0][..4]));
+        assert!(prompts.iter().any(|prompt| prompt[4] != prompts[0][4]));
+        let warm_up = PromptMaker::new(10, &[2, 7], 0, 0, Stream::WarmUp).unwrap().prompt(12);
+        assert!(prompts.iter().all(|prompt| prompt[4..] != warm_up[4..]));
+        assert!(PromptMaker::new(2, &[0, 1], 0, 0, Stream::Prompts).is_err());
+    }
+}

@@ -1,0 +1,251 @@
+//! What can be typed. Filling these in touches nothing but the text; `settings` is what it means.
+
+use std::path::PathBuf;
+
+use clap::builder::RangedU64ValueParser;
+use clap::{Parser, ValueEnum};
+use engine_format::Target;
+
+use super::report::{self, Verbosity};
+use engine_builder::memory_plan::LimitRequest;
+use engine_builder::settings::{Compiler, GpuSettings, PluginLog, Settings, Task};
+
+/// Largest number of tokens, sequences or ranks that can be asked for; larger ones are typing errors.
+const MOST: u64 = 1 << 30;
+
+const GPU_ENGINES: &str = "GPU engines";
+
+const AFTER_HELP: &str = "\
+Examples:
+  build-engine --model assets/demo-model --gpu none --output demo-engine
+  build-engine --model org/name --dry-run
+  build-engine --model DIR --gpu h100 --tp-size 2 --checkpoint ckpt --checkpoint-only
+  build-engine --model DIR --gpu h100 --network network.txt
+
+Exit codes: 0 done; 2 bad input or usage; 3 the machine lacks what was asked for; 1 anything else; 130 interrupted";
+
+fn positive() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=MOST)
+}
+
+/// Makes an engine out of a Hugging Face model, for this machine's CPU or for a GPU
+#[derive(Debug, Parser)]
+#[command(name = "build-engine", version, after_help = AFTER_HELP, allow_negative_numbers = true)]
+pub(crate) struct Args {
+    /// The model: a directory, `org/name` of the local Hugging Face cache, or a checkpoint that this program wrote
+    #[arg(long, value_name = "MODEL")]
+    model: String,
+
+    /// What to build for: none (the CPU), auto (the GPU that is here), a100, a100-40gb, h100, h200, l40, l40s, b200,
+    /// gb200 or rtx-pro-6000 [default: auto where a GPU and TensorRT-LLM are, else none]
+    #[arg(long, value_name = "TARGET")]
+    gpu: Option<Target>,
+
+    /// The engine directory to make
+    #[arg(long, value_name = "DIR", conflicts_with = "checkpoint_only",
+        required_unless_present_any = ["dry_run", "checkpoint_only", "network"])]
+    output: Option<PathBuf>,
+
+    /// Write the model as a TensorRT-LLM checkpoint into this directory too
+    #[arg(long, value_name = "DIR")]
+    checkpoint: Option<PathBuf>,
+
+    /// Write the checkpoint and no engine; needs no GPU whatever the target
+    #[arg(long, requires = "checkpoint")]
+    checkpoint_only: bool,
+
+    /// Ranks that share each layer (tensor parallelism) [default: 1, or what the checkpoint has]
+    #[arg(long, value_name = "N", value_parser = positive())]
+    tp_size: Option<usize>,
+
+    /// Groups of consecutive layers (pipeline parallelism) [default: 1, or what the checkpoint has]
+    #[arg(long, value_name = "N", value_parser = positive())]
+    pp_size: Option<usize>,
+
+    /// Type of the weights
+    #[arg(long, value_name = "TYPE", value_enum, default_value = "bfloat16")]
+    dtype: WeightType,
+
+    /// Most tokens of a sequence, prompt included [default: the model's max_position_embeddings]
+    #[arg(long, value_name = "N", value_parser = positive())]
+    max_seq_len: Option<usize>,
+
+    /// Most sequences in one step [default: 64 on the CPU; on a GPU what its memory holds]
+    #[arg(long, value_name = "N", value_parser = positive())]
+    max_batch_size: Option<usize>,
+
+    /// Most tokens in one step [default: 2048 on the CPU, 8192 on a GPU]
+    #[arg(long, value_name = "N", value_parser = positive())]
+    max_num_tokens: Option<usize>,
+
+    /// Most beams of a sequence [default: 1; GPU engines only, as what follows]
+    #[arg(long, value_name = "N", value_parser = positive(), help_heading = GPU_ENGINES)]
+    max_beam_width: Option<usize>,
+
+    /// Tokens of the step that TensorRT chooses its tactics for [default: one of each sequence]
+    #[arg(long, value_name = "N", value_parser = positive(), help_heading = GPU_ENGINES)]
+    opt_num_tokens: Option<usize>,
+
+    /// Let a run ask for the logits of every token of the prompt
+    #[arg(long, help_heading = GPU_ENGINES)]
+    gather_context_logits: bool,
+
+    /// Let a run ask for the logits of generated tokens
+    #[arg(long, help_heading = GPU_ENGINES)]
+    gather_generation_logits: bool,
+
+    /// Multiply matrices with TensorRT-LLM's Gemm plugin instead of TensorRT's own kernels
+    #[arg(long, help_heading = GPU_ENGINES)]
+    gemm_plugin: bool,
+
+    /// Who compiles: TensorRT through libtrtllm_gpu.so, or TensorRT-LLM's own program trtllm-build
+    #[arg(long, value_name = "COMPILER", value_enum, default_value = "tensorrt", help_heading = GPU_ENGINES)]
+    compiler: CompilerName,
+
+    /// Ranks that are compiled at the same time, each on a GPU of its own where there are as many [default: 1]
+    #[arg(long, value_name = "N", value_parser = positive(), help_heading = GPU_ENGINES)]
+    workers: Option<usize>,
+
+    /// Keep what TensorRT measures in this file, and begin with what is in it
+    #[arg(long, value_name = "FILE", help_heading = GPU_ENGINES)]
+    timing_cache: Option<PathBuf>,
+
+    /// Print the TensorRT network: text, .json, or .dot for Graphviz by FILE's extension, - for standard output; needs no
+    /// GPU, no weights and no --output
+    #[arg(long, value_name = "FILE", help_heading = GPU_ENGINES)]
+    network: Option<PathBuf>,
+
+    /// Print what fits on the target (on every target without --gpu) and build nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// How --dry-run prints: a table, or one JSON object a line for each target
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text", requires = "dry_run")]
+    format: PlanFormat,
+
+    /// Replace outputs that are there already
+    #[arg(long)]
+    force: bool,
+
+    /// Fetch the model from the Hugging Face hub if it is not in the local cache
+    #[arg(long)]
+    download: bool,
+
+    /// Threads that convert weights [default: the processors that this process may use]
+    #[arg(long, value_name = "N", value_parser = positive())]
+    threads: Option<usize>,
+
+    /// Say what is found and chosen on the way
+    #[arg(short, long)]
+    verbose: bool,
+
+    /// Say nothing but errors
+    #[arg(short, long, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+/// Type of the weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum WeightType {
+    Bfloat16,
+}
+
+/// Who compiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CompilerName {
+    Tensorrt,
+    TrtllmBuild,
+}
+
+/// How a memory plan is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PlanFormat {
+    Text,
+    Json,
+}
+
+impl Args {
+    /// What was asked for.
+    pub(crate) fn settings(&self) -> Settings {
+        // The one type there is; a second one becomes a setting.
+        let WeightType::Bfloat16 = self.dtype;
+        let task = match (&self.output, self.dry_run) {
+            (_, true) => Task::Plan,
+            (Some(output), false) => Task::Engine(output.clone()),
+            (None, false) if self.network.is_some() && !self.checkpoint_only => Task::Network,
+            (None, false) => Task::Checkpoint,
+        };
+        Settings {
+            model: self.model.clone(),
+            download: self.download,
+            target: self.gpu,
+            tp_size: self.tp_size,
+            pp_size: self.pp_size,
+            limits: LimitRequest {
+                max_seq_len: self.max_seq_len,
+                max_batch_size: self.max_batch_size,
+                max_num_tokens: self.max_num_tokens,
+            },
+            gpu: GpuSettings {
+                compiler: match self.compiler {
+                    CompilerName::Tensorrt => Compiler::TensorRt,
+                    CompilerName::TrtllmBuild => Compiler::TrtllmBuild,
+                },
+                workers: self.workers,
+                max_beam_width: self.max_beam_width,
+                opt_num_tokens: self.opt_num_tokens,
+                gather_context_logits: self.gather_context_logits,
+                gather_generation_logits: self.gather_generation_logits,
+                gemm_plugin: self.gemm_plugin,
+                timing_cache: self.timing_cache.clone(),
+                plugin_log: match self.verbose {
+                    true => PluginLog::Everything(report::line),
+                    false => PluginLog::Errors(report::line),
+                },
+                network: self.network.clone(),
+            },
+            checkpoint: self.checkpoint.clone(),
+            force: self.force,
+            task,
+        }
+    }
+
+    /// How the plan is printed.
+    pub(crate) fn plan_format(&self) -> PlanFormat {
+        self.format
+    }
+
+    /// Threads, if they were given.
+    pub(crate) fn threads(&self) -> Option<usize> {
+        self.threads
+    }
+
+    /// How much is said.
+    pub(crate) fn verbosity(&self) -> Verbosity {
+        match (self.quiet, self.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (false, true) => Verbosity::Verbose,
+            (false, false) => Verbosity::Normal,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_holds() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_names_every_target() {
+        let help = Args::command().render_long_help().to_string();
+        for name in Target::names().split(", ") {
+            assert!(help.contains(name), "{name}");
+        }
+    }
+}

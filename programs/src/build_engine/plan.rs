@@ -1,0 +1,185 @@
+//! `--dry-run`: memory plans on stdout.
+
+use std::io::{self, Write};
+
+use engine_format::ModelConfig;
+use serde_json::{Value, json};
+
+use super::failure::Failure;
+use super::flags::PlanFormat;
+use engine_builder::build::{Plans, summary};
+use engine_builder::memory_plan::{Executor, MemoryPlan};
+use engine_builder::settings::Settings;
+use engine_builder::units::{bytes, count};
+
+/// Prints the plan for the target that was asked for, or for every target.
+pub(crate) fn print(settings: &Settings, plans: &Plans, format: PlanFormat) -> Result<(), Failure> {
+    let (config, plans) = (&plans.config, plans.plans.as_slice());
+    let text = match (format, plans) {
+        (PlanFormat::Json, plans) => plans.iter().map(|plan| format!("{}\n", to_json(plan))).collect(),
+        (PlanFormat::Text, [plan]) => one(settings, config, plan),
+        (PlanFormat::Text, plans) => table(settings, config, plans),
+    };
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        // Whoever read the plan has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(Failure::Stdout),
+    }
+}
+
+fn header(settings: &Settings, config: &ModelConfig) -> String {
+    format!("model           {}\n                {}, bfloat16\n", settings.model, summary(config))
+}
+
+/// Everything about one target.
+fn one(settings: &Settings, config: &ModelConfig, plan: &MemoryPlan) -> String {
+    let mut text = header(settings, config);
+    let mut row = |name: &str, value: String| text.push_str(&format!("{name:<15} {value}\n"));
+    let (place, limits, mapping) = (&plan.place, plan.limits, plan.mapping);
+    row("target", format!("{}: {}", place.target, place.description));
+    row("memory", format!("{} ({})", bytes(place.memory_bytes), place.source));
+    if mapping.world_size() > 1 {
+        row(
+            "split",
+            format!(
+                "tp_size {}, pp_size {}; figures are for the rank that needs most",
+                mapping.tp_size, mapping.pp_size
+            ),
+        );
+    }
+    row("max_seq_len", limits.max_seq_len.to_string());
+    row("max_batch_size", limits.max_batch_size.to_string());
+    row("max_num_tokens", limits.max_num_tokens.to_string());
+    row("", String::new());
+    row("weights", bytes(plan.weights_bytes));
+    row("activations", format!("{} (an estimate)", bytes(plan.activation_bytes)));
+    row("reserve", format!("{} (an allowance for the runtime)", bytes(plan.reserve_bytes)));
+    row(
+        "KV cache",
+        format!(
+            "{} (90 % of what is left): {} tokens of {} bytes",
+            bytes(plan.kv_cache_bytes),
+            count(plan.kv_cache_tokens()),
+            count(plan.kv_bytes_per_token)
+        ),
+    );
+    row("", String::new());
+    row("tokens each", "sequences that fit at once".into());
+    for (length, sequences) in &plan.sequences_by_length {
+        row(&format!("{:>11}", count(*length)), count(*sequences));
+    }
+    if let Some(window) = config.sliding_window {
+        row(
+            "",
+            match place.executor {
+                Executor::TensorRtLlm => format!("(a sequence keeps its window of {window} tokens)"),
+                Executor::Cpu => {
+                    format!("(the CPU engine keeps whole sequences, not only their window of {window} tokens)")
+                }
+            },
+        );
+    }
+    row("", String::new());
+    row("verdict", plan.verdict());
+    // A row without text is a line without blanks.
+    text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// A line for each target.
+fn table(settings: &Settings, config: &ModelConfig, plans: &[MemoryPlan]) -> String {
+    let heads = [
+        "target",
+        "memory",
+        "tp x pp",
+        "weights",
+        "activations",
+        "KV/token",
+        "KV tokens",
+        "max_seq_len",
+        "max_batch_size",
+        "fits at once",
+    ];
+    let rows: Vec<[String; 10]> = plans
+        .iter()
+        .map(|plan| {
+            [
+                plan.place.target.clone(),
+                bytes(plan.place.memory_bytes),
+                format!("{} x {}", plan.mapping.tp_size, plan.mapping.pp_size),
+                bytes(plan.weights_bytes),
+                bytes(plan.activation_bytes),
+                format!("{} B", count(plan.kv_bytes_per_token)),
+                count(plan.kv_cache_tokens()),
+                count(plan.limits.max_seq_len as u64),
+                count(plan.limits.max_batch_size as u64),
+                if plan.fits() {
+                    format!("{} x {}", count(plan.largest_batch), count(plan.limits.max_seq_len as u64))
+                } else {
+                    "no".to_owned()
+                },
+            ]
+        })
+        .collect();
+    let widths: Vec<usize> = (0..heads.len())
+        .map(|column| {
+            let cells = rows.iter().map(|row| row[column].chars().count());
+            cells.chain([heads[column].len()]).max().unwrap_or(0)
+        })
+        .collect();
+    let line = |cells: &[String]| {
+        let cells: Vec<_> = cells
+            .iter()
+            .zip(&widths)
+            .enumerate()
+            .map(|(column, (cell, &width))| match column {
+                0 => format!("{cell:<width$}"),
+                _ => format!("{cell:>width$}"),
+            })
+            .collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    let mut text = header(settings, config);
+    text.push('\n');
+    text.push_str(&line(&heads.map(str::to_owned)));
+    for row in &rows {
+        text.push_str(&line(row));
+    }
+    let lacking: Vec<_> = plans.iter().filter(|plan| !plan.fits()).collect();
+    if !lacking.is_empty() {
+        text.push('\n');
+    }
+    for plan in lacking {
+        text.push_str(&format!("{} {}\n", plan.place.target, plan.verdict()));
+    }
+    text.push_str("\nDetails of a target, and where its figures are from: --dry-run --gpu TARGET\n");
+    text
+}
+
+fn to_json(plan: &MemoryPlan) -> Value {
+    let lengths: Vec<_> = plan
+        .sequences_by_length
+        .iter()
+        .map(|(seq_len, sequences)| json!({ "seq_len": seq_len, "sequences": sequences }))
+        .collect();
+    json!({
+        "target": plan.place.target,
+        "product": plan.place.description,
+        "memory_bytes": plan.place.memory_bytes,
+        "memory_source": plan.place.source,
+        "tp_size": plan.mapping.tp_size,
+        "pp_size": plan.mapping.pp_size,
+        "weights_bytes": plan.weights_bytes,
+        "activation_bytes": plan.activation_bytes,
+        "reserve_bytes": plan.reserve_bytes,
+        "kv_bytes_per_token": plan.kv_bytes_per_token,
+        "kv_cache_bytes": plan.kv_cache_bytes,
+        "kv_cache_tokens": plan.kv_cache_tokens(),
+        "limits": plan.limits,
+        "fits": plan.fits(),
+        "missing_bytes": plan.missing_bytes,
+        "largest_batch": plan.largest_batch,
+        "longest_sequence": plan.longest_sequence,
+        "sequences_by_length": lengths,
+        "smallest_tp_size": plan.smallest_tp_size,
+    })
+}

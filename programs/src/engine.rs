@@ -1,0 +1,56 @@
+//! An engine that a program runs: described in a line, shut down at the end.
+
+use std::sync::Arc;
+
+use args::ExecutorArgs;
+use args::exit::say;
+use runner::engine::{Engine, Running};
+use runner::executor::{Executor, Shutdown};
+
+use crate::format::short_count;
+
+/// Shuts an executor down when a run is over, whichever way it ends: what handles signals holds on to it, and its ranks, which may
+/// be processes of their own, end with it only.
+pub(crate) struct Closing(pub(crate) Arc<dyn Executor>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.shutdown(Shutdown::Cancel);
+    }
+}
+
+/// What runs, in a line.
+pub(crate) fn describe(engine: &Engine, args: &ExecutorArgs) {
+    let (dir, limits) = (engine.dir(), engine.executor().limits());
+    let parameters = short_count(dir.config().parameters() as f64);
+    let what = match engine.running() {
+        Running::Cpu(executor) => {
+            let facts = executor.facts();
+            let (tokens, bytes) = (facts.kv_cache_tokens, indicatif::HumanBytes(facts.kv_cache_bytes as u64));
+            format!("CPU ({}, {} threads); KV cache of {tokens} tokens ({bytes})", facts.isa, facts.threads)
+        }
+        Running::TensorRtLlm(executor) => {
+            let facts = executor.facts();
+            let ranks = match facts.world_size {
+                1 => String::new(),
+                size => format!(", {size} ranks"),
+            };
+            format!(
+                "TensorRT-LLM {}{ranks}; max_batch_size {}, max_seq_len {}",
+                facts.version, limits.max_batch_size, limits.max_seq_len
+            )
+        }
+    };
+    say(format_args!(
+        "{}: {}, {parameters} parameters; {what}",
+        dir.path().display(),
+        dir.config().architecture.name()
+    ));
+    let engine_limit = dir.manifest().limits.max_seq_len;
+    let asked = args.max_seq_len.unwrap_or(engine_limit);
+    let max_seq_len = limits.max_seq_len;
+    if max_seq_len < asked {
+        let cause = if args.kv_cache_tokens.is_some() { "--kv-cache-tokens" } else { "free memory" };
+        say(format_args!("warning: {cause} allows sequences of {max_seq_len} tokens only, the engine {engine_limit}"));
+    }
+}

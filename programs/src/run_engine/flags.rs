@@ -1,0 +1,90 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+use ::args::ExecutorArgs;
+use ::args::GenerationArgs;
+
+/// Run an engine: complete prompts, streamed as they are generated.
+///
+/// Completions go to standard output, everything else to standard error. Exit codes: 0 done; 2 bad input or usage;
+/// 3 this machine lacks what was asked for; 130 interrupted; 1 anything else.
+#[derive(Debug, Parser)]
+#[command(name = "run-engine", version, max_term_width = 110)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct Args {
+    /// Engine directory, made by `build-engine`
+    #[arg(long, value_name = "DIR", required = true)]
+    pub engine: Option<PathBuf>,
+
+    /// A prompt to complete; may be given several times
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub prompt: Vec<String>,
+
+    /// A prompt as token ids, for example 1,2,3; may be given several times
+    #[arg(long, value_name = "IDS", allow_hyphen_values = true)]
+    pub prompt_ids: Vec<String>,
+
+    /// A file of prompts, one a line (`-` for standard input); a line that begins with `{` is JSON with `prompt` or
+    /// `prompt_ids`, and any option below under "Generation", named with underscores
+    #[arg(long, value_name = "FILE")]
+    pub prompts: Option<PathBuf>,
+
+    /// Apply the model's chat template: a prompt is the user's message, or a JSON list of messages
+    #[arg(long)]
+    pub chat: bool,
+
+    /// How completions are printed: `text` as it is generated, or `json`, one object a line for each finished sequence
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+
+    /// Print times, tokens and requests a second, what was batched, and memory to standard error
+    #[arg(long)]
+    pub stats: bool,
+
+    /// Check every weight against its hash first; without a prompt, do nothing else
+    #[arg(long)]
+    pub verify: bool,
+
+    /// Print errors only
+    #[arg(long, short)]
+    pub quiet: bool,
+
+    /// Print what TensorRT-LLM logs, to standard error; without, its warnings and errors only
+    #[arg(long, short)]
+    pub verbose: bool,
+
+    /// What to generate
+    #[command(flatten)]
+    pub generation: GenerationArgs,
+
+    /// How to run it
+    #[command(flatten)]
+    pub executor: ExecutorArgs,
+
+    /// Something else to do
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What `run-engine` does besides running engines.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Tell whether this machine can run TensorRT engines: what is there, whether it fits together, and what to type
+    Doctor {
+        /// Look at this engine directory too
+        #[arg(long, value_name = "DIR")]
+        engine: Option<PathBuf>,
+    },
+}
+
+/// How completions are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Text, as it is generated.
+    Text,
+    /// One JSON object a line for each finished sequence.
+    Json,
+}
