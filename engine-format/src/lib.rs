@@ -9,8 +9,10 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`model_config`] | [`ModelConfig`]: the one description of a decoder that everything else takes |
+//! | [`error`] | [`FormatError`]: why a file or a directory was refused |
+//! | [`json`] | fields of JSON files, with errors that name the file and the field |
 //! | [`rope`] | rotary position embedding: settings and frequencies |
+//! | [`model_config`] | [`ModelConfig`]: the one description of a decoder that everything else takes |
 //! | [`weight`] | [`Weight`]: every tensor of the decoder, by TensorRT-LLM's names |
 //! | [`shard`] | [`Mapping`]: which rank holds which rows and columns of which weight |
 //! | [`checkpoint`] | `config.json` of a TensorRT-LLM checkpoint |
@@ -18,10 +20,11 @@
 //! | [`mmap`] | memory-mapped files |
 //! | [`safetensors_header`], [`safetensors_dir`] | safetensors: one file's head, and directories of files |
 //! | [`weights_file`] | `rank0.weights`, the CPU engine's packed weights |
-//! | [`engine_dir`], [`manifest`] | the engine directory and its `engine.json` |
-//! | [`build_config`] | what a TensorRT engine was built for |
-//! | [`staging`] | output directories that appear whole or not at all |
 //! | [`target`] | the GPUs that an engine can be built for |
+//! | [`manifest`] | `engine.json` of an engine directory |
+//! | [`build_config`] | what a TensorRT engine was built for |
+//! | [`engine_dir`] | [`EngineDir`]: an engine directory, opened and checked |
+//! | [`staging`] | output directories that appear whole or not at all |
 //! | [`lora`] | LoRA adapters that PEFT wrote, as a TensorRT-LLM request carries them |
 
 pub mod build_config;

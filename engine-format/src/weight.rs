@@ -154,6 +154,17 @@ impl Weight {
     }
 }
 
+impl ModelConfig {
+    /// Number of the model's parameters. A tied head is the embedding, so it is not counted again.
+    pub fn parameters(&self) -> u64 {
+        Weight::all(self)
+            .into_iter()
+            .filter(|weight| !(self.tie_word_embeddings && *weight == Weight::LmHead))
+            .map(|weight| weight.shape(self).iter().map(|&dim| dim as u64).product::<u64>())
+            .sum()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,5 +189,13 @@ mod tests {
             assert_eq!(rows, weight.shape(&config)[0]);
         }
         assert_eq!(Weight::Qkv(0).shape(&config), [6144, 4096]);
+    }
+
+    #[test]
+    fn minitron_has_the_parameters_of_its_card() {
+        let mut config = minitron();
+        assert_eq!(config.parameters(), 8_414_105_600);
+        config.tie_word_embeddings = true;
+        assert_eq!(config.parameters(), 8_414_105_600 - 131_072 * 4096);
     }
 }
