@@ -20,10 +20,10 @@ use trtllm_sys::gpu::{
 };
 
 use crate::error::{BuildError, Result};
-use crate::network::graph::{DataType, Graph, Node};
+use crate::network::graph::{Graph, Node};
 use crate::network::ops::{ElementWise, Op, Value};
 use crate::network::plugin::{FieldValues, PLUGIN_NAMESPACE, PLUGIN_VERSION, Plugin};
-use crate::network::{NetworkError, RankNetwork};
+use crate::network::{DataType, NetworkError, RankNetwork};
 use crate::output::write_whole;
 use crate::progress::{Interrupt, Progress};
 use crate::source::Source;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::error::{BuildError, Result};
 use crate::network::NetworkOptions;
-use crate::network::decoder::TOKENS_PER_BLOCK;
+use crate::network::options::TOKENS_PER_BLOCK;
 use crate::progress::{Interrupt, Progress};
 
 /// The program's name.

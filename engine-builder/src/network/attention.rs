@@ -4,11 +4,14 @@
 
 use engine_format::Weight;
 
-use super::decoder::Rank;
-use super::graph::{DataType, Graph, NetworkError, TensorId};
+use super::error::NetworkError;
+use super::graph::Graph;
+use super::linear::{all_reduce, bias, linear};
 use super::ops::Op;
 use super::plugin::{ATTENTION_INPUTS, AttentionInput, Plugin};
+use super::rank::Rank;
 use super::rope::RotaryTables;
+use super::tensor::{DataType, TensorId};
 
 /// Adds the attention of the rank's layer `layer`, called `name`; the result is summed over the tensor-parallel ranks.
 ///
@@ -22,13 +25,17 @@ pub fn attention(
     x: TensorId,
     tables: RotaryTables,
 ) -> Result<TensorId, NetworkError> {
-    let shard = |weight: Weight| rank.shape_of(weight);
-    let [rows, columns] = shard(Weight::Qkv(rank.first_layer()));
-    let mut qkv = rank.linear(graph, &format!("{name}.qkv"), x, [rows, columns])?;
+    // Every layer's weights have the same shapes.
+    let qkv_shape = rank.shape_of(Weight::Qkv(rank.first_layer()));
+    let dense_shape = rank.shape_of(Weight::Dense(rank.first_layer()));
+
+    let qkv_name = format!("{name}.qkv");
+    let mut qkv = linear(graph, rank, &qkv_name, x, qkv_shape)?;
     if rank.config.attention_bias {
-        let biased = rank.bias(graph, &format!("{name}.qkv"), qkv, rows)?;
-        qkv = graph.add(format!("{name}.qkv.to_bf16"), Op::Cast(DataType::Bf16), &[biased])?;
+        let biased = bias(graph, &qkv_name, qkv, qkv_shape[0])?;
+        qkv = graph.add(format!("{qkv_name}.to_bf16"), Op::Cast(DataType::Bf16), &[biased])?;
     }
+
     let mut inputs = Vec::new();
     for input in ATTENTION_INPUTS {
         inputs.push(match input {
@@ -44,14 +51,13 @@ pub fn attention(
             }
         });
     }
-    let plugin = Plugin::gpt_attention(rank, layer);
-    let context = graph.add(name.to_owned(), Op::Plugin(plugin), &inputs)?;
-    let [rows, columns] = shard(Weight::Dense(rank.first_layer()));
-    let dense = format!("{name}.dense");
-    let out = rank.linear(graph, &dense, context, [rows, columns])?;
-    let out = rank.all_reduce(graph, &format!("{dense}.all_reduce"), out)?;
+    let context = graph.add(name.to_owned(), Op::Plugin(Plugin::gpt_attention(rank, layer)), &inputs)?;
+
+    let dense_name = format!("{name}.dense");
+    let partial = linear(graph, rank, &dense_name, context, dense_shape)?;
+    let dense = all_reduce(graph, rank, &format!("{dense_name}.all_reduce"), partial)?;
     match rank.config.attention_bias {
-        true => rank.bias(graph, &dense, out, rows),
-        false => Ok(out),
+        true => bias(graph, &dense_name, dense, dense_shape[0]),
+        false => Ok(dense),
     }
 }

@@ -1,47 +1,8 @@
 //! A network as data: numbered tensors, and the nodes that make them.
 
+use super::error::NetworkError;
 use super::ops::{self, Op, Value};
-
-/// Type of a tensor's elements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DataType {
-    /// 32-bit floating point.
-    Float,
-    /// 32-bit integers.
-    Int32,
-    /// bfloat16.
-    Bf16,
-    /// 64-bit integers.
-    Int64,
-}
-
-impl DataType {
-    /// The name that nvinfer1 has for it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Float => "FLOAT",
-            Self::Int32 => "INT32",
-            Self::Bf16 => "BF16",
-            Self::Int64 => "INT64",
-        }
-    }
-}
-
-/// A size that is known at run time only.
-pub const DYNAMIC: i64 = -1;
-
-/// Number of a tensor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TensorId(pub usize);
-
-/// A tensor's type and shape.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tensor {
-    /// Type of its elements.
-    pub dtype: DataType,
-    /// Its shape; [`DYNAMIC`] for what is known at run time.
-    pub shape: Vec<i64>,
-}
+use super::tensor::{DataType, Tensor, TensorId};
 
 /// The shapes that an engine is made for: it takes those from `min` to `max` and is fastest at `opt`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,51 +63,6 @@ pub struct Graph {
     pub nodes: Vec<Node>,
     /// The outputs.
     pub outputs: Vec<Output>,
-}
-
-/// A network that TensorRT would refuse, or that would not compute what is meant.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum NetworkError {
-    /// An operation that does not work out.
-    #[error("network: node `{node}`: {problem}")]
-    Node {
-        /// The node.
-        node: String,
-        /// What is wrong.
-        problem: String,
-    },
-    /// A plugin's field that is missing, unknown or of another type.
-    #[error("network: node `{node}`: field `{field}` of plugin {plugin} {problem}")]
-    Field {
-        /// The node.
-        node: String,
-        /// The plugin.
-        plugin: &'static str,
-        /// The field.
-        field: String,
-        /// What is wrong, as the end of a sentence.
-        problem: String,
-    },
-    /// An input whose profile cannot hold.
-    #[error("network: input `{input}`: {problem}")]
-    Input {
-        /// The input.
-        input: String,
-        /// What is wrong.
-        problem: String,
-    },
-    /// A weight that is not there, or not as the network has it.
-    #[error("network: weight `{weight}` {problem}")]
-    Weight {
-        /// Its name in the checkpoint.
-        weight: String,
-        /// What is wrong, as the end of a sentence.
-        problem: String,
-    },
-    /// A model that this network, or TensorRT-LLM's runtime with it, cannot do.
-    #[error("{0}")]
-    Model(String),
 }
 
 impl Graph {

@@ -5,74 +5,63 @@
 //! is left out: nothing in a network with rotary embedding reads it, and the runtime fills what an engine has. Inputs whose
 //! names begin with `host_` are plain inputs too: only the plugin knows that their memory is the host's.
 
-use super::decoder::{NetworkOptions, TOKENS_PER_BLOCK};
-use super::graph::{DYNAMIC, DataType, Graph, Input, Profile};
+use super::graph::{Graph, Input, Profile};
+use super::options::TOKENS_PER_BLOCK;
+use super::rank::Rank;
+use super::tensor::{DYNAMIC, DataType};
 
-/// What the inputs of one rank depend on.
-pub(super) struct Inputs {
-    pub(super) options: NetworkOptions,
-    pub(super) hidden_size: usize,
-    pub(super) num_layers: usize,
-    pub(super) is_first: bool,
-    pub(super) is_last: bool,
+/// One dimension of an input, with its sizes in the optimization profile.
+#[derive(Clone, Copy)]
+struct Dim {
+    name: &'static str,
+    min: usize,
+    opt: usize,
+    max: usize,
 }
 
-/// One dimension: its name, and the sizes of the profile.
-#[derive(Clone, Copy)]
-struct Dim(&'static str, [usize; 3]);
+const fn dim(name: &'static str, min: usize, opt: usize, max: usize) -> Dim {
+    Dim { name, min, opt, max }
+}
 
 const fn fixed(name: &'static str, size: usize) -> Dim {
-    Dim(name, [size; 3])
+    dim(name, size, size, size)
 }
 
-/// From 1 to `most`, best in the middle.
-const fn up_to(name: &'static str, most: usize) -> Dim {
-    Dim(name, [1, most.div_ceil(2), most])
+/// From 1 to `max`, best in the middle.
+const fn up_to(name: &'static str, max: usize) -> Dim {
+    dim(name, 1, max.div_ceil(2), max)
 }
 
 /// Number of the knobs in `host_runtime_perf_knobs`.
 const PERF_KNOBS: usize = 16;
 
-impl NetworkOptions {
-    /// Tokens of a step at most: no more than all sequences have.
-    pub fn max_num_tokens(&self) -> usize {
-        self.limits.max_num_tokens.min(self.limits.max_seq_len.saturating_mul(self.limits.max_batch_size))
-    }
-
-    /// Tokens of the step that tactics are chosen for: a token of each sequence, unless something else was asked for.
-    pub fn best_num_tokens(&self) -> usize {
-        let sequences = self.limits.max_batch_size * self.max_beam_width;
-        self.opt_num_tokens.unwrap_or(sequences).min(self.max_num_tokens())
-    }
-}
-
 /// Declares every input of the rank.
-pub(super) fn add_inputs(graph: &mut Graph, rank: &Inputs) {
+pub(super) fn add_inputs(graph: &mut Graph, rank: &Rank<'_>) {
     use DataType::{Bf16, Int32, Int64};
     let options = rank.options;
     let (batch, beams, length) = (options.limits.max_batch_size, options.max_beam_width, options.limits.max_seq_len);
-    let layers = rank.num_layers;
-    // Beams share blocks but for the last one, which each writes to.
-    let cached = if beams > 1 { length + TOKENS_PER_BLOCK } else { length };
+    let layers = rank.num_layers();
+    // Beams share all blocks of a sequence but the last one, which each beam writes to.
+    let cached_tokens = if beams > 1 { length + TOKENS_PER_BLOCK } else { length };
     let blocks = |tokens: usize| tokens.div_ceil(TOKENS_PER_BLOCK);
 
-    let tokens = Dim("num_tokens", [1, options.best_num_tokens(), options.max_num_tokens()]);
+    let tokens = dim("num_tokens", 1, options.best_num_tokens(), options.max_num_tokens());
     let sequences = up_to("batch_size_beam_width", batch * beams);
-    let pools = |name| Dim(name, [1, 1, layers]);
+    let pools = |name| dim(name, 1, 1, layers);
     let block_offsets = [
         pools("num_kv_cache_pools"),
         sequences,
         fixed("kv", 2),
-        Dim("max_blocks_per_seq", [1, blocks(cached.div_ceil(2)), blocks(cached)]),
+        dim("max_blocks_per_seq", 1, blocks(cached_tokens.div_ceil(2)), blocks(cached_tokens)),
     ];
 
     let mut input = |name, dtype, dims: &[Dim]| add_input(graph, name, dtype, dims);
-    if rank.is_first {
+    if rank.is_first() {
         input("input_ids", Int32, &[tokens]);
     } else {
-        input("hidden_states_input", Bf16, &[tokens, fixed("hidden_size", rank.hidden_size)]);
+        input("hidden_states_input", Bf16, &[tokens, fixed("hidden_size", rank.config.hidden_size)]);
     }
-    if rank.is_last && !options.gather_context_logits {
+    if rank.is_last() && !options.gather_context_logits {
         input("last_token_ids", Int32, &[up_to("batch_size_last_token_ids", batch * beams)]);
     }
     input("kv_cache_block_offsets", Int32, &block_offsets);
@@ -93,17 +82,17 @@ pub(super) fn add_inputs(graph: &mut Graph, rank: &Inputs) {
 }
 
 fn add_input(graph: &mut Graph, name: &'static str, dtype: DataType, dims: &[Dim]) {
-    // A dimension that the profile lets vary is open; `kv_cache_block_offsets` of a rank with one layer has one pool, and the
-    // dimension is open all the same, as it is with more.
-    let is_fixed = |dim: &Dim| dim.1[0] == dim.1[2] && FIXED.contains(&dim.0);
-    let shape = dims.iter().map(|dim| if is_fixed(dim) { dim.1[0] as i64 } else { DYNAMIC }).collect();
+    // A dimension whose profile has one size is dynamic all the same unless the network fixes it: the number of KV cache
+    // pools is 1 where a rank has one layer, and dynamic as it is with more.
+    let is_fixed = |dim: &Dim| dim.min == dim.max && FIXED.contains(&dim.name);
+    let shape = dims.iter().map(|dim| if is_fixed(dim) { dim.min as i64 } else { DYNAMIC }).collect();
     let tensor = graph.add_tensor(dtype, shape);
-    let sizes = |which: usize| dims.iter().map(|dim| dim.1[which] as i64).collect();
-    let profile = Profile { min: sizes(0), opt: sizes(1), max: sizes(2) };
-    graph.inputs.push(Input { name, tensor, dimensions: dims.iter().map(|dim| dim.0).collect(), profile });
+    let sizes = |size: fn(&Dim) -> usize| dims.iter().map(|dim| size(dim) as i64).collect();
+    let profile = Profile { min: sizes(|dim| dim.min), opt: sizes(|dim| dim.opt), max: sizes(|dim| dim.max) };
+    graph.inputs.push(Input { name, tensor, dimensions: dims.iter().map(|dim| dim.name).collect(), profile });
 }
 
-/// Dimensions whose size is the network's.
+/// Dimensions whose size the network fixes.
 const FIXED: [&str; 9] = [
     "kv",
     "hidden_size",

@@ -1,31 +1,42 @@
-//! The network that TensorRT is asked for, as data: what `compile::tensorrt` replays, `--network`
-//! prints and the tests evaluate. `docs/network.md` draws it and says where each fact is from.
+//! The network that TensorRT is asked for, as data: what `compile::tensorrt` replays, `--network` prints and
+//! the tests check. `docs/network.md` draws it and says where each fact is from.
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`graph`] | [`Graph`]: tensors, nodes, inputs, outputs |
+//! | [`options`] | [`NetworkOptions`]: what a network is made for |
+//! | [`rank`] | one rank: its layers, its part of each weight |
+//! | [`tensor`], [`error`] | types and shapes; why a network is refused |
+//! | [`plugin`] | TensorRT-LLM's plugins: their fields and inputs |
 //! | [`ops`] | the operations, and what comes out of them |
-//! | [`plugin`] | TensorRT-LLM's plugins: fields and inputs, a table for each release |
-//! | [`inputs`] | the network's inputs and their optimization profiles |
+//! | [`graph`] | [`Graph`]: tensors, nodes, inputs, outputs |
+//! | `inputs` | the network's inputs and their optimization profiles |
+//! | `linear`, [`norm`], [`rope`] | linear layers, RMSNorm, rotary tables |
+//! | [`mod@attention`], [`mod@mlp`] | the two halves of a layer |
 //! | [`mod@decoder`] | the one decoder: embedding, layers, head |
-//! | [`attention`], [`mlp`], [`norm`], [`rope`] | its parts |
 //! | [`validate`] | everything that is checked before TensorRT sees the network |
 //! | [`mod@print`] | text, JSON, Graphviz |
 
 pub mod attention;
 pub mod decoder;
+pub mod error;
 pub mod graph;
-pub mod inputs;
+mod inputs;
+mod linear;
 pub mod mlp;
 pub mod norm;
 pub mod ops;
+pub mod options;
 pub mod plugin;
 pub mod print;
+pub mod rank;
 pub mod rope;
+pub mod tensor;
 #[cfg(test)]
 mod tests;
 pub mod validate;
 
-pub use decoder::{NetworkOptions, RankNetwork, decoder};
-pub use graph::{DataType, Graph, NetworkError};
-pub use plugin::Release;
+pub use decoder::{RankNetwork, decoder};
+pub use error::NetworkError;
+pub use graph::Graph;
+pub use options::{NetworkOptions, Release};
+pub use tensor::DataType;

@@ -3,8 +3,10 @@
 //! Source: TensorRT-LLM 1.x, `functional.py` (`rms_norm`), without its plugin. There, and in Transformers' `MistralRMSNorm`, gamma comes
 //! after the rounding, in bfloat16, which rounds twice.
 
-use super::graph::{DataType, Graph, NetworkError, TensorId};
+use super::error::NetworkError;
+use super::graph::Graph;
 use super::ops::{ElementWise, Op, Value};
+use super::tensor::{DataType, TensorId};
 
 /// Adds the norm called `name`, whose weight is `{name}.weight`, of the residual stream `x`.
 ///
@@ -20,17 +22,16 @@ pub fn rms_norm(
     let scalar = |graph: &mut Graph, part: &str, value| {
         graph.constant(format!("{name}.{part}"), vec![1, 1], Value::Floats(vec![value]))
     };
-    let op = |kind| Op::ElementWise(kind);
     let weight = format!("{name}.weight");
     let gamma = graph.constant(weight.clone(), vec![1, hidden_size as i64], Value::Weight(weight))?;
     let two = scalar(graph, "two", 2.0)?;
-    let square = graph.add(format!("{name}.square"), op(ElementWise::Pow), &[x, two])?;
-    let mean = graph.add(format!("{name}.mean"), Op::Mean, &[square])?;
+    let square = graph.add(format!("{name}.square"), Op::ElementWise(ElementWise::Pow), &[x, two])?;
+    let mean_square = graph.add(format!("{name}.mean"), Op::Mean, &[square])?;
     let epsilon = scalar(graph, "epsilon", epsilon)?;
-    let variance = graph.add(format!("{name}.variance"), op(ElementWise::Sum), &[mean, epsilon])?;
-    let deviation = graph.add(format!("{name}.sqrt"), Op::Sqrt, &[variance])?;
-    let normal = graph.add(format!("{name}.normal"), op(ElementWise::Div), &[x, deviation])?;
-    let wide = graph.add(format!("{name}.weight.to_float"), Op::Cast(DataType::Float), &[gamma])?;
-    let scaled = graph.add(format!("{name}.scaled"), op(ElementWise::Prod), &[normal, wide])?;
+    let sum = graph.add(format!("{name}.variance"), Op::ElementWise(ElementWise::Sum), &[mean_square, epsilon])?;
+    let root = graph.add(format!("{name}.sqrt"), Op::Sqrt, &[sum])?;
+    let normalized = graph.add(format!("{name}.normal"), Op::ElementWise(ElementWise::Div), &[x, root])?;
+    let gamma = graph.add(format!("{name}.weight.to_float"), Op::Cast(DataType::Float), &[gamma])?;
+    let scaled = graph.add(format!("{name}.scaled"), Op::ElementWise(ElementWise::Prod), &[normalized, gamma])?;
     graph.add(name.to_owned(), Op::Cast(DataType::Bf16), &[scaled])
 }

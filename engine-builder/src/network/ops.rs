@@ -2,8 +2,8 @@
 //!
 //! Source: TensorRT 10, `NvInfer.h` (`INetworkDefinition`); a strongly typed network never converts by itself.
 
-use super::graph::{DYNAMIC, DataType, Tensor};
 use super::plugin::Plugin;
+use super::tensor::{DYNAMIC, DataType, Tensor};
 
 /// What a constant holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,7 +81,7 @@ pub enum Op {
 
 /// Type and shape of what comes out of `op`, or what does not fit.
 pub(super) fn infer(op: &Op, inputs: &[&Tensor]) -> Result<Tensor, String> {
-    let made = |dtype, shape| Ok(Tensor { dtype, shape });
+    let tensor = |dtype, shape| Ok(Tensor { dtype, shape });
     match (op, inputs) {
         (Op::Constant { shape, value }, []) => {
             let volume: i64 = shape.iter().product();
@@ -93,18 +93,20 @@ pub(super) fn infer(op: &Op, inputs: &[&Tensor]) -> Result<Tensor, String> {
             if shape.iter().any(|&size| size < 1) || count != volume {
                 return Err(format!("a constant of shape {shape:?} has {count} elements"));
             }
-            made(dtype, shape.clone())
+            tensor(dtype, shape.clone())
         }
         (Op::Gather, [data, indices]) => {
             if indices.dtype != DataType::Int32 {
                 return Err(format!("indices are INT32, not {}", indices.dtype.name()));
             }
-            made(data.dtype, [indices.shape.as_slice(), &data.shape[1..]].concat())
+            tensor(data.dtype, [indices.shape.as_slice(), &data.shape[1..]].concat())
         }
         (Op::MatrixMultiply, [a, b]) => {
             same_type(a, b)?;
             match (a.shape.as_slice(), b.shape.as_slice()) {
-                (&[rows, k], &[columns, other]) if k == other => made(a.dtype, vec![rows, columns]),
+                (&[rows, inner], &[columns, other_inner]) if inner == other_inner => {
+                    tensor(a.dtype, vec![rows, columns])
+                }
                 _ => Err(format!("matrices of shapes {:?} and {:?} transposed do not multiply", a.shape, b.shape)),
             }
         }
@@ -117,7 +119,7 @@ pub(super) fn infer(op: &Op, inputs: &[&Tensor]) -> Result<Tensor, String> {
             };
             let shape: Option<Vec<i64>> = a.shape.iter().zip(&b.shape).map(broadcast).collect();
             match shape {
-                Some(shape) if a.shape.len() == b.shape.len() => made(a.dtype, shape),
+                Some(shape) if a.shape.len() == b.shape.len() => tensor(a.dtype, shape),
                 _ => Err(format!("shapes {:?} and {:?} do not broadcast", a.shape, b.shape)),
             }
         }
@@ -125,14 +127,14 @@ pub(super) fn infer(op: &Op, inputs: &[&Tensor]) -> Result<Tensor, String> {
             if matches!(x.dtype, DataType::Int32 | DataType::Int64) {
                 return Err(format!("it takes floating-point numbers, not {}", x.dtype.name()));
             }
-            made(x.dtype, x.shape.clone())
+            tensor(x.dtype, x.shape.clone())
         }
         (Op::Mean, [x]) => {
             let mut shape = x.shape.clone();
             *shape.last_mut().ok_or("a scalar has no last axis")? = 1;
-            made(x.dtype, shape)
+            tensor(x.dtype, shape)
         }
-        (Op::Cast(dtype), [x]) => made(*dtype, x.shape.clone()),
+        (Op::Cast(dtype), [x]) => tensor(*dtype, x.shape.clone()),
         (Op::Shuffle { reshape, permutation }, [x]) => {
             let shape = reshaped(&x.shape, reshape)?;
             let mut axes = permutation.clone();
@@ -144,7 +146,7 @@ pub(super) fn infer(op: &Op, inputs: &[&Tensor]) -> Result<Tensor, String> {
                 true => shape,
                 false => permutation.iter().map(|&axis| shape[axis]).collect(),
             };
-            made(x.dtype, shape)
+            tensor(x.dtype, shape)
         }
         (Op::Plugin(plugin), inputs) => plugin.infer(inputs),
         (_, inputs) => Err(format!("it does not take {} inputs", inputs.len())),
@@ -160,16 +162,15 @@ fn same_type(a: &Tensor, b: &Tensor) -> Result<(), String> {
 
 /// The shape that `from` takes when it is reshaped, as far as that is known before run time.
 fn reshaped(from: &[i64], to: &[i64]) -> Result<Vec<i64>, String> {
-    let known = |shape: &[i64]| shape.iter().filter(|&&size| size != DYNAMIC).product::<i64>();
-    let open = |shape: &[i64]| shape.iter().filter(|&&size| size == DYNAMIC).count();
-    let wrong = || Err(format!("shape {from:?} cannot become {to:?}"));
-    match (open(from), open(to)) {
-        (0, 0) if known(from) == known(to) => Ok(to.to_vec()),
-        (0, 1) if known(to) > 0 && known(from) % known(to) == 0 => {
-            let left = known(from) / known(to);
-            Ok(to.iter().map(|&size| if size == DYNAMIC { left } else { size }).collect())
+    let known_elements = |shape: &[i64]| shape.iter().filter(|&&size| size != DYNAMIC).product::<i64>();
+    let dynamic_sizes = |shape: &[i64]| shape.iter().filter(|&&size| size == DYNAMIC).count();
+    match (dynamic_sizes(from), dynamic_sizes(to)) {
+        (0, 0) if known_elements(from) == known_elements(to) => Ok(to.to_vec()),
+        (0, 1) if known_elements(to) > 0 && known_elements(from) % known_elements(to) == 0 => {
+            let inferred = known_elements(from) / known_elements(to);
+            Ok(to.iter().map(|&size| if size == DYNAMIC { inferred } else { size }).collect())
         }
         (1.., 1) => Ok(to.to_vec()),
-        _ => wrong(),
+        _ => Err(format!("shape {from:?} cannot become {to:?}")),
     }
 }

@@ -2,9 +2,10 @@
 
 use serde_json::{Value as Json, json};
 
-use super::graph::{DYNAMIC, Graph, Node, TensorId};
+use super::graph::{Graph, Node};
 use super::ops::{Op, Value};
 use super::plugin::{FieldValues, PLUGIN_NAMESPACE, PLUGIN_VERSION, Plugin};
+use super::tensor::{DYNAMIC, TensorId};
 
 /// How a network is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

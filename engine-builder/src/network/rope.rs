@@ -7,8 +7,10 @@
 use engine_format::ModelConfig;
 use engine_format::rope::Rope;
 
-use super::graph::{Graph, NetworkError, TensorId};
+use super::error::NetworkError;
+use super::graph::Graph;
 use super::ops::Value;
+use super::tensor::TensorId;
 
 /// The two tables' tensors.
 #[derive(Debug, Clone, Copy)]
@@ -26,14 +28,10 @@ pub struct RotaryTables {
 pub fn rotary_tables(graph: &mut Graph, config: &ModelConfig) -> Result<RotaryTables, NetworkError> {
     let frequencies = config.rope.inverse_frequencies(config.head_size);
     let (cos, sin) = Rope::tables(&frequencies, 0..config.max_position_embeddings);
-    let pairs: Vec<f32> = cos.into_iter().zip(sin).flat_map(|(cos, sin)| [cos, sin]).collect();
-    let shape = |count: usize| count as i64;
+    let cos_sin: Vec<f32> = cos.into_iter().zip(sin).flat_map(|(cos, sin)| [cos, sin]).collect();
+    let (frequency_count, cos_sin_count) = (frequencies.len() as i64, cos_sin.len() as i64);
     Ok(RotaryTables {
-        inv_freq: graph.constant(
-            "rotary_inv_freq".into(),
-            vec![shape(frequencies.len())],
-            Value::Floats(frequencies),
-        )?,
-        cos_sin: graph.constant("rotary_cos_sin".into(), vec![1, shape(pairs.len())], Value::Floats(pairs))?,
+        inv_freq: graph.constant("rotary_inv_freq".into(), vec![frequency_count], Value::Floats(frequencies))?,
+        cos_sin: graph.constant("rotary_cos_sin".into(), vec![1, cos_sin_count], Value::Floats(cos_sin))?,
     })
 }

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::graph::{DYNAMIC, Graph, Input, NetworkError};
+use super::error::NetworkError;
+use super::graph::{Graph, Input};
 use super::ops::{self, Op, Value};
-use super::plugin::Release;
+use super::options::Release;
+use super::tensor::DYNAMIC;
 
 /// Checks that every operation works out, that plugins have the fields of `release`, that profiles hold, and that every weight
 /// is there: `weight_shape` gives the shape of the rank's bfloat16 tensor of that name.

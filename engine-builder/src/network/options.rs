@@ -1,0 +1,84 @@
+//! What a network is made for, beside the model and its split over ranks.
+
+use engine_format::manifest::Limits;
+
+/// Tokens of a block of the KV cache.
+pub const TOKENS_PER_BLOCK: usize = 32;
+
+/// A release of TensorRT-LLM whose plugins are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Release {
+    /// 1.0.
+    V1_0,
+    /// 1.1.
+    V1_1,
+    /// 1.2, the last one that has TensorRT engines.
+    V1_2,
+}
+
+impl Release {
+    /// Every release, oldest first.
+    pub const ALL: [Self; 3] = [Self::V1_0, Self::V1_1, Self::V1_2];
+
+    /// Major and minor version.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V1_0 => "1.0",
+            Self::V1_1 => "1.1",
+            Self::V1_2 => "1.2",
+        }
+    }
+
+    /// The release of a version such as `1.2.1`.
+    pub fn of_version(version: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|release| {
+            let rest = version.strip_prefix(release.name());
+            rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+        })
+    }
+}
+
+/// What a network is made for, beside the model and its split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NetworkOptions {
+    /// The release of TensorRT-LLM whose plugins it uses.
+    pub release: Release,
+    /// Sequence length, sequences and tokens of a step, at most.
+    pub limits: Limits,
+    /// Beams at most.
+    pub max_beam_width: usize,
+    /// Tokens of the step that tactics are chosen for; `None`: a token of each sequence.
+    pub opt_num_tokens: Option<usize>,
+    /// Logits of every token of the prompt, not of its last one only.
+    pub gather_context_logits: bool,
+    /// Logits of generated tokens; the network has them in any case, the runtime keeps them.
+    pub gather_generation_logits: bool,
+    /// Matrix products by TensorRT-LLM's Gemm plugin instead of TensorRT's own.
+    pub gemm_plugin: bool,
+}
+
+impl NetworkOptions {
+    /// These limits, and nothing else asked for.
+    pub const fn new(release: Release, limits: Limits) -> Self {
+        Self {
+            release,
+            limits,
+            max_beam_width: 1,
+            opt_num_tokens: None,
+            gather_context_logits: false,
+            gather_generation_logits: false,
+            gemm_plugin: false,
+        }
+    }
+
+    /// Tokens of a step at most: no more than all sequences have.
+    pub fn max_num_tokens(&self) -> usize {
+        self.limits.max_num_tokens.min(self.limits.max_seq_len.saturating_mul(self.limits.max_batch_size))
+    }
+
+    /// Tokens of the step that tactics are chosen for: a token of each sequence, unless something else was asked for.
+    pub fn best_num_tokens(&self) -> usize {
+        let sequences = self.limits.max_batch_size * self.max_beam_width;
+        self.opt_num_tokens.unwrap_or(sequences).min(self.max_num_tokens())
+    }
+}

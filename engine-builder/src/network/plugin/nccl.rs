@@ -1,0 +1,33 @@
+//! The plugins between ranks: AllReduce, AllGather, Send, Recv.
+//!
+//! Source: TensorRT-LLM 1.x, the creators in `cpp/tensorrt_llm/plugins/ncclPlugin`.
+
+use super::field::{BF16_TYPE_ID, FieldRow, FieldType};
+
+/// AllReduceStrategy: NCCL, which needs no workspace shared among the ranks.
+const STRATEGY_NCCL: f64 = 0.0;
+
+/// The sum over a group of ranks.
+pub(super) const ALL_REDUCE: [FieldRow; 8] = [
+    ("group", FieldType::Int32, None),
+    ("type_id", FieldType::Int32, Some(BF16_TYPE_ID)),
+    ("strategy", FieldType::Int8, Some(STRATEGY_NCCL)),
+    // AllReduceFusionOp: none; the four below belong to fusions.
+    ("fusion_op", FieldType::Int8, Some(0.0)),
+    ("eps", FieldType::Float32, Some(1e-5)),
+    ("affine", FieldType::Int8, Some(0.0)),
+    ("bias", FieldType::Int8, Some(0.0)),
+    ("scale", FieldType::Int8, Some(0.0)),
+];
+
+/// The tensors of a group of ranks, one below the other.
+pub(super) const ALL_GATHER: [FieldRow; 2] =
+    [("group", FieldType::Int32, None), ("type_id", FieldType::Int32, Some(BF16_TYPE_ID))];
+
+/// To one rank.
+pub(super) const SEND: [FieldRow; 2] =
+    [("tgt_rank", FieldType::Int32, None), ("type_id", FieldType::Int32, Some(BF16_TYPE_ID))];
+
+/// From one rank.
+pub(super) const RECV: [FieldRow; 2] =
+    [("src_rank", FieldType::Int32, None), ("type_id", FieldType::Int32, Some(BF16_TYPE_ID))];
