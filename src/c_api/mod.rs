@@ -4,12 +4,13 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
+//! | [`views`] | truth, texts and lists of ids, as C sees them |
 //! | [`status`] | status codes, the message of the last failure |
 //! | `entry` | the border: no panic crosses it |
 //! | `pointers` | every conversion of what C hands in and takes out |
 //! | `options` | structs that begin with their size |
 //! | `handles` | handles that know when they are stale |
-//! | [`strings`] | texts and lists of ids, borrowed and owned |
+//! | [`strings`] | texts and lists of ids that the host owns |
 //! | [`version`] | versions, and what this build can run |
 //! | [`engine`] | opening, describing and closing engines |
 //! | [`request`], [`response`], [`logits`] | requests, what comes of them, and the logits hook |
@@ -39,6 +40,7 @@ pub mod status;
 pub mod strings;
 pub mod tokenizer;
 pub mod version;
+pub mod views;
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use std::slice;
 
 use super::status::Failure;
-use super::strings::trtllm_str;
+use super::views::trtllm_str;
 
 /// A checked place for a result.
 #[derive(Debug)]

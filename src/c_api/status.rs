@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char};
 
-use super::strings::trtllm_str;
+use super::views::trtllm_str;
 
 /// What a function returns: `TRTLLM_STATUS_OK`, or why it did nothing. Out-parameters are written only with
 /// `TRTLLM_STATUS_OK`. Later versions may return codes that this header does not list.
