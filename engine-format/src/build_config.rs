@@ -11,20 +11,20 @@ use crate::json::{self, Object};
 use crate::manifest::Limits;
 use crate::weights_file::WEIGHTS_FILE;
 
-/// The part of `build_config` that a run has to know, and what is beside it.
+/// What a run has to know of the engine's `config.json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildConfig {
     /// The version of TensorRT-LLM that built the engine, or whose schema it follows; empty where it does not say.
     pub version: String,
-    /// The limits; `max_input_len` is not one of its own.
+    /// The engine's limits.
     pub limits: Limits,
-    /// Tokens of a prompt at most.
+    /// Tokens of one prompt at most.
     pub max_input_len: usize,
-    /// Beams at most.
+    /// Beams of one request at most.
     pub max_beam_width: usize,
-    /// Whether the prompt's logits can be had.
+    /// Whether the engine gives logits of every token of a prompt.
     pub gather_context_logits: bool,
-    /// Whether adapters can be applied.
+    /// Whether LoRA adapters can be applied.
     pub lora_plugin: bool,
     /// Ranks: processes, and engine files.
     pub world_size: usize,
@@ -70,10 +70,8 @@ pub fn engine_file(rank: usize) -> String {
 
 /// Whether a directory holds what `trtllm-build` writes, whole or not; a CPU engine's configuration looks the same.
 pub(crate) fn is_engine(dir: &Path) -> bool {
-    let has_build_config = || {
-        let value = json::read_file(&dir.join(CONFIG_FILE), "").ok()?;
-        value.get("build_config").map(|_| ())
-    };
+    let has_build_config =
+        || json::read_file(&dir.join(CONFIG_FILE), "").is_ok_and(|value| value.get("build_config").is_some());
     let is_cpu_engine = dir.join(WEIGHTS_FILE).exists();
-    dir.join(engine_file(0)).is_file() || !is_cpu_engine && has_build_config().is_some()
+    dir.join(engine_file(0)).is_file() || !is_cpu_engine && has_build_config()
 }

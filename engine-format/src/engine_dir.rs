@@ -75,6 +75,9 @@ pub fn config_json(config: &ModelConfig, mapping: Mapping, limits: Limits) -> Va
     })
 }
 
+/// Bytes that [`EngineDir::verify`] reads between two reports of progress.
+const VERIFY_CHUNK: usize = 16 << 20;
+
 /// An opened and checked engine directory.
 #[derive(Debug)]
 pub struct EngineDir {
@@ -193,7 +196,7 @@ impl EngineDir {
         let changed = |what: &str| FormatError::Hash { path: file.path().to_owned(), what: what.to_owned() };
         let mut entries: Vec<_> = weights.tensors().collect();
         entries.sort_by_key(|entry| entry.offset);
-        // What lies between the tensors is only in the whole file's hash.
+        // The zeros between tensors are in the whole file's hash only.
         let mut whole = blake3::Hasher::new();
         let mut position = 0;
         for entry in entries {
@@ -249,8 +252,6 @@ fn foreign_manifest(dir: &Path) -> Result<Manifest> {
     })
 }
 
-const VERIFY_CHUNK: usize = 16 << 20;
-
 /// Checks one file's size and hash; of the weights file only its head's.
 fn check_file(path: &Path, record: &FileRecord) -> Result<()> {
     let hint = || "`engine.json` lists it: copy the engine directory again or build it again".to_owned();
@@ -264,16 +265,16 @@ fn check_file(path: &Path, record: &FileRecord) -> Result<()> {
     if found != record.bytes {
         return Err(FormatError::FileSize { path: path.to_owned(), expected: record.bytes, found });
     }
-    // Gigabytes that TensorRT checks itself.
+    // TensorRT checks its engines, which are gigabytes long, when it loads them.
     if path.extension().is_some_and(|extension| extension == "engine") {
         return Ok(());
     }
-    let (held, what) = match &record.head_blake3 {
+    let (matches, what) = match &record.head_blake3 {
         Some(head_hash) => (*head_hash == hash(WeightsFile::open(path)?.head()), "the header"),
         None => {
             let content = std::fs::read(path).map_err(FormatError::io("read", path))?;
             (record.blake3 == hash(&content), "the file")
         }
     };
-    if held { Ok(()) } else { Err(FormatError::Hash { path: path.to_owned(), what: what.into() }) }
+    if matches { Ok(()) } else { Err(FormatError::Hash { path: path.to_owned(), what: what.into() }) }
 }

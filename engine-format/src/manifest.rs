@@ -147,11 +147,11 @@ impl Manifest {
             return Err(FormatError::field(path, "limits.max_seq_len", problem));
         }
         // The files are opened and hashed: an engine may not send its reader elsewhere, to a device that never ends, say.
-        let is_beside = |name: &str| {
+        let is_plain_name = |name: &str| {
             let mut components = Path::new(name).components();
             matches!((components.next(), components.next()), (Some(Component::Normal(only)), None) if only == name)
         };
-        match self.files.keys().find(|name| !is_beside(name)) {
+        match self.files.keys().find(|name| !is_plain_name(name)) {
             None => Ok(()),
             Some(name) => Err(FormatError::field(path, "files", format!("lists `{name}`, not a file beside it"))),
         }

@@ -39,7 +39,7 @@ impl MappedFile {
         &self.map
     }
 
-    /// Tells the system that `range` will be read once, in order.
+    /// Tells the system that the whole file will be read once, in order.
     pub fn advise_sequential(&self) {
         let _ = self.map.advise(memmap2::Advice::Sequential);
     }

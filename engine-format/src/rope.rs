@@ -53,8 +53,8 @@ impl Rope {
     ///
     /// Computed in fp32 in the order in which Transformers does, so that long positions get the same angles.
     pub fn inverse_frequencies(&self, head_size: usize) -> Vec<f32> {
-        let base = |i: usize| 1.0 / (self.theta as f32).powf((2 * i) as f32 / head_size as f32);
-        let frequencies = (0..head_size / 2).map(base);
+        let unscaled = |i: usize| 1.0 / (self.theta as f32).powf((2 * i) as f32 / head_size as f32);
+        let frequencies = (0..head_size / 2).map(unscaled);
         match self.scaling {
             RopeScaling::None => frequencies.collect(),
             RopeScaling::Linear { factor } => frequencies.map(|frequency| frequency / factor as f32).collect(),

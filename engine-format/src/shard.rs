@@ -67,12 +67,12 @@ impl Mapping {
     /// The weights that the ranks of one pipeline stage hold, in the order of [`Weight::all`].
     pub fn weights(self, config: &ModelConfig, pp_rank: usize) -> Vec<Weight> {
         let layers = self.layers(config, pp_rank);
-        let keep = |weight: &Weight| match (weight, weight.layer()) {
+        let is_held = |weight: &Weight| match (weight, weight.layer()) {
             (_, Some(layer)) => layers.contains(&layer),
             (Weight::Embedding, None) => pp_rank == 0,
             (_, None) => pp_rank + 1 == self.pp_size,
         };
-        Weight::all(config).into_iter().filter(keep).collect()
+        Weight::all(config).into_iter().filter(is_held).collect()
     }
 
     /// Rows of the head with padding: the vocabulary rounded up to a multiple of the tensor-parallel size.
@@ -117,11 +117,11 @@ impl Mapping {
     pub fn shard(self, config: &ModelConfig, weight: Weight, tp_rank: usize) -> Shard {
         let full = weight.shape(config);
         let columns = full.get(1).copied().unwrap_or(1);
-        let part = |size: usize| size / self.tp_size * tp_rank..size / self.tp_size * (tp_rank + 1);
+        let rank_range = |size: usize| size / self.tp_size * tp_rank..size / self.tp_size * (tp_rank + 1);
         let piece = |part, rows, columns| Piece { part, rows, columns, zero_rows: 0 };
         let pieces = match weight {
             Weight::Qkv(_) | Weight::QkvBias(_) => {
-                let queries = part(config.query_size());
+                let queries = rank_range(config.query_size());
                 let keys = self.key_value_rows(config, tp_rank);
                 vec![
                     piece(Part::Query, queries, 0..columns),
@@ -130,15 +130,15 @@ impl Mapping {
                 ]
             }
             Weight::MlpFc(_) | Weight::MlpGate(_) => {
-                vec![piece(Part::Whole, part(full[0]), 0..columns)]
+                vec![piece(Part::Whole, rank_range(full[0]), 0..columns)]
             }
             Weight::Dense(_) | Weight::MlpProj(_) => {
-                vec![piece(Part::Whole, 0..full[0], part(columns))]
+                vec![piece(Part::Whole, 0..full[0], rank_range(columns))]
             }
             Weight::LmHead => {
-                let width = self.padded_vocab_size(config) / self.tp_size;
-                let rows = width * tp_rank..(width * (tp_rank + 1)).min(config.vocab_size);
-                let zero_rows = width - rows.len();
+                let rank_rows = self.padded_vocab_size(config) / self.tp_size;
+                let rows = rank_rows * tp_rank..(rank_rows * (tp_rank + 1)).min(config.vocab_size);
+                let zero_rows = rank_rows - rows.len();
                 vec![Piece { part: Part::Whole, rows, columns: 0..columns, zero_rows }]
             }
             Weight::Embedding

@@ -6,54 +6,55 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{FormatError, Result};
 
-/// A directory that is written aside, next to its final place, and renamed when it is complete. Dropped before
+/// A directory that is written next to its destination, under a temporary name, and renamed when it is complete. Dropped before
 /// [`StagedDir::commit`], it is removed: an interrupted build leaves nothing.
 #[derive(Debug)]
 pub struct StagedDir {
-    aside: PathBuf,
-    place: PathBuf,
+    temporary: PathBuf,
+    destination: PathBuf,
     committed: bool,
 }
 
 impl StagedDir {
-    /// Makes an empty directory next to `place`, with `place`'s missing parents.
+    /// Makes an empty directory next to `destination`, with `destination`'s missing parents.
     ///
-    /// With `replace`, a directory at `place` is replaced at commit, but only one that holds `marker` (a file that
+    /// With `replace`, a directory at `destination` is replaced at commit, but only one that holds `marker` (a file that
     /// shows what kind of directory it is) or nothing.
     ///
     /// # Errors
-    /// [`FormatError::Exists`] when `place` exists and may not be replaced; [`FormatError::Io`].
-    pub fn create(place: &Path, replace: bool, marker: &str) -> Result<Self> {
-        if place.symlink_metadata().is_ok() {
-            let is_empty = fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_none());
+    /// [`FormatError::Exists`] when `destination` exists and may not be replaced; [`FormatError::Io`].
+    pub fn create(destination: &Path, replace: bool, marker: &str) -> Result<Self> {
+        if destination.symlink_metadata().is_ok() {
+            let is_empty = fs::read_dir(destination).is_ok_and(|mut entries| entries.next().is_none());
             if !replace && !is_empty {
                 let hint = "choose another directory, or give --force to replace it".to_owned();
-                return Err(FormatError::Exists { path: place.to_owned(), hint });
+                return Err(FormatError::Exists { path: destination.to_owned(), hint });
             }
-            if !is_empty && !place.join(marker).is_file() {
+            if !is_empty && !destination.join(marker).is_file() {
                 let hint = format!("--force replaces only a directory that holds `{marker}`; move it away yourself");
-                return Err(FormatError::Exists { path: place.to_owned(), hint });
+                return Err(FormatError::Exists { path: destination.to_owned(), hint });
             }
         }
-        let name = place
-            .file_name()
-            .ok_or_else(|| FormatError::Exists { path: place.to_owned(), hint: "name a directory to create".into() })?;
-        let parent = match place.parent() {
+        let name = destination.file_name().ok_or_else(|| FormatError::Exists {
+            path: destination.to_owned(),
+            hint: "name a directory to create".into(),
+        })?;
+        let parent = match destination.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
         fs::create_dir_all(parent).map_err(FormatError::io("create", parent))?;
-        let aside = parent.join(format!(".{}.partial-{}", name.to_string_lossy(), std::process::id()));
-        if aside.exists() {
-            fs::remove_dir_all(&aside).map_err(FormatError::io("remove", &aside))?;
+        let temporary = parent.join(format!(".{}.partial-{}", name.to_string_lossy(), std::process::id()));
+        if temporary.exists() {
+            fs::remove_dir_all(&temporary).map_err(FormatError::io("remove", &temporary))?;
         }
-        fs::create_dir(&aside).map_err(FormatError::io("create", &aside))?;
-        Ok(Self { aside, place: place.to_owned(), committed: false })
+        fs::create_dir(&temporary).map_err(FormatError::io("create", &temporary))?;
+        Ok(Self { temporary, destination: destination.to_owned(), committed: false })
     }
 
-    /// Where to write meanwhile.
+    /// The directory to write to until it is committed.
     pub fn path(&self) -> &Path {
-        &self.aside
+        &self.temporary
     }
 
     /// Writes one small file.
@@ -61,33 +62,33 @@ impl StagedDir {
     /// # Errors
     /// [`FormatError::Io`].
     pub fn write(&self, name: &str, content: &[u8]) -> Result<()> {
-        let path = self.aside.join(name);
+        let path = self.temporary.join(name);
         let mut file = File::create(&path).map_err(FormatError::io("create", &path))?;
         file.write_all(content).map_err(FormatError::io("write", &path))?;
         file.sync_all().map_err(FormatError::io("write", &path))
     }
 
-    /// Puts the directory into its place.
+    /// Renames the directory to its destination.
     ///
     /// # Errors
     /// [`FormatError::Io`]; the directory that was there, if any, is then still there.
     pub fn commit(mut self) -> Result<()> {
-        let old = self.aside.with_extension("old");
-        let exists = self.place.symlink_metadata().is_ok();
+        let old = self.temporary.with_extension("old");
+        let exists = self.destination.symlink_metadata().is_ok();
         if exists {
-            fs::rename(&self.place, &old).map_err(FormatError::io("rename", &self.place))?;
+            fs::rename(&self.destination, &old).map_err(FormatError::io("rename", &self.destination))?;
         }
-        if let Err(error) = fs::rename(&self.aside, &self.place) {
+        if let Err(error) = fs::rename(&self.temporary, &self.destination) {
             if exists {
-                fs::rename(&old, &self.place).map_err(FormatError::io("rename", &old))?;
+                fs::rename(&old, &self.destination).map_err(FormatError::io("rename", &old))?;
             }
-            return Err(FormatError::io("rename", &self.aside)(error));
+            return Err(FormatError::io("rename", &self.temporary)(error));
         }
         self.committed = true;
         if exists {
             fs::remove_dir_all(&old).map_err(FormatError::io("remove", &old))?;
         }
-        if let Some(parent) = self.place.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        if let Some(parent) = self.destination.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             // A directory that cannot be synced (some network file systems) is still renamed.
             let _ = File::open(parent).and_then(|directory| directory.sync_all());
         }
@@ -98,7 +99,7 @@ impl StagedDir {
 impl Drop for StagedDir {
     fn drop(&mut self) {
         if !self.committed {
-            let _ = fs::remove_dir_all(&self.aside);
+            let _ = fs::remove_dir_all(&self.temporary);
         }
     }
 }

@@ -9,146 +9,28 @@
 //! then           zeros up to a multiple of 64, then each tensor at its offset (from the file's start, a multiple of 64)
 //! ```
 //!
-//! `dtype` and `layout` stand beside each tensor so that other weight formats can come without a break.
+//! `dtype` and `layout` stand beside each tensor so that other weight formats can be added without breaking this one.
 
-use std::collections::BTreeMap;
+mod head;
+
 use std::ops::Range;
 use std::path::Path;
 
 use half::bf16;
-use serde::{Deserialize, Serialize};
 
 use crate::error::{FormatError, Result};
 use crate::mmap::MappedFile;
-use crate::shape;
+
+pub use head::{Head, Layout, Plan, TensorEntry, VERSION, tensor_bytes};
 
 /// Name of the file inside an engine directory.
 pub const WEIGHTS_FILE: &str = "rank0.weights";
-
-/// The version that this program writes and reads.
-pub const VERSION: u32 = 1;
-
-const MAGIC: &[u8; 8] = b"TRTLLMWT";
-const PREFIX: usize = 24;
-const ALIGNMENT: usize = 64;
-
-/// How a tensor's elements are ordered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Layout {
-    /// As its shape says.
-    RowMajor,
-    /// For matrix products: panels of 16 rows of `[out, in]`, in each of them pairs of `in`, in each pair 16 rows of 2
-    /// elements; `out` is padded with zeros to a multiple of 16 and `in` to a multiple of 32.
-    #[serde(rename = "panels_16x2")]
-    Panels,
-}
-
-/// A tensor's entry in the header.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TensorEntry {
-    /// TensorRT-LLM's name.
-    pub name: String,
-    /// Element type; `bfloat16` is the only one so far.
-    pub dtype: String,
-    /// Order of the elements.
-    pub layout: Layout,
-    /// Logical shape, without padding.
-    pub shape: Vec<usize>,
-    /// First byte, from the start of the file.
-    pub offset: usize,
-    /// Size in bytes, with padding.
-    pub bytes: usize,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Header {
-    tensors: Vec<TensorEntry>,
-}
-
-/// Bytes that a tensor takes, with padding; `None` when the shape does not suit the layout or overflows.
-pub fn tensor_bytes(layout: Layout, dims: &[usize]) -> Option<usize> {
-    match (layout, dims) {
-        (Layout::RowMajor, _) => shape::bytes(dims, size_of::<bf16>()),
-        (Layout::Panels, &[rows, columns]) => {
-            let padded = [rows.checked_next_multiple_of(16)?, columns.checked_next_multiple_of(32)?];
-            shape::bytes(&padded, size_of::<bf16>())
-        }
-        (Layout::Panels, _) => None,
-    }
-}
-
-/// The head of a weights file and the place of each tensor in it, before any weight is written.
-#[derive(Debug)]
-pub struct Plan {
-    /// Everything before the first tensor: magic, version, JSON, zeros.
-    pub head: Vec<u8>,
-    /// The tensors, in file order.
-    pub tensors: Vec<TensorEntry>,
-    /// Size of the whole file in bytes.
-    pub total_bytes: usize,
-}
-
-impl Plan {
-    /// Lays out bfloat16 tensors of the given names, layouts and shapes. `path` is named in errors.
-    ///
-    /// # Errors
-    /// [`FormatError::Field`] when a size overflows.
-    pub fn new(path: &Path, tensors: impl IntoIterator<Item = (String, Layout, Vec<usize>)>) -> Result<Self> {
-        let mut entries = Vec::new();
-        for (name, layout, shape) in tensors {
-            let bytes = tensor_bytes(layout, &shape)
-                .ok_or_else(|| FormatError::field(path, name.clone(), format!("of shape {shape:?} is too large")))?;
-            entries.push(TensorEntry { name, dtype: "bfloat16".into(), layout, shape, offset: 0, bytes });
-        }
-        // Offsets are part of the JSON whose length decides them: lay out again until the head's length settles.
-        let mut head = Vec::new();
-        loop {
-            let mut offset = head.len();
-            for entry in &mut entries {
-                entry.offset = offset;
-                offset = (offset + entry.bytes).next_multiple_of(ALIGNMENT);
-            }
-            let next = encode_head(path, &entries, head.len())?;
-            if next.len() == head.len() {
-                let total_bytes = entries.last().map_or(head.len(), |last| last.offset + last.bytes);
-                return Ok(Self { head: next, tensors: entries, total_bytes });
-            }
-            head = next;
-        }
-    }
-}
-
-/// The head for these entries, at least `minimum` bytes long so that laying out settles.
-fn encode_head(path: &Path, entries: &[TensorEntry], minimum: usize) -> Result<Vec<u8>> {
-    let json = serde_json::to_vec(&Header { tensors: entries.to_vec() })
-        .map_err(|source| FormatError::Json { path: path.to_owned(), source })?;
-    let mut head = Vec::with_capacity(PREFIX + json.len() + ALIGNMENT);
-    head.extend(MAGIC);
-    head.extend(VERSION.to_le_bytes());
-    head.extend([0; 4]);
-    head.extend((json.len() as u64).to_le_bytes());
-    head.extend(json);
-    head.resize(head.len().next_multiple_of(ALIGNMENT).max(minimum), 0);
-    Ok(head)
-}
 
 /// An open weights file.
 #[derive(Debug)]
 pub struct WeightsFile {
     file: MappedFile,
     head: Head,
-}
-
-/// What the head of a weights file says. The tensors lie inside the file and do not overlap.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
-    /// Bytes before the first tensor.
-    pub bytes: usize,
-    /// Every tensor, by name.
-    pub tensors: BTreeMap<String, TensorEntry>,
 }
 
 impl WeightsFile {
@@ -220,91 +102,4 @@ pub struct Located(Range<usize>);
 
 fn range_of(entry: &TensorEntry) -> Range<usize> {
     entry.offset..entry.offset + entry.bytes
-}
-
-impl Head {
-    /// Reads and checks the head of the weights file with content `bytes`; `path` is named in errors.
-    ///
-    /// # Errors
-    /// As [`WeightsFile::open`].
-    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
-        let damaged = |problem: String| FormatError::damaged(path, problem);
-        let prefix = bytes.get(..PREFIX).ok_or_else(|| damaged("it is shorter than a weights file's head".into()))?;
-        if &prefix[..8] != MAGIC {
-            return Err(damaged("it does not begin as a weights file does".into()));
-        }
-        let word = |at: usize| prefix[at..at + 4].iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte));
-        if word(8) != u64::from(VERSION) {
-            return Err(FormatError::Version { path: path.to_owned(), found: word(8), expected: u64::from(VERSION) });
-        }
-        let json_end = usize::try_from(word(20) << 32 | word(16)).ok().and_then(|length| PREFIX.checked_add(length));
-        let json = json_end.and_then(|end| bytes.get(PREFIX..end));
-        let json = json.ok_or_else(|| damaged("its header is longer than the file".into()))?;
-        let header: Header =
-            serde_json::from_slice(json).map_err(|error| damaged(format!("its header cannot be read: {error}")))?;
-        let mut end = PREFIX + json.len();
-        let mut head_bytes = bytes.len();
-        let mut tensors = BTreeMap::new();
-        for (position, entry) in header.tensors.into_iter().enumerate() {
-            let name = &entry.name;
-            if entry.dtype != "bfloat16" {
-                return Err(damaged(format!(
-                    "tensor `{name}` has dtype `{}`, this program reads bfloat16",
-                    entry.dtype
-                )));
-            }
-            if tensor_bytes(entry.layout, &entry.shape) != Some(entry.bytes) {
-                return Err(damaged(format!("tensor `{name}` has a size that does not follow from its shape")));
-            }
-            let after = entry.offset.checked_add(entry.bytes).filter(|&after| after <= bytes.len());
-            let inside = after.filter(|_| entry.offset >= end && entry.offset.is_multiple_of(ALIGNMENT));
-            if position == 0 {
-                head_bytes = entry.offset;
-            }
-            end = inside
-                .ok_or_else(|| damaged(format!("tensor `{name}` lies outside the file or over another tensor")))?;
-            if tensors.insert(entry.name.clone(), entry).is_some() {
-                return Err(damaged("a tensor is listed twice".into()));
-            }
-        }
-        Ok(Self { bytes: head_bytes, tensors })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn sample() -> (Plan, Vec<u8>) {
-        let tensors = [
-            ("a".to_owned(), Layout::RowMajor, vec![3, 5]),
-            ("b".to_owned(), Layout::Panels, vec![17, 33]),
-            ("c".to_owned(), Layout::RowMajor, vec![7]),
-        ];
-        let plan = Plan::new(Path::new("w"), tensors).unwrap();
-        let mut file = plan.head.clone();
-        file.resize(plan.total_bytes, 7);
-        (plan, file)
-    }
-
-    #[test]
-    fn what_is_planned_is_parsed() {
-        let (plan, file) = sample();
-        let head = Head::parse(Path::new("w"), &file).unwrap();
-        assert_eq!(head.bytes, plan.head.len());
-        assert_eq!(head.tensors.into_values().collect::<Vec<_>>(), plan.tensors);
-        assert_eq!(plan.tensors[1].bytes, 32 * 64 * 2);
-    }
-
-    proptest! {
-        #[test]
-        fn damaged_heads_are_refused_or_harmless(position in 0usize..200, byte: u8, cut in 0usize..400) {
-            let (_, mut file) = sample();
-            file[position] = byte;
-            let _ = Head::parse(Path::new("w"), &file);
-            file.truncate(cut);
-            prop_assert!(Head::parse(Path::new("w"), &file).is_err());
-        }
-    }
 }

@@ -84,8 +84,8 @@ const MODULES: [Module; 7] = [
     Module { name: "mlp.up_proj", id: 7, weight: Weight::MlpGate, part: Part::Whole },
 ];
 
-/// A projection of a layer, as the indices of both; sorts as rows do.
-type Place = (usize, usize);
+/// A projection of one layer: the layer, and the index in [`MODULES`]. Sorts as rows do.
+type Projection = (usize, usize);
 
 /// What becomes one row.
 struct Row<'a> {
@@ -93,8 +93,9 @@ struct Row<'a> {
     b: TensorView<'a>,
     config: [i32; 4],
     scaling: f32,
-    /// Elements of A, and of A and B.
-    split: usize,
+    /// Elements of A, after which B begins.
+    a_length: usize,
+    /// Elements of A and B.
     length: usize,
 }
 
@@ -127,8 +128,12 @@ impl LoraAdapter {
 }
 
 fn convert(path: &Path, tensors: &SafetensorsDir, peft: &PeftConfig, model: &ModelConfig) -> Result<LoraAdapter> {
-    let places = tensors.names().map(|(name, _)| place(path, name, model)).collect::<Result<BTreeSet<Place>>>()?;
-    let rows = places.into_iter().map(|place| row(path, tensors, peft, model, place)).collect::<Result<Vec<_>>>()?;
+    let projections = tensors.names().map(|(name, _)| projection_of(path, name, model));
+    let projections = projections.collect::<Result<BTreeSet<Projection>>>()?;
+    let rows = projections
+        .into_iter()
+        .map(|projection| row(path, tensors, peft, model, projection))
+        .collect::<Result<Vec<_>>>()?;
     let Some(columns) = rows.iter().map(|row| row.length).max() else {
         return Err(FormatError::damaged(path, "it holds no tensor: the adapter adapts nothing"));
     };
@@ -137,7 +142,7 @@ fn convert(path: &Path, tensors: &SafetensorsDir, peft: &PeftConfig, model: &Mod
     weights.try_reserve_exact(length).map_err(|_| FormatError::io("hold the rows of", path)(no_memory()))?;
     weights.resize(length, bf16::ZERO);
     for (row, out) in rows.iter().zip(weights.chunks_exact_mut(columns)) {
-        let (a, b) = out[..row.length].split_at_mut(row.split);
+        let (a, b) = out[..row.length].split_at_mut(row.a_length);
         row.a.dtype.convert_to_bf16(row.a.bytes, a);
         row.b.dtype.scale_to_bf16(row.b.bytes, row.scaling, b);
         check_finite(path, row.a.name, a, 1.0)?;
@@ -148,17 +153,17 @@ fn convert(path: &Path, tensors: &SafetensorsDir, peft: &PeftConfig, model: &Mod
 }
 
 /// Name of a half (`A` or `B`) of the adapter of a projection.
-fn tensor_name((layer, module): Place, half: char) -> String {
+fn tensor_name((layer, module): Projection, half: char) -> String {
     format!("base_model.model.model.layers.{layer}.{}.lora_{half}.weight", MODULES[module].name)
 }
 
 /// The projection that a tensor adapts.
-fn place(path: &Path, name: &str, model: &ModelConfig) -> Result<Place> {
+fn projection_of(path: &Path, name: &str, model: &ModelConfig) -> Result<Projection> {
     let refused = |problem: String| Err(FormatError::tensor(path, name, problem));
     let layers = model.num_hidden_layers;
-    let found = layer_number(name)
-        .filter(|&layer| layer < layers)
-        .and_then(|layer| (0..MODULES.len()).map(|module| (layer, module)).find(|&place| is_half(place, name)));
+    let found = layer_number(name).filter(|&layer| layer < layers).and_then(|layer| {
+        (0..MODULES.len()).map(|module| (layer, module)).find(|&projection| is_half(projection, name))
+    });
     match found {
         Some((_, module)) if MODULES[module].id == 4 && model.query_size() != model.hidden_size => refused(format!(
             "adapts the output of attention; TensorRT-LLM takes that only where the heads together ({}) are as wide as \
@@ -166,7 +171,7 @@ fn place(path: &Path, name: &str, model: &ModelConfig) -> Result<Place> {
             model.query_size(),
             model.hidden_size
         )),
-        Some(place) => Ok(place),
+        Some(projection) => Ok(projection),
         None if ["lm_head", "embed_tokens"].iter().any(|part| name.contains(part)) => refused(
             "belongs to the embedding or the head, which a request cannot change: train without it, or merge the adapter \
              into the model"
@@ -181,8 +186,8 @@ fn place(path: &Path, name: &str, model: &ModelConfig) -> Result<Place> {
     }
 }
 
-fn is_half(place: Place, name: &str) -> bool {
-    ['A', 'B'].iter().any(|&half| tensor_name(place, half) == name)
+fn is_half(projection: Projection, name: &str) -> bool {
+    ['A', 'B'].iter().any(|&half| tensor_name(projection, half) == name)
 }
 
 fn layer_number(name: &str) -> Option<usize> {
@@ -194,23 +199,23 @@ fn row<'a>(
     tensors: &'a SafetensorsDir,
     peft: &PeftConfig,
     model: &ModelConfig,
-    place: Place,
+    projection: Projection,
 ) -> Result<Row<'a>> {
-    let (layer, Module { name, id, weight, part }) = (place.0, &MODULES[place.1]);
+    let (layer, Module { name, id, weight, part }) = (projection.0, &MODULES[projection.1]);
     let full_name = format!("model.layers.{layer}.{name}");
     let rank = peft.rank(&full_name);
-    let (a, b) = (tensors.tensor(&tensor_name(place, 'A'))?, tensors.tensor(&tensor_name(place, 'B'))?);
+    let (a, b) = (tensors.tensor(&tensor_name(projection, 'A'))?, tensors.tensor(&tensor_name(projection, 'B'))?);
     let matrix = weight(layer).part_shape(*part, model);
     let (outputs, inputs) = (matrix[0], matrix[1]);
     a.expect_shape(&[rank, inputs])?;
     b.expect_shape(&[outputs, rank])?;
     // Both fit into memory, so their products and sum do; TensorRT-LLM counts them in 32 bits.
-    let (split, length) = (rank * inputs, rank * inputs + outputs * rank);
-    let number = |number: usize| i32::try_from(number).ok();
-    let (Some(layer), Some(rank), Some(_)) = (number(layer), number(rank), number(length)) else {
+    let (a_length, length) = (rank * inputs, rank * inputs + outputs * rank);
+    let as_i32 = |number: usize| i32::try_from(number).ok();
+    let (Some(layer), Some(rank), Some(_)) = (as_i32(layer), as_i32(rank), as_i32(length)) else {
         return Err(FormatError::tensor(path, a.name, format!("has rank {rank}, too large for TensorRT-LLM")));
     };
-    Ok(Row { a, b, config: [*id, layer, rank, 0], scaling: peft.scaling(&full_name), split, length })
+    Ok(Row { a, b, config: [*id, layer, rank, 0], scaling: peft.scaling(&full_name), a_length, length })
 }
 
 fn check_finite(path: &Path, tensor: &str, values: &[bf16], scaling: f32) -> Result<()> {
