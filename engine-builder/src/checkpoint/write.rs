@@ -59,10 +59,10 @@ pub fn write_checkpoint(
     }
     interrupt.check()?;
     staged.commit()?;
-    let small: usize = companions.iter().map(|(_, content)| content.len()).sum();
+    let companion_bytes: usize = companions.iter().map(|(_, content)| content.len()).sum();
     Ok(Written {
         files: ranks.len() + 1 + companions.len(),
-        bytes: total + (config.len() + small) as u64,
+        bytes: total + (config.len() + companion_bytes) as u64,
         elapsed: start.elapsed(),
     })
 }
@@ -93,7 +93,7 @@ impl<'a> Rank<'a> {
         let first_layer = mapping.layers(config, pp_rank).start;
         let rank = mapping.rank(pp_rank, tp_rank);
         let mut tensors = Vec::new();
-        let mut described = Vec::new();
+        let mut names_and_shapes = Vec::new();
         for weight in mapping.weights(config, pp_rank) {
             let name = weight.name(first_layer);
             let shard = mapping.shard(config, weight, tp_rank);
@@ -102,36 +102,40 @@ impl<'a> Rank<'a> {
                 None => runs(source, weight, &shard)?,
             };
             tensors.push(Tensor { columns: shard.shape.get(1).copied().unwrap_or(1), runs });
-            described.push((name, shard.shape));
+            names_and_shapes.push((name, shard.shape));
         }
-        let layout = header::layout(described.iter().map(|(name, shape)| {
+        let layout = header::layout(names_and_shapes.iter().map(|(name, shape)| {
             // A shard is no larger than the tensor of the source that it comes from, or a few rows of padding larger.
             let bytes = shape::bytes(shape, size_of::<bf16>()).unwrap_or(usize::MAX);
             (name.clone(), shape.as_slice(), bytes)
         }));
         let mut pieces = Vec::new();
-        for (index, ((_, shape), offset)) in described.iter().zip(&layout.offsets).enumerate() {
+        for (index, ((_, shape), offset)) in names_and_shapes.iter().zip(&layout.offsets).enumerate() {
             let row_bytes = tensors[index].columns * size_of::<bf16>();
             pieces.extend(stream::cut(index, *offset, shape[0], row_bytes, 1));
         }
         Ok(Self { layout, pieces, tensors })
     }
 
-    /// Calls `act` with each run that has rows in `piece`, the rows of its view, and the elements of the piece that they
-    /// take, zero rows included.
-    fn each_run(&self, piece: &Piece, mut act: impl FnMut(&Run<'a>, std::ops::Range<usize>, std::ops::Range<usize>)) {
+    /// Calls `act` with each run that has rows in `piece`: the run, which rows of its view they are, and which elements of
+    /// the piece they fill, zero rows included.
+    fn for_each_run(
+        &self,
+        piece: &Piece,
+        mut act: impl FnMut(&Run<'a>, std::ops::Range<usize>, std::ops::Range<usize>),
+    ) {
         let tensor = &self.tensors[piece.tensor];
-        let mut first = 0;
+        let mut run_start = 0;
         for run in &tensor.runs {
-            let end = first + run.view.row_count() + run.zero_rows;
-            let (from, to) = (piece.rows.start.max(first), piece.rows.end.min(end));
+            let run_end = run_start + run.view.row_count() + run.zero_rows;
+            let (from, to) = (piece.rows.start.max(run_start), piece.rows.end.min(run_end));
             if from < to {
                 let stored = run.view.row_count();
-                let rows = (from - first).min(stored)..(to - first).min(stored);
+                let rows = (from - run_start).min(stored)..(to - run_start).min(stored);
                 let position = |row: usize| (row - piece.rows.start) * tensor.columns;
                 act(run, rows, position(from)..position(to));
             }
-            first = end;
+            run_start = run_end;
         }
     }
 }
@@ -153,7 +157,7 @@ fn runs<'a>(source: &'a Source, weight: Weight, shard: &Shard) -> Result<Vec<Run
 
 impl Fill for Rank<'_> {
     fn fill(&self, piece: &Piece, out: &mut [bf16]) {
-        self.each_run(piece, |run, rows, range| {
+        self.for_each_run(piece, |run, rows, range| {
             let (stored, zeros) = out[range].split_at_mut(rows.len() * run.columns.len());
             run.view.convert(rows.clone(), run.columns.clone(), stored);
             zeros.fill(bf16::ZERO);
@@ -162,6 +166,6 @@ impl Fill for Rank<'_> {
     }
 
     fn prefetch(&self, piece: &Piece) {
-        self.each_run(piece, |run, rows, _| run.view.prefetch(rows));
+        self.for_each_run(piece, |run, rows, _| run.view.prefetch(rows));
     }
 }

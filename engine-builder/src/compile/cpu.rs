@@ -57,21 +57,21 @@ pub fn build_cpu_engine(
     };
     let hashes = stream::write(&job, &engine, true, progress, interrupt)?;
 
-    let mut small = companions::read(source.path())?;
+    let mut small_files = companions::read(source.path())?;
     let config = config_json(source.config(), Mapping::SINGLE, request.limits);
-    small.push((CONFIG_FILE, pretty(&config)));
-    for (name, content) in &small {
+    small_files.push((CONFIG_FILE, pretty(&config)));
+    for (name, content) in &small_files {
         staged.write(name, content)?;
     }
-    let manifest = manifest(source, request, &engine.plan, hashes, &small)?;
+    let manifest = manifest(source, request, &engine.plan, hashes, &small_files)?;
     let manifest = manifest.to_bytes(&staged.path().join(MANIFEST_FILE))?;
     staged.write(MANIFEST_FILE, &manifest)?;
     interrupt.check()?;
     staged.commit()?;
 
-    let small_bytes: usize = small.iter().map(|(_, content)| content.len()).sum();
+    let small_bytes: usize = small_files.iter().map(|(_, content)| content.len()).sum();
     Ok(Written {
-        files: small.len() + 2,
+        files: small_files.len() + 2,
         bytes: weights_bytes + (small_bytes + manifest.len()) as u64,
         elapsed: start.elapsed(),
     })
@@ -82,10 +82,10 @@ fn manifest(
     request: &CpuEngineRequest,
     plan: &Plan,
     hashes: Hashes,
-    small: &[(&'static str, Vec<u8>)],
+    small_files: &[(&'static str, Vec<u8>)],
 ) -> Result<Manifest> {
     let mut files: BTreeMap<_, _> =
-        small.iter().map(|(name, content)| ((*name).to_owned(), FileRecord::of(content))).collect();
+        small_files.iter().map(|(name, content)| ((*name).to_owned(), FileRecord::of(content))).collect();
     let weights = FileRecord { bytes: plan.total_bytes as u64, blake3: hashes.file, head_blake3: Some(hashes.head) };
     files.insert(WEIGHTS_FILE.to_owned(), weights);
     let names = plan.tensors.iter().map(|tensor| tensor.name.clone());
@@ -144,51 +144,52 @@ impl<'a> PackedEngine<'a> {
         for (index, (weight, entry)) in weights.into_iter().zip(&plan.tensors).enumerate() {
             let parts = weight.parts().iter().map(|&part| source.part(weight, part)).collect::<Result<Vec<_>>>()?;
             let columns = entry.shape.get(1).copied().unwrap_or(1);
-            let (row, step) = match entry.layout {
+            let (row_elements, step) = match entry.layout {
                 Layout::Panels => (padded_k(columns), PANEL_COLUMNS),
                 Layout::RowMajor => (columns, 1),
             };
-            let row_bytes = row * size_of::<bf16>();
+            let row_bytes = row_elements * size_of::<bf16>();
             pieces.extend(stream::cut(index, entry.offset, entry.shape[0], row_bytes, step));
             tensors.push(parts);
         }
         Ok(Self { plan, pieces, tensors })
     }
 
-    /// Calls `act` with each part that has some of `rows`, which are counted over the stacked parts, its own rows, and
-    /// the number of rows of `rows` before them.
-    fn each_part(
+    /// Calls `act` with each part that has some of `rows`, which are counted over the stacked parts: the part, which of its
+    /// rows they are, and how many of `rows` come before them.
+    fn for_each_part(
         &self,
         tensor: usize,
         rows: std::ops::Range<usize>,
         mut act: impl FnMut(&PartView<'a>, std::ops::Range<usize>, usize),
     ) {
-        let mut first = 0;
+        let mut part_start = 0;
         for part in &self.tensors[tensor] {
-            let end = first + part.row_count();
-            let (from, to) = (rows.start.max(first), rows.end.min(end));
+            let part_end = part_start + part.row_count();
+            let (from, to) = (rows.start.max(part_start), rows.end.min(part_end));
             if from < to {
-                act(part, from - first..to - first, from - rows.start);
+                act(part, from - part_start..to - part_start, from - rows.start);
             }
-            first = end;
+            part_start = part_end;
         }
     }
 
     /// Rows of a tensor as the source orders them, rounded to bfloat16.
     fn gather(&self, tensor: usize, rows: std::ops::Range<usize>, out: &mut [bf16]) {
-        self.each_part(tensor, rows, |part, own, before| {
+        self.for_each_part(tensor, rows, |part, part_rows, before| {
             let columns = part.column_count();
-            let out = &mut out[before * columns..(before + own.len()) * columns];
-            part.convert(own, 0..columns, out);
+            let out = &mut out[before * columns..(before + part_rows.len()) * columns];
+            part.convert(part_rows, 0..columns, out);
         });
     }
 
+    /// Rows of a matrix, rounded to bfloat16, in the layout of [`Layout::Panels`].
     fn pack(&self, tensor: usize, rows: std::ops::Range<usize>, columns: usize, out: &mut [bf16]) {
         let mut packed = false;
-        self.each_part(tensor, rows.clone(), |part, own, _| {
+        self.for_each_part(tensor, rows.clone(), |part, part_rows, _| {
             // All rows in one part, and readable where they are: the usual case, without a copy.
-            if own.len() == rows.len()
-                && let Some(stored) = part.as_bf16(own)
+            if part_rows.len() == rows.len()
+                && let Some(stored) = part.as_bf16(part_rows)
             {
                 pack_panels(stored, columns, out);
                 packed = true;
@@ -201,9 +202,9 @@ impl<'a> PackedEngine<'a> {
         let mut copy = vec![bf16::ZERO; PANEL_COLUMNS.min(rows.len()) * columns];
         let panels = out.chunks_exact_mut(PANEL_COLUMNS * padded_k(columns));
         for (first, out) in rows.clone().step_by(PANEL_COLUMNS).zip(panels) {
-            let own = first..(first + PANEL_COLUMNS).min(rows.end);
-            let copy = &mut copy[..own.len() * columns];
-            self.gather(tensor, own, copy);
+            let panel_rows = first..(first + PANEL_COLUMNS).min(rows.end);
+            let copy = &mut copy[..panel_rows.len() * columns];
+            self.gather(tensor, panel_rows, copy);
             pack_panels(copy, columns, out);
         }
     }
@@ -218,13 +219,13 @@ impl Fill for PackedEngine<'_> {
             }
             _ => self.gather(piece.tensor, piece.rows.clone(), out),
         }
-        self.each_part(piece.tensor, piece.rows.clone(), |part, rows, _| {
+        self.for_each_part(piece.tensor, piece.rows.clone(), |part, rows, _| {
             part.release(rows);
         });
     }
 
     fn prefetch(&self, piece: &Piece) {
-        self.each_part(piece.tensor, piece.rows.clone(), |part, rows, _| {
+        self.for_each_part(piece.tensor, piece.rows.clone(), |part, rows, _| {
             part.prefetch(rows);
         });
     }

@@ -177,16 +177,17 @@ fn tensors(checkpoint: &Source, mapping: Mapping) -> Result<BTreeMap<String, Str
     weights.into_par_iter().map(hash).collect()
 }
 
+/// Size and hash of the file at `path`.
 fn record_of(path: &Path) -> Result<FileRecord> {
     let io = |error| FormatError::io("read", path)(error);
     let mut file = std::fs::File::open(path).map_err(io)?;
     let (mut hasher, mut bytes) = (blake3::Hasher::new(), 0);
-    let mut piece = vec![0; 1 << 20];
+    let mut buffer = vec![0; 1 << 20];
     loop {
-        match file.read(&mut piece).map_err(io)? {
+        match file.read(&mut buffer).map_err(io)? {
             0 => break,
             count => {
-                hasher.update(&piece[..count]);
+                hasher.update(&buffer[..count]);
                 bytes += count as u64;
             }
         }

@@ -1,6 +1,7 @@
 use engine_format::Architecture;
 use engine_format::rope::{Rope, RopeScaling};
 
+use super::budget::GPU_RESERVE;
 use super::*;
 
 /// Mistral-NeMo-Minitron-8B-Base.

@@ -1,0 +1,145 @@
+//! What one rank's memory goes to: weights, activations, reserve, KV cache.
+
+use std::path::Path;
+
+use engine_format::manifest::Limits;
+use engine_format::{Mapping, ModelConfig, bf16, shape};
+
+use super::place::{Executor, Place};
+use crate::compile::cpu;
+
+/// Tokens of one block of the KV cache.
+pub const TOKENS_PER_BLOCK: u64 = 32;
+
+/// Percentage of the free memory that the KV cache gets.
+const KV_CACHE_PERCENT: u64 = 90;
+
+const MIB: u64 = 1 << 20;
+
+/// Allowance for the CUDA context, TensorRT, cuBLAS and the attention plugin's workspace. Not measured.
+pub(super) const GPU_RESERVE: u64 = 1536 * MIB;
+
+/// Allowance for NCCL's buffers when there is more than one rank. Not measured.
+const NCCL_RESERVE: u64 = 512 * MIB;
+
+/// Allowance for the CPU engine's tables, threads and the tokenizer. Not measured.
+const CPU_RESERVE: u64 = 256 * MIB;
+
+/// Memory of one rank and what takes it, in bytes.
+pub(super) struct Budget {
+    memory: u64,
+    pub(super) weights: u64,
+    pub(super) activations: u64,
+    pub(super) reserve: u64,
+    pub(super) kv_bytes_per_token: u64,
+    /// The most blocks that one sequence holds; `None` without a sliding window.
+    max_blocks: Option<u64>,
+}
+
+impl Budget {
+    pub(super) fn new(config: &ModelConfig, mapping: Mapping, place: &Place, limits: Limits) -> Self {
+        let (reserve, window) = match place.executor {
+            Executor::Cpu => (CPU_RESERVE, None),
+            Executor::TensorRtLlm if mapping.world_size() > 1 => (GPU_RESERVE + NCCL_RESERVE, config.sliding_window),
+            Executor::TensorRtLlm => (GPU_RESERVE, config.sliding_window),
+        };
+        Self {
+            memory: place.memory_bytes,
+            weights: weights_bytes(config, mapping, place.executor),
+            activations: activation_bytes(config, mapping, place.executor, limits),
+            reserve,
+            kv_bytes_per_token: kv_bytes_per_token(config, mapping),
+            max_blocks: window.map(|window| (window as u64).div_ceil(TOKENS_PER_BLOCK) + 1),
+        }
+    }
+
+    /// Everything but the KV cache.
+    fn fixed(&self) -> u64 {
+        self.weights.saturating_add(self.activations).saturating_add(self.reserve)
+    }
+
+    /// Bytes that the KV cache gets of what is left.
+    pub(super) fn kv_cache(&self) -> u64 {
+        let free = self.memory.saturating_sub(self.fixed());
+        (u128::from(free) * u128::from(KV_CACHE_PERCENT) / 100) as u64
+    }
+
+    fn block_bytes(&self) -> u64 {
+        self.kv_bytes_per_token * TOKENS_PER_BLOCK
+    }
+
+    /// Blocks of one sequence of `length` tokens.
+    fn blocks(&self, length: u64) -> u64 {
+        let blocks = length.div_ceil(TOKENS_PER_BLOCK).max(1);
+        blocks.min(self.max_blocks.unwrap_or(blocks))
+    }
+
+    /// Sequences of `length` tokens that fit at once.
+    pub(super) fn sequences(&self, length: u64) -> u64 {
+        self.kv_cache() / self.block_bytes() / self.blocks(length)
+    }
+
+    /// The longest sequence that fits alone, at most `limit` tokens.
+    pub(super) fn longest(&self, limit: u64) -> u64 {
+        if self.sequences(limit) > 0 {
+            return limit;
+        }
+        // The cache is smaller than the window, where there is one, so the cache alone decides.
+        (self.kv_cache() / self.block_bytes() * TOKENS_PER_BLOCK).min(limit)
+    }
+
+    /// Bytes that are lacking before one sequence of `length` tokens fits.
+    pub(super) fn missing(&self, length: u64) -> u64 {
+        let cache = u128::from(self.blocks(length)) * u128::from(self.block_bytes());
+        let free_before_cache = (cache * 100).div_ceil(u128::from(KV_CACHE_PERCENT));
+        let needed = u128::from(self.fixed()) + free_before_cache;
+        u64::try_from(needed.saturating_sub(u128::from(self.memory))).unwrap_or(u64::MAX)
+    }
+}
+
+/// Bytes of weights of the rank that holds most.
+fn weights_bytes(config: &ModelConfig, mapping: Mapping, executor: Executor) -> u64 {
+    if executor == Executor::Cpu {
+        // Only a size beyond the address space is an error.
+        return cpu::weights_bytes(config, Path::new("")).unwrap_or(u64::MAX);
+    }
+    let rank_bytes = |pp_rank, tp_rank| -> u64 {
+        let weights = mapping.weights(config, pp_rank).into_iter();
+        weights
+            .map(|weight| {
+                let dims = mapping.shard(config, weight, tp_rank).shape;
+                shape::bytes(&dims, size_of::<bf16>()).map_or(u64::MAX, |bytes| bytes as u64)
+            })
+            .fold(0, u64::saturating_add)
+    };
+    // Tensor-parallel ranks of a stage hold equal shapes.
+    (0..mapping.pp_size).map(|pp_rank| rank_bytes(pp_rank, 0)).max().unwrap_or(0)
+}
+
+/// Bytes of keys and values of one token on the rank with most layers; heads are repeated when ranks outnumber them.
+fn kv_bytes_per_token(config: &ModelConfig, mapping: Mapping) -> u64 {
+    let heads = (config.num_key_value_heads / mapping.tp_size).max(1) as u64;
+    let layers = mapping.layers(config, 0).len() as u64;
+    let keys_and_values = 2;
+    let bf16_bytes = 2;
+    keys_and_values * bf16_bytes * heads * config.head_size as u64 * layers
+}
+
+/// Bytes of activations, by the formula of [`memory_plan`](super).
+fn activation_bytes(config: &ModelConfig, mapping: Mapping, executor: Executor, limits: Limits) -> u64 {
+    let ranks = mapping.tp_size as u64;
+    let kv_heads = (config.num_key_value_heads / mapping.tp_size).max(1) as u64;
+    let query = config.query_size() as u64 / ranks;
+    let qkv = query + 2 * kv_heads * config.head_size as u64;
+    let intermediate = config.intermediate_size as u64 / ranks;
+    let element = match executor {
+        Executor::TensorRtLlm => 2,
+        Executor::Cpu => 4,
+    };
+    let hidden = config.hidden_size as u64;
+    let per_token = 4 * hidden + element * (2 * hidden + (qkv + query).max(2 * intermediate));
+    let per_sequence = 2 * 4 * mapping.padded_vocab_size(config) as u64;
+    (limits.max_num_tokens as u64)
+        .saturating_mul(per_token)
+        .saturating_add((limits.max_batch_size as u64).saturating_mul(per_sequence))
+}

@@ -1,0 +1,62 @@
+//! Limits of an engine: those that were asked for, and the choice of the others.
+
+use engine_format::manifest::Limits;
+use engine_format::{Mapping, ModelConfig};
+
+use super::budget::Budget;
+use super::place::Place;
+
+/// Largest `max_batch_size` that is chosen for a GPU, and its `max_num_tokens`: TensorRT-LLM's own defaults.
+const GPU_MAX_BATCH_SIZE: usize = 2048;
+const GPU_MAX_NUM_TOKENS: usize = 8192;
+
+/// `max_batch_size` and `max_num_tokens` of the CPU engine.
+const CPU_MAX_BATCH_SIZE: usize = 64;
+const CPU_MAX_NUM_TOKENS: usize = 2048;
+
+/// Limits that were asked for; what is absent is chosen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LimitRequest {
+    /// Tokens of one sequence, prompt included.
+    pub max_seq_len: Option<usize>,
+    /// Sequences in one step.
+    pub max_batch_size: Option<usize>,
+    /// Tokens in one step.
+    pub max_num_tokens: Option<usize>,
+}
+
+/// The CPU engine's limits: what was asked for, else the model's positions, 64 sequences and 2048 tokens, each moved as
+/// far as the other asks for it (a step has at least one token of each sequence).
+pub fn cpu_limits(config: &ModelConfig, request: LimitRequest) -> Limits {
+    let max_num_tokens = request.max_num_tokens.unwrap_or(CPU_MAX_NUM_TOKENS.max(request.max_batch_size.unwrap_or(0)));
+    Limits {
+        max_seq_len: request.max_seq_len.unwrap_or(config.max_position_embeddings),
+        max_batch_size: request.max_batch_size.unwrap_or(CPU_MAX_BATCH_SIZE.min(max_num_tokens)),
+        max_num_tokens,
+    }
+}
+
+/// A GPU engine's limits: what was asked for, else 8192 tokens, the longest sequence that fits, and the largest power of
+/// two of such sequences, at most 2048, that fits. Where nothing fits, what would be best if it did.
+pub(super) fn gpu_limits(config: &ModelConfig, mapping: Mapping, place: &Place, request: LimitRequest) -> Limits {
+    let max_num_tokens = request.max_num_tokens.unwrap_or(GPU_MAX_NUM_TOKENS.max(request.max_batch_size.unwrap_or(0)));
+    let budget = |max_batch_size| {
+        let limits = Limits { max_seq_len: config.max_position_embeddings, max_batch_size, max_num_tokens };
+        Budget::new(config, mapping, place, limits)
+    };
+    let max_seq_len = request.max_seq_len.unwrap_or_else(|| {
+        let smallest_batch = budget(request.max_batch_size.unwrap_or(1));
+        match smallest_batch.longest(config.max_position_embeddings as u64) {
+            0 => config.max_position_embeddings,
+            longest => longest as usize,
+        }
+    });
+    let max_batch_size = request.max_batch_size.unwrap_or_else(|| {
+        let powers_of_two = std::iter::successors(Some(GPU_MAX_BATCH_SIZE), |&size| Some(size / 2));
+        powers_of_two
+            .take_while(|&size| size > 1)
+            .find(|&size| size <= max_num_tokens && budget(size).sequences(max_seq_len as u64) >= size as u64)
+            .unwrap_or(1)
+    });
+    Limits { max_seq_len, max_batch_size, max_num_tokens }
+}
