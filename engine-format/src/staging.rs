@@ -118,8 +118,8 @@ mod tests {
     #[test]
     fn a_dropped_directory_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let place = dir.path().join("deep/out");
-        let staged = StagedDir::create(&place, false, "marker").unwrap();
+        let destination = dir.path().join("deep/out");
+        let staged = StagedDir::create(&destination, false, "marker").unwrap();
         staged.write("file", b"x").unwrap();
         drop(staged);
         assert_eq!(fs::read_dir(dir.path().join("deep")).unwrap().count(), 0);
@@ -128,16 +128,16 @@ mod tests {
     #[test]
     fn only_a_marked_directory_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
-        let place = dir.path().join("out");
-        fs::create_dir(&place).unwrap();
-        fs::write(place.join("precious"), "x").unwrap();
-        assert!(matches!(StagedDir::create(&place, false, "marker"), Err(FormatError::Exists { .. })));
-        assert!(matches!(StagedDir::create(&place, true, "marker"), Err(FormatError::Exists { .. })));
-        fs::write(place.join("marker"), "x").unwrap();
-        let staged = StagedDir::create(&place, true, "marker").unwrap();
+        let destination = dir.path().join("out");
+        fs::create_dir(&destination).unwrap();
+        fs::write(destination.join("precious"), "x").unwrap();
+        assert!(matches!(StagedDir::create(&destination, false, "marker"), Err(FormatError::Exists { .. })));
+        assert!(matches!(StagedDir::create(&destination, true, "marker"), Err(FormatError::Exists { .. })));
+        fs::write(destination.join("marker"), "x").unwrap();
+        let staged = StagedDir::create(&destination, true, "marker").unwrap();
         staged.write("new", b"y").unwrap();
         staged.commit().unwrap();
-        assert!(place.join("new").exists() && !place.join("precious").exists());
+        assert!(destination.join("new").exists() && !destination.join("precious").exists());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

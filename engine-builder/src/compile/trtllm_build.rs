@@ -1,4 +1,5 @@
-//! TensorRT-LLM's own builder, a Python program, on the same checkpoint with the same limits: to compare with, and a second way.
+//! TensorRT-LLM's own builder, a Python program, run on the same checkpoint with the same limits: a second way to an engine, to
+//! compare the first with.
 //!
 //! Source of its options: TensorRT-LLM 1.x, `commands/build.py`.
 
@@ -17,11 +18,11 @@ use crate::progress::{Interrupt, Progress};
 /// The program's name.
 pub(crate) const PROGRAM: &str = "trtllm-build";
 
-/// Lines of the program's last words that an error repeats.
-const LAST_WORDS: usize = 8;
+/// Lines from the end of the program's output that an error repeats.
+const LAST_LINES: usize = 8;
 
-/// How often a wish to stop is looked at.
-const INTERVAL: Duration = Duration::from_millis(50);
+/// Time between two looks at whether the program ended or the build was interrupted.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Where the program is, if it is in `PATH`.
 pub(crate) fn find() -> Option<PathBuf> {
@@ -29,11 +30,11 @@ pub(crate) fn find() -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(PROGRAM)).find(|program| program.is_file())
 }
 
-/// Its options for these limits.
+/// The program's options for these limits.
 pub(crate) fn options(options: &NetworkOptions) -> Vec<String> {
     let limits = options.limits;
-    let mut words = Vec::new();
-    let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
+    let mut arguments = Vec::new();
+    let mut option = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
     option("--max_seq_len", limits.max_seq_len.to_string());
     option("--max_input_len", limits.max_seq_len.to_string());
     option("--max_batch_size", limits.max_batch_size.to_string());
@@ -43,18 +44,18 @@ pub(crate) fn options(options: &NetworkOptions) -> Vec<String> {
     option("--tokens_per_block", TOKENS_PER_BLOCK.to_string());
     option("--gemm_plugin", if options.gemm_plugin { "bfloat16" } else { "disable" }.to_owned());
     if options.gather_context_logits {
-        words.push("--gather_context_logits".to_owned());
+        arguments.push("--gather_context_logits".to_owned());
     }
     if options.gather_generation_logits {
-        words.push("--gather_generation_logits".to_owned());
+        arguments.push("--gather_generation_logits".to_owned());
     }
-    words
+    arguments
 }
 
 /// Runs `program` on the checkpoint; engines and `config.json` appear in `folder`.
 ///
 /// # Errors
-/// [`BuildError::TrtllmBuild`] with its last words; an interrupt, which ends the program too.
+/// [`BuildError::TrtllmBuild`] with the end of its output; an interrupt, which ends the program too.
 pub(crate) fn run(
     program: &Path,
     checkpoint: &Path,
@@ -71,15 +72,15 @@ pub(crate) fn run(
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     progress.detail(&format!("running {command:?}"));
     let mut child = command.spawn().map_err(|error| failed(format!("cannot be started: {error}")))?;
-    let last = Mutex::new(VecDeque::new());
+    let last_lines = Mutex::new(VecDeque::new());
     let (out, err) = (child.stdout.take(), child.stderr.take());
     progress.begin_steps(&format!("running {PROGRAM}"), 1);
     let ended = std::thread::scope(|scope| {
         if let Some(out) = out {
-            scope.spawn(|| repeat(out, &last, progress));
+            scope.spawn(|| repeat(out, &last_lines, progress));
         }
         if let Some(err) = err {
-            scope.spawn(|| repeat(err, &last, progress));
+            scope.spawn(|| repeat(err, &last_lines, progress));
         }
         loop {
             match child.try_wait() {
@@ -90,7 +91,7 @@ pub(crate) fn run(
                     let _ = child.wait();
                     return Err(BuildError::Interrupted);
                 }
-                Ok(None) => std::thread::sleep(INTERVAL),
+                Ok(None) => std::thread::sleep(POLL_INTERVAL),
                 Err(error) => return Err(failed(format!("cannot be waited for: {error}"))),
             }
         }
@@ -103,23 +104,23 @@ pub(crate) fn run(
     if status.success() {
         return Ok(());
     }
-    let last = last.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let words: String = last.iter().map(|line| format!("\n  {line}")).collect();
-    Err(failed(format!("ended with {status}; its last words:{words}")))
+    let last_lines = last_lines.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let text: String = last_lines.iter().map(|line| format!("\n  {line}")).collect();
+    Err(failed(format!("ended with {status}; its last words:{text}")))
 }
 
-/// Repeats what the program says, and keeps the end of it.
-fn repeat(output: impl Read, last: &Mutex<VecDeque<String>>, progress: &dyn Progress) {
+/// Repeats the program's output as progress, and keeps its last lines.
+fn repeat(output: impl Read, last_lines: &Mutex<VecDeque<String>>, progress: &dyn Progress) {
     let mut output = BufReader::new(output);
     let mut line = Vec::new();
     while output.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         line.clear();
         progress.detail(&format!("{PROGRAM}: {text}"));
-        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.len() == LAST_WORDS {
-            last.pop_front();
+        let mut last_lines = last_lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if last_lines.len() == LAST_LINES {
+            last_lines.pop_front();
         }
-        last.push_back(text);
+        last_lines.push_back(text);
     }
 }

@@ -20,7 +20,7 @@ pub struct Profile {
 pub struct Input {
     /// Its name, by which TensorRT-LLM's runtime fills it.
     pub name: &'static str,
-    /// What the nodes see.
+    /// The tensor that nodes read.
     pub tensor: TensorId,
     /// Names of its dimensions; sizes of one name are equal at run time.
     pub dimensions: Vec<&'static str>,
@@ -53,7 +53,7 @@ pub struct Output {
 /// The network of one rank.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Graph {
-    /// A name for people.
+    /// A name for people to read.
     pub name: String,
     /// Every tensor: the inputs' first, then one of each node.
     pub tensors: Vec<Tensor>,
@@ -81,13 +81,13 @@ impl Graph {
         self.inputs.iter().find(|input| input.name == name)
     }
 
-    /// Adds a tensor, and gives its number.
+    /// Adds a tensor, and returns its number.
     pub(super) fn add_tensor(&mut self, dtype: DataType, shape: Vec<i64>) -> TensorId {
         self.tensors.push(Tensor { dtype, shape });
         TensorId(self.tensors.len() - 1)
     }
 
-    /// Adds an operation, and gives what it makes.
+    /// Adds an operation, and returns its output.
     ///
     /// # Errors
     /// [`NetworkError::Node`] for inputs that do not fit the operation or each other.
@@ -106,7 +106,7 @@ impl Graph {
     /// Adds a constant.
     ///
     /// # Errors
-    /// None that a constant of the right size can have.
+    /// [`NetworkError::Node`] for a value of another size than the shape has.
     pub fn constant(&mut self, name: String, shape: Vec<i64>, value: Value) -> Result<TensorId, NetworkError> {
         self.add(name, Op::Constant { shape, value }, &[])
     }

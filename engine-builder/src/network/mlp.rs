@@ -28,8 +28,8 @@ pub fn mlp(graph: &mut Graph, rank: &Rank<'_>, name: &str, x: TensorId) -> Resul
     let sigmoid = graph.add(format!("{name}.sigmoid"), Op::Sigmoid, &[fc])?;
     let silu = graph.add(format!("{name}.silu"), Op::ElementWise(ElementWise::Prod), &[fc, sigmoid])?;
     let gate = branch(graph, "gate")?;
-    let inner = graph.add(format!("{name}.inner"), Op::ElementWise(ElementWise::Prod), &[silu, gate])?;
-    let inner = graph.add(format!("{name}.to_bf16"), Op::Cast(DataType::Bf16), &[inner])?;
-    let partial = linear(graph, rank, &format!("{name}.proj"), inner, [hidden, width])?;
+    let gated = graph.add(format!("{name}.inner"), Op::ElementWise(ElementWise::Prod), &[silu, gate])?;
+    let gated = graph.add(format!("{name}.to_bf16"), Op::Cast(DataType::Bf16), &[gated])?;
+    let partial = linear(graph, rank, &format!("{name}.proj"), gated, [hidden, width])?;
     all_reduce(graph, rank, &format!("{name}.proj.all_reduce"), partial)
 }

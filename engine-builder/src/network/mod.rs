@@ -7,7 +7,7 @@
 //! | [`rank`] | one rank: its layers, its part of each weight |
 //! | [`tensor`], [`error`] | types and shapes; why a network is refused |
 //! | [`plugin`] | TensorRT-LLM's plugins: their fields and inputs |
-//! | [`ops`] | the operations, and what comes out of them |
+//! | [`ops`] | the operations, and the types and shapes of what they compute |
 //! | [`graph`] | [`Graph`]: tensors, nodes, inputs, outputs |
 //! | `inputs` | the network's inputs and their optimization profiles |
 //! | `linear`, [`norm`], [`rope`] | linear layers, RMSNorm, rotary tables |

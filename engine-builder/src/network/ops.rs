@@ -1,4 +1,4 @@
-//! The operations, as nvinfer1 has them, and what comes out of each.
+//! The operations, as nvinfer1 has them, and the type and shape of what each computes.
 //!
 //! Source: TensorRT 10, `NvInfer.h` (`INetworkDefinition`); a strongly typed network never converts by itself.
 
@@ -70,16 +70,16 @@ pub enum Op {
     Cast(DataType),
     /// The same elements in another shape, and then in another order of the axes.
     Shuffle {
-        /// The shape; [`DYNAMIC`] at most once, for what is left.
+        /// The new shape; at most one size is [`DYNAMIC`], and follows from the others.
         reshape: Vec<i64>,
-        /// Which axis of the reshaped tensor each axis is; empty for none.
+        /// For each axis of the output, the axis of the reshaped tensor; empty for the same order.
         permutation: Vec<usize>,
     },
     /// One of TensorRT-LLM's plugins.
     Plugin(Plugin),
 }
 
-/// Type and shape of what comes out of `op`, or what does not fit.
+/// Type and shape of the output of `op`, or what is wrong with its inputs.
 pub(super) fn infer(op: &Op, inputs: &[&Tensor]) -> Result<Tensor, String> {
     let tensor = |dtype, shape| Ok(Tensor { dtype, shape });
     match (op, inputs) {

@@ -43,17 +43,17 @@ impl Release {
 pub struct NetworkOptions {
     /// The release of TensorRT-LLM whose plugins it uses.
     pub release: Release,
-    /// Sequence length, sequences and tokens of a step, at most.
+    /// Length of a sequence, sequences and tokens of a step, at most.
     pub limits: Limits,
-    /// Beams at most.
+    /// Beams of one request at most.
     pub max_beam_width: usize,
-    /// Tokens of the step that tactics are chosen for; `None`: a token of each sequence.
+    /// Tokens of the step that TensorRT chooses tactics for; `None` for one token of each sequence.
     pub opt_num_tokens: Option<usize>,
-    /// Logits of every token of the prompt, not of its last one only.
+    /// Whether there are logits of every token of the prompt, not of its last one only.
     pub gather_context_logits: bool,
-    /// Logits of generated tokens; the network has them in any case, the runtime keeps them.
+    /// Whether the runtime keeps the logits of generated tokens; the network computes them in any case.
     pub gather_generation_logits: bool,
-    /// Matrix products by TensorRT-LLM's Gemm plugin instead of TensorRT's own.
+    /// Whether matrix products are TensorRT-LLM's Gemm plugin instead of TensorRT's operation.
     pub gemm_plugin: bool,
 }
 
@@ -76,7 +76,7 @@ impl NetworkOptions {
         self.limits.max_num_tokens.min(self.limits.max_seq_len.saturating_mul(self.limits.max_batch_size))
     }
 
-    /// Tokens of the step that tactics are chosen for: a token of each sequence, unless something else was asked for.
+    /// Tokens of the step that TensorRT chooses tactics for: one of each sequence, unless something else was asked for.
     pub fn best_num_tokens(&self) -> usize {
         let sequences = self.limits.max_batch_size * self.max_beam_width;
         self.opt_num_tokens.unwrap_or(sequences).min(self.max_num_tokens())

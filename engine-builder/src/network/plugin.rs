@@ -111,7 +111,7 @@ impl Plugin {
         }
     }
 
-    /// Type and shape of what comes out, or what does not fit.
+    /// Type and shape of the output, or what is wrong with the inputs.
     pub(super) fn infer(&self, inputs: &[&Tensor]) -> Result<Tensor, String> {
         let tensor = |shape| Ok(Tensor { dtype: DataType::Bf16, shape });
         let first = inputs.first().ok_or("it has no inputs")?;

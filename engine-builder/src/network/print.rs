@@ -18,8 +18,8 @@ pub enum Format {
     Dot,
 }
 
-/// Constants of at most this many elements are printed.
-const FEW: usize = 256;
+/// The most elements of a constant that are printed.
+const MAX_PRINTED_ELEMENTS: usize = 256;
 
 /// The network as text in this format.
 pub fn print(graph: &Graph, format: Format) -> String {
@@ -38,7 +38,8 @@ fn reference(graph: &Graph, id: TensorId) -> String {
     }
 }
 
-fn kind(op: &Op) -> String {
+/// The name of the layer that nvinfer1 makes of an operation.
+fn layer_kind(op: &Op) -> String {
     match op {
         Op::Constant { .. } => "Constant".into(),
         Op::Gather => "Gather".into(),
@@ -54,12 +55,12 @@ fn kind(op: &Op) -> String {
 }
 
 fn fields(plugin: &Plugin) -> Json {
-    let values = |values: &FieldValues| match values {
+    let to_json = |values: &FieldValues| match values {
         FieldValues::Int8(values) => json!(values),
         FieldValues::Int32(values) => json!(values),
         FieldValues::Float32(values) => json!(values),
     };
-    plugin.fields.iter().map(|field| json!([field.name, field.values.kind().name(), values(&field.values)])).collect()
+    plugin.fields.iter().map(|field| json!([field.name, field.values.kind().name(), to_json(&field.values)])).collect()
 }
 
 /// The network as one object, in the order and the terms of nvinfer1's calls.
@@ -91,27 +92,31 @@ pub fn to_json(graph: &Graph) -> Json {
 }
 
 fn layer(graph: &Graph, node: &Node) -> Json {
-    let made = graph.tensor(node.output);
+    let output = graph.tensor(node.output);
     let mut layer = json!({
         "id": reference(graph, node.output),
         "name": node.name,
-        "kind": kind(&node.op),
+        "kind": layer_kind(&node.op),
         "in": node.inputs.iter().map(|&id| reference(graph, id)).collect::<Vec<_>>(),
-        "dtype": made.dtype.name(),
-        "shape": made.shape,
+        "dtype": output.dtype.name(),
+        "shape": output.shape,
     });
-    let more = match &node.op {
+    let parameters = match &node.op {
         Op::Constant { value, .. } => match value {
             Value::Weight(name) => json!({ "of": name, "value": null }),
-            Value::Floats(numbers) if numbers.len() <= FEW => json!({ "of": node.name, "value": numbers }),
-            Value::Integers(numbers) if numbers.len() <= FEW => json!({ "of": node.name, "value": numbers }),
+            Value::Floats(numbers) if numbers.len() <= MAX_PRINTED_ELEMENTS => {
+                json!({ "of": node.name, "value": numbers })
+            }
+            Value::Integers(numbers) if numbers.len() <= MAX_PRINTED_ELEMENTS => {
+                json!({ "of": node.name, "value": numbers })
+            }
             Value::Floats(_) | Value::Integers(_) => json!({ "of": node.name, "value": null }),
         },
         Op::Gather => json!({ "axis": 0, "mode": "DEFAULT" }),
         Op::MatrixMultiply => json!({ "opA": "NONE", "opB": "TRANSPOSE" }),
         Op::ElementWise(op) => json!({ "op": op.name() }),
         Op::Sqrt => json!({ "op": "SQRT" }),
-        Op::Mean => json!({ "op": "AVG", "axes": 1 << (made.shape.len() - 1), "keep": true }),
+        Op::Mean => json!({ "op": "AVG", "axes": 1 << (output.shape.len() - 1), "keep": true }),
         Op::Sigmoid => json!({ "op": "SIGMOID" }),
         Op::Cast(dtype) => json!({ "to": dtype.name() }),
         Op::Shuffle { reshape, permutation } => {
@@ -122,14 +127,14 @@ fn layer(graph: &Graph, node: &Node) -> Json {
             json!({ "version": PLUGIN_VERSION, "namespace": PLUGIN_NAMESPACE, "fields": fields(plugin) })
         }
     };
-    if let (Some(layer), Json::Object(more)) = (layer.as_object_mut(), more) {
-        layer.extend(more);
+    if let (Some(layer), Json::Object(parameters)) = (layer.as_object_mut(), parameters) {
+        layer.extend(parameters);
     }
     layer
 }
 
 /// What a node does, in a word or two.
-fn short(op: &Op) -> String {
+fn summary(op: &Op) -> String {
     match op {
         Op::Constant { value: Value::Weight(_), .. } => "weight".into(),
         Op::Constant { value: Value::Floats(numbers), .. } if numbers.len() == 1 => format!("{:e}", numbers[0]),
@@ -172,12 +177,16 @@ fn text(graph: &Graph) -> String {
     lines.extend([String::new(), "nodes".to_owned()]);
     let width = graph.nodes.iter().map(|node| node.name.len()).max().unwrap_or(0);
     for node in &graph.nodes {
-        let made = graph.tensor(node.output);
+        let output = graph.tensor(node.output);
         let inputs: Vec<_> = node.inputs.iter().map(|&id| reference(graph, id)).collect();
         let arguments = if inputs.is_empty() { String::new() } else { format!(" ({})", inputs.join(", ")) };
         let id = reference(graph, node.output);
-        let (dtype, shape) = (made.dtype.name(), shape(&made.shape));
-        lines.push(format!("  {id:<6} {:<width$}  {dtype:<5} {shape:<14}  {}{arguments}", node.name, short(&node.op)));
+        let (dtype, shape) = (output.dtype.name(), shape(&output.shape));
+        lines.push(format!(
+            "  {id:<6} {:<width$}  {dtype:<5} {shape:<14}  {}{arguments}",
+            node.name,
+            summary(&node.op)
+        ));
     }
     lines.extend([String::new(), "outputs".to_owned()]);
     for output in &graph.outputs {
@@ -204,15 +213,15 @@ fn dot(graph: &Graph) -> String {
         ));
     }
     for node in &graph.nodes {
-        let made = graph.tensor(node.output);
+        let output = graph.tensor(node.output);
         let style = match node.op {
             Op::Constant { .. } => "shape=note, color=gray",
             Op::Plugin(_) => "shape=box, style=bold",
             _ => "shape=box",
         };
         let id = reference(graph, node.output);
-        let (dtype, shape) = (made.dtype.name(), shape(&made.shape));
-        lines.push(format!("  {id:?} [{style}, label=\"{}\\n{}\\n{dtype} {shape}\"];", node.name, short(&node.op)));
+        let (dtype, shape) = (output.dtype.name(), shape(&output.shape));
+        lines.push(format!("  {id:?} [{style}, label=\"{}\\n{}\\n{dtype} {shape}\"];", node.name, summary(&node.op)));
         lines.extend(node.inputs.iter().map(|&input| format!("  {:?} -> {id:?};", reference(graph, input))));
     }
     for output in &graph.outputs {

@@ -8,11 +8,11 @@ use super::options::NetworkOptions;
 pub struct Rank<'a> {
     /// The model.
     pub config: &'a ModelConfig,
-    /// How it is split.
+    /// How the model is split over ranks.
     pub mapping: Mapping,
-    /// Which group of layers.
+    /// The pipeline rank: which group of layers it has.
     pub pp_rank: usize,
-    /// Which part of each layer.
+    /// The tensor-parallel rank: which part of each layer it has.
     pub tp_rank: usize,
     /// What the network is made for.
     pub options: NetworkOptions,

@@ -25,7 +25,7 @@ impl DataType {
     }
 }
 
-/// A size that is known at run time only.
+/// A size that is known only at run time.
 pub const DYNAMIC: i64 = -1;
 
 /// Number of a tensor.

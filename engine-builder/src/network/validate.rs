@@ -38,16 +38,16 @@ pub fn validate(
             plugin.check_fields(release, &node.name)?;
         }
         let inputs: Vec<_> = node.inputs.iter().map(|&id| graph.tensor(id)).collect();
-        let made = graph.tensor(node.output);
+        let output = graph.tensor(node.output);
         match ops::infer(&node.op, &inputs) {
-            Ok(inferred) if inferred == *made => {}
+            Ok(inferred) if inferred == *output => {}
             Ok(inferred) => {
                 return refuse(format!(
                     "it makes {} {:?}, not {} {:?}",
                     inferred.dtype.name(),
                     inferred.shape,
-                    made.dtype.name(),
-                    made.shape
+                    output.dtype.name(),
+                    output.shape
                 ));
             }
             Err(problem) => return refuse(problem),
@@ -62,7 +62,7 @@ pub fn validate(
     }
 }
 
-/// A vector is a matrix of one row in the network.
+/// Checks a weight against the checkpoint, where a vector, which is a matrix of one row in the network, has one dimension.
 fn check_weight(weight: &str, shape: &[i64], stored: Option<Vec<usize>>) -> Result<(), NetworkError> {
     let refuse = |problem: String| Err(NetworkError::Weight { weight: weight.to_owned(), problem });
     let Some(stored) = stored else {

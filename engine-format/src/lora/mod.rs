@@ -13,8 +13,8 @@
 //! | `mlp.down_proj` | `mlp_4h_to_h` | 6 |
 //! | `mlp.up_proj` (linear) | `mlp_gate` | 7 |
 //!
-//! Rows are sorted by layer, then by id. They are the whole adapter's whatever the engine's mapping: each rank takes the
-//! layers and the slices that are its own.
+//! Rows are sorted by layer, then by id. They describe the whole adapter whatever the engine's mapping: each rank
+//! takes its layers and slices from them.
 //!
 //! Sources, all of TensorRT-LLM: the table of names, the order of A and B, and the scaling of B, in
 //! `tensorrt_llm/lora_manager.py` (NVIDIA/TensorRT-LLM `007e181b`, 1.x) and, older and the same,

@@ -66,7 +66,7 @@ pub fn tensor_bytes(layout: Layout, dims: &[usize]) -> Option<usize> {
     }
 }
 
-/// The head of a weights file and the place of each tensor in it, before any weight is written.
+/// The head of a weights file and the offset of each tensor, before any weight is written.
 #[derive(Debug)]
 pub struct Plan {
     /// Everything before the first tensor: magic, version, JSON, zeros.

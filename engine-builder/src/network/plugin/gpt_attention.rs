@@ -181,7 +181,7 @@ pub const ATTENTION_INPUTS: [AttentionInput; 17] = {
     ]
 };
 
-/// Shape of what comes out, the heads side by side for each token, or what does not fit.
+/// Shape of the output, `[tokens, heads * head_size]`, or what is wrong with the inputs.
 pub(super) fn output_shape(fields: &[Field], inputs: &[&Tensor]) -> Result<Vec<i64>, String> {
     check_inputs(inputs)?;
     let qkv = inputs[0];
