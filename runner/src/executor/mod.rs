@@ -29,7 +29,7 @@ pub use request::{
 };
 pub use response::{FinishReason, PerfMetrics, RequestId, Response, TokenLogProb, TokenResult};
 pub use sampling_config::{EarlyStopping, SamplingConfig};
-pub use stats::{InflightBatchingStats, IterationStats, KvCacheStats};
+pub use stats::{InflightBatchingStats, IterationStats, KvCacheStats, Load};
 pub use tensorrt_llm::TensorRtLlmConfig;
 
 pub use engine_format::manifest::Limits;
@@ -144,6 +144,13 @@ pub trait Executor: Send + Sync {
     /// Ends a request early. It still ends with a final response: [`FinishReason::Cancelled`], unless it was over
     /// already. An unknown id is ignored.
     fn cancel(&self, request: RequestId);
+
+    /// Ends one sequence of a request early, as [`Executor::cancel`] ends all; the others go on. The beams of a beam search end
+    /// together, when all of them have been cancelled. A sequence that is unknown or has ended is ignored.
+    fn cancel_sequence(&self, request: RequestId, sequence_index: usize);
+
+    /// How busy the executor is now. Cheap: it waits for no iteration.
+    fn load(&self) -> Load;
 
     /// Statistics of the iterations since the last call, oldest first; the executor keeps the newest
     /// [`ExecutorConfig::iter_stats_max_iterations`].

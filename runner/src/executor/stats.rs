@@ -27,6 +27,23 @@ pub struct IterationStats {
     pub inflight_batching: InflightBatchingStats,
 }
 
+/// How busy an executor is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// Requests that wait.
+    pub num_queued_requests: usize,
+    /// Requests being worked on.
+    pub num_active_requests: usize,
+    /// KV-cache blocks that sequences hold.
+    pub used_num_blocks: usize,
+    /// KV-cache blocks that no sequence holds, those kept for reuse among them.
+    pub free_num_blocks: usize,
+    /// KV-cache blocks in all.
+    pub max_num_blocks: usize,
+    /// Wall time of the last iteration; zero before the first.
+    pub last_iteration: Duration,
+}
+
 /// The state of the KV cache; counters are sums since the executor's start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct KvCacheStats {
