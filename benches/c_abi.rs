@@ -18,8 +18,8 @@ use trtllm::c_api::response::{
 };
 use trtllm::c_api::strings::trtllm_ids;
 use trtllm::runner::executor::{
-    EnqueueError, Executor, FinishReason, IterationStats, Limits, Request, RequestId, RequestSpec, Response, Shutdown,
-    TokenResult,
+    EnqueueError, Executor, FinishReason, IterationStats, Limits, Load, Request, RequestId, RequestSpec, Response,
+    Shutdown, TokenResult,
 };
 use trtllm::runner::session::{Awaited, Session, Submission};
 use trtllm::text::tokenizer::Tokenizer;
@@ -91,6 +91,12 @@ impl Executor for FreeExecutor {
     }
 
     fn cancel(&self, _request: RequestId) {}
+
+    fn cancel_sequence(&self, _: RequestId, _: usize) {}
+
+    fn load(&self) -> Load {
+        Load::default()
+    }
 
     fn iteration_stats(&self) -> Vec<IterationStats> {
         Vec::new()

@@ -80,16 +80,24 @@ fn set<T>(place: &mut T, value: Option<T>) {
 /// Why a configuration file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("cannot read `{path}`: {source}", path = path.display())]
     /// The file cannot be read.
+    #[error("cannot read `{path}`: {source}", path = path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// Why not.
         source: std::io::Error,
     },
-    #[error("`{path}` is not a configuration: {source}", path = path.display())]
+    /// A setting of the file is outside its range.
+    #[error("`{path}`: {source}", path = path.display())]
+    Setting {
+        /// The file.
+        path: PathBuf,
+        /// Which setting, and what it may be.
+        source: runner::executor::ConfigError,
+    },
     /// It is not TOML, or has a name or value that no setting has.
+    #[error("`{path}` cannot be read as a configuration: {source}", path = path.display())]
     Toml {
         /// The file.
         path: PathBuf,
@@ -100,7 +108,10 @@ pub enum ConfigError {
 
 fn read(path: &Path) -> Result<ExecutorConfig, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    toml::from_str(&text).map_err(|source| ConfigError::Toml { path: path.to_owned(), source: Box::new(source) })
+    let config: ExecutorConfig = toml::from_str(&text)
+        .map_err(|source| ConfigError::Toml { path: path.to_owned(), source: Box::new(source) })?;
+    config.validate().map_err(|source| ConfigError::Setting { path: path.to_owned(), source })?;
+    Ok(config)
 }
 
 /// [`CapacitySchedulerPolicy`], by TensorRT-LLM's names.

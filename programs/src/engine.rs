@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use args::ExecutorArgs;
 use args::exit::say;
 use runner::engine::{Engine, Running};
-use runner::executor::{Executor, Shutdown};
+use runner::executor::{Executor, ExecutorConfig, Shutdown};
 
 use crate::format::short_count;
 
@@ -20,7 +19,7 @@ impl Drop for Closing {
 }
 
 /// What runs, in a line.
-pub(crate) fn describe(engine: &Engine, args: &ExecutorArgs) {
+pub(crate) fn describe(engine: &Engine, config: &ExecutorConfig) {
     let (dir, limits) = (engine.dir(), engine.executor().limits());
     let parameters = short_count(dir.config().parameters() as f64);
     let what = match engine.running() {
@@ -47,10 +46,14 @@ pub(crate) fn describe(engine: &Engine, args: &ExecutorArgs) {
         dir.config().architecture.name()
     ));
     let engine_limit = dir.manifest().limits.max_seq_len;
-    let asked = args.max_seq_len.unwrap_or(engine_limit);
+    let asked = config.max_seq_len.unwrap_or(engine_limit);
     let max_seq_len = limits.max_seq_len;
     if max_seq_len < asked {
-        let cause = if args.kv_cache_tokens.is_some() { "--kv-cache-tokens" } else { "free memory" };
+        let cause = if config.kv_cache.max_tokens.is_some() {
+            "kv_cache.max_tokens (--kv-cache-tokens)"
+        } else {
+            "free memory"
+        };
         say(format_args!("warning: {cause} allows sequences of {max_seq_len} tokens only, the engine {engine_limit}"));
     }
 }

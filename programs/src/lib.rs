@@ -7,7 +7,6 @@
 //! | [`bench_engine`] | `bench-engine`: workloads, measurements, tables, plots |
 //! | `engine` | an engine that a program runs: opened, described, shut down at the end |
 //! | `prompts` | prompts of the command line, of files and of standard input |
-//! | `encoder` | prompts to requests |
 //! | `format`, `log`, `memory` | short numbers; the libraries' log; this process's memory |
 
 #![forbid(unsafe_code)]
@@ -16,7 +15,6 @@ pub mod bench_engine;
 pub mod build_engine;
 pub mod run_engine;
 
-mod encoder;
 mod engine;
 mod format;
 mod log;

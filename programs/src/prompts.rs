@@ -7,54 +7,51 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
 use crate::run_engine::flags::{Args, Format};
-use args::GenerationArgs;
 use runner::executor::TokenId;
+use runner::generation_options::GenerationOptions;
+use runner::request_builder;
 
 /// What some editors begin a text file with.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// A prompt as it was given, with its own settings.
+/// A prompt as it was given, with its own options.
 #[derive(Debug, Clone)]
 pub(crate) struct Prompt {
     /// The line it is in, when it came from a file of prompts.
     pub origin: Option<String>,
-    pub source: PromptSource,
-    pub generation: GenerationArgs,
-}
-
-/// The prompt itself.
-#[derive(Debug, Clone)]
-pub(crate) enum PromptSource {
-    Text(String),
-    Ids(Vec<TokenId>),
+    /// The prompt itself.
+    pub prompt: request_builder::Prompt,
+    /// What is asked of its completion.
+    pub options: GenerationOptions,
 }
 
 /// Collects every prompt: of the command line, of the file, or else of standard input. Empty only with `--verify`.
 pub(crate) fn collect(args: &Args) -> Result<Vec<Prompt>> {
     let mut prompts = Vec::new();
-    let plain = |source| Prompt { origin: None, source, generation: args.generation.clone() };
-    prompts.extend(args.prompt.iter().cloned().map(PromptSource::Text).map(plain));
-    for ids in &args.prompt_ids {
-        prompts.push(plain(PromptSource::Ids(parse_ids(ids)?)));
+    let options = &args.generation.options;
+    let plain = |prompt| Prompt { origin: None, prompt, options: options.clone() };
+    prompts.extend(args.prompt.iter().map(|prompt| plain(text(prompt.clone(), args.chat))));
+    for given in &args.prompt_ids {
+        prompts.push(plain(ids(parse_ids(given)?, args.chat)?));
     }
     if let Some(path) = &args.prompts {
-        prompts.extend(from_file(path, args.chat, &args.generation)?);
+        prompts.extend(from_file(path, args.chat, options)?);
     }
     if prompts.is_empty() && !args.verify {
         use std::io::IsTerminal;
-        let mut text = String::new();
+        let mut read = String::new();
         if !std::io::stdin().is_terminal() {
-            std::io::stdin().read_to_string(&mut text).context("cannot read the prompt from standard input")?;
+            std::io::stdin().read_to_string(&mut read).context("cannot read the prompt from standard input")?;
         }
-        let text = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+        let line = read.strip_suffix('\n').map_or(read.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
         ensure!(
-            !text.is_empty(),
+            !line.is_empty(),
             "there is no prompt: give --prompt TEXT, --prompt-ids, --prompts FILE or standard input"
         );
-        prompts.push(plain(PromptSource::Text(text.to_owned())));
+        prompts.push(plain(text(line.to_owned(), args.chat)));
     }
     if args.format != Format::Json
-        && let Some(prompt) = prompts.iter().find(|prompt| prompt.generation.asks_for_log_probs())
+        && let Some(prompt) = prompts.iter().find(|prompt| prompt.options.asks_for_log_probs())
     {
         let error =
             anyhow!("--logprobs, --top-logprobs and --prompt-logprobs are printed as JSON only: add --format json");
@@ -66,8 +63,19 @@ pub(crate) fn collect(args: &Args) -> Result<Vec<Prompt>> {
     Ok(prompts)
 }
 
+/// A prompt of text, or with `--chat` a conversation.
+fn text(text: String, chat: bool) -> request_builder::Prompt {
+    if chat { request_builder::Prompt::Messages(text) } else { request_builder::Prompt::Text(text) }
+}
+
+/// A prompt of token ids.
+fn ids(ids: Vec<TokenId>, chat: bool) -> Result<request_builder::Prompt> {
+    ensure!(!chat, "--chat needs text, but the prompt is given as token ids");
+    Ok(request_builder::Prompt::Ids(ids))
+}
+
 /// Reads a file of prompts; what a line does not say is as in `defaults`.
-pub(crate) fn from_file(path: &Path, chat: bool, defaults: &GenerationArgs) -> Result<Vec<Prompt>> {
+pub(crate) fn from_file(path: &Path, chat: bool, defaults: &GenerationOptions) -> Result<Vec<Prompt>> {
     let mut prompts = Vec::new();
     let text = read_prompts_file(path)?;
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -81,8 +89,8 @@ pub(crate) fn from_file(path: &Path, chat: bool, defaults: &GenerationArgs) -> R
 
 impl Prompt {
     /// The prompt, with `defaults` for what it does not say itself.
-    pub(crate) fn or(self, defaults: &GenerationArgs) -> Self {
-        Self { generation: self.generation.or(defaults), ..self }
+    pub(crate) fn or(self, defaults: &GenerationOptions) -> Self {
+        Self { options: self.options.or(defaults), ..self }
     }
 }
 
@@ -116,17 +124,16 @@ fn parse_ids(text: &str) -> Result<Vec<TokenId>> {
 }
 
 /// A line of a prompts file: JSON if it begins with `{`, else the prompt itself.
-fn parse_line(line: &str, chat: bool, defaults: &GenerationArgs) -> Result<Prompt> {
+fn parse_line(line: &str, chat: bool, defaults: &GenerationOptions) -> Result<Prompt> {
     if !line.starts_with('{') {
-        let source = PromptSource::Text(line.to_owned());
-        return Ok(Prompt { origin: None, source, generation: defaults.clone() });
+        return Ok(Prompt { origin: None, prompt: text(line.to_owned(), chat), options: defaults.clone() });
     }
     let mut fields: serde_json::Map<String, Value> = serde_json::from_str(line)?;
-    let source = match (fields.remove("prompt"), fields.remove("prompt_ids")) {
-        (Some(Value::String(text)), None) => PromptSource::Text(text),
-        (Some(messages @ Value::Array(_)), None) if chat => PromptSource::Text(messages.to_string()),
-        (None, Some(ids)) => {
-            PromptSource::Ids(serde_json::from_value(ids).context("`prompt_ids` must be a list of token ids")?)
+    let prompt = match (fields.remove("prompt"), fields.remove("prompt_ids")) {
+        (Some(Value::String(prompt)), None) => text(prompt, chat),
+        (Some(messages @ Value::Array(_)), None) if chat => request_builder::Prompt::Messages(messages.to_string()),
+        (None, Some(given)) => {
+            ids(serde_json::from_value(given).context("`prompt_ids` must be a list of token ids")?, chat)?
         }
         (Some(_), None) => bail!("`prompt` must be a string, or with --chat a list of messages"),
         _ => bail!("a JSON line needs either `prompt` or `prompt_ids`"),
@@ -134,17 +141,17 @@ fn parse_line(line: &str, chat: bool, defaults: &GenerationArgs) -> Result<Promp
     for (name, value) in &fields {
         // One at a time: the error of the whole object does not say which field it is about.
         let alone = Value::Object([(name.clone(), value.clone())].into_iter().collect());
-        serde_json::from_value::<GenerationArgs>(alone).with_context(|| format!("`{name}`"))?;
+        serde_json::from_value::<GenerationOptions>(alone).with_context(|| format!("`{name}`"))?;
     }
-    let generation: GenerationArgs = serde_json::from_value(Value::Object(fields))?;
+    let options: GenerationOptions = serde_json::from_value(Value::Object(fields))?;
     ensure!(
-        generation.max_new_tokens.is_none() || generation.max_length.is_none(),
+        options.max_new_tokens.is_none() || options.max_length.is_none(),
         "`max_new_tokens` and `max_length` exclude each other"
     );
-    if let [(first, _), (second, _), ..] = generation.guides()[..] {
+    if let [(first, _), (second, _), ..] = options.guides()[..] {
         bail!("`{first}` and `{second}` exclude each other");
     }
-    Ok(Prompt { origin: None, source, generation: generation.or(defaults) })
+    Ok(Prompt { origin: None, prompt, options: options.or(defaults) })
 }
 
 #[cfg(test)]
@@ -154,34 +161,34 @@ mod tests {
 
     #[test]
     fn lines_override_the_command_line() {
-        let defaults =
-            GenerationArgs { max_length: Some(9), seed: Some(3), stop: vec!["x".into()], ..Default::default() };
+        let stop = Some(vec!["x".into()]);
+        let defaults = GenerationOptions { max_length: Some(9), seed: Some(3), stop, ..Default::default() };
         let prompt =
             parse_line(r#"{"prompt": "a", "max_new_tokens": 5, "temperature": 1, "stop": "y"}"#, false, &defaults)
                 .unwrap();
-        assert_eq!((prompt.generation.max_new_tokens, prompt.generation.max_length), (Some(5), None));
-        assert_eq!((prompt.generation.temperature, prompt.generation.seed), (Some(1.0), Some(3)));
-        assert_eq!(prompt.generation.stop, ["y"]);
+        assert_eq!((prompt.options.max_new_tokens, prompt.options.max_length), (Some(5), None));
+        assert_eq!((prompt.options.temperature, prompt.options.seed), (Some(1.0), Some(3)));
+        assert_eq!(prompt.options.stop, Some(vec!["y".to_owned()]));
         let plain = parse_line("just text", false, &defaults).unwrap();
-        assert_eq!(plain.generation, defaults);
+        assert_eq!(plain.options, defaults);
     }
 
     #[test]
     fn every_kind_of_value_has_its_json() {
-        let settings = |line: &str| parse_line(line, false, &GenerationArgs::default()).unwrap().generation;
+        let settings = |line: &str| parse_line(line, false, &GenerationOptions::default()).unwrap().options;
         let given = settings(
             r#"{"prompt": "a", "presence_penalty": 1, "bad_words": "x", "logit_bias": {"7": -1, "3": 0.5},
                 "num_return_sequences": 2, "early_stopping": 2, "json_schema": {"type": "object"}, "priority": 1}"#,
         );
-        let expected = GenerationArgs {
+        let expected = GenerationOptions {
             presence_penalty: Some(1.0),
-            bad_words: vec!["x".into()],
-            logit_bias: vec![(3, 0.5), (7, -1.0)],
+            bad_words: Some(vec!["x".into()]),
+            logit_bias: Some(vec![(3, 0.5), (7, -1.0)]),
             n: Some(2),
             early_stopping: Some(EarlyStopping::Never),
             json_schema: Some(r#"{"type":"object"}"#.into()),
             priority: Some(1.0),
-            ..GenerationArgs::default()
+            ..GenerationOptions::default()
         };
         assert_eq!(given, expected);
         let stopping =
@@ -194,8 +201,8 @@ mod tests {
 
     #[test]
     fn a_guide_of_a_line_replaces_that_of_the_command_line() {
-        let defaults = GenerationArgs { regex: Some("a".into()), ..Default::default() };
-        let guides = |line: &str| parse_line(line, false, &defaults).unwrap().generation.guides();
+        let defaults = GenerationOptions { regex: Some("a".into()), ..Default::default() };
+        let guides = |line: &str| parse_line(line, false, &defaults).unwrap().options.guides();
         assert_eq!(guides(r#"{"prompt": "a"}"#), [("regex", GuidedDecodingParams::Regex("a".into()))]);
         assert_eq!(guides(r#"{"prompt": "a", "json": true}"#), [("json", GuidedDecodingParams::Json)]);
         assert_eq!(guides(r#"{"prompt": "a", "json": false}"#), []);
@@ -204,7 +211,7 @@ mod tests {
     #[test]
     fn wrong_lines_say_why() {
         let check = |line: &str, expected: &str| {
-            let error = format!("{:#}", parse_line(line, false, &GenerationArgs::default()).unwrap_err());
+            let error = format!("{:#}", parse_line(line, false, &GenerationOptions::default()).unwrap_err());
             assert!(error.contains(expected), "{error}");
         };
         check("{", "EOF");

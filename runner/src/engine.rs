@@ -9,7 +9,7 @@ use engine_format::{EngineDir, FormatError, LoraAdapter};
 use crate::cpu_model::CpuModelError;
 use crate::doctor;
 use crate::executor::tensorrt_llm::{self, TensorRtLlmExecutor};
-use crate::executor::{Executor, ExecutorConfig, LoraRequest, Shutdown, TokenId};
+use crate::executor::{ConfigError, Executor, ExecutorConfig, LoraRequest, Shutdown, TokenId};
 use crate::inflight::CpuExecutor;
 use text::chat::{ChatError, ChatTemplate};
 use text::end_ids::end_ids;
@@ -20,10 +20,13 @@ use trtllm_sys::gpu::{GpuLibrary, GpuTokenizer};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The engine directory does not hold.
+    /// The engine directory is invalid.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// The tokenizer does not hold.
+    /// A setting is outside its range.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The tokenizer is invalid.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     /// The CPU executor cannot be started.
@@ -89,6 +92,7 @@ impl Engine {
     /// # Errors
     /// [`OpenError`].
     pub fn start(dir: EngineDir, config: &ExecutorConfig) -> Result<Self, OpenError> {
+        config.validate()?;
         let tokenizer = dir.has_file(TOKENIZER_FILE).then(|| Tokenizer::open(dir.path())).transpose()?;
         let end_ids = end_ids(&dir, tokenizer.as_ref())?;
         let running = run(&dir, config, tokenizer.as_ref(), &end_ids)?;

@@ -1,30 +1,24 @@
-//! Runs engines: executors behind one contract, in-flight batching, tokenization, sampling, `run-engine` and
-//! `bench-engine`.
+//! Runs engines: executors behind one contract, in-flight batching, the CPU model, sessions that make text of tokens.
 //!
 //! In reading order:
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`executor`] | the contract: requests, responses, [`Executor`](executor::Executor) |
-//! | [`inflight`] | the contract over a CPU model: the owner thread, the sampler |
+//! | [`executor`] | the contract: requests, responses, [`Executor`](executor::Executor); TensorRT-LLM's executor |
 //! | [`cpu_model`] | the decoder on the CPU: mapped weights, KV cache, forward pass |
-//! | [`tokenizer`], [`detokenizer`] | text to ids, and ids to text as they arrive |
-//! | [`guide`] | what an output must look like: JSON schemas, regexes and grammars, as masks over tokens |
-//! | [`stop_strings`] | stop strings that span tokens |
-//! | [`end_ids`] | which tokens end a sequence |
-//! | [`chat`] | chat templates |
-//! | [`generation`] | prompts in, text out: all of the above together |
-//! | [`engine`] | an engine directory, opened: executor, tokenizer, chat template, end ids |
+//! | [`inflight`] | the contract over a CPU model: scheduler, KV cache, sampler, the owner thread |
 //! | [`doctor`] | whether this machine can run a TensorRT engine |
-//! | [`session`] | an executor that the threads of a host share |
-//! | [`cli`] | the `run-engine` program |
-//! | [`mod@bench`] | the `bench-engine` program |
+//! | [`engine`] | an engine directory, opened: executor, tokenizer, chat template, end ids |
+//! | [`session`] | an executor that the threads of a host share: the one place where responses become outputs |
+//! | [`generation_options`] | what can be asked of a completion, at the level of text |
+//! | [`request_builder`] | prompts and options to requests |
 
 pub mod cpu_model;
 pub mod doctor;
 pub mod engine;
 pub mod executor;
-pub mod generation;
+pub mod generation_options;
 pub mod inflight;
 mod outbox;
+pub mod request_builder;
 pub mod session;

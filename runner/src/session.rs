@@ -20,6 +20,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod arrivals;
+mod output;
+mod output_queue;
+mod queues;
 mod router;
 mod sequence;
 
@@ -29,26 +33,45 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
-use crate::executor::{EnqueueError, Executor, Request, RequestId, Response, Shutdown};
-use crate::outbox::{Outbox, Taken};
 use text::stop_strings::StopStrings;
 use text::tokenizer::Tokenizer;
 
-use router::{Doorstep, Entry};
+use crate::executor::{EnqueueError, Executor, Request, RequestId, Shutdown};
+
+pub use output::{Output, SequenceStats};
+pub use output_queue::{Awaited, OutputQueue};
+
+use arrivals::Arrivals;
+use queues::Queues;
+use router::Entry;
 
 /// A request, and what is wanted beside its tokens.
 pub struct Submission {
-    /// What to run.
+    /// What to run. Where it does not stream, each sequence has one output, at its end; stop strings stop it all the same.
     pub request: Request,
     /// Strings that end the text of a sequence; they are not part of it. They match nothing without text.
     pub stop_strings: StopStrings,
     /// Whether outputs carry text; without a tokenizer they never do.
     pub text: bool,
-    /// Takes the request's outputs, on the session's thread, instead of [`Session::await_outputs`]. It may submit and
-    /// cancel; what it must not do is wait for outputs. All other outputs wait until it returns.
-    pub on_output: Option<OutputCallback>,
+    /// Where the outputs go.
+    pub destination: Destination,
     /// Comes back with every output.
     pub tag: u64,
+}
+
+/// Where the outputs of a request go.
+#[derive(Default)]
+pub enum Destination {
+    /// To whoever waits in [`Session::await_outputs`].
+    #[default]
+    Session,
+    /// To a queue of [`Session::new_queue`].
+    Queue(Arc<OutputQueue>),
+    /// To a function, called on the session's thread. It may submit and cancel; what it must not do is wait for outputs. All
+    /// other outputs wait until it returns. If it panics it is not called again, and the request is cancelled.
+    Callback(OutputCallback),
+    /// To nobody.
+    Nowhere,
 }
 
 /// Takes the outputs of one request; dropped after the final one.
@@ -57,7 +80,7 @@ pub type OutputCallback = Box<dyn FnMut(Output) + Send>;
 impl Submission {
     /// A request whose outputs carry text and are waited for.
     pub fn new(request: Request) -> Self {
-        Self { request, stop_strings: StopStrings::default(), text: true, on_output: None, tag: 0 }
+        Self { request, stop_strings: StopStrings::default(), text: true, destination: Destination::Session, tag: 0 }
     }
 }
 
@@ -67,50 +90,12 @@ impl fmt::Debug for Submission {
     }
 }
 
-/// What an executor's response says, as text too.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Output {
-    /// The response. Where a stop string ended the sequence, tokens after the one that completed it are cut off, and the
-    /// finish reason is `stop_words`.
-    pub response: Response,
-    /// The text that is new and certain: whole characters, without special tokens and what a stop string cuts off.
-    pub text: String,
-    /// With the last output of a sequence.
-    pub stats: Option<SequenceStats>,
-    /// The submission's.
-    pub tag: u64,
-}
-
-/// What waiting for outputs led to.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Awaited {
-    /// At least one, in order.
-    Outputs(Vec<Output>),
-    /// None came in time.
-    TimedOut,
-    /// The session was shut down and every output has been taken.
-    Closed,
-}
-
-/// How one sequence went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SequenceStats {
-    /// Tokens of the prompt.
-    pub prompt_tokens: usize,
-    /// Tokens generated.
-    pub output_tokens: usize,
-    /// From submission to the first token; `None` when there was none.
-    pub time_to_first_token: Option<Duration>,
-    /// From the first token to the last.
-    pub generation_time: Duration,
-}
-
 /// An executor and the thread that routes its outputs. All methods may be called from any thread.
 pub struct Session {
     executor: Arc<dyn Executor>,
     tokenizer: Option<Arc<Tokenizer>>,
-    doorstep: Arc<Doorstep>,
-    outbox: Arc<Outbox<Output>>,
+    arrivals: Arc<Arrivals>,
+    queues: Arc<Queues>,
     router: Mutex<Option<JoinHandle<()>>>,
     router_id: ThreadId,
 }
@@ -127,13 +112,13 @@ impl Session {
     /// # Errors
     /// The thread cannot be started.
     pub fn start(executor: Arc<dyn Executor>, tokenizer: Option<Arc<Tokenizer>>) -> io::Result<Self> {
-        let (doorstep, outbox) = (Arc::new(Doorstep::default()), Arc::new(Outbox::default()));
-        let shared = (executor.clone(), doorstep.clone(), outbox.clone());
+        let (arrivals, queues) = (Arc::new(Arrivals::default()), Arc::new(Queues::default()));
+        let shared = (executor.clone(), arrivals.clone(), queues.clone());
         let router = std::thread::Builder::new()
             .name("session".into())
             .spawn(move || router::run(shared.0.as_ref(), &shared.1, &shared.2))?;
         let router_id = router.thread().id();
-        Ok(Self { executor, tokenizer, doorstep, outbox, router: Mutex::new(Some(router)), router_id })
+        Ok(Self { executor, tokenizer, arrivals, queues, router: Mutex::new(Some(router)), router_id })
     }
 
     /// Queues a request.
@@ -141,20 +126,26 @@ impl Session {
     /// # Errors
     /// [`EnqueueError`]; the callback is then dropped without a call.
     pub fn submit(&self, submission: Submission) -> Result<RequestId, EnqueueError> {
-        let Submission { request, stop_strings, text, on_output, tag } = submission;
+        let Submission { mut request, stop_strings, text, destination, tag } = submission;
         let tokenizer = self.tokenizer.as_deref().filter(|_| text);
-        let entry = Entry::new(request.spec(), tokenizer, stop_strings, on_output, tag);
-        self.doorstep.submit(entry, || self.executor.enqueue(request))
+        // A stop string stops at the token that completes it, so tokens have to come one by one. Beams never do.
+        let gathers = tokenizer.is_some() && !stop_strings.is_empty() && !request.spec().streaming;
+        if gathers {
+            request = request.streamed();
+        }
+        let entry = Entry::new(request.spec(), tokenizer, stop_strings, gathers, destination, tag);
+        self.arrivals.submit(entry, || self.executor.enqueue(request))
     }
 
-    /// Waits until there are outputs of requests without a callback and takes all of them, in order; without a limit where
-    /// `timeout` is `None`. Outputs that nobody takes are kept in memory.
+    /// Waits until there are outputs of requests whose destination is the session, and takes all of them; without a limit where
+    /// `timeout` is `None`. Outputs that nobody takes are kept; thousands that wait are merged, those of a sequence into one.
     pub fn await_outputs(&self, timeout: Option<Duration>) -> Awaited {
-        match self.outbox.take(timeout) {
-            Taken::Items(outputs) => Awaited::Outputs(outputs),
-            Taken::TimedOut => Awaited::TimedOut,
-            Taken::Closed => Awaited::Closed,
-        }
+        self.queues.shared.take(timeout)
+    }
+
+    /// A queue for the outputs of some requests alone. It closes with the session.
+    pub fn new_queue(&self) -> Arc<OutputQueue> {
+        self.queues.add()
     }
 
     /// Ends a request early; it still ends with a final output. An unknown id is ignored.
@@ -173,7 +164,7 @@ impl Session {
         // The lock is held while joining, so that a second caller waits too.
         let mut router = self.router.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(router) = router.take() {
-            // A callback that panicked has already been reported by the panic hook.
+            // The thread catches its own panics.
             let _ = router.join();
         }
     }

@@ -8,10 +8,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use runner::executor::{
-    EnqueueError, Executor, FinishReason, IterationStats, Limits, Request, RequestId, RequestSpec, Response, Shutdown,
-    TokenId, TokenResult,
+    EnqueueError, Executor, FinishReason, IterationStats, Limits, Load, Request, RequestId, RequestSpec, Response,
+    Shutdown, TokenId, TokenResult,
 };
-use runner::session::{Awaited, Output, Session, Submission};
+use runner::session::{Awaited, Destination, Output, Session, Submission};
 use text::stop_strings::StopStrings;
 use text::tokenizer::Tokenizer;
 
@@ -23,8 +23,19 @@ type Script = fn(RequestId, &Request) -> Vec<Response>;
 /// Answers inside `enqueue`, which then takes its time to return.
 struct Hasty {
     script: Script,
-    state: Mutex<(u64, Vec<Response>, Vec<RequestId>, bool)>,
+    state: Mutex<State>,
     ready: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    enqueued: u64,
+    responses: Vec<Response>,
+    /// Whole requests, or sequences of them.
+    cancelled: Vec<(RequestId, Option<usize>)>,
+    is_shut_down: bool,
+    /// Whether requests were asked to stream.
+    streaming: Vec<bool>,
 }
 
 impl Hasty {
@@ -44,12 +55,13 @@ impl Executor for Hasty {
 
     fn enqueue(&self, request: Request) -> Result<RequestId, EnqueueError> {
         let mut state = self.state.lock().unwrap();
-        if state.3 {
+        if state.is_shut_down {
             return Err(EnqueueError::ShutDown);
         }
-        let id = RequestId(state.0);
-        state.0 += 1;
-        state.1.extend((self.script)(id, &request));
+        state.streaming.push(request.spec().streaming);
+        let id = RequestId(state.enqueued);
+        state.enqueued += 1;
+        state.responses.extend((self.script)(id, &request));
         drop(state);
         self.ready.notify_all();
         std::thread::sleep(Duration::from_millis(2));
@@ -58,14 +70,22 @@ impl Executor for Hasty {
 
     fn await_responses(&self, _: Option<Duration>) -> Vec<Response> {
         let mut state = self.state.lock().unwrap();
-        while state.1.is_empty() && !state.3 {
+        while state.responses.is_empty() && !state.is_shut_down {
             state = self.ready.wait(state).unwrap();
         }
-        std::mem::take(&mut state.1)
+        std::mem::take(&mut state.responses)
     }
 
     fn cancel(&self, request: RequestId) {
-        self.state.lock().unwrap().2.push(request);
+        self.state.lock().unwrap().cancelled.push((request, None));
+    }
+
+    fn cancel_sequence(&self, request: RequestId, sequence_index: usize) {
+        self.state.lock().unwrap().cancelled.push((request, Some(sequence_index)));
+    }
+
+    fn load(&self) -> Load {
+        Load::default()
     }
 
     fn iteration_stats(&self) -> Vec<IterationStats> {
@@ -73,7 +93,7 @@ impl Executor for Hasty {
     }
 
     fn shutdown(&self, _: Shutdown) {
-        self.state.lock().unwrap().3 = true;
+        self.state.lock().unwrap().is_shut_down = true;
         self.ready.notify_all();
     }
 
@@ -182,7 +202,7 @@ fn a_stop_string_ends_a_sequence_and_the_last_one_its_request() {
     assert_eq!(of(1), ("go on to ".to_owned(), ids("go on to stop")));
     assert!(all.last().unwrap().response.is_final());
     assert_eq!(session.await_outputs(Some(Duration::from_millis(20))), Awaited::TimedOut);
-    assert_eq!(executor.state.lock().unwrap().2, [RequestId(0)]);
+    assert_eq!(executor.state.lock().unwrap().cancelled, [(RequestId(0), Some(0)), (RequestId(0), None)]);
 }
 
 #[test]
@@ -191,7 +211,8 @@ fn a_request_that_the_executor_forgets_ends_with_the_session() {
     let session = Session::start(executor, None).unwrap();
     let (sender, receiver) = channel();
     let on_output = Box::new(move |output: Output| sender.send(output.response.is_final()).unwrap());
-    session.submit(Submission { on_output: Some(on_output), ..submission(1, &[]) }).unwrap();
+    let destination = Destination::Callback(on_output);
+    session.submit(Submission { destination, ..submission(1, &[]) }).unwrap();
     session.submit(submission(1, &[])).unwrap();
     assert!(!receiver.recv().unwrap());
     session.shutdown(Shutdown::Cancel);
@@ -214,4 +235,166 @@ fn an_error_ends_every_sequence_once() {
     let all = outputs(&session, 1);
     assert_eq!(all.len(), 2);
     assert_eq!(session.await_outputs(Some(Duration::from_millis(20))), Awaited::TimedOut);
+}
+
+/// A submission that does not stream.
+fn whole(sequences: usize, stops: &[&str]) -> Submission {
+    let spec = submission(sequences, &[]).request.spec().clone();
+    let request = Request::new(RequestSpec { streaming: false, ..spec }, LIMITS, 1 << 20).unwrap();
+    Submission { request, ..submission(sequences, stops) }
+}
+
+fn result(output: &Output) -> &TokenResult {
+    match &output.response {
+        Response::Result(result) => result,
+        Response::Error { message, .. } => panic!("{message}"),
+    }
+}
+
+#[test]
+fn a_stop_string_stops_without_streaming_too() {
+    let executor = Hasty::new(|id, _| {
+        let mut first = tokens(id, 0, "say ", None);
+        if let Response::Result(result) = &mut first {
+            result.log_probs = Some(vec![-1.0; 4]);
+            result.prompt_log_probs = Some(vec![-3.0]);
+        }
+        let mut second = tokens(id, 0, "stop and more", None);
+        if let Response::Result(result) = &mut second {
+            result.log_probs = Some(vec![-0.5; 13]);
+        }
+        vec![first, second]
+    });
+    let session = Session::start(executor.clone(), Some(tokenizer())).unwrap();
+    session.submit(whole(1, &["stop"])).unwrap();
+    let all = outputs(&session, 1);
+    let [output] = &all[..] else { panic!("one output, not {}", all.len()) };
+    assert_eq!((output.text.as_str(), &result(output).output_token_ids), ("say ", &ids("say stop")));
+    assert_eq!(result(output).finish_reason, Some(FinishReason::StopWords));
+    assert_eq!(result(output).log_probs.as_ref().map(Vec::len), Some(8));
+    assert_eq!(result(output).cum_log_prob, Some(-6.0), "of the tokens that are kept");
+    assert_eq!(result(output).prompt_log_probs, Some(vec![-3.0]));
+    assert_eq!(output.stats.unwrap().output_tokens, 8);
+    let state = executor.state.lock().unwrap();
+    assert_eq!((&state.streaming[..], &state.cancelled[..]), (&[true][..], &[(RequestId(0), None)][..]));
+}
+
+#[test]
+fn without_stop_strings_the_executor_is_asked_as_the_host_asks() {
+    let executor = Hasty::new(|id, _| vec![tokens(id, 0, "all of it", Some(true))]);
+    let session = Session::start(executor.clone(), Some(tokenizer())).unwrap();
+    session.submit(whole(1, &[])).unwrap();
+    session.submit(submission(1, &["x"])).unwrap();
+    outputs(&session, 2);
+    assert_eq!(executor.state.lock().unwrap().streaming, [false, true]);
+}
+
+#[test]
+fn a_callback_that_panics_ends_its_own_request_only() {
+    let executor = Hasty::new(|id, _| vec![tokens(id, 0, "one ", None), tokens(id, 0, "two", Some(true))]);
+    let session = Session::start(executor.clone(), Some(tokenizer())).unwrap();
+    struct Loud;
+    impl Drop for Loud {
+        fn drop(&mut self) {
+            panic!("what the callback owns panics as it is dropped");
+        }
+    }
+    let loud = Loud;
+    let destination = Destination::Callback(Box::new(move |_| {
+        let _owned = &loud;
+        panic!("the callback panics");
+    }));
+    let panicking = session.submit(Submission { destination, ..submission(1, &[]) }).unwrap();
+    let other = session.submit(submission(1, &[])).unwrap();
+    assert_eq!(texts(&outputs(&session, 1), other.0), "one two");
+    assert_eq!(executor.state.lock().unwrap().cancelled, [(panicking, None)]);
+    session.submit(submission(1, &[])).unwrap();
+    outputs(&session, 1);
+}
+
+#[test]
+fn a_session_whose_thread_has_died_says_so() {
+    /// Panics as soon as it is asked for the responses of a request.
+    struct Broken(Arc<Hasty>);
+    impl Executor for Broken {
+        fn limits(&self) -> Limits {
+            LIMITS
+        }
+        fn vocab_size(&self) -> usize {
+            1 << 20
+        }
+        fn enqueue(&self, request: Request) -> Result<RequestId, EnqueueError> {
+            self.0.enqueue(request)
+        }
+        fn await_responses(&self, timeout: Option<Duration>) -> Vec<Response> {
+            self.0.await_responses(timeout);
+            std::thread::sleep(Duration::from_millis(20));
+            panic!("the executor is broken");
+        }
+        fn cancel(&self, request: RequestId) {
+            self.0.cancel(request);
+        }
+        fn cancel_sequence(&self, request: RequestId, sequence_index: usize) {
+            self.0.cancel_sequence(request, sequence_index);
+        }
+        fn load(&self) -> Load {
+            self.0.load()
+        }
+        fn iteration_stats(&self) -> Vec<IterationStats> {
+            Vec::new()
+        }
+        fn shutdown(&self, how: Shutdown) {
+            self.0.shutdown(how);
+        }
+        fn cancel_all(&self) {
+            self.0.cancel_all();
+        }
+    }
+    let executor = Hasty::new(|id, _| vec![tokens(id, 0, "lost", None)]);
+    let session = Session::start(Arc::new(Broken(executor.clone())), Some(tokenizer())).unwrap();
+    let queue = session.new_queue();
+    session.submit(Submission { destination: Destination::Queue(queue.clone()), ..submission(1, &[]) }).unwrap();
+    let Awaited::Outputs(all) = queue.take(Some(Duration::from_secs(20))) else { panic!("the request has no end") };
+    let Response::Error { message, .. } = &all[0].response else { panic!("{all:?}") };
+    assert!(message.contains("ended unexpectedly"), "{message}");
+    assert_eq!(queue.take(None), Awaited::Closed);
+    assert_eq!(session.await_outputs(None), Awaited::Closed);
+    assert!(executor.state.lock().unwrap().is_shut_down, "nobody would take what the executor makes");
+    match session.submit(submission(1, &[])) {
+        Err(EnqueueError::Failed { executor: "the session", problem }) => assert!(problem.contains("unexpectedly")),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(session.new_queue().take(None), Awaited::Closed);
+}
+
+#[test]
+fn a_queue_has_the_outputs_of_its_own_requests() {
+    let executor = Hasty::new(|id, _| vec![tokens(id, 0, "one ", None), tokens(id, 0, "two", Some(true))]);
+    let session = Session::start(executor, Some(tokenizer())).unwrap();
+    let queues = [session.new_queue(), session.new_queue()];
+    let mut submitted = Vec::new();
+    for number in 0..6 {
+        let destination = match number % 3 {
+            2 => Destination::Session,
+            queue => Destination::Queue(queues[queue].clone()),
+        };
+        submitted.push(session.submit(Submission { destination, ..submission(1, &[]) }).unwrap());
+    }
+    // Nobody takes from the queues meanwhile: it holds up nobody.
+    let shared = outputs(&session, 2);
+    let of = |queue: usize| {
+        let mut all = Vec::new();
+        while all.iter().filter(|output: &&Output| output.response.is_final()).count() < 2 {
+            match queues[queue].take(Some(Duration::from_secs(20))) {
+                Awaited::Outputs(outputs) => all.extend(outputs),
+                other => panic!("{other:?}"),
+            }
+        }
+        all
+    };
+    for (number, all) in [(0, of(0)), (1, of(1)), (2, shared)] {
+        assert_eq!(all.len(), 4);
+        assert_eq!(texts(&all, submitted[number].0), "one two");
+        assert_eq!(texts(&all, submitted[number + 3].0), "one two");
+    }
 }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use runner::cpu_model::CpuModelError;
 use runner::engine::{Engine, OpenError, Running};
 use runner::executor::tensorrt_llm::{self, TensorRtLlmExecutor};
-use runner::executor::{
-    CapacitySchedulerPolicy, ExecutorConfig, KvCacheConfig, LoraRequest, Shutdown, TensorRtLlmConfig,
-};
+use runner::executor::{CapacitySchedulerPolicy, ExecutorConfig, KvCacheConfig, Shutdown, TensorRtLlmConfig};
+use runner::request_builder::RequestBuilder;
 use runner::session::Session;
 use text::chat::ChatTemplate;
 
@@ -123,16 +122,7 @@ impl trtllm_engine_config {
         let tensorrt_llm = TensorRtLlmConfig::from_toml(own)
             .map_err(|problem| Failure::argument(format!("tensorrt_llm: {problem}")))?;
         let chosen = |number: usize| (number > 0).then_some(number);
-        let fraction = self.kv_cache_free_memory_fraction;
-        if !(fraction > 0.0 && fraction <= 1.0) {
-            return Err(Failure::argument(format!(
-                "kv_cache_free_memory_fraction must be above 0 and at most 1, not {fraction}"
-            )));
-        }
-        if self.max_queue_size == 0 {
-            return Err(Failure::argument("max_queue_size must be at least 1"));
-        }
-        Ok(ExecutorConfig {
+        let config = ExecutorConfig {
             threads: chosen(self.threads),
             max_seq_len: chosen(self.max_seq_len),
             max_batch_size: chosen(self.max_batch_size),
@@ -145,14 +135,23 @@ impl trtllm_engine_config {
             enable_chunked_context: self.enable_chunked_context.get(),
             kv_cache: KvCacheConfig {
                 max_tokens: chosen(self.kv_cache_max_tokens),
-                free_memory_fraction: fraction,
+                free_memory_fraction: self.kv_cache_free_memory_fraction,
                 tokens_per_block: self.tokens_per_block,
                 enable_block_reuse: self.enable_block_reuse.get(),
             },
             max_queue_size: self.max_queue_size,
             iter_stats_max_iterations: self.iter_stats_max_iterations,
             tensorrt_llm,
-        })
+        };
+        config.validate().map_err(|error| {
+            // The fields of the C struct are those of `ExecutorConfig`, but that it has no struct for the KV cache.
+            let field = match error.field {
+                "kv_cache.tokens_per_block" => "tokens_per_block".to_owned(),
+                field => field.replace('.', "_"),
+            };
+            Failure::argument(format!("{field} must be {}, not {}", error.range, error.value))
+        })?;
+        Ok(config)
     }
 }
 
@@ -260,6 +259,7 @@ pub unsafe extern "C" fn trtllm_open_engine(
 fn cannot_open(error: &OpenError) -> Failure {
     let status = match error {
         OpenError::Cpu(CpuModelError::Format(_)) => TRTLLM_STATUS_INVALID_FILES,
+        OpenError::Config(_) => TRTLLM_STATUS_INVALID_ARGUMENT,
         OpenError::Cpu(CpuModelError::Limit { .. } | CpuModelError::KvCacheTokens { .. }) => {
             TRTLLM_STATUS_INVALID_ARGUMENT
         }
@@ -371,11 +371,13 @@ impl OpenEngine {
         self.engine.as_ref().map_or(&[], Engine::end_ids)
     }
 
-    /// The LoRA adapter in a folder.
-    pub(crate) fn lora(&self, path: &str) -> Result<LoraRequest, Failure> {
-        let none = || Failure::new(TRTLLM_STATUS_UNSUPPORTED, "the engine has no directory, and takes no adapters");
-        let engine = self.engine.as_ref().ok_or_else(none)?;
-        engine.lora(Path::new(path)).map_err(|error| Failure::from_error(TRTLLM_STATUS_INVALID_FILES, &error))
+    /// What makes requests for the engine.
+    pub(crate) fn request_builder(&self) -> RequestBuilder<'_> {
+        RequestBuilder {
+            executor: self.session.executor(),
+            tokenizer: self.session.tokenizer(),
+            engine: self.engine.as_ref(),
+        }
     }
 
     /// TensorRT-LLM's executor.

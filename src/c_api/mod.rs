@@ -38,6 +38,7 @@ pub mod response;
 pub mod stats;
 pub mod status;
 pub mod strings;
+mod submission;
 pub mod tokenizer;
 pub mod version;
 pub mod views;

@@ -2,27 +2,19 @@
 
 use std::ffi::c_void;
 use std::ptr;
-use std::time::Duration;
 
-use runner::executor::{
-    EarlyStopping, EnqueueError, GuidedDecodingParams, KvCacheRetentionConfig, OutputConfig, Request, RequestId,
-    RequestSpec, SamplingConfig, TokenRangeRetention,
-};
-use runner::session::Submission;
-use text::chat::parse_messages;
-use text::stop_strings::StopStrings;
+use runner::executor::{RequestId, RequestSpec, SamplingConfig};
+use runner::request_builder::DEFAULT_MAX_NEW_TOKENS;
 
-use super::engine::{ENGINES, OpenEngine, trtllm_engine};
+use super::engine::{ENGINES, trtllm_engine};
 use super::entry::entry;
-use super::logits::{UserData, post_processor, trtllm_logits_post_processor};
+use super::logits::trtllm_logits_post_processor;
 use super::options::{self, Options};
-use super::pointers::{Out, elements, optional_text, texts};
-use super::response::{output_callback, trtllm_response_callback};
-use super::status::{
-    Failure, TRTLLM_STATUS_INVALID_ARGUMENT, TRTLLM_STATUS_QUEUE_FULL, TRTLLM_STATUS_SHUT_DOWN, TRTLLM_STATUS_SYSTEM,
-    TRTLLM_STATUS_UNSUPPORTED, trtllm_status,
-};
+use super::pointers::Out;
+use super::response::trtllm_response_callback;
+use super::status::trtllm_status;
 use super::strings::{CBool, trtllm_ids, trtllm_str};
+use super::submission::{refused, submission};
 
 /// A number that is added to the logit of a token.
 #[repr(C)]
@@ -227,11 +219,6 @@ unsafe impl Options for trtllm_request {
     }
 }
 
-const DEFAULT_MAX_NEW_TOKENS: usize = 128;
-
-/// Each sequence has a place in memory from the start.
-const MAX_SEQUENCES: usize = 65_536;
-
 /// Writes a greedy request of default settings, without a prompt, to `request`, a struct of `struct_size` bytes:
 /// `sizeof(trtllm_request)`. Thread-safe.
 #[unsafe(no_mangle)]
@@ -274,194 +261,4 @@ pub extern "C" fn trtllm_cancel(engine: *mut trtllm_engine, request_id: u64) -> 
         ENGINES.get(engine)?.session.cancel(RequestId(request_id));
         Ok(())
     })
-}
-
-fn refused(error: &EnqueueError) -> Failure {
-    let status = match error {
-        EnqueueError::QueueFull { .. } => TRTLLM_STATUS_QUEUE_FULL,
-        EnqueueError::ShutDown => TRTLLM_STATUS_SHUT_DOWN,
-        EnqueueError::Failed { .. } => TRTLLM_STATUS_SYSTEM,
-        EnqueueError::Unsupported { .. } => TRTLLM_STATUS_UNSUPPORTED,
-        _ => TRTLLM_STATUS_INVALID_ARGUMENT,
-    };
-    Failure::from_error(status, error)
-}
-
-/// A request of C as a submission.
-///
-/// # Safety
-/// Everything that the request points to can be read, as the header has it.
-unsafe fn submission(open: &OpenEngine, request: &trtllm_request) -> Result<Submission, Failure> {
-    let invalid =
-        |error: &(dyn std::error::Error + 'static)| Failure::from_error(TRTLLM_STATUS_INVALID_ARGUMENT, error);
-    // SAFETY: as the caller promises, here and in `spec`.
-    let stop = unsafe { texts(request.stop, request.num_stop, "stop") }?;
-    let has_text = request.return_text.get() && open.session.tokenizer().is_some();
-    if !stop.is_empty() && !has_text {
-        return Err(Failure::argument("stop needs text: set return_text, and use an engine with a tokenizer"));
-    }
-    // SAFETY: as above.
-    let spec = unsafe { spec(open, request) }?;
-    let executor = open.session.executor();
-    Ok(Submission {
-        request: Request::new(spec, executor.limits(), executor.vocab_size()).map_err(|error| invalid(&error))?,
-        stop_strings: StopStrings::new(stop).map_err(|error| invalid(&error))?,
-        text: has_text,
-        on_output: output_callback(request.on_response, UserData::new(request.user_data)),
-        tag: request.user_data as usize as u64,
-    })
-}
-
-/// # Safety
-/// As [`submission`].
-unsafe fn spec(open: &OpenEngine, request: &trtllm_request) -> Result<RequestSpec, Failure> {
-    // SAFETY: as the caller promises.
-    unsafe {
-        let end_ids = match (request.ignore_eos.get(), request.end_ids.len) {
-            (true, _) => Vec::new(),
-            (false, 0) => open.end_ids().to_vec(),
-            (false, _) => ids(request.end_ids, "end_ids")?,
-        };
-        let mut bad_words = id_lists(request.bad_token_words, request.num_bad_token_words, "bad_token_words")?;
-        for word in texts(request.bad_words, request.num_bad_words, "bad_words")? {
-            if word.is_empty() {
-                return Err(Failure::argument("a text of bad_words is empty"));
-            }
-            let forms = open.tokenizer()?.encode_word(&word);
-            bad_words.extend(forms.map_err(|error| Failure::from_error(TRTLLM_STATUS_INVALID_ARGUMENT, &error))?);
-        }
-        let bias = elements(request.embedding_bias, request.num_embedding_bias, "embedding_bias")?;
-        Ok(RequestSpec {
-            end_ids,
-            stop_words: id_lists(request.stop_words, request.num_stop_words, "stop_words")?,
-            bad_words,
-            embedding_bias: bias.iter().map(|bias| (bias.token_id, bias.bias)).collect(),
-            guided_decoding: guide(request)?,
-            logits_post_processor: post_processor(request.logits_post_processor, UserData::new(request.user_data)),
-            sampling: sampling(request)?,
-            output: OutputConfig {
-                return_log_probs: request.return_log_probs.get(),
-                top_log_probs: request.top_log_probs,
-                return_prompt_log_probs: request.return_prompt_log_probs.get(),
-                return_perf_metrics: false,
-            },
-            streaming: request.streaming.get(),
-            priority: request.priority,
-            allotted_time: (request.allotted_time_ms > 0).then(|| Duration::from_millis(request.allotted_time_ms)),
-            cache_salt_id: request.has_cache_salt_id.get().then_some(request.cache_salt_id),
-            lora: optional_text(request.lora, "lora")?
-                .filter(|path| !path.is_empty())
-                .map(|path| open.lora(path))
-                .transpose()?,
-            kv_cache_retention: retention(request.retention_priority)?,
-            ..RequestSpec::new(prompt(open, request)?, request.max_new_tokens)
-        })
-    }
-}
-
-fn retention(priority: i32) -> Result<Option<KvCacheRetentionConfig>, Failure> {
-    if priority < 0 {
-        return Ok(None);
-    }
-    let priority = u8::try_from(priority).ok().filter(|&priority| priority <= 100);
-    let priority = priority.ok_or_else(|| Failure::argument("retention_priority must be at most 100"))?;
-    let ranges = vec![TokenRangeRetention { tokens: (0, None), priority, duration: None }];
-    Ok(Some(KvCacheRetentionConfig { ranges, decode_priority: priority, decode_duration: None }))
-}
-
-/// # Safety
-/// As [`submission`].
-unsafe fn prompt(open: &OpenEngine, request: &trtllm_request) -> Result<Vec<u32>, Failure> {
-    let invalid =
-        |error: &(dyn std::error::Error + 'static)| Failure::from_error(TRTLLM_STATUS_INVALID_ARGUMENT, error);
-    // SAFETY: as the caller promises.
-    let (prompt, messages, ids) = unsafe {
-        let ids = elements(request.token_ids.data, request.token_ids.len, "token_ids")?;
-        (optional_text(request.prompt, "prompt")?, optional_text(request.messages, "messages")?, ids)
-    };
-    match (prompt, messages, ids) {
-        (Some(""), None, []) => Err(Failure::argument("the prompt is empty")),
-        (Some(text), None, []) => open.tokenizer()?.encode(text, true).map_err(|error| invalid(&error)),
-        (None, Some(messages), []) => {
-            let messages = parse_messages(messages).map_err(|error| invalid(&error))?;
-            let text = open.chat()?.render(&messages, true).map_err(|error| invalid(&error))?;
-            open.tokenizer()?.encode(&text, false).map_err(|error| invalid(&error))
-        }
-        (None, None, []) => Err(Failure::argument("the request has no prompt: set prompt, messages or token_ids")),
-        (None, None, ids) => Ok(ids.to_vec()),
-        _ => Err(Failure::argument("the request has several prompts: set one of prompt, messages and token_ids")),
-    }
-}
-
-/// # Safety
-/// As [`submission`].
-unsafe fn guide(request: &trtllm_request) -> Result<Option<GuidedDecodingParams>, Failure> {
-    // SAFETY: as the caller promises.
-    let text = unsafe { optional_text(request.guide, "guide") }?.unwrap_or_default().to_owned();
-    Ok(Some(match request.guide_kind {
-        TRTLLM_GUIDE_NONE if text.is_empty() => return Ok(None),
-        TRTLLM_GUIDE_JSON if text.is_empty() => GuidedDecodingParams::Json,
-        TRTLLM_GUIDE_NONE | TRTLLM_GUIDE_JSON => {
-            return Err(Failure::argument("guide is given, but its guide_kind takes none"));
-        }
-        TRTLLM_GUIDE_JSON_SCHEMA => GuidedDecodingParams::JsonSchema(text),
-        TRTLLM_GUIDE_REGEX => GuidedDecodingParams::Regex(text),
-        TRTLLM_GUIDE_EBNF_GRAMMAR => GuidedDecodingParams::EbnfGrammar(text),
-        TRTLLM_GUIDE_LARK_GRAMMAR => GuidedDecodingParams::LarkGrammar(text),
-        other => return Err(Failure::argument(format!("{other} is no trtllm_guide_kind"))),
-    }))
-}
-
-fn sampling(request: &trtllm_request) -> Result<SamplingConfig, Failure> {
-    let num_return_sequences = match request.num_return_sequences {
-        0 => request.beam_width.max(1),
-        asked => asked,
-    };
-    if num_return_sequences > MAX_SEQUENCES {
-        return Err(Failure::argument(format!(
-            "num_return_sequences must be at most {MAX_SEQUENCES}, not {num_return_sequences}"
-        )));
-    }
-    let draws = request.top_k > 0 || request.top_p < 1.0 || request.min_p > 0.0;
-    Ok(SamplingConfig {
-        beam_width: request.beam_width,
-        temperature: match request.temperature {
-            temperature if temperature < 0.0 => f32::from(u8::from(draws)),
-            temperature => temperature,
-        },
-        top_k: request.top_k,
-        top_p: request.top_p,
-        min_p: request.min_p,
-        seed: request.seed,
-        min_tokens: request.min_tokens,
-        repetition_penalty: request.repetition_penalty,
-        presence_penalty: request.presence_penalty,
-        frequency_penalty: request.frequency_penalty,
-        prompt_ignore_length: request.prompt_ignore_length,
-        no_repeat_ngram_size: request.no_repeat_ngram_size,
-        num_return_sequences,
-        length_penalty: request.length_penalty,
-        early_stopping: match request.early_stopping {
-            TRTLLM_EARLY_STOPPING_NO => EarlyStopping::No,
-            TRTLLM_EARLY_STOPPING_YES => EarlyStopping::Yes,
-            TRTLLM_EARLY_STOPPING_NEVER => EarlyStopping::Never,
-            other => return Err(Failure::argument(format!("{other} is no trtllm_early_stopping"))),
-        },
-    })
-}
-
-/// # Safety
-/// As [`elements`].
-unsafe fn ids(ids: trtllm_ids, name: &str) -> Result<Vec<u32>, Failure> {
-    // SAFETY: as the caller promises.
-    unsafe { elements(ids.data, ids.len, name) }.map(<[u32]>::to_vec)
-}
-
-/// # Safety
-/// As [`elements`], for the list and each of its lists.
-unsafe fn id_lists(lists: *const trtllm_ids, len: usize, name: &str) -> Result<Vec<Vec<u32>>, Failure> {
-    // SAFETY: as the caller promises.
-    let lists = unsafe { elements(lists, len, name) }?;
-    // SAFETY: as the caller promises.
-    lists.iter().map(|&list| unsafe { ids(list, name) }).collect()
 }

@@ -116,7 +116,11 @@ fn the_kv_cache_is_as_large_as_asked_for() {
     let sized = ["--kv-cache-tokens", "100", "--tokens-per-block", "16"];
     let output = succeeded(&mut run(&[&["--prompt-ids", "1,2,3"], &sized[..]].concat()));
     assert!(output.stderr.contains("KV cache of 112 tokens"), "{}", output.stderr);
-    assert!(output.stderr.contains("warning: --kv-cache-tokens allows sequences of 112 tokens"), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("warning: kv_cache.max_tokens (--kv-cache-tokens) allows sequences of 112 tokens"),
+        "{}",
+        output.stderr
+    );
     let long = comma_separated(&[1; 113]);
     refused(&mut run(&[&["--prompt-ids", &long], &sized[..]].concat()), 2, &["113 tokens", "112"]);
     refused(&mut run(&["--prompt-ids", "1", "--kv-cache-tokens", "8"]), 2, &["8", "32"]);

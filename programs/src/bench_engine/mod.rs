@@ -37,13 +37,13 @@ use cpu_kernels::limits::MachineLimits;
 use engine_format::{EngineDir, Target};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::encoder::Encoder;
 use crate::engine::{Closing, describe};
 use crate::memory::memory;
 use args::Interrupt;
 use args::exit::{Failure, exit_code, input};
 use runner::engine::{Engine, Running, check_target};
 use runner::executor::{Executor, ExecutorConfig};
+use runner::request_builder::RequestBuilder;
 use text::tokenizer::Tokenizer;
 
 use cost::ModelCost;
@@ -79,12 +79,11 @@ fn run(args: &Args, began: Instant) -> Result<(), Failure> {
     let tokenizer = tokenizer.as_deref();
     let start_up_seconds = began.elapsed().as_secs_f64();
     if !args.quiet {
-        describe(&engine, &args.executor);
+        describe(&engine, &config);
     }
     let executor = engine.executor();
-    let encoder =
-        Encoder { tokenizer, chat: None, end_ids: engine.end_ids(), engine: &engine, executor: executor.as_ref() };
-    let workload = Workload::new(&args.workload, &encoder).map_err(input)?;
+    let builder = RequestBuilder::new(&engine, executor.as_ref());
+    let workload = Workload::new(&args.workload, builder).map_err(input)?;
     drop(executor);
     let facts = engine_facts(&engine, start_up_seconds);
 

@@ -5,10 +5,11 @@ use anyhow::{Context, Result, ensure};
 use super::flags::WorkloadArgs;
 use super::report::WorkloadFacts;
 use super::workload::{Lengths, PromptMaker, Random, Stream, draw_lengths};
-use crate::encoder::Encoder;
 use crate::prompts;
-use args::GenerationArgs;
+use runner::engine::Engine;
 use runner::executor::{Request, RequestSpec, SamplingConfig};
+use runner::generation_options::GenerationOptions;
+use runner::request_builder::RequestBuilder;
 
 const DEFAULT_REQUESTS: usize = 64;
 const DEFAULT_INPUT: Lengths = Lengths { min: 128, max: 128 };
@@ -30,8 +31,8 @@ impl Workload {
     /// Makes the requests, or reads and encodes them.
     ///
     /// # Errors
-    /// Lengths that the engine does not allow, prompts that do not hold.
-    pub(super) fn new(args: &WorkloadArgs, encoder: &Encoder<'_>) -> Result<Self> {
+    /// Lengths that the engine does not allow, prompts that are invalid.
+    pub(super) fn new(args: &WorkloadArgs, builder: RequestBuilder<'_>) -> Result<Self> {
         let temperature = args.temperature.unwrap_or(if args.top_p.is_some() { 1.0 } else { 0.0 });
         let sampling = SamplingConfig {
             temperature,
@@ -40,8 +41,8 @@ impl Workload {
             ..SamplingConfig::default()
         };
         let (requests, source) = match &args.prompts {
-            None => (synthetic(args, encoder, &sampling)?, "synthetic".to_owned()),
-            Some(path) => (from_file(args, encoder, temperature)?, path.display().to_string()),
+            None => (synthetic(args, builder, &sampling)?, "synthetic".to_owned()),
+            Some(path) => (from_file(args, builder, temperature)?, path.display().to_string()),
         };
         for (index, request) in requests.iter().enumerate() {
             let spec = request.spec();
@@ -50,7 +51,7 @@ impl Workload {
                 "request {index}: {} tokens of prompt leave room for {} of output, fewer than asked for (max_seq_len {})",
                 spec.input_token_ids.len(),
                 spec.max_tokens,
-                encoder.executor.limits().max_seq_len
+                builder.executor.limits().max_seq_len
             );
         }
         let prompt_tokens = |request: &Request| request.spec().input_token_ids.len();
@@ -67,14 +68,15 @@ impl Workload {
         };
         let longest = requests.iter().map(prompt_tokens).max().unwrap_or(1);
         let tokens = requests.iter().map(output_tokens).min().unwrap_or(1).min(WARM_UP_TOKENS);
-        let mut maker = PromptMaker::new(encoder.executor.vocab_size(), encoder.end_ids, 0, args.seed, Stream::WarmUp)?;
+        let end_ids = builder.engine.map_or(&[][..], Engine::end_ids);
+        let mut maker = PromptMaker::new(builder.executor.vocab_size(), end_ids, 0, args.seed, Stream::WarmUp)?;
         let spec = RequestSpec { sampling, ..RequestSpec::new(maker.prompt(longest), tokens) };
-        let warm_up = Request::new(spec, encoder.executor.limits(), encoder.executor.vocab_size())?;
+        let warm_up = Request::new(spec, builder.executor.limits(), builder.executor.vocab_size())?;
         Ok(Self { requests, warm_up, facts })
     }
 }
 
-fn synthetic(args: &WorkloadArgs, encoder: &Encoder<'_>, sampling: &SamplingConfig) -> Result<Vec<Request>> {
+fn synthetic(args: &WorkloadArgs, builder: RequestBuilder<'_>, sampling: &SamplingConfig) -> Result<Vec<Request>> {
     let count = args.requests.map_or(DEFAULT_REQUESTS, |count| count as usize);
     let input = args.input_len.unwrap_or(DEFAULT_INPUT);
     let prefix = args.shared_prefix_len;
@@ -82,8 +84,9 @@ fn synthetic(args: &WorkloadArgs, encoder: &Encoder<'_>, sampling: &SamplingConf
     let mut random = Random::new(args.seed, Stream::Lengths);
     let prompts = draw_lengths(input, count, &mut random);
     let outputs = draw_lengths(args.output_len, count, &mut random);
-    let (limits, vocab_size) = (encoder.executor.limits(), encoder.executor.vocab_size());
-    let mut maker = PromptMaker::new(vocab_size, encoder.end_ids, prefix, args.seed, Stream::Prompts)?;
+    let (limits, vocab_size) = (builder.executor.limits(), builder.executor.vocab_size());
+    let end_ids = builder.engine.map_or(&[][..], Engine::end_ids);
+    let mut maker = PromptMaker::new(vocab_size, end_ids, prefix, args.seed, Stream::Prompts)?;
     let requests = prompts.into_iter().zip(outputs).map(|(prompt, output)| {
         let spec = RequestSpec { sampling: sampling.clone(), ..RequestSpec::new(maker.prompt(prompt), output) };
         Ok(Request::new(spec, limits, vocab_size)?)
@@ -91,32 +94,33 @@ fn synthetic(args: &WorkloadArgs, encoder: &Encoder<'_>, sampling: &SamplingConf
     requests.collect()
 }
 
-fn from_file(args: &WorkloadArgs, encoder: &Encoder<'_>, temperature: f32) -> Result<Vec<Request>> {
+fn from_file(args: &WorkloadArgs, builder: RequestBuilder<'_>, temperature: f32) -> Result<Vec<Request>> {
     let Some(path) = &args.prompts else { return Ok(Vec::new()) };
-    let prompts = prompts::from_file(path, false, &GenerationArgs::default())?;
+    let prompts = prompts::from_file(path, false, &GenerationOptions::default())?;
     let count = args.requests.map_or(prompts.len(), |count| count as usize);
     let outputs = draw_lengths(args.output_len, count, &mut Random::new(args.seed, Stream::Lengths));
-    let requests = prompts.iter().cycle().zip(outputs).enumerate().map(|(index, (prompt, output))| {
-        let defaults = GenerationArgs {
+    let requests = prompts.iter().cycle().zip(outputs).map(|(prompt, output)| {
+        let defaults = GenerationOptions {
             max_new_tokens: Some(output),
             temperature: Some(temperature),
             top_p: args.top_p,
             seed: Some(args.seed),
             ignore_eos: Some(true),
-            ..GenerationArgs::default()
+            ..GenerationOptions::default()
         };
         let origin = prompt.origin.clone().unwrap_or_default();
-        let job = encoder.job(index, prompt.clone().or(&defaults)).with_context(|| origin.clone())?;
-        let spec = job.request.spec();
+        let prompt = prompt.clone().or(&defaults);
+        let submission = builder.build(&prompt.prompt, &prompt.options).with_context(|| origin.clone())?;
+        let spec = submission.request.spec();
         ensure!(
-            spec.end_ids.is_empty() && job.stop_strings.is_empty() && spec.guided_decoding.is_none(),
+            spec.end_ids.is_empty() && submission.stop_strings.is_empty() && spec.guided_decoding.is_none(),
             "{origin}: a measured request ends by its length: leave out `stop`, `ignore_eos` and what guides the output"
         );
         ensure!(
             spec.sampling.num_return_sequences == 1 && spec.sampling.beam_width == 1,
             "{origin}: a measured request has one sequence: leave out `n` and `beam_width`"
         );
-        Ok(job.request)
+        Ok(submission.request)
     });
     requests.collect()
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use runner::generation::{Completion, Event};
+use super::completions::{Completion, Event};
 
 /// Bytes of text that are kept of a sequence; more than a line of any terminal shows.
 const KEPT: usize = 4096;

@@ -2,6 +2,7 @@
 //!
 //! Completions go to standard output, everything else to standard error.
 
+mod completions;
 pub(crate) mod flags;
 mod live;
 mod output;
@@ -11,7 +12,6 @@ use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::anyhow;
@@ -23,14 +23,14 @@ use engine_format::weights_file::WEIGHTS_FILE;
 use runner::doctor;
 use runner::engine::{Engine, Running, check_target};
 use runner::executor::tensorrt_llm;
-use runner::executor::{EnqueueError, Executor, ExecutorConfig, FinishReason};
-use runner::generation::{Completion, Event, GenerationError, Job, generate};
-use text::tokenizer::Tokenizer;
+use runner::executor::{EnqueueError, ExecutorConfig, FinishReason};
+use runner::request_builder::RequestBuilder;
+use runner::session::Session;
 
-use crate::encoder::Encoder;
 use crate::engine::{Closing, describe};
 use crate::log::install_log;
 use crate::prompts::{self, Prompt};
+use completions::{Completion, CompletionError, Event, Job};
 use flags::{Args, Command, Format};
 use live::Live;
 use output::{Printer, Style};
@@ -76,25 +76,31 @@ fn run(args: Args) -> Result<(), Failure> {
     }
     let _closing = Closing(engine.executor());
     let prompts = prompts?;
-    let chat = args.chat.then(|| engine.chat()).transpose().map_err(input)?;
-    let (executor, tokenizer) = (engine.executor(), engine.tokenizer().map(Arc::as_ref));
+    if args.chat {
+        engine.chat().map_err(input)?;
+    }
+    let executor = engine.executor();
     interrupt.watch(&executor);
     let load = began.elapsed();
     if !args.quiet {
-        describe(&engine, &args.executor);
+        describe(&engine, &config);
     }
 
-    let encoder = Encoder { tokenizer, chat, end_ids: engine.end_ids(), engine: &engine, executor: executor.as_ref() };
+    let builder = RequestBuilder::new(&engine, executor.as_ref());
     let names = Names::of(&prompts);
     let mut jobs = Vec::new();
     for (index, prompt) in prompts.into_iter().enumerate() {
-        let job = encoder.job(index, prompt).map_err(|error| input(names.blame(index, error)))?;
+        let submission = builder.build(&prompt.prompt, &prompt.options);
+        let submission = submission.map_err(|error| input(names.blame(index, error)))?;
+        let job = Job { index, request: submission.request, stop_strings: submission.stop_strings };
         if !args.quiet {
             warn(&job, names.get(index).unwrap_or("the prompt"), executor.limits().max_seq_len);
         }
         jobs.push(job);
     }
-    complete(&args, &interrupt, executor.as_ref(), tokenizer, jobs, &names, load)
+    let session = Session::start(executor, engine.tokenizer().cloned())
+        .map_err(|error| Failure::Other(anyhow::Error::new(error).context("cannot start a thread")))?;
+    complete(&args, &interrupt, &session, jobs, &names, load)
 }
 
 /// `run-engine doctor`.
@@ -156,8 +162,7 @@ fn warn(job: &Job, name: &str, max_seq_len: usize) {
 fn complete(
     args: &Args,
     interrupt: &Interrupt,
-    executor: &dyn Executor,
-    tokenizer: Option<&Tokenizer>,
+    session: &Session,
     jobs: Vec<Job>,
     names: &Names,
     load: std::time::Duration,
@@ -177,7 +182,7 @@ fn complete(
     let mut printed = Ok(());
     let mut completions = Vec::new();
     let mut iterations = Iterations::default();
-    let result = generate(executor, tokenizer, jobs, |event| {
+    let result = completions::complete(session, jobs, |event| {
         if printed.is_ok() {
             printed = match (&mut live, &event) {
                 (Some(live), Event::Finished(_)) => {
@@ -191,12 +196,12 @@ fn complete(
                 (None, _) => printer.print(&event),
             };
             if printed.is_err() {
-                // Nobody reads any more: end what runs, and let `generate` see it end.
+                // Nobody reads any more: end what runs, and see it end.
                 interrupt.stop();
             }
         }
         if args.stats {
-            iterations.add(&executor.iteration_stats());
+            iterations.add(&session.executor().iteration_stats());
         }
         if let Event::Finished(completion) = event {
             completions.push(completion);
@@ -215,16 +220,16 @@ fn complete(
     }
     result.map_err(|error| failed(error, names))?;
     if args.stats {
-        iterations.add(&executor.iteration_stats());
+        iterations.add(&session.executor().iteration_stats());
         say(stats::stats(load, elapsed, prompts, &completions, &iterations));
     }
     Ok(())
 }
 
 /// An error of a run, with the name of the prompt that it is about.
-fn failed(error: GenerationError, names: &Names) -> Failure {
+fn failed(error: CompletionError, names: &Names) -> Failure {
     match error {
-        GenerationError::Enqueue { index, source } => {
+        CompletionError::Enqueue { index, source } => {
             let is_input = matches!(
                 source,
                 EnqueueError::Guide { .. }
@@ -236,7 +241,7 @@ fn failed(error: GenerationError, names: &Names) -> Failure {
             let error = names.blame(index, source);
             if is_input { Failure::Input(error) } else { Failure::Other(error) }
         }
-        GenerationError::Failed { index, message } => Failure::Other(names.blame(index, anyhow!(message))),
+        CompletionError::Failed { index, message } => Failure::Other(names.blame(index, anyhow!(message))),
         other => Failure::Other(other.into()),
     }
 }

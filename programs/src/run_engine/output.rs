@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use super::completions::{Completion, Event};
 use runner::executor::{FinishReason, TokenId, TokenLogProb};
-use runner::generation::{Completion, Event};
 
 /// A line of `--format json`.
 #[derive(Serialize)]
@@ -157,6 +157,8 @@ impl<W: Write> Printer<W> {
 mod tests {
     use std::time::Duration;
 
+    use runner::session::SequenceStats;
+
     use super::*;
 
     fn completion(index: usize, sequence_index: Option<usize>, text: Option<&str>) -> Completion {
@@ -169,10 +171,13 @@ mod tests {
             finish_reason: FinishReason::EndId,
             log_probs: Some(vec![-0.5, -1.0]),
             top_log_probs: None,
-            cum_log_prob: Some(-1.5),
             prompt_log_probs: None,
-            time_to_first_token: None,
-            generation_time: Duration::ZERO,
+            stats: SequenceStats {
+                prompt_tokens: 2,
+                output_tokens: 2,
+                time_to_first_token: None,
+                generation_time: Duration::ZERO,
+            },
         }
     }
 

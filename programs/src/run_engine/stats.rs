@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::completions::Completion;
 use runner::executor::{IterationStats, KvCacheStats};
-use runner::generation::Completion;
 
 /// Sums over an executor's iterations.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -63,13 +63,13 @@ pub(super) fn stats(
     let output_tokens: usize = completions.iter().map(|completion| completion.output_ids.len()).sum();
     // The first token of each sequence is the context phase's.
     let generated: usize = completions.iter().map(|completion| completion.output_ids.len().saturating_sub(1)).sum();
-    let generating: Duration = completions.iter().map(|completion| completion.generation_time).sum();
+    let generating: Duration = completions.iter().map(|completion| completion.stats.generation_time).sum();
     let per_second = |count: usize, time: Duration, what: &str| {
         if time.is_zero() { "–".to_owned() } else { format!("{:.1} {what}/s", count as f64 / time.as_secs_f64()) }
     };
     let milliseconds = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
 
-    let first_tokens = || completions.iter().filter_map(|completion| completion.time_to_first_token);
+    let first_tokens = || completions.iter().filter_map(|completion| completion.stats.time_to_first_token);
     let first_token = match (first_tokens().min(), first_tokens().max()) {
         (Some(earliest), Some(latest)) if completions.len() > 1 => {
             format!("{} to {}", milliseconds(earliest), milliseconds(latest))

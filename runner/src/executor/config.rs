@@ -4,6 +4,9 @@ use serde::Deserialize;
 
 use super::TensorRtLlmConfig;
 
+/// Tokens of one KV-cache block at most.
+const MAX_TOKENS_PER_BLOCK: usize = 1024;
+
 /// Settings of an executor; the defaults are TensorRT-LLM's where it has them. Read from TOML, the names are those of the
 /// fields.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -56,6 +59,50 @@ pub enum CapacitySchedulerPolicy {
     GuaranteedNoEvict,
 }
 
+/// Threads of one executor at most: more than any machine has cores for, and as many as start in about a second.
+pub const MAX_THREADS: usize = 1024;
+
+/// A setting outside its range.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} must be {range}, not {value}")]
+pub struct ConfigError {
+    /// The setting, by its path in [`ExecutorConfig`], for example `kv_cache.max_tokens`.
+    pub field: &'static str,
+    /// What is accepted.
+    pub range: &'static str,
+    /// What was given.
+    pub value: String,
+}
+
+impl ExecutorConfig {
+    /// Checks every setting that has a range of its own, whatever the engine; an engine's limits are checked when it starts.
+    ///
+    /// # Errors
+    /// The first setting that is outside its range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let numbers = [
+            ("threads", self.threads, MAX_THREADS, "from 1 to 1024"),
+            ("max_seq_len", self.max_seq_len, usize::MAX, "at least 1"),
+            ("max_batch_size", self.max_batch_size, usize::MAX, "at least 1"),
+            ("max_num_tokens", self.max_num_tokens, usize::MAX, "at least 1"),
+            ("max_queue_size", Some(self.max_queue_size), usize::MAX, "at least 1"),
+            ("kv_cache.max_tokens", self.kv_cache.max_tokens, usize::MAX, "at least 1"),
+            ("kv_cache.tokens_per_block", Some(self.kv_cache.tokens_per_block), MAX_TOKENS_PER_BLOCK, "from 1 to 1024"),
+        ];
+        for (field, number, max, range) in numbers {
+            if let Some(value) = number.filter(|&number| number == 0 || number > max) {
+                return Err(ConfigError { field, range, value: value.to_string() });
+            }
+        }
+        let fraction = self.kv_cache.free_memory_fraction;
+        if fraction > 0.0 && fraction <= 1.0 {
+            return Ok(());
+        }
+        let (field, range) = ("kv_cache.free_memory_fraction", "above 0 and at most 1");
+        Err(ConfigError { field, range, value: fraction.to_string() })
+    }
+}
+
 impl Default for ExecutorConfig {
     fn default() -> Self {
         Self {
@@ -76,5 +123,33 @@ impl Default for ExecutorConfig {
 impl Default for KvCacheConfig {
     fn default() -> Self {
         Self { max_tokens: None, free_memory_fraction: 0.9, tokens_per_block: 32, enable_block_reuse: true }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_outside_their_range_are_named() {
+        let check = |text: &str, expected: &str| {
+            let config: ExecutorConfig = toml::from_str(text).unwrap();
+            assert_eq!(config.validate().unwrap_err().to_string(), expected);
+        };
+        check("threads = 0", "threads must be from 1 to 1024, not 0");
+        check("threads = 1025", "threads must be from 1 to 1024, not 1025");
+        check("max_seq_len = 0", "max_seq_len must be at least 1, not 0");
+        check("max_batch_size = 0", "max_batch_size must be at least 1, not 0");
+        check("max_num_tokens = 0", "max_num_tokens must be at least 1, not 0");
+        check("max_queue_size = 0", "max_queue_size must be at least 1, not 0");
+        check("kv_cache.max_tokens = 0", "kv_cache.max_tokens must be at least 1, not 0");
+        check("kv_cache.tokens_per_block = 0", "kv_cache.tokens_per_block must be from 1 to 1024, not 0");
+        for fraction in ["5.0", "-1.0", "nan", "0.0"] {
+            let config: ExecutorConfig =
+                toml::from_str(&format!("kv_cache.free_memory_fraction = {fraction}")).unwrap();
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.starts_with("kv_cache.free_memory_fraction must be above 0 and at most 1, not "), "{error}");
+        }
+        assert_eq!(ExecutorConfig::default().validate(), Ok(()));
     }
 }

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use text::guide::CompileError;
 
-pub use config::{CapacitySchedulerPolicy, ExecutorConfig, KvCacheConfig};
+pub use config::{CapacitySchedulerPolicy, ConfigError, ExecutorConfig, KvCacheConfig, MAX_THREADS};
 pub use logits_post_processor::{LogitsContext, LogitsPostProcessor};
 pub use request::{
     KvCacheRetentionConfig, LoraRequest, OutputConfig, Request, RequestError, RequestSpec, TokenRangeRetention,

@@ -275,6 +275,12 @@ impl Request {
         Ok(Self { spec, shortened })
     }
 
+    /// The same request, its tokens delivered as they are generated; beams stay as they are, which never stream.
+    pub(crate) fn streamed(mut self) -> Self {
+        self.spec.streaming |= self.spec.sampling.beam_width == 1;
+        self
+    }
+
     /// What was asked for, within the limits.
     pub fn spec(&self) -> &RequestSpec {
         &self.spec

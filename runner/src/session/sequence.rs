@@ -2,17 +2,22 @@
 
 use std::time::Instant;
 
-use crate::executor::{FinishReason, TokenResult};
 use text::text_stream::TextStream;
 
-use super::SequenceStats;
+use crate::executor::{FinishReason, TokenResult};
+
+use super::{Output, SequenceStats};
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sequence {
     stream: Option<TextStream>,
     output_tokens: usize,
+    /// The sum of the log-probabilities of the tokens that were given out.
+    cum_log_prob: f32,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
+    /// What a request that does not stream has made so far.
+    gathered: Option<Output>,
 }
 
 impl Sequence {
@@ -20,38 +25,58 @@ impl Sequence {
         Self { stream, ..Self::default() }
     }
 
-    /// Takes a result in: the text that is new. Where that ends the sequence, `result` is changed to say so.
-    pub(super) fn push(&mut self, result: &mut TokenResult, now: Instant) -> String {
+    /// Takes a result in: the text that is new, and whether a stop string has ended the sequence, which `result` then says too.
+    pub(super) fn push(&mut self, result: &mut TokenResult, now: Instant) -> (String, bool) {
         if !result.output_token_ids.is_empty() {
             self.first_token.get_or_insert(now);
             self.last_token = Some(now);
         }
-        let mut text = String::new();
-        if let Some(stream) = &mut self.stream {
-            let mut stopped_after = None;
-            for (position, &token) in result.output_token_ids.iter().enumerate() {
-                let emit = stream.push(token);
-                if text.is_empty() {
-                    text = emit.text;
-                } else {
-                    text.push_str(&emit.text);
-                }
-                if emit.stopped.is_some() {
-                    stopped_after = Some(position + 1);
-                    break;
-                }
-            }
-            if stopped_after.is_none() && result.is_sequence_final {
-                let emit = stream.finish();
-                text.push_str(&emit.text);
-                stopped_after = emit.stopped.map(|_| result.output_token_ids.len());
-            }
-            if let Some(length) = stopped_after {
-                stop(result, length);
-            }
+        let (text, stopped_after) = self.text_of(result);
+        if let Some(length) = stopped_after {
+            stop(result, length);
         }
         self.output_tokens += result.output_token_ids.len();
-        text
+        if let Some(log_probs) = &result.log_probs {
+            self.cum_log_prob = log_probs.iter().fold(self.cum_log_prob, |sum, log_prob| sum + log_prob);
+            if stopped_after.is_some() {
+                // The executor's sum, if it has sent one, may be of more tokens than are kept.
+                result.cum_log_prob = Some(self.cum_log_prob);
+            }
+        }
+        (text, stopped_after.is_some())
+    }
+
+    /// The text of a result's tokens, and after how many of them a stop string was complete.
+    fn text_of(&mut self, result: &TokenResult) -> (String, Option<usize>) {
+        let Some(stream) = &mut self.stream else { return (String::new(), None) };
+        let mut text = String::new();
+        for (position, &token) in result.output_token_ids.iter().enumerate() {
+            let emit = stream.push(token);
+            if text.is_empty() {
+                text = emit.text;
+            } else {
+                text.push_str(&emit.text);
+            }
+            if emit.stopped.is_some() {
+                return (text, Some(position + 1));
+            }
+        }
+        let mut stopped_after = None;
+        if result.is_sequence_final {
+            let emit = stream.finish();
+            text.push_str(&emit.text);
+            stopped_after = emit.stopped.map(|_| result.output_token_ids.len());
+        }
+        (text, stopped_after)
+    }
+
+    /// Adds an output of a request that does not stream; all of it when the sequence is over.
+    pub(super) fn gather(&mut self, output: Output, is_over: bool) -> Option<Output> {
+        match &mut self.gathered {
+            Some(gathered) => gathered.append(output),
+            None => self.gathered = Some(output),
+        }
+        if is_over { self.gathered.take() } else { None }
     }
 
     pub(super) fn stats(&self, prompt_tokens: usize, submitted: Instant) -> SequenceStats {
@@ -67,11 +92,8 @@ impl Sequence {
 
 /// A stop string ended the sequence with the token before `length`.
 fn stop(result: &mut TokenResult, length: usize) {
-    if length < result.output_token_ids.len() {
-        // The sum, where there is one, is of more tokens than are kept.
-        result.cum_log_prob = None;
-    }
     result.output_token_ids.truncate(length);
+    result.cum_log_prob = None;
     if let Some(log_probs) = &mut result.log_probs {
         log_probs.truncate(length);
     }

@@ -1,43 +1,44 @@
 //! Completions over an executor that says what a test wants, in the order that the test wants.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of a test fails as the test does")]
-
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use runner::executor::{
-    EnqueueError, Executor, FinishReason, IterationStats, Limits, OutputConfig, Request, RequestId, RequestSpec,
-    Response, Shutdown, TokenId, TokenLogProb, TokenResult,
+    Executor, IterationStats, Limits, Load, OutputConfig, RequestId, RequestSpec, Shutdown, TokenResult,
 };
-use runner::generation::{Completion, Event, GenerationError, Job, generate};
-use text::stop_strings::StopStrings;
 use text::tokenizer::Tokenizer;
+
+use super::*;
 
 const LIMITS: Limits = Limits { max_seq_len: 64, max_batch_size: 8, max_num_tokens: 64 };
 
-/// Takes requests until there is a refusal, then hands out `script`, one response at a time.
+/// Takes `expected` requests, then hands out `script`, one response at a time, each when its request was taken.
 struct Scripted {
+    expected: u64,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
     /// By number of the request: why it is not taken.
-    refusals: Mutex<BTreeMap<u64, EnqueueError>>,
-    script: Mutex<VecDeque<Response>>,
-    enqueued: Mutex<u64>,
-    cancelled: Mutex<Vec<RequestId>>,
+    refusals: BTreeMap<u64, EnqueueError>,
+    script: VecDeque<Response>,
+    enqueued: u64,
+    cancelled: Vec<(RequestId, Option<usize>)>,
+    is_shut_down: bool,
 }
 
 impl Scripted {
-    fn new(script: impl IntoIterator<Item = Response>) -> Self {
-        Self {
-            refusals: Mutex::default(),
-            script: Mutex::new(script.into_iter().collect()),
-            enqueued: Mutex::new(0),
-            cancelled: Mutex::default(),
-        }
+    fn new(expected: u64, script: impl IntoIterator<Item = Response>) -> Self {
+        let state = State { script: script.into_iter().collect(), ..State::default() };
+        Self { expected, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     fn refusing(self, number: u64, error: EnqueueError) -> Self {
-        self.refusals.lock().unwrap().insert(number, error);
+        self.state.lock().unwrap().refusals.insert(number, error);
         self
     }
 }
@@ -52,29 +53,51 @@ impl Executor for Scripted {
     }
 
     fn enqueue(&self, _: Request) -> Result<RequestId, EnqueueError> {
-        let mut enqueued = self.enqueued.lock().unwrap();
-        if let Some(error) = self.refusals.lock().unwrap().remove(&*enqueued) {
+        let mut state = self.state.lock().unwrap();
+        let number = state.enqueued;
+        if let Some(error) = state.refusals.remove(&number) {
             return Err(error);
         }
-        *enqueued += 1;
-        Ok(RequestId(*enqueued - 1))
+        state.enqueued += 1;
+        self.changed.notify_all();
+        Ok(RequestId(number))
     }
 
     fn await_responses(&self, _: Option<Duration>) -> Vec<Response> {
-        self.script.lock().unwrap().pop_front().into_iter().collect()
+        let mut state = self.state.lock().unwrap();
+        loop {
+            let next = state.script.front().map_or(self.expected - 1, |response| response.request_id().0);
+            if state.is_shut_down || state.enqueued > next {
+                return state.script.pop_front().into_iter().collect();
+            }
+            state = self.changed.wait(state).unwrap();
+        }
     }
 
     fn cancel(&self, request: RequestId) {
-        self.cancelled.lock().unwrap().push(request);
+        self.state.lock().unwrap().cancelled.push((request, None));
+    }
+
+    fn cancel_sequence(&self, request: RequestId, sequence_index: usize) {
+        self.state.lock().unwrap().cancelled.push((request, Some(sequence_index)));
+    }
+
+    fn load(&self) -> Load {
+        Load::default()
     }
 
     fn iteration_stats(&self) -> Vec<IterationStats> {
         Vec::new()
     }
 
-    fn shutdown(&self, _: Shutdown) {}
+    fn shutdown(&self, _: Shutdown) {
+        self.cancel_all();
+    }
 
-    fn cancel_all(&self) {}
+    fn cancel_all(&self) {
+        self.state.lock().unwrap().is_shut_down = true;
+        self.changed.notify_all();
+    }
 }
 
 fn tokenizer() -> Tokenizer {
@@ -115,11 +138,16 @@ fn last(result: TokenResult, reason: FinishReason, is_final: bool) -> TokenResul
 }
 
 /// What came of it: the completions in the order of their ends, and the text of each sequence as it was streamed.
-type Outcome = (Result<(), GenerationError>, Vec<Completion>, BTreeMap<(usize, usize), String>);
+type Outcome = (Result<(), CompletionError>, Vec<Completion>, BTreeMap<(usize, usize), String>);
 
-fn run(executor: &Scripted, tokenizer: &Tokenizer, jobs: Vec<Job>) -> Outcome {
+fn run(executor: Scripted, jobs: Vec<Job>) -> Outcome {
+    run_shared(Arc::new(executor), jobs)
+}
+
+fn run_shared(executor: Arc<Scripted>, jobs: Vec<Job>) -> Outcome {
+    let session = Session::start(executor, Some(Arc::new(tokenizer()))).unwrap();
     let (mut completions, mut streamed) = (Vec::new(), BTreeMap::<_, String>::new());
-    let result = generate(executor, Some(tokenizer), jobs, |event| match event {
+    let result = complete(&session, jobs, |event| match event {
         Event::Text { index, sequence_index, text, .. } => {
             assert!(!completions.iter().any(|done: &Completion| is(done, index, sequence_index)), "text after the end");
             streamed.entry((index, sequence_index)).or_default().push_str(text);
@@ -150,15 +178,16 @@ fn a_stop_string_ends_its_own_sequence_only() {
         more(0, 1, text("#z")),
         more(0, 1, text("w##")),
     ];
-    let executor = Scripted::new(script.map(Response::Result));
-    let (result, completions, _) = run(&executor, &tokenizer, vec![job(0, 2, &["##"], |_| ())]);
+    let executor = Arc::new(Scripted::new(1, script.map(Response::Result)));
+    let (result, completions, _) = run_shared(executor.clone(), vec![job(0, 2, &["##"], |_| ())]);
     result.unwrap();
     let found: Vec<_> = completions.iter().map(|done| (done.sequence_index, done.text.as_deref().unwrap())).collect();
     assert_eq!(found, [(Some(0), "ab"), (Some(1), "xy#zw")]);
     assert!(completions.iter().all(|done| done.finish_reason == FinishReason::StopWords));
     assert_eq!(completions[0].output_ids, text("ab##"));
-    assert_eq!(*executor.cancelled.lock().unwrap(), [RequestId(0)], "once, when the last sequence had stopped");
-    assert!(executor.script.lock().unwrap().is_empty(), "the request was given up too early");
+    let state = executor.state.lock().unwrap();
+    assert_eq!(state.cancelled, [(RequestId(0), Some(0)), (RequestId(0), None)], "each as soon as it had stopped");
+    assert!(state.script.is_empty(), "the request was given up too early");
 }
 
 #[test]
@@ -171,8 +200,8 @@ fn sequences_end_on_their_own() {
         last(more(0, 0, text("a#")), FinishReason::Length, false),
         last(more(0, 1, vec![]), FinishReason::TimedOut, true),
     ];
-    let executor = Scripted::new(script.map(Response::Result));
-    let (result, completions, _) = run(&executor, &tokenizer, vec![job(4, 3, &["##"], |_| ())]);
+    let executor = Arc::new(Scripted::new(1, script.map(Response::Result)));
+    let (result, completions, _) = run_shared(executor.clone(), vec![job(0, 3, &["##"], |_| ())]);
     result.unwrap();
     let found: Vec<_> = completions
         .iter()
@@ -184,16 +213,15 @@ fn sequences_end_on_their_own() {
         (Some(1), "b", FinishReason::TimedOut),
     ];
     assert_eq!(found, expected);
-    assert!(executor.cancelled.lock().unwrap().is_empty());
+    assert!(executor.state.lock().unwrap().cancelled.is_empty());
 }
 
 #[test]
 fn a_single_sequence_has_no_number_and_a_beam_has() {
-    let tokenizer = tokenizer();
     let end = |request| last(more(request, 0, vec![7]), FinishReason::Length, true);
-    let executor = Scripted::new([end(0), end(1)].map(Response::Result));
+    let executor = Scripted::new(2, [end(0), end(1)].map(Response::Result));
     let jobs = vec![job(0, 1, &[], |_| ()), job(1, 1, &[], |spec| spec.sampling.beam_width = 2)];
-    let (result, completions, _) = run(&executor, &tokenizer, jobs);
+    let (result, completions, _) = run(executor, jobs);
     result.unwrap();
     let numbers: Vec<_> = completions.iter().map(|done| done.sequence_index).collect();
     assert_eq!(numbers, [None, Some(0)]);
@@ -216,60 +244,52 @@ fn log_probabilities_are_those_of_the_ids_that_are_kept() {
         cum_log_prob: Some(-0.5),
         ..last(more(0, 1, text("c")), FinishReason::EndId, true)
     };
-    let executor = Scripted::new([first, second].map(Response::Result));
+    let executor = Scripted::new(1, [first, second].map(Response::Result));
     let output = OutputConfig {
         return_log_probs: true,
         top_log_probs: 1,
         return_prompt_log_probs: true,
         return_perf_metrics: false,
     };
-    let (result, completions, _) = run(&executor, &tokenizer, vec![job(0, 2, &["#"], |spec| spec.output = output)]);
+    let (result, completions, _) = run(executor, vec![job(0, 2, &["#"], |spec| spec.output = output)]);
     result.unwrap();
     let [cut, whole] = &completions[..] else { panic!("{completions:?}") };
-    assert_eq!((cut.log_probs.as_deref(), cut.cum_log_prob), (Some(&[-1.0, -2.0][..]), Some(-3.0)));
+    assert_eq!(cut.log_probs.as_deref(), Some(&[-1.0, -2.0][..]));
     assert_eq!(cut.top_log_probs, Some(vec![top(1), top(2)]));
-    assert_eq!((whole.log_probs.as_deref(), whole.cum_log_prob), (Some(&[-0.5][..]), Some(-0.5)));
+    assert_eq!(whole.log_probs.as_deref(), Some(&[-0.5][..]));
     assert_eq!(whole.top_log_probs, Some(vec![top(4)]));
     assert!(completions.iter().all(|done| done.prompt_log_probs.as_deref() == Some(&[-8.0][..])));
 }
 
 #[test]
-fn a_refused_prompt_is_named_and_the_others_are_cancelled() {
-    let tokenizer = tokenizer();
+fn a_refused_prompt_is_named() {
     let guide = EnqueueError::Guide { kind: "regex", problem: "odd".into() };
-    let executor = Scripted::new([]).refusing(2, guide.clone());
+    let executor = Scripted::new(4, []).refusing(2, guide.clone());
     let jobs = (0..4).map(|index| job(index, 1, &[], |_| ())).collect();
-    let (result, completions, _) = run(&executor, &tokenizer, jobs);
+    let (result, completions, _) = run(executor, jobs);
     match result.unwrap_err() {
-        GenerationError::Enqueue { index, source } => assert_eq!((index, source), (2, guide)),
+        CompletionError::Enqueue { index, source } => assert_eq!((index, source), (2, guide)),
         other => panic!("{other}"),
     }
     assert!(completions.is_empty());
-    let mut cancelled = executor.cancelled.lock().unwrap().clone();
-    cancelled.sort();
-    assert_eq!(cancelled, [RequestId(0), RequestId(1)]);
 }
 
 #[test]
 fn a_full_queue_is_waited_for() {
-    let tokenizer = tokenizer();
     let end = |request| last(more(request, 0, vec![7]), FinishReason::Length, true);
-    let executor =
-        Scripted::new([0, 1].map(end).map(Response::Result)).refusing(1, EnqueueError::QueueFull { max_queue_size: 1 });
+    let executor = Scripted::new(2, [0, 1].map(end).map(Response::Result))
+        .refusing(1, EnqueueError::QueueFull { max_queue_size: 1 });
     let jobs = (0..2).map(|index| job(index, 1, &[], |_| ())).collect();
-    let (result, completions, _) = run(&executor, &tokenizer, jobs);
+    let (result, completions, _) = run(executor, jobs);
     result.unwrap();
     assert_eq!(completions.iter().map(|done| done.index).collect::<Vec<_>>(), [0, 1]);
 }
 
 #[test]
 fn an_executor_that_ends_or_fails_is_an_error() {
-    let tokenizer = tokenizer();
-    let (result, ..) = run(&Scripted::new([]), &tokenizer, vec![job(0, 2, &[], |_| ())]);
-    assert!(matches!(result, Err(GenerationError::ExecutorGone { unfinished: 1 })), "{result:?}");
+    let (result, ..) = run(Scripted::new(1, []), vec![job(0, 2, &[], |_| ())]);
+    assert_eq!(result.unwrap_err().to_string(), "prompt 0 failed: the executor ended without ending the request");
     let failure = Response::Error { request_id: RequestId(0), message: "no luck".into() };
-    let executor = Scripted::new([failure]);
-    let (result, ..) = run(&executor, &tokenizer, vec![job(3, 2, &[], |_| ()), job(4, 1, &[], |_| ())]);
-    assert_eq!(result.unwrap_err().to_string(), "prompt 3 failed: no luck");
-    assert_eq!(*executor.cancelled.lock().unwrap(), [RequestId(1)]);
+    let (result, ..) = run(Scripted::new(2, [failure]), vec![job(0, 2, &[], |_| ()), job(1, 1, &[], |_| ())]);
+    assert_eq!(result.unwrap_err().to_string(), "prompt 0 failed: no luck");
 }

@@ -1,0 +1,56 @@
+use serde_json::json;
+
+use super::*;
+
+fn set(name: &str, text: &str) -> Result<GenerationOptions, String> {
+    let field = GenerationOptions::FIELDS.iter().find(|field| field.name == name).ok_or("no such option")?;
+    let mut options = GenerationOptions::default();
+    (field.set)(&mut options, text).map(|()| options)
+}
+
+#[test]
+fn every_option_is_the_same_as_text_and_as_json() {
+    for field in GenerationOptions::FIELDS {
+        let (text, json) = match field.name {
+            "logit_bias" => ("7=-1.5", json!({"7": -1.5})),
+            "early_stopping" => ("never", json!("never")),
+            "lora" | "regex" | "json_schema" | "grammar" | "bad_words" | "stop" => ("x", json!("x")),
+            _ if field.is_switch() => ("true", json!(true)),
+            _ => ("1", json!(1)),
+        };
+        let from_json: GenerationOptions = serde_json::from_value(json!({ field.name: json }))
+            .unwrap_or_else(|error| panic!("{}: {error}", field.name));
+        assert_eq!(set(field.name, text), Ok(from_json.clone()), "{}", field.name);
+        assert_ne!(from_json, GenerationOptions::default(), "{}", field.name);
+        let null: GenerationOptions = serde_json::from_value(json!({ field.name: null })).unwrap();
+        assert_eq!(null, GenerationOptions::default(), "{}", field.name);
+        assert!(!field.help.trim().is_empty());
+    }
+}
+
+#[test]
+fn exclusive_options_exist_and_give_way_together() {
+    for name in GenerationOptions::EXCLUSIVE.into_iter().flatten() {
+        assert!(GenerationOptions::FIELDS.iter().any(|field| field.name == *name), "{name}");
+    }
+    let defaults =
+        GenerationOptions { max_length: Some(9), regex: Some("a".into()), seed: Some(3), ..Default::default() };
+    let own = GenerationOptions { max_new_tokens: Some(5), json: Some(false), ..Default::default() };
+    let both = own.or(&defaults);
+    assert_eq!((both.max_new_tokens, both.max_length, both.seed), (Some(5), None, Some(3)));
+    assert_eq!(both.guides(), []);
+    assert_eq!(GenerationOptions::default().or(&defaults), defaults);
+}
+
+#[test]
+fn values_that_are_wrong_say_what_is_expected() {
+    let check = |name: &str, text: &str, expected: &str| {
+        let error = set(name, text).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    };
+    check("logit_bias", "5", "ID=BIAS");
+    check("logit_bias", "x=1", "`x` is not a token id");
+    check("logit_bias", "1=x", "`x` is not a number");
+    check("early_stopping", "maybe", "`true`, `false`, `never`");
+    check("top_k", "-1", "invalid digit");
+}

@@ -1,0 +1,249 @@
+//! Prompts and text-level options to requests: encoded, and checked against the engine's limits, before anything runs.
+
+use std::time::Duration;
+
+use engine_format::FormatError;
+use text::chat::{self, ChatError};
+use text::stop_strings::{StopStringError, StopStrings};
+use text::tokenizer::{Tokenizer, TokenizerError};
+
+use crate::engine::Engine;
+use crate::executor::{
+    Executor, KvCacheRetentionConfig, OutputConfig, Request, RequestError, RequestSpec, SamplingConfig, TokenId,
+    TokenRangeRetention,
+};
+use crate::generation_options::GenerationOptions;
+use crate::session::Submission;
+
+/// Tokens that are generated at most where nothing is said.
+pub const DEFAULT_MAX_NEW_TOKENS: usize = 128;
+
+/// Sequences of one request at most: each has its place in memory from the start.
+pub const MAX_SEQUENCES: usize = 65_536;
+
+/// What goes before the output.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prompt {
+    /// Text, encoded with the tokenizer's special tokens.
+    Text(String),
+    /// A conversation, for the model's chat template: a JSON list of messages, or a text, which is the user's message.
+    Messages(String),
+    /// Token ids, as they are.
+    Ids(Vec<TokenId>),
+}
+
+/// Why a prompt and its options make no request.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildRequestError {
+    /// The engine has no tokenizer.
+    #[error(
+        "{needs}, but the engine has no tokenizer: {instead}, or build it again from a model with `tokenizer.json`"
+    )]
+    NoTokenizer {
+        /// What needs one, as the beginning of the sentence.
+        needs: &'static str,
+        /// What can be given instead.
+        instead: &'static str,
+    },
+    /// The tokenizer cannot encode a text.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The engine has no chat template that can be used.
+    #[error(transparent)]
+    ChatTemplate(ChatError),
+    /// The messages do not go through the chat template.
+    #[error(transparent)]
+    Messages(ChatError),
+    /// An adapter cannot be read, or does not fit the model.
+    #[error(transparent)]
+    Lora(FormatError),
+    /// The engine is known by its executor only, so it reads no files.
+    #[error("{field} needs an engine directory")]
+    NoEngine {
+        /// The option.
+        field: &'static str,
+    },
+    /// A stop string.
+    #[error(transparent)]
+    StopString(#[from] StopStringError),
+    /// An option.
+    #[error("{problem}")]
+    Option {
+        /// The option, by its name in [`GenerationOptions`].
+        field: &'static str,
+        /// What is wrong, as a sentence that names it.
+        problem: String,
+    },
+    /// What the executor's limits do not allow.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// What prompts become requests with.
+#[derive(Clone, Copy)]
+pub struct RequestBuilder<'a> {
+    /// What will run them.
+    pub executor: &'a dyn Executor,
+    /// The engine's tokenizer, if it has one.
+    pub tokenizer: Option<&'a Tokenizer>,
+    /// The engine: its end ids, its chat template, its adapters. `None` for an executor without one.
+    pub engine: Option<&'a Engine>,
+}
+
+impl<'a> RequestBuilder<'a> {
+    /// The builder of an engine's requests.
+    pub fn new(engine: &'a Engine, executor: &'a dyn Executor) -> Self {
+        Self { executor, tokenizer: engine.tokenizer().map(AsRef::as_ref), engine: Some(engine) }
+    }
+
+    /// A prompt and its options as a submission whose outputs carry text, if the engine has a tokenizer.
+    ///
+    /// # Errors
+    /// [`BuildRequestError`].
+    pub fn build(&self, prompt: &Prompt, options: &GenerationOptions) -> Result<Submission, BuildRequestError> {
+        let spec = self.spec(prompt, options)?;
+        self.submission(spec, options.stop.clone().unwrap_or_default(), true)
+    }
+
+    /// What a prompt and its options ask of the executor, but for what text alone knows of (stop strings). Whoever thinks in
+    /// tokens adds to it before [`RequestBuilder::submission`].
+    ///
+    /// # Errors
+    /// [`BuildRequestError`].
+    pub fn spec(&self, prompt: &Prompt, options: &GenerationOptions) -> Result<RequestSpec, BuildRequestError> {
+        let input_token_ids = self.encode(prompt)?;
+        let max_tokens = max_tokens(options, input_token_ids.len())?;
+        let end_ids = self.engine.filter(|_| options.ignore_eos != Some(true)).map(Engine::end_ids);
+        let default = RequestSpec::new(input_token_ids, max_tokens);
+        Ok(RequestSpec {
+            end_ids: end_ids.unwrap_or_default().to_vec(),
+            bad_words: self.bad_words(options.bad_words.as_deref().unwrap_or_default())?,
+            embedding_bias: options.logit_bias.clone().unwrap_or_default(),
+            guided_decoding: options.guides().into_iter().next().map(|(_, guide)| guide),
+            sampling: sampling(options)?,
+            output: OutputConfig {
+                return_log_probs: options.logprobs == Some(true),
+                top_log_probs: options.top_logprobs.unwrap_or(0),
+                return_prompt_log_probs: options.prompt_logprobs == Some(true),
+                return_perf_metrics: false,
+            },
+            priority: options.priority.unwrap_or(default.priority),
+            allotted_time: options.allotted_time_ms.map(Duration::from_millis),
+            cache_salt_id: options.cache_salt_id,
+            lora: match &options.lora {
+                None => None,
+                Some(path) => {
+                    let engine = self.engine.ok_or(BuildRequestError::NoEngine { field: "lora" })?;
+                    Some(engine.lora(path).map_err(BuildRequestError::Lora)?)
+                }
+            },
+            kv_cache_retention: options.retention_priority.map(|priority| KvCacheRetentionConfig {
+                ranges: vec![TokenRangeRetention { tokens: (0, None), priority, duration: None }],
+                decode_priority: priority,
+                decode_duration: None,
+            }),
+            ..default
+        })
+    }
+
+    /// Checks what was asked for against the executor's limits. `text` is whether outputs carry text, which stop strings need.
+    ///
+    /// # Errors
+    /// [`BuildRequestError`].
+    pub fn submission(
+        &self,
+        spec: RequestSpec,
+        stop: Vec<String>,
+        text: bool,
+    ) -> Result<Submission, BuildRequestError> {
+        if !stop.is_empty() {
+            self.tokenizer("stop needs text", "give stop words as token ids")?;
+        }
+        let request = Request::new(spec, self.executor.limits(), self.executor.vocab_size())?;
+        Ok(Submission { stop_strings: StopStrings::new(stop)?, text, ..Submission::new(request) })
+    }
+
+    fn tokenizer(&self, needs: &'static str, instead: &'static str) -> Result<&'a Tokenizer, BuildRequestError> {
+        self.tokenizer.ok_or(BuildRequestError::NoTokenizer { needs, instead })
+    }
+
+    fn encode(&self, prompt: &Prompt) -> Result<Vec<TokenId>, BuildRequestError> {
+        let tokenizer = || self.tokenizer("the prompt is text", "give the prompt as token ids");
+        match prompt {
+            Prompt::Ids(ids) => Ok(ids.clone()),
+            Prompt::Text(text) if text.is_empty() => Err(RequestError::EmptyPrompt.into()),
+            Prompt::Text(text) => Ok(tokenizer()?.encode(text, true)?),
+            Prompt::Messages(text) if text.is_empty() => Err(RequestError::EmptyPrompt.into()),
+            Prompt::Messages(text) => {
+                let engine = self.engine.ok_or(BuildRequestError::NoEngine { field: "a chat template" })?;
+                let template = engine.chat().map_err(BuildRequestError::ChatTemplate)?;
+                let messages = chat::parse_messages(text).map_err(BuildRequestError::Messages)?;
+                let text = template.render(&messages, true).map_err(BuildRequestError::Messages)?;
+                Ok(tokenizer()?.encode(&text, false)?)
+            }
+        }
+    }
+
+    /// Each word as the tokenizer encodes it alone, and after a blank.
+    fn bad_words(&self, words: &[String]) -> Result<Vec<Vec<TokenId>>, BuildRequestError> {
+        let mut encoded = Vec::new();
+        for (number, word) in words.iter().enumerate() {
+            let tokenizer = self.tokenizer("bad_words are text", "give them as token ids")?;
+            if word.is_empty() {
+                let problem = format!("bad word number {} is empty: leave it out or give it text", number + 1);
+                return Err(BuildRequestError::Option { field: "bad_words", problem });
+            }
+            encoded.extend(tokenizer.encode_word(word)?);
+        }
+        Ok(encoded)
+    }
+}
+
+/// Tokens to generate after a prompt of `prompt` tokens.
+fn max_tokens(options: &GenerationOptions, prompt: usize) -> Result<usize, BuildRequestError> {
+    match (options.max_new_tokens, options.max_length) {
+        (Some(0), _) => {
+            let problem = "max_new_tokens must be at least 1".to_owned();
+            Err(BuildRequestError::Option { field: "max_new_tokens", problem })
+        }
+        (Some(tokens), _) => Ok(tokens),
+        (None, Some(length)) if length > prompt => Ok(length - prompt),
+        (None, Some(length)) => {
+            let problem = format!("the prompt has {prompt} tokens: max_length {length} leaves none to generate");
+            Err(BuildRequestError::Option { field: "max_length", problem })
+        }
+        (None, None) => Ok(DEFAULT_MAX_NEW_TOKENS),
+    }
+}
+
+fn sampling(options: &GenerationOptions) -> Result<SamplingConfig, BuildRequestError> {
+    let default = SamplingConfig::default();
+    let beam_width = options.beam_width.unwrap_or(default.beam_width);
+    // As in TensorRT-LLM, a beam search returns all beams unless fewer are asked for.
+    let num_return_sequences = options.n.unwrap_or(beam_width.max(1));
+    if num_return_sequences > MAX_SEQUENCES {
+        let (field, name) = if options.n.is_some() { ("n", "n") } else { ("beam_width", "beam_width") };
+        let problem = format!("{name} must be at most {MAX_SEQUENCES}, not {num_return_sequences}");
+        return Err(BuildRequestError::Option { field, problem });
+    }
+    let filters = options.top_k.is_some() || options.top_p.is_some() || options.min_p.is_some();
+    Ok(SamplingConfig {
+        beam_width,
+        // Whoever filters wants to draw.
+        temperature: options.temperature.unwrap_or(if filters { 1.0 } else { 0.0 }),
+        top_k: options.top_k.unwrap_or(default.top_k),
+        top_p: options.top_p.unwrap_or(default.top_p),
+        min_p: options.min_p.unwrap_or(default.min_p),
+        seed: options.seed.unwrap_or(default.seed),
+        min_tokens: options.min_tokens.unwrap_or(default.min_tokens),
+        repetition_penalty: options.repetition_penalty.unwrap_or(default.repetition_penalty),
+        presence_penalty: options.presence_penalty.unwrap_or(default.presence_penalty),
+        frequency_penalty: options.frequency_penalty.unwrap_or(default.frequency_penalty),
+        prompt_ignore_length: options.prompt_ignore_length.unwrap_or(default.prompt_ignore_length),
+        no_repeat_ngram_size: options.no_repeat_ngram_size.unwrap_or(default.no_repeat_ngram_size),
+        num_return_sequences,
+        length_penalty: options.length_penalty.unwrap_or(default.length_penalty),
+        early_stopping: options.early_stopping.unwrap_or(default.early_stopping),
+    })
+}

@@ -1,0 +1,77 @@
+//! Submitted requests on their way to the router. An executor may answer before its `enqueue` has returned, so the router
+//! waits for submissions that are under way, and for nothing else.
+
+use std::collections::HashMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::executor::{EnqueueError, RequestId};
+
+use super::router::Entry;
+
+#[derive(Default)]
+pub(super) struct Arrivals {
+    state: Mutex<State>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    entries: Vec<(RequestId, Entry)>,
+    /// Calls of `enqueue` that have not returned.
+    submitting: usize,
+    /// Why nothing is routed any more.
+    closed: Option<EnqueueError>,
+}
+
+impl Arrivals {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enqueues a request and leaves its entry for the router.
+    pub(super) fn submit(
+        &self,
+        entry: Entry,
+        enqueue: impl FnOnce() -> Result<RequestId, EnqueueError>,
+    ) -> Result<RequestId, EnqueueError> {
+        let mut state = self.lock();
+        if let Some(reason) = &state.closed {
+            return Err(reason.clone());
+        }
+        state.submitting += 1;
+        drop(state);
+        let id = enqueue();
+        let mut state = self.lock();
+        state.submitting -= 1;
+        let result = match (id, &state.closed) {
+            (Ok(id), None) => {
+                state.entries.push((id, entry));
+                Ok(id)
+            }
+            (Ok(_), Some(reason)) => Err(reason.clone()),
+            (Err(error), _) => Err(error),
+        };
+        drop(state);
+        self.arrived.notify_one();
+        result
+    }
+
+    /// Moves what has arrived into `entries`, waiting for the request `id` as long as a submission is under way.
+    pub(super) fn take_into(&self, entries: &mut HashMap<RequestId, Entry>, id: RequestId) {
+        let mut state = self.lock();
+        loop {
+            entries.extend(state.entries.drain(..));
+            if state.submitting == 0 || entries.contains_key(&id) {
+                return;
+            }
+            state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// From now on submissions are refused with `reason`; moves what had arrived into `entries`.
+    pub(super) fn close(&self, entries: &mut HashMap<RequestId, Entry>, reason: EnqueueError) {
+        let mut state = self.lock();
+        state.closed = Some(reason);
+        entries.extend(state.entries.drain(..));
+    }
+}

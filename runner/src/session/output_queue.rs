@@ -1,0 +1,175 @@
+//! Where outputs wait to be taken.
+//!
+//! Whoever takes late, or never, holds nobody else, and costs no more memory than the tokens themselves do: beyond
+//! [`UNMERGED`] waiting outputs, a further one is added to the last of its sequence. So no more than `UNMERGED` and one for
+//! each sequence and each request ever wait.
+
+use std::collections::HashMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::executor::RequestId;
+
+use super::Output;
+
+/// Outputs that wait as they came; those of a host that keeps up are never merged.
+const UNMERGED: usize = 4096;
+
+/// What waiting for outputs led to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Awaited {
+    /// At least one; those of a sequence in order, and a request's final one last.
+    Outputs(Vec<Output>),
+    /// None came in time.
+    TimedOut,
+    /// The session has ended and every output has been taken.
+    Closed,
+}
+
+/// A queue of outputs. One lock, held for moves only.
+#[derive(Debug, Default)]
+pub struct OutputQueue {
+    state: Mutex<State>,
+    ready: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    outputs: Vec<Output>,
+    /// Where the last waiting output of each sequence is; empty until outputs have to be merged.
+    last: HashMap<(RequestId, usize), usize>,
+    closed: bool,
+}
+
+impl OutputQueue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds `outputs` and leaves none in it.
+    pub(super) fn put(&self, outputs: &mut Vec<Output>) {
+        if outputs.is_empty() {
+            return;
+        }
+        let mut state = self.lock();
+        if state.outputs.len() + outputs.len() <= UNMERGED {
+            state.outputs.append(outputs);
+        } else {
+            outputs.drain(..).for_each(|output| state.merge(output));
+        }
+        drop(state);
+        self.ready.notify_one();
+    }
+
+    /// No more will come.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.ready.notify_all();
+    }
+
+    /// Waits until there are outputs and takes all of them; without a limit where `timeout` is `None`. Several threads may
+    /// wait: each output goes to one of them.
+    pub fn take(&self, timeout: Option<Duration>) -> Awaited {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut state = self.lock();
+        loop {
+            if !state.outputs.is_empty() {
+                state.last.clear();
+                return Awaited::Outputs(std::mem::take(&mut state.outputs));
+            }
+            if state.closed {
+                return Awaited::Closed;
+            }
+            state = match deadline {
+                None => self.ready.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Awaited::TimedOut;
+                    }
+                    self.ready.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+}
+
+impl State {
+    /// Adds an output to the last one of its sequence that waits. A request's final output stays behind all others of the
+    /// request, so it is never added to an earlier one.
+    fn merge(&mut self, output: Output) {
+        if self.last.is_empty() {
+            let sequences = self.outputs.iter().enumerate();
+            self.last.extend(sequences.filter_map(|(index, waiting)| Some((waiting.sequence()?, index))));
+        }
+        let Some(sequence) = output.sequence().filter(|_| !output.response.is_final()) else {
+            self.outputs.push(output);
+            return;
+        };
+        match self.last.get(&sequence) {
+            Some(&index) => self.outputs[index].append(output),
+            None => {
+                self.last.insert(sequence, self.outputs.len());
+                self.outputs.push(output);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executor::{FinishReason, Response, TokenResult};
+
+    fn output(request: u64, sequence: usize, token: u32, is_final: bool) -> Output {
+        let result = TokenResult {
+            output_token_ids: vec![token],
+            is_sequence_final: is_final,
+            ..TokenResult::ended(RequestId(request), sequence, FinishReason::Length, is_final)
+        };
+        Output { response: Response::Result(result), text: format!("{token},"), stats: None, tag: request }
+    }
+
+    fn tokens(outputs: &[Output], request: u64, sequence: usize) -> Vec<u32> {
+        let of = outputs.iter().filter(|output| output.sequence() == Some((RequestId(request), sequence)));
+        of.flat_map(|output| match &output.response {
+            Response::Result(result) => result.output_token_ids.clone(),
+            Response::Error { .. } => Vec::new(),
+        })
+        .collect()
+    }
+
+    #[test]
+    fn outputs_that_nobody_takes_are_bounded_and_complete() {
+        let (queue, sequences, length) = (OutputQueue::default(), 3, 2 * UNMERGED as u32);
+        for token in 0..length {
+            queue.put(&mut (0..sequences).map(|sequence| output(7, sequence, token, false)).collect());
+        }
+        queue.put(&mut vec![output(7, 1, length, true)]);
+        let Awaited::Outputs(outputs) = queue.take(None) else { panic!("outputs wait") };
+        assert!(outputs.len() <= UNMERGED + sequences + 1, "{} outputs wait", outputs.len());
+        for sequence in 0..sequences {
+            let end = length + u32::from(sequence == 1);
+            assert_eq!(tokens(&outputs, 7, sequence), (0..end).collect::<Vec<_>>());
+        }
+        assert!(outputs.iter().rposition(|output| output.response.is_final()) == Some(outputs.len() - 1));
+        let text: String =
+            outputs.iter().filter(|o| o.sequence() == Some((RequestId(7), 0))).map(|o| &*o.text).collect();
+        assert_eq!(text, (0..length).map(|token| format!("{token},")).collect::<String>());
+        assert_eq!(queue.take(Some(Duration::ZERO)), Awaited::TimedOut);
+        queue.put(&mut vec![output(8, 0, 1, true)]);
+        queue.close();
+        assert!(matches!(queue.take(None), Awaited::Outputs(_)));
+        assert_eq!(queue.take(None), Awaited::Closed);
+    }
+
+    #[test]
+    fn outputs_of_a_host_that_keeps_up_are_never_merged() {
+        let queue = OutputQueue::default();
+        for token in 0..UNMERGED as u32 {
+            queue.put(&mut vec![output(1, 0, token, false)]);
+        }
+        let Awaited::Outputs(outputs) = queue.take(None) else { panic!("outputs wait") };
+        assert_eq!(outputs.len(), UNMERGED);
+    }
+}
