@@ -1,13 +1,16 @@
-//! Attention over a paged KV cache: the arguments, their checks, and the division among threads.
+//! Attention over a paged KV cache as a problem: the arguments, their checks, and the piece that one thread computes.
+//!
+//! A *query row* is one head of one token: `head_dim` elements. It takes 2 `head_dim` multiply-adds for each key that
+//! it sees. The keys and values of a KV head are read once for each piece, so a piece of R rows does R multiply-adds
+//! for each bf16 that it reads.
 
 #![forbid(unsafe_code)]
 
-use half::bf16;
-use rayon::prelude::*;
+use std::ops::Range;
 
-use crate::generic::attention::QueryTile;
-use crate::instruction_set::InstructionSet;
-use crate::tile::Tile;
+use half::bf16;
+
+use crate::submatrix::Submatrix;
 
 /// Queries and the cache that they attend to. One call serves context and generation, in any mixture.
 ///
@@ -60,7 +63,7 @@ impl Attention<'_> {
     ///
     /// # Panics
     /// If anything in these arguments or the length of the output contradicts something else.
-    fn check(&self, out: usize) -> usize {
+    pub(crate) fn check(&self, out: usize) -> usize {
         let Attention { heads, kv_heads, head_dim, tokens_per_block, .. } = *self;
         assert!(kv_heads > 0 && heads > 0, "attention needs heads");
         assert!(heads.is_multiple_of(kv_heads), "{heads} query heads cannot share {kv_heads} KV heads");
@@ -68,13 +71,13 @@ impl Attention<'_> {
         assert!(tokens_per_block > 0, "tokens_per_block must be at least 1");
         assert!(self.sliding_window != Some(0), "a sliding window must hold at least 1 token");
 
-        let token = product([1, 1, heads, head_dim]);
+        let token = checked_product([1, 1, heads, head_dim]);
         let tokens = self.sequences.iter().try_fold(0_usize, |sum, sequence| sum.checked_add(sequence.tokens));
         let expected = tokens.and_then(|tokens| tokens.checked_mul(token));
         assert_eq!(Some(self.q.len()), expected, "q must hold the tokens of all sequences");
         assert_eq!(self.q.len(), out, "out must be as long as q");
 
-        let block = product([1, kv_heads, tokens_per_block, head_dim]);
+        let block = checked_product([1, kv_heads, tokens_per_block, head_dim]);
         assert!(self.keys.len().is_multiple_of(block), "keys must be whole blocks of {block} elements");
         assert_eq!(self.keys.len(), self.values.len(), "keys and values must be of one length");
         for (index, sequence) in self.sequences.iter().enumerate() {
@@ -100,46 +103,69 @@ impl Attention<'_> {
     }
 }
 
-fn product(sizes: [usize; 4]) -> usize {
+fn checked_product(sizes: [usize; 4]) -> usize {
     let product = sizes.into_iter().try_fold(1_usize, usize::checked_mul);
     assert!(product.is_some(), "{sizes:?} elements are more than memory can hold");
     product.unwrap_or_default()
 }
 
-/// Query rows (tokens times heads that share a KV head) of one task: enough that converting a block of the cache
-/// is a small part of the work, few enough that everything stays in the second-level cache.
-const ROWS: usize = 64;
+/// Some consecutive tokens of one sequence, and the query heads of one KV head.
+///
+/// Its query rows are numbered token by token, and within a token in the order of the heads.
+///
+/// Invariant: [`Attention::check`] has passed, so that the tokens' queries are in `args.q` and every block that a row
+/// sees is in `blocks` and in the pool.
+pub(crate) struct QueryTile<'a> {
+    pub(crate) args: Attention<'a>,
+    /// The block table of the sequence.
+    pub(crate) blocks: &'a [u32],
+    /// The first token's index in `args.q`.
+    pub(crate) first_token: usize,
+    /// The first token's position in the sequence.
+    pub(crate) first_position: usize,
+    pub(crate) kv_head: usize,
+    /// Query heads that share a KV head: `heads / kv_heads`.
+    pub(crate) group: usize,
+    /// `[tokens, query heads of this KV head * head_dim]`
+    pub(crate) out: Submatrix<'a, bf16>,
+}
 
-/// Multiplications below which waking another thread takes longer than the work.
-const INLINE_WORK: usize = 1 << 17;
-
-/// See [`crate::Kernels::attention`].
-pub(crate) fn attention<I: InstructionSet>(isa: I, args: Attention<'_>, out: &mut [bf16]) {
-    let tokens = args.check(out.len());
-    let group = args.heads / args.kv_heads;
-    let mut tiles = Vec::new();
-    let mut work = 0_usize;
-    let mut rest = Tile::new(out, tokens, args.heads * args.head_dim);
-    let mut first_token = 0;
-    for sequence in args.sequences {
-        let (mut left, below) = rest.split_rows(sequence.tokens);
-        rest = below;
-        let mut done = 0;
-        while done < sequence.tokens {
-            let (rows, below) = left.split_rows((ROWS / group).max(1));
-            left = below;
-            let (token, start) = (first_token + done, sequence.start + done);
-            done += rows.rows();
-            work = work.saturating_add(args.q.len() / tokens * rows.rows() * (start + 1 - args.first_visible(start)));
-            for (kv_head, out) in rows.grid(ROWS, group * args.head_dim).into_iter().enumerate() {
-                tiles.push(QueryTile { args, blocks: sequence.blocks, token, start, kv_head, out });
-            }
-        }
-        first_token += sequence.tokens;
+impl QueryTile<'_> {
+    /// Query rows: tokens times heads of the group.
+    pub(crate) fn rows(&self) -> usize {
+        self.out.rows() * self.group
     }
-    if tiles.len() > 1 && work >= INLINE_WORK && rayon::current_num_threads() > 1 {
-        tiles.into_par_iter().with_max_len(1).for_each(|tile| isa.attend(tile));
-    } else {
-        tiles.into_iter().for_each(|tile| isa.attend(tile));
+
+    /// The queries `[rows, head_dim]`, scaled, then converted.
+    pub(crate) fn scaled_queries<T>(&self, convert: impl Fn(f32) -> T) -> Vec<T> {
+        let Attention { q, heads, head_dim, scale, .. } = self.args;
+        let (token_len, group_len) = (heads * head_dim, self.group * head_dim);
+        let mut queries = Vec::with_capacity(self.rows() * head_dim);
+        for token in q[self.first_token * token_len..][..self.out.rows() * token_len].chunks_exact(token_len) {
+            queries.extend(token[self.kv_head * group_len..][..group_len].iter().map(|x| convert(x * scale)));
+        }
+        queries
+    }
+
+    /// The positions that any of the rows sees.
+    pub(crate) fn visible_positions(&self) -> Range<usize> {
+        self.args.first_visible(self.first_position)..self.first_position + self.out.rows()
+    }
+
+    /// Which of the `keys` positions from `base` on a query row sees, counted from `base`; empty where it sees none.
+    #[inline(always)]
+    pub(crate) fn visible_to(&self, row: usize, base: usize, keys: usize) -> Range<usize> {
+        let position = self.first_position + row / self.group;
+        let end = (position + 1).saturating_sub(base).min(keys);
+        self.args.first_visible(position).saturating_sub(base).min(end)..end
+    }
+
+    /// Where the key of a position begins in `args.keys`, and its value in `args.values`.
+    #[inline(always)]
+    pub(crate) fn cache_offset(&self, position: usize) -> usize {
+        let Attention { kv_heads, head_dim, tokens_per_block, .. } = self.args;
+        let block = self.blocks[position / tokens_per_block] as usize;
+        let slot = position % tokens_per_block;
+        ((block * kv_heads + self.kv_head) * tokens_per_block + slot) * head_dim
     }
 }

@@ -1,4 +1,4 @@
-//! What the front asks of an instruction set: to run tasks, and the two operations that have kernels of their own.
+//! What is asked of an instruction set: to run tasks, and the two operations that have kernels of their own.
 
 #![forbid(unsafe_code)]
 
@@ -6,10 +6,11 @@ use std::borrow::Cow;
 
 use half::bf16;
 
-use crate::generic::attention::QueryTile;
-use crate::limits::MultiplyAdds;
+use crate::attention::QueryTile;
+use crate::generic::attention::VectorAttention;
+use crate::generic::multiply_adds::MultiplyAdds;
 use crate::simd::Task;
-use crate::tile::Tile;
+use crate::submatrix::Submatrix;
 
 /// An instruction set that this CPU has (or an imitation of one): a token, made only where the instructions were
 /// found.
@@ -32,12 +33,12 @@ pub(crate) trait InstructionSet: Copy + Send + Sync {
     ///
     /// # Panics
     /// If the sizes of `a`, `panels` and `out` contradict one another.
-    fn multiply(self, a: &[Self::Activation], padded_k: usize, panels: &[bf16], out: Tile<'_, f32>);
+    fn multiply(self, a: &[Self::Activation], padded_k: usize, panels: &[bf16], out: Submatrix<'_, f32>);
 
     /// Attention of some queries of one sequence that share a KV head.
     #[inline(always)]
     fn attend(self, queries: QueryTile<'_>) {
-        self.vectorize(queries);
+        self.vectorize(VectorAttention(queries));
     }
 
     /// Does `rounds` rounds of the instruction that [`Self::multiply`] rests on, on registers alone, and returns how

@@ -1,13 +1,9 @@
-//! Which instruction sets there are, and which one this process uses.
+//! Which instruction sets there are, their names, and which are preferred to which.
 
-use std::ffi::OsStr;
+#![forbid(unsafe_code)]
+
 use std::fmt;
 use std::str::FromStr;
-
-use crate::Kernels;
-
-/// The environment variable that forces an instruction set: `amx`, `avx512`, `avx512f`, `avx2` or `portable`.
-pub const ISA_VARIABLE: &str = "TRTLLM_CPU_ISA";
 
 /// An instruction set that there are kernels for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,10 +24,12 @@ impl Isa {
     /// All of them.
     pub const ALL: [Isa; 5] = [Isa::Amx, Isa::Avx512, Isa::Avx512f, Isa::Avx2, Isa::Portable];
 
-    /// All of them, best first for this CPU. VDPBF16PS does two products for FMA's one, but Intel's CPUs start one
-    /// where they start four FMA (`docs/performance.md` has the measurement): for them fp32 is the faster.
-    fn best_first() -> [Isa; 5] {
-        if made_by_intel() { [Isa::Amx, Isa::Avx512f, Isa::Avx512, Isa::Avx2, Isa::Portable] } else { Isa::ALL }
+    /// All of them, best first for a CPU of Intel or of another maker.
+    ///
+    /// VDPBF16PS does two products for FMA's one, but Intel's CPUs start one where they start four FMA
+    /// (`docs/performance.md` has the measurement): for them fp32 is the faster.
+    pub(crate) fn best_first(made_by_intel: bool) -> [Isa; 5] {
+        if made_by_intel { [Isa::Amx, Isa::Avx512f, Isa::Avx512, Isa::Avx2, Isa::Portable] } else { Isa::ALL }
     }
 
     /// The name that `TRTLLM_CPU_ISA` knows it by.
@@ -44,6 +42,12 @@ impl Isa {
             Isa::Portable => "portable",
         }
     }
+
+    /// The names of those that `keep` accepts, for messages.
+    pub(crate) fn list(keep: impl Fn(Isa) -> bool) -> String {
+        let names: Vec<&str> = Isa::ALL.into_iter().filter(|&isa| keep(isa)).map(Isa::name).collect();
+        names.join(", ")
+    }
 }
 
 impl fmt::Display for Isa {
@@ -54,7 +58,7 @@ impl fmt::Display for Isa {
 
 /// A name that is no instruction set of this crate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name:?} is not an instruction set that there are kernels for: {}", names(|_| true))]
+#[error("{name:?} is not an instruction set that there are kernels for: {}", Isa::list(|_| true))]
 pub struct UnknownIsa {
     /// The name as it was given.
     pub name: String,
@@ -71,61 +75,6 @@ impl FromStr for Isa {
     }
 }
 
-/// Why the instruction set that `TRTLLM_CPU_ISA` asks for cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum IsaError {
-    /// The value names nothing.
-    #[error(
-        "{ISA_VARIABLE}={value}: no such instruction set; accepted: {}; this CPU has: {}; unset it to use the best",
-        names(|_| true), names(on_this_cpu)
-    )]
-    Unknown {
-        /// The value, with anything that is not Unicode replaced.
-        value: String,
-    },
-    /// This CPU, or its operating system, lacks the instructions.
-    #[error(
-        "{ISA_VARIABLE}={isa}: {missing}; accepted: {}; this CPU has: {}; unset it to use the best",
-        names(|_| true), names(on_this_cpu)
-    )]
-    NotOnThisCpu {
-        /// What was asked for.
-        isa: Isa,
-        /// What is missing, in words.
-        missing: &'static str,
-    },
-}
-
-#[cfg(target_arch = "x86_64")]
-use crate::x86_64::made_by_intel;
-
-#[cfg(not(target_arch = "x86_64"))]
-fn made_by_intel() -> bool {
-    false
-}
-
-fn on_this_cpu(isa: Isa) -> bool {
-    Kernels::for_isa(isa).is_some()
-}
-
-fn names(keep: impl Fn(Isa) -> bool) -> String {
-    let names: Vec<&str> = Isa::ALL.into_iter().filter(|&isa| keep(isa)).map(Isa::name).collect();
-    names.join(", ")
-}
-
-/// What to use given the value of `TRTLLM_CPU_ISA`; unset and empty mean the best of this CPU.
-pub(crate) fn choose(value: Option<&OsStr>) -> Result<Kernels, IsaError> {
-    let value = match value {
-        Some(value) if !value.is_empty() => value.to_string_lossy(),
-        _ => {
-            return Ok(Isa::best_first().into_iter().find_map(Kernels::for_isa).unwrap_or(Kernels::portable()));
-        }
-    };
-    let isa: Isa = value.parse().map_err(|UnknownIsa { name }| IsaError::Unknown { value: name })?;
-    Kernels::try_isa(isa).map_err(|missing| IsaError::NotOnThisCpu { isa, missing })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,28 +88,30 @@ mod tests {
     }
 
     #[test]
-    fn the_variable_is_obeyed() {
-        let best = Isa::best_first().into_iter().find(|&isa| on_this_cpu(isa)).unwrap();
-        assert_eq!(choose(None).unwrap().isa(), best);
-        assert_eq!(choose(Some(OsStr::new(""))).unwrap().isa(), best);
-        for isa in Isa::ALL {
-            match choose(Some(OsStr::new(isa.name()))) {
-                Ok(kernels) => assert_eq!(kernels.isa(), isa),
-                Err(error) => {
-                    assert!(matches!(error, IsaError::NotOnThisCpu { isa: found, .. } if found == isa));
-                    assert!(!on_this_cpu(isa) && error.to_string().contains("lacks"), "{error}");
-                }
+    fn every_order_has_every_instruction_set_once() {
+        for made_by_intel in [false, true] {
+            let order = Isa::best_first(made_by_intel);
+            for isa in Isa::ALL {
+                assert_eq!(order.iter().filter(|&&other| other == isa).count(), 1, "{isa} in {order:?}");
             }
         }
     }
 
     #[test]
-    fn errors_name_the_variable_the_value_and_the_choices() {
-        for value in ["sse", "AVX2", " avx2"] {
-            let message = choose(Some(OsStr::new(value))).map(|k| k.isa()).unwrap_err().to_string();
-            for part in [ISA_VARIABLE, value, "accepted: amx, avx512, avx512f, avx2, portable", "this CPU has: "] {
-                assert!(message.contains(part), "{message:?} lacks {part:?}");
-            }
+    fn the_best_depends_on_what_a_cpu_has_and_on_who_made_it() {
+        use Isa::{Amx, Avx2, Avx512, Avx512f, Portable};
+        let zen_4: &[Isa] = &[Avx512, Avx512f, Avx2, Portable];
+        let cooper_lake = zen_4;
+        for (name, made_by_intel, has, best) in [
+            ("AMD with AVX-512 BF16 and no AMX", false, zen_4, Avx512),
+            ("AMD with AVX2", false, &[Avx2, Portable], Avx2),
+            ("Intel with AMX", true, &Isa::ALL, Amx),
+            ("Intel with AVX-512 BF16 and no AMX", true, cooper_lake, Avx512f),
+            ("Intel with AVX-512 and no BF16", true, &[Avx512f, Avx2, Portable], Avx512f),
+            ("neither, with nothing", false, &[Portable], Portable),
+        ] {
+            let found = Isa::best_first(made_by_intel).into_iter().find(|isa| has.contains(isa));
+            assert_eq!(found, Some(best), "{name}");
         }
     }
 }

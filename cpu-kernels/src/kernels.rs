@@ -5,63 +5,24 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use crate::attention::{self, Attention};
-use crate::gemm;
+use crate::any_instruction_set::{AnyInstructionSet, with_isa};
+use crate::attention::Attention;
+use crate::detect::{ISA_VARIABLE, IsaError, detect};
 use crate::generic::elementwise::{Add, AddBias, SwiGlu};
 use crate::generic::log_sum_exp::LogSumExp;
 use crate::generic::rms_norm::RmsNorm;
 use crate::generic::rope::Rope;
 use crate::instruction_set::InstructionSet;
-use crate::isa::{self, ISA_VARIABLE, Isa, IsaError};
+use crate::isa::Isa;
 use crate::packed::PackedMatrix;
-use crate::portable::Portable;
-use crate::tiled::{Tiled, software::Software};
-#[cfg(target_arch = "x86_64")]
-use crate::x86_64::{
-    amx::{Amx, AmxAvx512},
-    avx2::Avx2,
-    avx512::{Avx512, Avx512Bf16},
-};
+use crate::parallel::{attention::attention, gemm::gemm};
 
 /// Elements that one task of an elementwise operation takes; fewer are not worth another thread.
 const GRAIN: usize = 1 << 15;
 
 /// The operations, for one instruction set. Holding one proves that this CPU has it.
 #[derive(Clone, Copy)]
-pub struct Kernels(pub(crate) Chosen);
-
-#[derive(Clone, Copy)]
-pub(crate) enum Chosen {
-    #[cfg(target_arch = "x86_64")]
-    Amx(AmxAvx512),
-    SoftwareTiles(Tiled<Software, Portable>),
-    #[cfg(target_arch = "x86_64")]
-    Avx512(Avx512Bf16),
-    #[cfg(target_arch = "x86_64")]
-    Avx512f(Avx512),
-    #[cfg(target_arch = "x86_64")]
-    Avx2(Avx2),
-    Portable(Portable),
-}
-
-/// Evaluates an expression with the chosen instruction set's token.
-macro_rules! with_isa {
-    ($kernels:expr, $isa:ident => $work:expr) => {
-        match $kernels.0 {
-            #[cfg(target_arch = "x86_64")]
-            $crate::kernels::Chosen::Amx($isa) => $work,
-            $crate::kernels::Chosen::SoftwareTiles($isa) => $work,
-            #[cfg(target_arch = "x86_64")]
-            $crate::kernels::Chosen::Avx512($isa) => $work,
-            #[cfg(target_arch = "x86_64")]
-            $crate::kernels::Chosen::Avx512f($isa) => $work,
-            #[cfg(target_arch = "x86_64")]
-            $crate::kernels::Chosen::Avx2($isa) => $work,
-            $crate::kernels::Chosen::Portable($isa) => $work,
-        }
-    };
-}
-pub(crate) use with_isa;
+pub struct Kernels(pub(crate) AnyInstructionSet);
 
 impl std::fmt::Debug for Kernels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -76,60 +37,24 @@ impl Kernels {
     /// If the variable names something unknown or not on this CPU. The message says what would
     /// be accepted.
     pub fn detect() -> Result<Kernels, IsaError> {
-        isa::choose(std::env::var_os(ISA_VARIABLE).as_deref())
+        detect(std::env::var_os(ISA_VARIABLE).as_deref()).map(Kernels)
     }
 
     /// The kernels of one instruction set, or `None` where this CPU lacks it.
     pub fn for_isa(isa: Isa) -> Option<Kernels> {
-        Kernels::try_isa(isa).ok()
-    }
-
-    /// The kernels of one instruction set, or what it takes that is missing.
-    pub(crate) fn try_isa(isa: Isa) -> Result<Kernels, &'static str> {
-        const LACKS: &str = "this CPU lacks these instructions";
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Amx => {
-                let rest = Avx512::new().ok_or("this CPU lacks AVX-512 F, BW, VL or DQ")?;
-                Ok(Kernels(Chosen::Amx(Tiled { unit: Amx::new()?, rest })))
-            }
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => Avx512Bf16::new().map(|isa| Kernels(Chosen::Avx512(isa))).ok_or(LACKS),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512f => Avx512::new().map(|isa| Kernels(Chosen::Avx512f(isa))).ok_or(LACKS),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => Avx2::new().map(|isa| Kernels(Chosen::Avx2(isa))).ok_or(LACKS),
-            #[cfg(not(target_arch = "x86_64"))]
-            Isa::Amx | Isa::Avx512 | Isa::Avx512f | Isa::Avx2 => Err(LACKS),
-            Isa::Portable => Ok(Kernels::portable()),
-        }
+        AnyInstructionSet::new(isa).ok().map(Kernels)
     }
 
     /// The kernels of [`Isa::Amx`] with a tile unit in plain Rust: matrix products are the same bits as AMX's, on any
     /// CPU, slowly. It is how everything but the instructions themselves is tested where there are none, and
     /// [`Kernels::detect`] never gives it.
     pub fn amx_in_software() -> Kernels {
-        Kernels(Chosen::SoftwareTiles(Tiled { unit: Software, rest: Portable }))
-    }
-
-    pub(crate) fn portable() -> Kernels {
-        Kernels(Chosen::Portable(Portable))
+        Kernels(AnyInstructionSet::software_tiles())
     }
 
     /// Which instruction set this is.
     pub fn isa(&self) -> Isa {
-        match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Chosen::Amx(_) => Isa::Amx,
-            Chosen::SoftwareTiles(_) => Isa::Amx,
-            #[cfg(target_arch = "x86_64")]
-            Chosen::Avx512(_) => Isa::Avx512,
-            #[cfg(target_arch = "x86_64")]
-            Chosen::Avx512f(_) => Isa::Avx512f,
-            #[cfg(target_arch = "x86_64")]
-            Chosen::Avx2(_) => Isa::Avx2,
-            Chosen::Portable(_) => Isa::Portable,
-        }
+        self.0.isa()
     }
 
     /// out `[m, n]` = a `[m, k]` . W^T, with n and k of `weight` and m = `a.len() / k`; products and sums in fp32.
@@ -141,7 +66,7 @@ impl Kernels {
         assert!(a.len().is_multiple_of(k), "a must be whole rows of {k} elements, not {} in all", a.len());
         let expected = (a.len() / k).checked_mul(n);
         assert_eq!(Some(out.len()), expected, "out must be {} x {n}", a.len() / k);
-        with_isa!(self, isa => gemm::gemm(isa, a, weight, out));
+        with_isa!(self.0, isa => gemm(isa, a, weight, out));
     }
 
     /// out = x / sqrt(mean(x^2) + eps) weight, for each row of `x` `[rows, weight.len()]`; `out` as `x`.
@@ -152,13 +77,13 @@ impl Kernels {
         let width = weight.len();
         check_rows("x", x.len(), "weight", width);
         check_same("out", out.len(), "x", x.len());
-        let grain = rows_per_task(width) * width;
-        with_isa!(self, isa => {
-            let run = |(x, out)| isa.vectorize(RmsNorm { x, weight, eps, out });
-            if divide(x.len()) {
-                x.par_chunks(grain).zip(out.par_chunks_mut(grain)).for_each(run);
+        let part_len = rows_per_task(width) * width;
+        with_isa!(self.0, isa => {
+            let run_part = |(x, out)| isa.vectorize(RmsNorm { x, weight, eps, out });
+            if worth_dividing(x.len()) {
+                x.par_chunks(part_len).zip(out.par_chunks_mut(part_len)).for_each(run_part);
             } else {
-                run((x, out));
+                run_part((x, out));
             }
         });
     }
@@ -169,12 +94,12 @@ impl Kernels {
     /// If the lengths differ.
     pub fn add(&self, x: &mut [f32], y: &[f32]) {
         check_same("y", y.len(), "x", x.len());
-        with_isa!(self, isa => {
-            let run = |(x, y)| isa.vectorize(Add { x, y });
-            if divide(x.len()) {
-                x.par_chunks_mut(GRAIN).zip(y.par_chunks(GRAIN)).for_each(run);
+        with_isa!(self.0, isa => {
+            let run_part = |(x, y)| isa.vectorize(Add { x, y });
+            if worth_dividing(x.len()) {
+                x.par_chunks_mut(GRAIN).zip(y.par_chunks(GRAIN)).for_each(run_part);
             } else {
-                run((x, y));
+                run_part((x, y));
             }
         });
     }
@@ -186,12 +111,12 @@ impl Kernels {
     pub fn add_bias(&self, x: &mut [f32], bias: &[bf16]) {
         let width = bias.len();
         check_rows("x", x.len(), "bias", width);
-        with_isa!(self, isa => {
-            let run = |x| isa.vectorize(AddBias { x, bias });
-            if divide(x.len()) {
-                x.par_chunks_mut(rows_per_task(width) * width).for_each(run);
+        with_isa!(self.0, isa => {
+            let run_part = |x| isa.vectorize(AddBias { x, bias });
+            if worth_dividing(x.len()) {
+                x.par_chunks_mut(rows_per_task(width) * width).for_each(run_part);
             } else {
-                run(x);
+                run_part(x);
             }
         });
     }
@@ -203,12 +128,12 @@ impl Kernels {
     pub fn swiglu(&self, gate: &[f32], up: &[f32], out: &mut [bf16]) {
         check_same("up", up.len(), "gate", gate.len());
         check_same("out", out.len(), "gate", gate.len());
-        with_isa!(self, isa => {
-            let run = |((gate, up), out)| isa.vectorize(SwiGlu { gate, up, out });
-            if divide(gate.len()) {
-                gate.par_chunks(GRAIN).zip(up.par_chunks(GRAIN)).zip(out.par_chunks_mut(GRAIN)).for_each(run);
+        with_isa!(self.0, isa => {
+            let run_part = |((gate, up), out)| isa.vectorize(SwiGlu { gate, up, out });
+            if worth_dividing(gate.len()) {
+                gate.par_chunks(GRAIN).zip(up.par_chunks(GRAIN)).zip(out.par_chunks_mut(GRAIN)).for_each(run_part);
             } else {
-                run(((gate, up), out));
+                run_part(((gate, up), out));
             }
         });
     }
@@ -226,15 +151,15 @@ impl Kernels {
         check_same("sin", sin.len(), "cos", cos.len());
         let expected = heads.checked_mul(head_dim).and_then(|token| token.checked_mul(tokens));
         assert_eq!(Some(x.len()), expected, "x must be {tokens} x {heads} x {head_dim}");
-        let token = heads * head_dim;
-        let step = rows_per_task(token);
-        with_isa!(self, isa => {
-            let run = |((x, cos), sin)| isa.vectorize(Rope { x, heads, head_dim, cos, sin });
-            if divide(x.len()) {
-                let angles = cos.par_chunks(step * half).zip(sin.par_chunks(step * half));
-                x.par_chunks_mut(step * token).zip(angles).for_each(|(x, (cos, sin))| run(((x, cos), sin)));
+        let token_len = heads * head_dim;
+        let tokens_per_task = rows_per_task(token_len);
+        with_isa!(self.0, isa => {
+            let run_part = |((x, cos), sin)| isa.vectorize(Rope { x, heads, head_dim, cos, sin });
+            if worth_dividing(x.len()) {
+                let angles = cos.par_chunks(tokens_per_task * half).zip(sin.par_chunks(tokens_per_task * half));
+                x.par_chunks_mut(tokens_per_task * token_len).zip(angles).for_each(|(x, (cos, sin))| run_part(((x, cos), sin)));
             } else {
-                run(((x, cos), sin));
+                run_part(((x, cos), sin));
             }
         });
     }
@@ -246,20 +171,20 @@ impl Kernels {
     /// # Panics
     /// If the arguments contradict one another, or a block table names a block that the pool does not have.
     pub fn attention(&self, args: Attention<'_>, out: &mut [bf16]) {
-        with_isa!(self, isa => attention::attention(isa, args, out));
+        with_isa!(self.0, isa => attention(isa, args, out));
     }
 
     /// ln(sum(e^x)), within about 1e-6 of the sum, whatever the range of the logits. Minus infinity where there
     /// are none; NaN where one is NaN.
     pub fn log_sum_exp(&self, logits: &[f32]) -> f32 {
         let mut out = 0.0;
-        with_isa!(self, isa => isa.vectorize(LogSumExp { x: logits, out: &mut out }));
+        with_isa!(self.0, isa => isa.vectorize(LogSumExp { x: logits, out: &mut out }));
         out
     }
 }
 
 /// Whether an elementwise operation on so many elements is worth dividing among threads.
-fn divide(elements: usize) -> bool {
+fn worth_dividing(elements: usize) -> bool {
     elements > GRAIN && rayon::current_num_threads() > 1
 }
 

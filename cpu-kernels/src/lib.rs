@@ -31,34 +31,49 @@
 //!
 //! Subnormal numbers may be flushed to zero (the AVX-512 BF16 and AMX instructions do).
 //!
-//! # Where things are
+//! # In reading order
 //!
-//! [`Kernels`] is the checked front. `generic/` holds each algorithm once, over the small vector interface of
-//! `simd.rs`; `portable/`, `x86_64/avx512/` and `x86_64/avx2/` implement that interface, and each has its own
-//! `gemm.rs`: AVX-512 has two, `fma/` and, with BF16, `pairs/`. `tiled/` has the matrix product and attention for a
-//! unit that multiplies tiles, of which there are two: `x86_64/amx/`, which is written in assembly, and
-//! `tiled/software.rs`, which computes the same bits without it ([`Kernels::amx_in_software`]). The matrix product
-//! and attention are divided among threads in `gemm.rs` and `attention.rs`.
-//! [`limits`] measures what the machine could do at best.
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`packed`] | the layout of weights |
+//! | `submatrix` | rectangles of an output, one for each thread |
+//! | `simd` | the vector operations that an algorithm may ask for |
+//! | `attention` | [`Attention`]: its arguments, their checks, and the piece that one thread computes |
+//! | `generic` | each algorithm once, over `simd`: exponential, norms, rotary embedding, attention, sampling |
+//! | `instruction_set` | what an instruction set is: vectors, a matrix product, attention |
+//! | `portable` | plain Rust, for every CPU |
+//! | `tiled` | products and attention over a unit that multiplies tiles, and such a unit in software |
+//! | `x86_64` | AVX2, AVX-512 (its products are `fma` and `dpbf16`), and AMX, whose instructions are in assembly |
+//! | `parallel` | matrix products and attention divided among threads, for any instruction set |
+//! | `isa` | [`Isa`]: the names of the instruction sets, and which is preferred to which |
+//! | `any_instruction_set` | one of them, chosen at run time |
+//! | `detect` | which one: `TRTLLM_CPU_ISA`, or the best of this CPU |
+//! | `kernels`, `sampling` | [`Kernels`]: the checked front |
+//! | [`limits`] | what the machine could do at best |
 
+mod any_instruction_set;
 mod attention;
-mod gemm;
+mod detect;
 mod generic;
 mod instruction_set;
 mod isa;
 mod kernels;
 pub mod limits;
 pub mod packed;
+mod parallel;
 mod portable;
 mod sampling;
 mod simd;
-mod tile;
+mod submatrix;
+#[cfg(test)]
+mod tests;
 mod tiled;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
 pub use attention::{Attention, AttentionSequence};
+pub use detect::{ISA_VARIABLE, IsaError};
 pub use half::bf16;
-pub use isa::{ISA_VARIABLE, Isa, IsaError, UnknownIsa};
+pub use isa::{Isa, UnknownIsa};
 pub use kernels::Kernels;
 pub use packed::{PackError, PackedMatrix};

@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use crate::Kernels;
+use crate::any_instruction_set::with_isa;
 use crate::instruction_set::InstructionSet;
-use crate::kernels::with_isa;
-use crate::simd::{Simd, Task};
+use crate::kernels::Kernels;
 
 /// What is read to measure bandwidth, in bytes: more than caches hold.
 const READ_BYTES: usize = 512 << 20;
@@ -36,7 +35,7 @@ impl MachineLimits {
     /// memory while it lasts.
     pub fn measure(kernels: Kernels) -> MachineLimits {
         let data: Vec<u64> = (0..READ_BYTES / 8).into_par_iter().map(|i| i as u64).collect();
-        let reading = best(|| {
+        let reading = shortest(|| {
             black_box(read(&data));
         });
         drop(data);
@@ -50,7 +49,7 @@ impl MachineLimits {
             }
             rounds *= 2;
         };
-        let multiplying = best(|| {
+        let multiplying = shortest(|| {
             multiply_adds(kernels, rounds);
         });
         MachineLimits {
@@ -60,13 +59,14 @@ impl MachineLimits {
     }
 }
 
-fn best(work: impl Fn()) -> Duration {
+/// The shortest of [`TURNS`] turns.
+fn shortest(work: impl Fn()) -> Duration {
     let turn = || {
         let started = Instant::now();
         work();
         started.elapsed().max(Duration::from_nanos(1))
     };
-    (1..TURNS).fold(turn(), |best, _| best.min(turn()))
+    (1..TURNS).fold(turn(), |shortest, _| shortest.min(turn()))
 }
 
 /// Reads `data` once with all threads, but for a rest of less than 512 bytes. What is returned depends on every
@@ -93,42 +93,20 @@ fn read_piece(piece: &[u64]) -> u64 {
 /// Has every thread do multiply-adds on registers, so many rounds; returns how many multiplications and additions
 /// that was for all of them together.
 pub fn multiply_adds(kernels: Kernels, rounds: usize) -> u64 {
-    let each = rayon::broadcast(|_| with_isa!(kernels, isa => isa.multiply_adds(rounds)));
-    each.into_iter().sum()
-}
-
-/// `rounds` times `SUMS` vectors of multiply-adds: enough independent ones hide their latency.
-pub(crate) struct MultiplyAdds<'a, const SUMS: usize> {
-    pub(crate) rounds: usize,
-    pub(crate) flops: &'a mut u64,
-}
-
-impl<const SUMS: usize> Task for MultiplyAdds<'_, SUMS> {
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        // x / 2 + 1 goes to 2 and stays there. The sum is the multiplicand, so nothing can be taken out of the loop.
-        let (half, one) = (s.splat(black_box(0.5)), s.splat(black_box(1.0)));
-        let mut sums = [one; SUMS];
-        for _ in 0..self.rounds {
-            for sum in &mut sums {
-                *sum = s.fma(*sum, half, one);
-            }
-        }
-        black_box(sums.into_iter().map(|sum| s.sum(sum)).sum::<f32>());
-        *self.flops = (self.rounds * SUMS * S::LANES * 2) as u64;
-    }
+    let per_thread = rayon::broadcast(|_| with_isa!(kernels.0, isa => isa.multiply_adds(rounds)));
+    per_thread.into_iter().sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Isa;
+    use crate::isa::Isa;
 
     #[test]
     fn all_threads_work_and_are_counted() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         for kernels in Isa::ALL.into_iter().filter_map(Kernels::for_isa) {
-            let alone = with_isa!(kernels, isa => isa.multiply_adds(100));
+            let alone = with_isa!(kernels.0, isa => isa.multiply_adds(100));
             assert!(alone >= 100 * 16 && alone.is_multiple_of(100), "{alone}");
             assert_eq!(pool.install(|| multiply_adds(kernels, 100)), 3 * alone);
         }

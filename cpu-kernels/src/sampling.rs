@@ -2,9 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+use crate::any_instruction_set::with_isa;
 use crate::generic::sampling::{ExpWeights, Maxima, SumAtLeast};
 use crate::instruction_set::InstructionSet;
-use crate::kernels::{Kernels, with_isa};
+use crate::kernels::Kernels;
 
 impl Kernels {
     /// The largest number in each block of `block` elements of `x`, of which the last may be shorter; minus infinity
@@ -16,7 +17,7 @@ impl Kernels {
         assert!(block > 0, "a block must not be empty");
         let blocks = x.len().div_ceil(block);
         assert!(out.len() == blocks, "out has {} elements, but x has {blocks} blocks", out.len());
-        with_isa!(self, isa => isa.vectorize(Maxima { x, block, out }));
+        with_isa!(self.0, isa => isa.vectorize(Maxima { x, block, out }));
     }
 
     /// x = e^((x - best) scale), within 3 units in the last place for the exponent as f32 has it; 0 where that is below
@@ -26,7 +27,7 @@ impl Kernels {
     /// If `best` is not finite.
     pub fn exp_weights(&self, x: &mut [f32], best: f32, scale: f32) {
         assert!(best.is_finite(), "the best must be finite, not {best}");
-        with_isa!(self, isa => isa.vectorize(ExpWeights { x, best, scale }));
+        with_isa!(self.0, isa => isa.vectorize(ExpWeights { x, best, scale }));
     }
 
     /// The sum and the number of those elements of `x` that are at least `threshold`, which is above 0. The error is
@@ -37,7 +38,7 @@ impl Kernels {
     pub fn sum_at_least(&self, x: &[f32], threshold: f32) -> (f64, usize) {
         assert!(threshold > 0.0, "the threshold must be above 0, not {threshold}");
         let mut out = (0.0, 0);
-        with_isa!(self, isa => isa.vectorize(SumAtLeast { x, threshold, out: &mut out }));
+        with_isa!(self.0, isa => isa.vectorize(SumAtLeast { x, threshold, out: &mut out }));
         out
     }
 }

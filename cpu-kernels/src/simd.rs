@@ -1,4 +1,4 @@
-//! What an algorithm may ask of an instruction set.
+//! What an algorithm may ask of an instruction set's vectors.
 //!
 //! An implementation is a token: a value that can be made only where its instructions were detected (or that
 //! needs none), so the methods are safe. Algorithms are [`Task`]s, generic over the token; [`vectorize`]
@@ -9,13 +9,13 @@
 
 use half::bf16;
 
-/// The tile that [`Simd::transpose`] takes.
-pub(crate) const TRANSPOSED_ROWS: usize = 16;
-pub(crate) const TRANSPOSED_COLUMNS: usize = 32;
+/// What [`Simd::widen_transposed`] takes.
+pub(crate) const WIDENED_ROWS: usize = 16;
+pub(crate) const WIDENED_COLUMNS: usize = 32;
 
-/// The block that [`Simd::weave`] takes.
-pub(crate) const WOVEN_ROWS: usize = 32;
-pub(crate) const WOVEN_COLUMNS: usize = 16;
+/// What [`Simd::narrow_transposed`] takes.
+pub(crate) const NARROWED_ROWS: usize = 32;
+pub(crate) const NARROWED_COLUMNS: usize = 16;
 
 /// An algorithm and its arguments.
 pub(crate) trait Task {
@@ -69,29 +69,29 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// The largest lane; which, is unspecified where one is not a number.
     fn largest(self, v: Self::Vector) -> f32;
 
-    /// Transposes a tile and widens it: element c of row r goes to `out[c * stride + r]`.
+    /// Widens a block and transposes it: element c of row r goes to `out[c * stride + r]`.
     ///
     /// # Panics
-    /// If `stride` is less than the rows of the tile, or `out` ends before its last element.
+    /// If `stride` is less than [`WIDENED_ROWS`], or `out` ends before its last element.
     #[inline(always)]
-    fn transpose(self, tile: &[[bf16; TRANSPOSED_COLUMNS]; TRANSPOSED_ROWS], out: &mut [f32], stride: usize) {
-        for (c, out) in out.chunks_mut(stride).take(TRANSPOSED_COLUMNS).enumerate() {
-            for (out, row) in out[..TRANSPOSED_ROWS].iter_mut().zip(tile) {
-                *out = widen(row[c]);
+    fn widen_transposed(self, block: &[[bf16; WIDENED_COLUMNS]; WIDENED_ROWS], out: &mut [f32], stride: usize) {
+        for (c, column) in out.chunks_mut(stride).take(WIDENED_COLUMNS).enumerate() {
+            for (element, row) in column[..WIDENED_ROWS].iter_mut().zip(block) {
+                *element = widen(row[c]);
             }
         }
     }
 
     /// Rounds a block of weights to bf16 and transposes it: element c of row r, at `weights[r * stride + c]`, goes to
-    /// `out[c * WOVEN_ROWS + r]`.
+    /// `out[c * NARROWED_ROWS + r]`.
     ///
     /// # Panics
-    /// If `stride` is less than [`WOVEN_COLUMNS`], or `weights` ends before the last element.
+    /// If `stride` is less than [`NARROWED_COLUMNS`], or `weights` ends before the last element.
     #[inline(always)]
-    fn weave(self, weights: &[f32], stride: usize, out: &mut [bf16; WOVEN_ROWS * WOVEN_COLUMNS]) {
-        for (r, row) in weights.chunks(stride).take(WOVEN_ROWS).enumerate() {
-            for (c, weight) in row[..WOVEN_COLUMNS].iter().enumerate() {
-                out[c * WOVEN_ROWS + r] = bf16::from_f32(*weight);
+    fn narrow_transposed(self, weights: &[f32], stride: usize, out: &mut [bf16; NARROWED_ROWS * NARROWED_COLUMNS]) {
+        for (r, row) in weights.chunks(stride).take(NARROWED_ROWS).enumerate() {
+            for (c, weight) in row[..NARROWED_COLUMNS].iter().enumerate() {
+                out[c * NARROWED_ROWS + r] = bf16::from_f32(*weight);
             }
         }
     }
@@ -100,9 +100,9 @@ pub(crate) trait Simd: Copy + Send + Sync {
 /// Rows of `k` bf16 as rows of `padded_k` f32.
 pub(crate) fn widen_rows(a: &[bf16], k: usize, padded_k: usize) -> Vec<f32> {
     let mut wide = vec![0.0; a.len() / k * padded_k];
-    for (wide, row) in wide.chunks_exact_mut(padded_k).zip(a.chunks_exact(k)) {
-        for (wide, x) in wide.iter_mut().zip(row) {
-            *wide = widen(*x);
+    for (wide_row, row) in wide.chunks_exact_mut(padded_k).zip(a.chunks_exact(k)) {
+        for (wide_x, x) in wide_row.iter_mut().zip(row) {
+            *wide_x = widen(*x);
         }
     }
     wide
@@ -112,36 +112,4 @@ pub(crate) fn widen_rows(a: &[bf16], k: usize, padded_k: usize) -> Vec<f32> {
 #[inline(always)]
 pub(crate) fn widen(x: bf16) -> f32 {
     f32::from_bits(u32::from(x.to_bits()) << 16)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::instruction_set::InstructionSet;
-    use crate::kernels::with_isa;
-    use crate::{Isa, Kernels};
-
-    struct Weave<'a>(&'a [f32], &'a mut [bf16; WOVEN_ROWS * WOVEN_COLUMNS]);
-
-    impl Task for Weave<'_> {
-        #[inline(always)]
-        fn run<S: Simd>(self, s: S) {
-            s.weave(self.0, 20, self.1);
-        }
-    }
-
-    #[test]
-    fn weaving_rounds_and_transposes() {
-        // Every element another, and none exact in bf16; a tie, a zero and an infinity.
-        let mut weights: Vec<f32> = (0..31 * 20 + 16).map(|i| (i as f32 + 0.3) / 777.0).collect();
-        (weights[0], weights[21], weights[62]) = (1.0 + 1.0 / 256.0, 0.0, f32::INFINITY);
-        for kernels in Isa::ALL.into_iter().filter_map(Kernels::for_isa) {
-            let mut out = [bf16::NAN; WOVEN_ROWS * WOVEN_COLUMNS];
-            with_isa!(kernels, isa => isa.vectorize(Weave(&weights, &mut out)));
-            for (i, found) in out.iter().enumerate() {
-                let (row, column) = (i % WOVEN_ROWS, i / WOVEN_ROWS);
-                assert_eq!(*found, bf16::from_f32(weights[row * 20 + column]), "{}: {row}, {column}", kernels.isa());
-            }
-        }
-    }
 }

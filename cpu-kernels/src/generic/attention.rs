@@ -1,5 +1,8 @@
 //! Attention of a few queries that share a KV head, with the softmax taken as the keys go by.
 //!
+//! For each block of the cache this converts 2 `head_dim` x 32 bf16 once, and does 2 `head_dim` x 32 multiply-adds for
+//! each query row. What it holds meanwhile does not grow with the number of keys.
+//!
 //! Keys are walked in blocks of 32, cut at absolute positions. For each block: copy it out of the pages and widen
 //! it (keys transposed, so that a vector is one element of several keys), then for four query rows at a time
 //!
@@ -12,12 +15,13 @@
 //! and on its keys: not on its chunk, its tile, or the pages. (Keys of a block that it does not see have weight
 //! zero. That can turn a sum of -0 into +0, so a +0 is added at the end.)
 
+use std::ops::Range;
+
 use half::bf16;
 
 use super::exp::exp;
-use crate::attention::Attention;
-use crate::simd::{Simd, TRANSPOSED_COLUMNS, TRANSPOSED_ROWS, Task};
-use crate::tile::Tile;
+use crate::attention::{Attention, QueryTile};
+use crate::simd::{Simd, Task, WIDENED_COLUMNS, WIDENED_ROWS};
 
 /// Keys taken at a time.
 const KEYS: usize = 32;
@@ -28,19 +32,8 @@ const ROWS: usize = 4;
 /// Vectors of the output taken at a time.
 const COLUMNS: usize = 2;
 
-/// Some consecutive tokens of one sequence, and the query heads of one KV head.
-pub(crate) struct QueryTile<'a> {
-    pub(crate) args: Attention<'a>,
-    /// The block table of the sequence.
-    pub(crate) blocks: &'a [u32],
-    /// The first token's index in `args.q`.
-    pub(crate) token: usize,
-    /// The first token's position in the sequence.
-    pub(crate) start: usize,
-    pub(crate) kv_head: usize,
-    /// `[tokens, heads of this KV head * head_dim]`
-    pub(crate) out: Tile<'a, bf16>,
-}
+/// Attention of a query tile, with the vectors of any instruction set.
+pub(crate) struct VectorAttention<'a>(pub(crate) QueryTile<'a>);
 
 /// What is known about each query row so far. Rows are tokens times heads of the group, token by token.
 struct Rows {
@@ -55,8 +48,8 @@ struct Rows {
 }
 
 /// One block of the cache, as f32; zeros where no query of the tile looks.
-struct Block {
-    /// `[head_dim, KEYS]`, and zeros up to a multiple of [`TRANSPOSED_COLUMNS`]
+struct KeyBlock {
+    /// `[head_dim, KEYS]`, and zeros up to a multiple of [`WIDENED_COLUMNS`]
     keys: Vec<f32>,
     /// `[KEYS, width]`
     values: Vec<f32>,
@@ -64,145 +57,121 @@ struct Block {
     base: usize,
 }
 
-impl Task for QueryTile<'_> {
+impl Task for VectorAttention<'_> {
     #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
-        let head_dim = self.args.head_dim;
+    fn run<S: Simd>(self, s: S) {
+        let VectorAttention(mut tile) = self;
+        let head_dim = tile.args.head_dim;
         let width = head_dim.next_multiple_of(COLUMNS * S::LANES);
-        let group = self.args.heads / self.args.kv_heads;
-        let count = self.out.rows() * group;
+        let count = tile.rows();
         let mut rows = Rows {
-            queries: self.queries(group),
+            queries: tile.scaled_queries(|x| x),
             sums: vec![0.0; count * width],
             largest: vec![f32::NEG_INFINITY; count],
             total: vec![0.0; count],
         };
-        let mut block = Block {
-            keys: vec![0.0; head_dim.next_multiple_of(TRANSPOSED_COLUMNS) * KEYS],
+        let mut block = KeyBlock {
+            keys: vec![0.0; head_dim.next_multiple_of(WIDENED_COLUMNS) * KEYS],
             values: vec![0.0; KEYS * width],
             base: 0,
         };
 
-        let (first, end) = (self.args.first_visible(self.start), self.start + self.out.rows());
-        for base in (first / KEYS * KEYS..end).step_by(KEYS) {
-            self.fill(s, &mut block, base, first.max(base)..end.min(base + KEYS), width);
+        let Range { start, end } = tile.visible_positions();
+        for base in (start / KEYS * KEYS..end).step_by(KEYS) {
+            block.load(s, &tile, base, start.max(base)..end.min(base + KEYS), width);
             for row in (0..count).step_by(ROWS) {
                 match count - row {
-                    1 => self.attend::<S, 1>(s, &block, &mut rows, row, group, width),
-                    2 => self.attend::<S, 2>(s, &block, &mut rows, row, group, width),
-                    3 => self.attend::<S, 3>(s, &block, &mut rows, row, group, width),
-                    _ => self.attend::<S, ROWS>(s, &block, &mut rows, row, group, width),
+                    1 => attend::<S, 1>(s, &tile, &block, &mut rows, row, width),
+                    2 => attend::<S, 2>(s, &tile, &block, &mut rows, row, width),
+                    3 => attend::<S, 3>(s, &tile, &block, &mut rows, row, width),
+                    _ => attend::<S, ROWS>(s, &tile, &block, &mut rows, row, width),
                 }
             }
         }
-        self.finish(s, &rows, group, width);
+        write_quotients(s, &mut tile, &rows.sums, &rows.total, width);
     }
 }
 
-impl QueryTile<'_> {
-    fn queries(&self, group: usize) -> Vec<f32> {
-        let Attention { heads, head_dim, scale, .. } = self.args;
-        let (token, share) = (heads * head_dim, group * head_dim);
-        let tokens = self.args.q[self.token * token..][..self.out.rows() * token].chunks_exact(token);
-        let mut queries = vec![0.0; tokens.len() * share];
-        for (queries, token) in queries.chunks_exact_mut(share).zip(tokens) {
-            for (query, q) in queries.iter_mut().zip(&token[self.kv_head * share..]) {
-                *query = q * scale;
-            }
-        }
-        queries
-    }
-
+impl KeyBlock {
     /// Reads the keys and values of `positions`, which are all in the block at `base`.
     #[inline(always)]
-    fn fill<S: Simd>(&self, s: S, block: &mut Block, base: usize, positions: std::ops::Range<usize>, width: usize) {
-        let Attention { kv_heads, head_dim, tokens_per_block, keys, values, .. } = self.args;
-        block.base = base;
+    fn load<S: Simd>(&mut self, s: S, tile: &QueryTile<'_>, base: usize, positions: Range<usize>, width: usize) {
+        debug_assert!(base.is_multiple_of(KEYS) && positions.start >= base && positions.end <= base + KEYS);
+        let Attention { head_dim, keys, values, .. } = tile.args;
+        self.base = base;
         if positions.len() < KEYS {
-            block.values.fill(0.0);
+            self.values.fill(0.0);
         }
-        let start = |position: usize| {
-            let page = self.blocks[position / tokens_per_block] as usize;
-            let slot = position % tokens_per_block;
-            ((page * kv_heads + self.kv_head) * tokens_per_block + slot) * head_dim
-        };
-        for first in (0..KEYS).step_by(TRANSPOSED_ROWS) {
-            let mut rows: [&[bf16]; TRANSPOSED_ROWS] = [&[]; TRANSPOSED_ROWS];
+        for first in (0..KEYS).step_by(WIDENED_ROWS) {
+            let mut rows: [&[bf16]; WIDENED_ROWS] = [&[]; WIDENED_ROWS];
             for (row, position) in rows.iter_mut().zip(base + first..) {
                 if positions.contains(&position) {
-                    *row = &keys[start(position)..][..head_dim];
+                    *row = &keys[tile.cache_offset(position)..][..head_dim];
                 }
             }
-            let out = block.keys.chunks_exact_mut(TRANSPOSED_COLUMNS * KEYS);
-            for (out, column) in out.zip((0..).step_by(TRANSPOSED_COLUMNS)) {
-                let mut tile = [[bf16::ZERO; TRANSPOSED_COLUMNS]; TRANSPOSED_ROWS];
-                for (tile, row) in tile.iter_mut().zip(rows) {
+            let columns = self.keys.chunks_exact_mut(WIDENED_COLUMNS * KEYS);
+            for (out, column) in columns.zip((0..).step_by(WIDENED_COLUMNS)) {
+                let mut square = [[bf16::ZERO; WIDENED_COLUMNS]; WIDENED_ROWS];
+                for (copy, row) in square.iter_mut().zip(rows) {
                     let part = row.get(column..).unwrap_or_default();
-                    let part = &part[..part.len().min(TRANSPOSED_COLUMNS)];
-                    tile[..part.len()].copy_from_slice(part);
+                    let part = &part[..part.len().min(WIDENED_COLUMNS)];
+                    copy[..part.len()].copy_from_slice(part);
                 }
-                s.transpose(&tile, &mut out[first..], KEYS);
+                s.widen_transposed(&square, &mut out[first..], KEYS);
             }
         }
         for position in positions {
-            let row = &mut block.values[(position - base) * width..][..head_dim];
-            let values = &values[start(position)..][..head_dim];
-            for (slot, value) in row.chunks_mut(S::LANES).zip(values.chunks(S::LANES)) {
-                s.store(s.load_bf16(value), slot);
+            let value = &values[tile.cache_offset(position)..][..head_dim];
+            let copy = &mut self.values[(position - base) * width..][..head_dim];
+            for (from, to) in value.chunks(S::LANES).zip(copy.chunks_mut(S::LANES)) {
+                s.store(s.load_bf16(from), to);
             }
         }
     }
+}
 
-    /// The keys of the block that a row sees, as a range within it; empty where it sees none.
-    #[inline(always)]
-    fn visible(&self, block: &Block, row: usize, group: usize) -> (usize, usize) {
-        let position = self.start + row / group;
-        let first = self.args.first_visible(position).saturating_sub(block.base);
-        let end = (position + 1).saturating_sub(block.base).min(KEYS);
-        (first.min(end), end)
+/// Takes the block into account for rows `first..first + R`.
+#[inline(always)]
+fn attend<S: Simd, const R: usize>(
+    s: S,
+    tile: &QueryTile<'_>,
+    block: &KeyBlock,
+    rows: &mut Rows,
+    first: usize,
+    width: usize,
+) {
+    let mut visible = [(0, 0); R];
+    for (r, visible) in visible.iter_mut().enumerate() {
+        let Range { start, end } = tile.visible_to(first + r, block.base, KEYS);
+        *visible = (start, end);
     }
+    let start = visible.iter().filter(|(start, end)| start < end).map(|(start, _)| *start).min();
+    let end = visible.iter().map(|(_, end)| *end).max().unwrap_or(0);
+    let Some(start) = start else { return };
 
-    /// Takes the block into account for rows `first..first + R`.
-    #[inline(always)]
-    fn attend<S: Simd, const R: usize>(
-        &self,
-        s: S,
-        block: &Block,
-        rows: &mut Rows,
-        first: usize,
-        group: usize,
-        width: usize,
-    ) {
-        let mut visible = [(0, 0); R];
-        for (r, visible) in visible.iter_mut().enumerate() {
-            *visible = self.visible(block, first + r, group);
-        }
-        let begin = visible.iter().filter(|(a, b)| a < b).map(|v| v.0).min();
-        let end = visible.iter().map(|v| v.1).max().unwrap_or(0);
-        let Some(begin) = begin else { return };
-
-        let mut weights = [[0.0; KEYS]; R];
-        score(s, &rows.queries[first * self.args.head_dim..], self.args.head_dim, &block.keys, &mut weights);
-        let mut fade = [1.0; R];
-        for r in 0..R {
-            let (largest, total) = (&mut rows.largest[first + r], &mut rows.total[first + r]);
-            fade[r] = soften(s, &mut weights[r], visible[r], largest, total);
-        }
-        let sums = &mut rows.sums[first * width..][..R * width];
-        gather(s, &weights, begin..end, &fade, &block.values, sums, width);
+    let head_dim = tile.args.head_dim;
+    let mut weights = [[0.0; KEYS]; R];
+    query_key_products(s, &rows.queries[first * head_dim..], head_dim, &block.keys, &mut weights);
+    let mut rescale = [1.0; R];
+    for r in 0..R {
+        let (largest, total) = (&mut rows.largest[first + r], &mut rows.total[first + r]);
+        rescale[r] = softmax_step(s, &mut weights[r], visible[r], largest, total);
     }
+    let sums = &mut rows.sums[first * width..][..R * width];
+    add_weighted_values(s, &weights, start..end, &rescale, &block.values, sums, width);
+}
 
-    #[inline(always)]
-    fn finish<S: Simd>(&mut self, s: S, rows: &Rows, group: usize, width: usize) {
-        let head_dim = self.args.head_dim;
-        for token in 0..self.out.rows() {
-            for (head, out) in self.out.row(token).chunks_exact_mut(head_dim).enumerate() {
-                let row = token * group + head;
-                let total = s.splat(rows.total[row]);
-                let sums = &rows.sums[row * width..][..head_dim];
-                for (sum, out) in sums.chunks(S::LANES).zip(out.chunks_mut(S::LANES)) {
-                    s.store_bf16(s.div(s.add(s.load(sum), s.splat(0.0)), total), out);
-                }
+/// out = sums / total, rounded once, for each query row of the tile; `sums` is `[rows, width]`.
+#[inline(always)]
+pub(crate) fn write_quotients<S: Simd>(s: S, tile: &mut QueryTile<'_>, sums: &[f32], total: &[f32], width: usize) {
+    let (head_dim, group) = (tile.args.head_dim, tile.group);
+    for token in 0..tile.out.rows() {
+        for (head, out) in tile.out.row(token).chunks_exact_mut(head_dim).enumerate() {
+            let row = token * group + head;
+            let total = s.splat(total[row]);
+            for (sum, out) in sums[row * width..][..head_dim].chunks(S::LANES).zip(out.chunks_mut(S::LANES)) {
+                // This turns a sum of -0 into +0, as the module's head explains.
+                s.store_bf16(s.div(s.add(s.load(sum), s.splat(0.0)), total), out);
             }
         }
     }
@@ -210,7 +179,7 @@ impl QueryTile<'_> {
 
 /// weights `[R, KEYS]` = queries `[R, head_dim]` . keys `[head_dim, KEYS]`
 #[inline(always)]
-fn score<S: Simd, const R: usize>(
+fn query_key_products<S: Simd, const R: usize>(
     s: S,
     queries: &[f32],
     head_dim: usize,
@@ -234,13 +203,13 @@ fn score<S: Simd, const R: usize>(
     }
 }
 
-/// sums `[R, width]` = sums fade + weights `[R, KEYS]` . values `[KEYS, width]`, over `keys`
+/// sums `[R, width]` = sums * rescale + weights `[R, KEYS]` . values `[KEYS, width]`, over `keys`
 #[inline(always)]
-fn gather<S: Simd, const R: usize>(
+fn add_weighted_values<S: Simd, const R: usize>(
     s: S,
     weights: &[[f32; KEYS]; R],
-    keys: std::ops::Range<usize>,
-    fade: &[f32; R],
+    keys: Range<usize>,
+    rescale: &[f32; R],
     values: &[f32],
     sums: &mut [f32],
     width: usize,
@@ -250,7 +219,7 @@ fn gather<S: Simd, const R: usize>(
         let mut registers = [[s.splat(0.0); COLUMNS]; R];
         for (r, register) in registers.iter_mut().enumerate() {
             for (c, register) in register.iter_mut().enumerate() {
-                *register = s.mul(s.load(&sums[r * width + column + c * S::LANES..][..S::LANES]), s.splat(fade[r]));
+                *register = s.mul(s.load(&sums[r * width + column + c * S::LANES..][..S::LANES]), s.splat(rescale[r]));
             }
         }
         for (key, values) in keys.clone().zip(values.chunks_exact(width)) {
@@ -280,30 +249,37 @@ fn multiply_add<S: Simd, const R: usize>(s: S, sums: &mut [[S::Vector; COLUMNS];
     }
 }
 
-/// Turns one row's scores into weights, 0 outside the visible range, and updates the row's largest score and total.
-/// Returns what earlier sums must be multiplied by.
+/// Turns one row's scores into weights e^(score - largest), 0 outside the visible range, and updates the row's largest
+/// score and total. Returns e^(old largest - new largest), by which what was summed before must be multiplied.
 #[inline(always)]
-fn soften<S: Simd>(s: S, scores: &mut [f32; KEYS], visible: (usize, usize), largest: &mut f32, total: &mut f32) -> f32 {
-    if visible.0 == visible.1 {
+fn softmax_step<S: Simd>(
+    s: S,
+    scores: &mut [f32; KEYS],
+    (start, end): (usize, usize),
+    largest: &mut f32,
+    total: &mut f32,
+) -> f32 {
+    debug_assert!(start <= end && end <= KEYS);
+    if start == end {
         scores.fill(0.0);
         return 1.0;
     }
-    scores[..visible.0].fill(f32::NEG_INFINITY);
-    scores[visible.1..].fill(f32::NEG_INFINITY);
-    let mut best = s.splat(*largest);
-    for scores in scores.chunks_exact(S::LANES) {
-        best = s.max(s.load(scores), best);
+    scores[..start].fill(f32::NEG_INFINITY);
+    scores[end..].fill(f32::NEG_INFINITY);
+    let mut maxima = s.splat(*largest);
+    for part in scores.chunks_exact(S::LANES) {
+        maxima = s.max(s.load(part), maxima);
     }
-    let best = s.largest(best);
+    let new_largest = s.largest(maxima);
     let mut sum = s.splat(0.0);
-    for scores in scores.chunks_exact_mut(S::LANES) {
-        let weight = exp(s, s.sub(s.load(scores), s.splat(best)));
+    for part in scores.chunks_exact_mut(S::LANES) {
+        let weight = exp(s, s.sub(s.load(part), s.splat(new_largest)));
         sum = s.add(sum, weight);
-        s.store(weight, scores);
+        s.store(weight, part);
     }
-    let mut fade = [0.0; KEYS];
-    s.store(exp(s, s.splat(*largest - best)), &mut fade[..S::LANES]);
-    *largest = best;
-    *total = *total * fade[0] + s.sum(sum);
-    fade[0]
+    let mut rescale = [0.0; KEYS];
+    s.store(exp(s, s.splat(*largest - new_largest)), &mut rescale[..S::LANES]);
+    *largest = new_largest;
+    *total = *total * rescale[0] + s.sum(sum);
+    rescale[0]
 }

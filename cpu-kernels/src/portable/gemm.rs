@@ -4,10 +4,10 @@ use half::bf16;
 
 use crate::packed::PANEL_COLUMNS;
 use crate::simd::widen;
-use crate::tile::Tile;
+use crate::submatrix::Submatrix;
 
 /// See [`crate::instruction_set::InstructionSet::multiply`].
-pub(super) fn multiply(a: &[f32], padded_k: usize, panels: &[bf16], mut out: Tile<'_, f32>) {
+pub(super) fn multiply(a: &[f32], padded_k: usize, panels: &[bf16], mut out: Submatrix<'_, f32>) {
     assert_eq!(a.len(), out.rows() * padded_k, "activations");
     assert_eq!(panels.len(), out.columns().div_ceil(PANEL_COLUMNS) * PANEL_COLUMNS * padded_k, "panels");
     for (index, panel) in panels.chunks_exact(PANEL_COLUMNS * padded_k).enumerate() {

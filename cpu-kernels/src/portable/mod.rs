@@ -8,10 +8,10 @@ use std::borrow::Cow;
 
 use half::bf16;
 
+use crate::generic::multiply_adds::MultiplyAdds;
 use crate::instruction_set::InstructionSet;
-use crate::limits::MultiplyAdds;
 use crate::simd::{Simd, Task, widen, widen_rows};
-use crate::tile::Tile;
+use crate::submatrix::Submatrix;
 
 const LANES: usize = 8;
 
@@ -171,7 +171,7 @@ impl InstructionSet for Portable {
         Cow::Owned(widen_rows(a, k, padded_k))
     }
 
-    fn multiply(self, a: &[f32], padded_k: usize, panels: &[bf16], out: Tile<'_, f32>) {
+    fn multiply(self, a: &[f32], padded_k: usize, panels: &[bf16], out: Submatrix<'_, f32>) {
         gemm::multiply(a, padded_k, panels, out);
     }
 

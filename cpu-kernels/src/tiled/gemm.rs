@@ -8,9 +8,11 @@
 
 use half::bf16;
 
-use super::unit::{B_TILE, PANELS_OF_FEW, PANELS_OF_MANY, Product, TILE_ROWS, TileSession, TileUnit};
+use super::tile_unit::{
+    B_TILE, PANELS_OF_ONE_TILE, PANELS_OF_TWO_TILES, TILE_ROWS, TileProduct, TileSession, TileUnit,
+};
 use crate::packed::{K_TILE, PANEL_COLUMNS};
-use crate::tile::Tile;
+use crate::submatrix::Submatrix;
 
 /// Rows of one product.
 const ROWS: usize = 2 * TILE_ROWS;
@@ -22,17 +24,23 @@ const DEPTH: usize = 512;
 const ROWS_IN_CACHE: usize = 1024;
 
 /// The most that one product writes.
-const OUT: usize = ROWS * PANELS_OF_MANY * PANEL_COLUMNS;
+const OUT: usize = ROWS * PANELS_OF_TWO_TILES * PANEL_COLUMNS;
 
 /// See [`crate::instruction_set::InstructionSet::multiply`].
-pub(super) fn multiply<U: TileUnit>(unit: U, a: &[bf16], padded_k: usize, panels: &[bf16], mut out: Tile<'_, f32>) {
+pub(super) fn multiply<U: TileUnit>(
+    unit: U,
+    a: &[bf16],
+    padded_k: usize,
+    panels: &[bf16],
+    mut out: Submatrix<'_, f32>,
+) {
     let (m, n) = (out.rows(), out.columns());
     assert!(padded_k > 0 && padded_k.is_multiple_of(K_TILE) && a.len() == m * padded_k, "activations");
     assert_eq!(panels.len(), n.div_ceil(PANEL_COLUMNS) * PANEL_COLUMNS * padded_k, "panels");
     if m == 0 {
         return;
     }
-    let across = if m > TILE_ROWS { PANELS_OF_MANY } else { PANELS_OF_FEW };
+    let across = if m > TILE_ROWS { PANELS_OF_TWO_TILES } else { PANELS_OF_ONE_TILE };
     let depth = if m > ROWS { DEPTH } else { padded_k };
     let mut session = unit.open();
     for top in (0..m).step_by(ROWS_IN_CACHE) {
@@ -69,10 +77,17 @@ struct Block<'a> {
 
 impl Block<'_> {
     /// Computes all `columns` of the panels and writes those that `out` has.
-    fn multiply<S: TileSession>(&self, session: &mut S, mut out: Tile<'_, f32>, columns: usize) {
+    fn multiply<S: TileSession>(&self, session: &mut S, mut out: Submatrix<'_, f32>, columns: usize) {
         let Block { a, b, padded_k, steps, accumulate } = *self;
-        let product =
-            |out| Product { a, a_stride: padded_k, b, b_stride: padded_k / K_TILE * B_TILE, steps, out, accumulate };
+        let product = |out| TileProduct {
+            a,
+            a_stride: padded_k,
+            b,
+            b_stride: padded_k / K_TILE * B_TILE,
+            steps,
+            out,
+            accumulate,
+        };
         let (rows, width) = (out.rows(), out.columns());
         if width == columns {
             return session.multiply(product(out));
@@ -84,7 +99,7 @@ impl Block<'_> {
                 whole[..width].copy_from_slice(out.row(row));
             }
         }
-        session.multiply(product(Tile::new(whole, rows, columns)));
+        session.multiply(product(Submatrix::new(whole, rows, columns)));
         for (row, whole) in whole.chunks_exact(columns).enumerate() {
             out.row(row).copy_from_slice(&whole[..width]);
         }

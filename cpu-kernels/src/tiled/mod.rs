@@ -1,6 +1,6 @@
 //! Matrix products and attention over a unit that multiplies tiles, as AMX has one.
 //!
-//! What is multiplied, in which order, and what happens at the edges is here, for any [`unit::TileUnit`]: the
+//! What is multiplied, in which order, and what happens at the edges is here, for any [`tile_unit::TileUnit`]: the
 //! CPU's, or [`software::Software`], which computes the same bits anywhere.
 
 #![forbid(unsafe_code)]
@@ -8,23 +8,23 @@
 mod attention;
 mod gemm;
 pub(crate) mod software;
-pub(crate) mod unit;
+pub(crate) mod tile_unit;
 
 use std::borrow::Cow;
 
 use half::bf16;
 
-use crate::generic::attention::QueryTile;
+use crate::attention::QueryTile;
 use crate::instruction_set::{InstructionSet, pad_rows};
 use crate::simd::Task;
-use crate::tile::Tile;
-use unit::TileUnit;
+use crate::submatrix::Submatrix;
+use tile_unit::TileUnit;
 
 /// Products with a tile unit, everything else with another instruction set.
 #[derive(Clone, Copy)]
 pub(crate) struct Tiled<U, I> {
     pub(crate) unit: U,
-    pub(crate) rest: I,
+    pub(crate) vectors: I,
 }
 
 impl<U: TileUnit, I: InstructionSet> InstructionSet for Tiled<U, I> {
@@ -32,20 +32,20 @@ impl<U: TileUnit, I: InstructionSet> InstructionSet for Tiled<U, I> {
 
     #[inline(always)]
     fn vectorize<T: Task>(self, task: T) {
-        self.rest.vectorize(task);
+        self.vectors.vectorize(task);
     }
 
     fn activations(self, a: &[bf16], k: usize, padded_k: usize) -> Cow<'_, [bf16]> {
         pad_rows(a, k, padded_k)
     }
 
-    fn multiply(self, a: &[bf16], padded_k: usize, panels: &[bf16], out: Tile<'_, f32>) {
+    fn multiply(self, a: &[bf16], padded_k: usize, panels: &[bf16], out: Submatrix<'_, f32>) {
         gemm::multiply(self.unit, a, padded_k, panels, out);
     }
 
     #[inline(always)]
     fn attend(self, queries: QueryTile<'_>) {
-        self.rest.vectorize(attention::Tiles { unit: self.unit, queries });
+        self.vectors.vectorize(attention::TiledAttention { unit: self.unit, tile: queries });
     }
 
     fn multiply_adds(self, rounds: usize) -> u64 {

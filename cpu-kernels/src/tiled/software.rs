@@ -4,7 +4,7 @@
 
 use half::bf16;
 
-use super::unit::{B_TILE, Product, TILE_ROWS, TileSession, TileUnit};
+use super::tile_unit::{B_TILE, TILE_ROWS, TileProduct, TileSession, TileUnit};
 use crate::packed::{K_TILE, PANEL_COLUMNS};
 use crate::simd::widen;
 
@@ -33,9 +33,9 @@ impl TileUnit for Software {
 }
 
 impl TileSession for Software {
-    fn multiply(&mut self, product: Product<'_>) {
+    fn multiply(&mut self, product: TileProduct<'_>) {
         let panels = product.check();
-        let Product { a, a_stride, b, b_stride, steps, mut out, accumulate } = product;
+        let TileProduct { a, a_stride, b, b_stride, steps, mut out, accumulate } = product;
         for row in 0..out.rows() {
             for panel in 0..panels {
                 let out = &mut out.row(row)[panel * PANEL_COLUMNS..][..PANEL_COLUMNS];
@@ -75,7 +75,7 @@ fn normal(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tile::Tile;
+    use crate::submatrix::Submatrix;
 
     /// One step with the given pairs of (a, b) at the first k, for row 0 and column 0.
     fn step(pairs: &[(f32, f32)], start: f32) -> f32 {
@@ -86,8 +86,8 @@ mod tests {
         }
         let mut out = [0.0; PANEL_COLUMNS];
         out[0] = start;
-        let out_tile = Tile::new(&mut out, 1, PANEL_COLUMNS);
-        let product = Product { a: &a, a_stride: 0, b: &b, b_stride: 0, steps: 1, out: out_tile, accumulate: true };
+        let out_tile = Submatrix::new(&mut out, 1, PANEL_COLUMNS);
+        let product = TileProduct { a: &a, a_stride: 0, b: &b, b_stride: 0, steps: 1, out: out_tile, accumulate: true };
         Software.multiply(product);
         out[0]
     }

@@ -10,7 +10,7 @@ use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 
 use super::avx512::Avx512;
 use crate::tiled::Tiled;
-use crate::tiled::unit::{Product, TileSession, TileUnit};
+use crate::tiled::tile_unit::{TileProduct, TileSession, TileUnit};
 use multiply::Shape;
 
 /// AMX for the products, AVX-512 for the rest.
@@ -92,7 +92,7 @@ impl TileUnit for Amx {
         let mut session = self.open();
         session.configure(Shape { upper: 16, lower: 16 });
         // SAFETY: `self` proves the instructions; all tiles are configured.
-        unsafe { multiply::resident(rounds) };
+        unsafe { multiply::multiply_zeros(rounds) };
         // Four times 16 x 16 sums of 32 products, a product and its addition being two.
         rounds as u64 * 4 * 16 * 16 * 32 * 2
     }
@@ -117,7 +117,7 @@ impl Session {
 }
 
 impl TileSession for Session {
-    fn multiply(&mut self, product: Product<'_>) {
+    fn multiply(&mut self, product: TileProduct<'_>) {
         let panels = product.check();
         self.configure(Shape::of(product.out.rows()));
         // SAFETY: the token proves the instructions, the tiles are configured for these rows, and the operands are
@@ -139,7 +139,7 @@ impl Drop for Session {
 mod tests {
     use super::*;
     use crate::packed::PANEL_COLUMNS;
-    use crate::tile::Tile;
+    use crate::submatrix::Submatrix;
     use crate::tiled::software::Software;
     use half::bf16;
 
@@ -160,12 +160,20 @@ mod tests {
                 for (steps, stride, accumulate) in [(1, 32, false), (3, 96, true), (5, 200, true), (2, 96, false)] {
                     let (a, b) = (random(rows * stride), random(panels * (steps + 1) * 512));
                     let start: Vec<f32> = random(rows * 80).into_iter().map(f32::from).collect();
-                    let run = |session: &mut dyn FnMut(Product<'_>)| {
+                    let run = |session: &mut dyn FnMut(TileProduct<'_>)| {
                         let mut out = start.clone();
-                        let mut whole = Tile::new(&mut out, rows, 80);
+                        let mut whole = Submatrix::new(&mut out, rows, 80);
                         let out_part = whole.part(0, rows, 7, panels * PANEL_COLUMNS);
                         let b_stride = (steps + 1) * 512;
-                        session(Product { a: &a, a_stride: stride, b: &b, b_stride, steps, out: out_part, accumulate });
+                        session(TileProduct {
+                            a: &a,
+                            a_stride: stride,
+                            b: &b,
+                            b_stride,
+                            steps,
+                            out: out_part,
+                            accumulate,
+                        });
                         out
                     };
                     let mut session = amx.open();

@@ -7,7 +7,7 @@ use std::arch::asm;
 
 use half::bf16;
 
-use crate::tiled::unit::{Product, TILE_ROWS};
+use crate::tiled::tile_unit::{TILE_ROWS, TileProduct};
 
 /// Bytes of a row of any tile.
 const ROW: usize = 64;
@@ -70,12 +70,12 @@ macro_rules! prefetch {
 }
 
 /// At most 16 rows. For each panel: its number, which is that of its sums, the tile to load b into, and a name.
-macro_rules! few {
-    ($work:ident, $($panel:literal $tile:literal $b:ident),+) => {{
-        $(let $b = $work.b.wrapping_add($panel * $work.b_next);)+
+macro_rules! one_a_tile {
+    ($operands:ident, $($panel:literal $tile:literal $b:ident),+) => {{
+        $(let $b = $operands.b.wrapping_add($panel * $operands.b_next);)+
         asm!(
             $(concat!("tilezero tmm", $panel),)+
-            "test {go_on}, {go_on}",
+            "test {accumulate}, {accumulate}",
             "jz 2f",
             $(concat!("tileloadd tmm", $panel, ", [{c} + {c_row}*1 + 64*", $panel, "]"),)+
             "2:",
@@ -91,25 +91,25 @@ macro_rules! few {
             "jnz 2b",
             $(concat!("tilestored [{c} + {c_row}*1 + 64*", $panel, "], tmm", $panel),)+
             $($b = inout(reg) $b => _,)+
-            a = inout(reg) $work.a => _,
-            steps = inout(reg) $work.steps => _,
-            a_row = in(reg) $work.a_row,
+            a = inout(reg) $operands.a => _,
+            steps = inout(reg) $operands.steps => _,
+            a_row = in(reg) $operands.a_row,
             b_row = in(reg) B_ROW,
-            c = in(reg) $work.c,
-            c_row = in(reg) $work.c_row,
-            go_on = in(reg) $work.go_on,
+            c = in(reg) $operands.c,
+            c_row = in(reg) $operands.c_row,
+            accumulate = in(reg) $operands.accumulate,
             options(nostack),
         )
     }};
 }
 
-/// 17 to 32 rows. As [`few`], but each panel has upper sums and lower ones.
-macro_rules! many {
-    ($work:ident, $($panel:literal $lower:literal $tile:literal $b:ident),+) => {{
-        $(let $b = $work.b.wrapping_add($panel * $work.b_next);)+
+/// 17 to 32 rows. As `one_a_tile`, but each panel has upper sums and lower ones.
+macro_rules! two_a_tiles {
+    ($operands:ident, $($panel:literal $lower:literal $tile:literal $b:ident),+) => {{
+        $(let $b = $operands.b.wrapping_add($panel * $operands.b_next);)+
         asm!(
             $(concat!("tilezero tmm", $panel), concat!("tilezero tmm", $lower),)+
-            "test {go_on}, {go_on}",
+            "test {accumulate}, {accumulate}",
             "jz 2f",
             $(
                 concat!("tileloadd tmm", $panel, ", [{c} + {c_row}*1 + 64*", $panel, "]"),
@@ -134,22 +134,22 @@ macro_rules! many {
                 concat!("tilestored [{d} + {c_row}*1 + 64*", $panel, "], tmm", $lower),
             )+
             $($b = inout(reg) $b => _,)+
-            a = inout(reg) $work.a => _,
-            a_lower = inout(reg) $work.a.wrapping_add(TILE_ROWS * $work.a_row) => _,
-            steps = inout(reg) $work.steps => _,
-            a_row = in(reg) $work.a_row,
+            a = inout(reg) $operands.a => _,
+            a_lower = inout(reg) $operands.a.wrapping_add(TILE_ROWS * $operands.a_row) => _,
+            steps = inout(reg) $operands.steps => _,
+            a_row = in(reg) $operands.a_row,
             b_row = in(reg) B_ROW,
-            c = in(reg) $work.c,
-            d = in(reg) $work.c.wrapping_add(TILE_ROWS * $work.c_row),
-            c_row = in(reg) $work.c_row,
-            go_on = in(reg) $work.go_on,
+            c = in(reg) $operands.c,
+            d = in(reg) $operands.c.wrapping_add(TILE_ROWS * $operands.c_row),
+            c_row = in(reg) $operands.c_row,
+            accumulate = in(reg) $operands.accumulate,
             options(nostack),
         )
     }};
 }
 
 /// A product as the instructions want it: addresses, and distances in bytes.
-struct Work {
+struct Operands {
     a: *const u8,
     a_row: usize,
     b: *const u8,
@@ -158,17 +158,17 @@ struct Work {
     c_row: usize,
     steps: usize,
     /// Not zero where the sums go on from what they were.
-    go_on: usize,
+    accumulate: usize,
 }
 
 /// Computes one block.
 ///
 /// # Safety
 /// The CPU and the process must have AMX-TILE and AMX-BF16, the tiles must be configured for the rows of the product,
-/// and `Product::check` must have passed and given `panels`.
-pub(super) unsafe fn multiply(product: Product<'_>, panels: usize) {
-    let Product { a, a_stride, b, b_stride, steps, mut out, accumulate } = product;
-    let work = Work {
+/// and `TileProduct::check` must have passed and given `panels`.
+pub(super) unsafe fn multiply(product: TileProduct<'_>, panels: usize) {
+    let TileProduct { a, a_stride, b, b_stride, steps, mut out, accumulate } = product;
+    let operands = Operands {
         a: a.as_ptr().cast(),
         a_row: size_of::<bf16>() * a_stride,
         b: b.as_ptr().cast(),
@@ -176,19 +176,19 @@ pub(super) unsafe fn multiply(product: Product<'_>, panels: usize) {
         c: out.as_mut_ptr().cast(),
         c_row: size_of::<f32>() * out.stride(),
         steps,
-        go_on: usize::from(accumulate),
+        accumulate: usize::from(accumulate),
     };
     // SAFETY: the caller vouches for the instructions and for the shape. By `check`, a has `steps` times 64 bytes in
     // each row, b `steps` times 1024 in each panel, and out 64 for each panel in each row; the tiles are configured
     // for as many rows as there are, and no other address is read or written (to prefetch is neither).
     unsafe {
         match (out.rows() > TILE_ROWS, panels) {
-            (false, 1) => few!(work, 0 6 b0),
-            (false, 2) => few!(work, 0 6 b0, 1 7 b1),
-            (false, 3) => few!(work, 0 6 b0, 1 7 b1, 2 6 b2),
-            (false, _) => few!(work, 0 6 b0, 1 7 b1, 2 6 b2, 3 7 b3),
-            (true, 1) => many!(work, 0 2 6 b0),
-            (true, _) => many!(work, 0 2 6 b0, 1 3 7 b1),
+            (false, 1) => one_a_tile!(operands, 0 6 b0),
+            (false, 2) => one_a_tile!(operands, 0 6 b0, 1 7 b1),
+            (false, 3) => one_a_tile!(operands, 0 6 b0, 1 7 b1, 2 6 b2),
+            (false, _) => one_a_tile!(operands, 0 6 b0, 1 7 b1, 2 6 b2, 3 7 b3),
+            (true, 1) => two_a_tiles!(operands, 0 2 6 b0),
+            (true, _) => two_a_tiles!(operands, 0 2 6 b0, 1 3 7 b1),
         }
     }
 }
@@ -197,7 +197,7 @@ pub(super) unsafe fn multiply(product: Product<'_>, panels: usize) {
 ///
 /// # Safety
 /// The CPU and the process must have AMX-TILE and AMX-BF16, and all tiles must be configured with 16 rows.
-pub(super) unsafe fn resident(rounds: usize) {
+pub(super) unsafe fn multiply_zeros(rounds: usize) {
     if rounds == 0 {
         return;
     }

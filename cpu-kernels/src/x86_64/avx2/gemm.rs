@@ -1,6 +1,9 @@
 //! The matrix product with FMA: a pair of the panel is two registers of 8 columns, which a shift and a mask turn
 //! into f32 for the even and for the odd k.
 //!
+//! 2 m n k flops. The n k weights, 2 bytes each, come from memory once; with more than 4 rows, each step of 4096 k
+//! of them passes by all rows from the second-level cache.
+//!
 //! For each element even then odd k of every pair are added, in the order of k, to one running sum.
 
 use std::arch::x86_64::*;
@@ -8,7 +11,7 @@ use std::arch::x86_64::*;
 use half::bf16;
 
 use crate::packed::PANEL_COLUMNS;
-use crate::tile::Tile;
+use crate::submatrix::Submatrix;
 
 /// Rows whose sums are held in registers: 8 of 16, beside 4 of the panel and one of the activations.
 const ROWS: usize = 4;
@@ -17,11 +20,11 @@ const ROWS: usize = 4;
 const HALVES: usize = 2;
 
 /// Where several row blocks share a panel, k is cut so that it stays in the second-level cache: 128 KiB.
-const DEPTH: usize = 4096;
+const K_BLOCK: usize = 4096;
 
 /// See [`crate::instruction_set::InstructionSet::multiply`].
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn multiply(a: &[f32], padded_k: usize, panels: &[bf16], mut out: Tile<'_, f32>) {
+pub(super) fn multiply(a: &[f32], padded_k: usize, panels: &[bf16], mut out: Submatrix<'_, f32>) {
     let (m, n) = (out.rows(), out.columns());
     assert!(padded_k.is_multiple_of(2) && a.len() == m * padded_k, "activations");
     assert_eq!(panels.len(), n.div_ceil(PANEL_COLUMNS) * PANEL_COLUMNS * padded_k, "panels");
@@ -29,20 +32,20 @@ pub(super) fn multiply(a: &[f32], padded_k: usize, panels: &[bf16], mut out: Til
         return;
     }
     let blocks = m.div_ceil(ROWS);
-    let depth = if blocks > 1 { DEPTH } else { padded_k };
-    for (index, panel) in panels.chunks_exact(PANEL_COLUMNS * padded_k).enumerate() {
-        let column = index * PANEL_COLUMNS;
-        for first in (0..padded_k).step_by(depth) {
-            let end = padded_k.min(first + depth);
-            for block in 0..blocks {
-                let (row, last) = (block * m / blocks, (block + 1) * m / blocks);
+    let k_block = if blocks > 1 { K_BLOCK } else { padded_k };
+    for (panel_index, panel) in panels.chunks_exact(PANEL_COLUMNS * padded_k).enumerate() {
+        let column = panel_index * PANEL_COLUMNS;
+        for first in (0..padded_k).step_by(k_block) {
+            let end = padded_k.min(first + k_block);
+            for index in 0..blocks {
+                let (row, last) = (index * m / blocks, (index + 1) * m / blocks);
                 let a = &a[row * padded_k..last * padded_k];
-                let part = Part { a, padded_k, panel, first, end, row, column };
+                let block = Block { a, padded_k, panel, first, end, row, column };
                 match last - row {
-                    1 => accumulate::<1>(&part, &mut out),
-                    2 => accumulate::<2>(&part, &mut out),
-                    3 => accumulate::<3>(&part, &mut out),
-                    _ => accumulate::<ROWS>(&part, &mut out),
+                    1 => microkernel::<1>(&block, &mut out),
+                    2 => microkernel::<2>(&block, &mut out),
+                    3 => microkernel::<3>(&block, &mut out),
+                    _ => microkernel::<ROWS>(&block, &mut out),
                 }
             }
         }
@@ -50,7 +53,7 @@ pub(super) fn multiply(a: &[f32], padded_k: usize, panels: &[bf16], mut out: Til
 }
 
 /// One step: some rows, one panel, some of k.
-struct Part<'a> {
+struct Block<'a> {
     /// `[rows, padded_k]`
     a: &'a [f32],
     padded_k: usize,
@@ -65,8 +68,8 @@ struct Part<'a> {
 
 /// out `[R, 16]` += a `[R, first..end]` . W^T, from zero where `first` is zero.
 #[target_feature(enable = "avx2,fma")]
-fn accumulate<const R: usize>(part: &Part<'_>, out: &mut Tile<'_, f32>) {
-    let Part { a, padded_k, panel, first, end, row, column } = *part;
+fn microkernel<const R: usize>(block: &Block<'_>, out: &mut Submatrix<'_, f32>) {
+    let Block { a, padded_k, panel, first, end, row, column } = *block;
     assert!(a.len() == R * padded_k && panel.len() == PANEL_COLUMNS * padded_k && end <= padded_k, "one block");
     let width = PANEL_COLUMNS.min(out.columns() - column);
 

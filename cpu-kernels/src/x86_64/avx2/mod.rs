@@ -9,7 +9,7 @@ use half::bf16;
 
 use crate::instruction_set::InstructionSet;
 use crate::simd::{Simd, Task, widen_rows};
-use crate::tile::Tile;
+use crate::submatrix::Submatrix;
 
 /// Proof that this CPU and its operating system have AVX2 and FMA.
 #[derive(Clone, Copy)]
@@ -223,7 +223,7 @@ impl InstructionSet for Avx2 {
         Cow::Owned(widen_rows(a, k, padded_k))
     }
 
-    fn multiply(self, a: &[f32], padded_k: usize, panels: &[bf16], out: Tile<'_, f32>) {
+    fn multiply(self, a: &[f32], padded_k: usize, panels: &[bf16], out: Submatrix<'_, f32>) {
         // SAFETY: `self` proves the instructions that `gemm::multiply` is compiled with.
         unsafe { gemm::multiply(a, padded_k, panels, out) }
     }

@@ -6,8 +6,9 @@ use std::mem::MaybeUninit;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::super::{first_lanes, transpose::transpose_pairs};
-use super::blocks::{ROWS, halves};
+use super::microkernels::ROWS;
+use crate::x86_64::avx512::registers::{first_lanes, widen_halves};
+use crate::x86_64::avx512::transpose::transpose_pairs;
 
 /// Elements below which waking another thread takes longer than the work.
 const INLINE_ELEMENTS: usize = 1 << 17;
@@ -50,7 +51,7 @@ fn interleave_block(rows: &[bf16], k: usize, padded_k: usize, block: &mut [Maybe
             // SAFETY: the mask has no lane that the row has not.
             *pairs = unsafe { _mm512_maskz_loadu_epi16(mask, row.as_ptr().cast()) };
         }
-        let columns = transpose_pairs(pairs).into_iter().flat_map(|pair| halves(pair));
+        let columns = transpose_pairs(pairs).into_iter().flat_map(|pair| widen_halves(pair));
         for (column, slot) in columns.zip(slots.chunks_exact_mut(count)) {
             // SAFETY: the mask has as many lanes as the slot.
             unsafe { _mm512_mask_storeu_ps(slot.as_mut_ptr().cast(), lanes, column) };

@@ -5,21 +5,21 @@
 //! sums then rest in `out`, which is fp32 like the registers), changes nothing.
 
 mod activations;
-mod blocks;
 mod gemm;
+mod microkernels;
 
 use std::borrow::Cow;
 
 use half::bf16;
 
-use super::Avx512;
+use super::vectors::Avx512;
 use crate::instruction_set::InstructionSet;
 use crate::simd::Task;
-use crate::tile::Tile;
+use crate::submatrix::Submatrix;
 
 impl InstructionSet for Avx512 {
     type Activation = f32;
-    const ROW_STEP: usize = blocks::ROWS;
+    const ROW_STEP: usize = microkernels::ROWS;
 
     #[inline(always)]
     fn vectorize<T: Task>(self, task: T) {
@@ -36,7 +36,7 @@ impl InstructionSet for Avx512 {
         Cow::Owned(unsafe { activations::interleave(a, k, padded_k) })
     }
 
-    fn multiply(self, a: &[f32], padded_k: usize, panels: &[bf16], out: Tile<'_, f32>) {
+    fn multiply(self, a: &[f32], padded_k: usize, panels: &[bf16], out: Submatrix<'_, f32>) {
         // SAFETY: `self` proves the instructions that `gemm::multiply` is compiled with.
         unsafe { gemm::multiply(a, padded_k, panels, out) }
     }

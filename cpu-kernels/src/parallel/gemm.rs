@@ -1,6 +1,7 @@
 //! How a matrix product is divided among threads.
 //!
 //! Each task is some panels of W times some rows of the activations, and writes its own rectangle of the output.
+//! Each task reads its panels' weights, 2 bytes each, at least once, and does 2 flops with each for each of its rows.
 //! The division decides only who computes an element, never the order of its sum.
 
 #![forbid(unsafe_code)]
@@ -10,7 +11,7 @@ use rayon::prelude::*;
 
 use crate::instruction_set::InstructionSet;
 use crate::packed::{PANEL_COLUMNS, PackedMatrix, padded_k};
-use crate::tile::Tile;
+use crate::submatrix::Submatrix;
 
 /// Task boundaries are multiples of this many panels: what the widest kernel takes at a time.
 const PANEL_STEP: usize = 4;
@@ -33,45 +34,45 @@ const ROWS_AT_ONCE: usize = 480;
 pub(crate) fn gemm<I: InstructionSet>(isa: I, a: &[bf16], weight: PackedMatrix<'_>, out: &mut [f32]) {
     let (n, k) = (weight.n(), weight.k());
     for (a, out) in a.chunks(ROWS_AT_ONCE * k).zip(out.chunks_mut(ROWS_AT_ONCE * n)) {
-        some_rows(isa, a, weight, out);
+        multiply_rows(isa, a, weight, out);
     }
 }
 
-fn some_rows<I: InstructionSet>(isa: I, a: &[bf16], weight: PackedMatrix<'_>, out: &mut [f32]) {
+fn multiply_rows<I: InstructionSet>(isa: I, a: &[bf16], weight: PackedMatrix<'_>, out: &mut [f32]) {
     let (n, k) = (weight.n(), weight.k());
     let m = a.len() / k;
-    let depth = padded_k(k);
-    let rows = isa.activations(a, k, depth);
-    let (row_step, panel_step) = steps(m, weight.panel_count(), depth, rayon::current_num_threads());
+    let padded_k = padded_k(k);
+    let activations = isa.activations(a, k, padded_k);
+    let (row_step, panel_step) = steps(m, weight.panel_count(), padded_k, rayon::current_num_threads());
     let row_step = row_step.next_multiple_of(I::ROW_STEP);
-    let across = weight.panel_count().div_ceil(panel_step);
+    let parts_across = weight.panel_count().div_ceil(panel_step);
 
-    let run = |(index, tile): (usize, Tile<'_, f32>)| {
-        let first_row = index / across * row_step;
-        let first_panel = index % across * panel_step;
-        let panels = weight.panels(first_panel, first_panel + tile.columns().div_ceil(PANEL_COLUMNS));
-        isa.multiply(&rows[first_row * depth..][..tile.rows() * depth], depth, panels, tile);
+    let run = |(index, part): (usize, Submatrix<'_, f32>)| {
+        let first_row = index / parts_across * row_step;
+        let first_panel = index % parts_across * panel_step;
+        let panels = weight.panels(first_panel, first_panel + part.columns().div_ceil(PANEL_COLUMNS));
+        isa.multiply(&activations[first_row * padded_k..][..part.rows() * padded_k], padded_k, panels, part);
     };
-    let tiles = Tile::new(out, m, n).grid(row_step, panel_step * PANEL_COLUMNS);
-    if tiles.len() > 1 {
-        tiles.into_par_iter().enumerate().with_max_len(1).for_each(run);
+    let parts = Submatrix::new(out, m, n).grid(row_step, panel_step * PANEL_COLUMNS);
+    if parts.len() > 1 {
+        parts.into_par_iter().enumerate().with_max_len(1).for_each(run);
     } else {
-        tiles.into_iter().enumerate().for_each(run);
+        parts.into_iter().enumerate().for_each(run);
     }
 }
 
 /// The rows and the panels of one task.
-fn steps(m: usize, panels: usize, depth: usize, threads: usize) -> (usize, usize) {
-    let work = m.saturating_mul(panels).saturating_mul(depth * PANEL_COLUMNS);
+fn steps(m: usize, panels: usize, padded_k: usize, threads: usize) -> (usize, usize) {
+    let work = m.saturating_mul(panels).saturating_mul(padded_k * PANEL_COLUMNS);
     if threads == 1 || work < INLINE_WORK {
         return (m.max(1), panels);
     }
     let tasks = threads * TASKS_PER_THREAD;
     let panel_step = panels.div_ceil(tasks).next_multiple_of(PANEL_STEP);
-    let across = panels.div_ceil(panel_step);
+    let parts_across = panels.div_ceil(panel_step);
     // Narrow matrices leave threads without a column; then long inputs are cut into rows as well.
-    let down = if across < threads { (m / MIN_ROWS).min(tasks.div_ceil(across)).max(1) } else { 1 };
-    (m.div_ceil(down).max(1), panel_step)
+    let parts_down = if parts_across < threads { (m / MIN_ROWS).min(tasks.div_ceil(parts_across)).max(1) } else { 1 };
+    (m.div_ceil(parts_down).max(1), panel_step)
 }
 
 #[cfg(test)]

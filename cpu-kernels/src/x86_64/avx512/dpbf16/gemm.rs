@@ -1,5 +1,8 @@
 //! The matrix product with VDPBF16PS: a pair of the panel is one register, a lane is one output column.
 //!
+//! 2 m n k flops. The n k weights, 2 bytes each, come from memory once; with more than 6 rows, each step of 4096 k
+//! of them passes by all rows from the second-level cache.
+//!
 //! For each element the pairs are added in the order of k to one running sum. Which rows and panels are computed
 //! together, and where k is cut (the sums then rest in `out`, which is fp32 like the registers), changes nothing.
 
@@ -8,18 +11,19 @@ use std::arch::x86_64::*;
 use half::bf16;
 
 use crate::packed::PANEL_COLUMNS;
-use crate::tile::Tile;
+use crate::submatrix::Submatrix;
+use crate::x86_64::avx512::registers::first_lanes;
 
 /// Rows and panels whose sums are held in registers: 24 of 32, beside 4 of the panels and one of the activations.
 const ROWS: usize = 6;
 const PANELS: usize = 4;
 
 /// Where several row blocks share panels, k is cut so that `PANELS` panels stay in the second-level cache: 512 KiB.
-const DEPTH: usize = 4096;
+const K_BLOCK: usize = 4096;
 
 /// See [`crate::instruction_set::InstructionSet::multiply`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-pub(super) fn multiply(a: &[bf16], padded_k: usize, panels: &[bf16], mut out: Tile<'_, f32>) {
+pub(super) fn multiply(a: &[bf16], padded_k: usize, panels: &[bf16], mut out: Submatrix<'_, f32>) {
     let (m, n) = (out.rows(), out.columns());
     assert!(padded_k.is_multiple_of(2) && a.len() == m * padded_k, "activations");
     assert_eq!(panels.len(), n.div_ceil(PANEL_COLUMNS) * PANEL_COLUMNS * padded_k, "panels");
@@ -27,20 +31,20 @@ pub(super) fn multiply(a: &[bf16], padded_k: usize, panels: &[bf16], mut out: Ti
         return;
     }
     let blocks = m.div_ceil(ROWS);
-    let depth = if blocks > 1 { DEPTH } else { padded_k };
-    for (index, group) in panels.chunks(PANELS * PANEL_COLUMNS * padded_k).enumerate() {
-        let column = index * PANELS * PANEL_COLUMNS;
-        for first in (0..padded_k).step_by(depth) {
-            let end = padded_k.min(first + depth);
-            for block in 0..blocks {
-                let (row, last) = (block * m / blocks, (block + 1) * m / blocks);
+    let k_block = if blocks > 1 { K_BLOCK } else { padded_k };
+    for (group_index, group) in panels.chunks(PANELS * PANEL_COLUMNS * padded_k).enumerate() {
+        let column = group_index * PANELS * PANEL_COLUMNS;
+        for first in (0..padded_k).step_by(k_block) {
+            let end = padded_k.min(first + k_block);
+            for index in 0..blocks {
+                let (row, last) = (index * m / blocks, (index + 1) * m / blocks);
                 let a = &a[row * padded_k..last * padded_k];
-                let part = Part { a, padded_k, panels: group, first, end, row, column };
+                let block = Block { a, padded_k, panels: group, first, end, row, column };
                 match group.len() / (PANEL_COLUMNS * padded_k) {
-                    4 => by_rows::<4>(&part, &mut out),
-                    3 => by_rows::<3>(&part, &mut out),
-                    2 => by_rows::<2>(&part, &mut out),
-                    _ => by_rows::<1>(&part, &mut out),
+                    4 => dispatch_rows::<4>(&block, &mut out),
+                    3 => dispatch_rows::<3>(&block, &mut out),
+                    2 => dispatch_rows::<2>(&block, &mut out),
+                    _ => dispatch_rows::<1>(&block, &mut out),
                 }
             }
         }
@@ -48,7 +52,7 @@ pub(super) fn multiply(a: &[bf16], padded_k: usize, panels: &[bf16], mut out: Ti
 }
 
 /// One step: some rows, some panels, some of k.
-struct Part<'a> {
+struct Block<'a> {
     /// `[rows, padded_k]`
     a: &'a [bf16],
     padded_k: usize,
@@ -62,21 +66,21 @@ struct Part<'a> {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-fn by_rows<const P: usize>(part: &Part<'_>, out: &mut Tile<'_, f32>) {
-    match part.a.len() / part.padded_k {
-        1 => accumulate::<1, P>(part, out),
-        2 => accumulate::<2, P>(part, out),
-        3 => accumulate::<3, P>(part, out),
-        4 => accumulate::<4, P>(part, out),
-        5 => accumulate::<5, P>(part, out),
-        _ => accumulate::<ROWS, P>(part, out),
+fn dispatch_rows<const P: usize>(block: &Block<'_>, out: &mut Submatrix<'_, f32>) {
+    match block.a.len() / block.padded_k {
+        1 => microkernel::<1, P>(block, out),
+        2 => microkernel::<2, P>(block, out),
+        3 => microkernel::<3, P>(block, out),
+        4 => microkernel::<4, P>(block, out),
+        5 => microkernel::<5, P>(block, out),
+        _ => microkernel::<ROWS, P>(block, out),
     }
 }
 
 /// out `[R, 16 P]` += a `[R, first..end]` . W^T, from zero where `first` is zero.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-fn accumulate<const R: usize, const P: usize>(part: &Part<'_>, out: &mut Tile<'_, f32>) {
-    let Part { a, padded_k, panels, first, end, row, column } = *part;
+fn microkernel<const R: usize, const P: usize>(block: &Block<'_>, out: &mut Submatrix<'_, f32>) {
+    let Block { a, padded_k, panels, first, end, row, column } = *block;
     let panel = PANEL_COLUMNS * padded_k;
     assert!(a.len() == R * padded_k && panels.len() == P * panel && end <= padded_k, "one block");
     let width = (P * PANEL_COLUMNS).min(out.columns() - column);
@@ -86,7 +90,7 @@ fn accumulate<const R: usize, const P: usize>(part: &Part<'_>, out: &mut Tile<'_
         for (r, sums) in sums.iter_mut().enumerate() {
             for (sum, saved) in sums.iter_mut().zip(out.row(row + r)[column..][..width].chunks(PANEL_COLUMNS)) {
                 // SAFETY: the mask has no lane that `saved` has not.
-                *sum = unsafe { _mm512_maskz_loadu_ps(super::super::first_lanes(saved.len()), saved.as_ptr()) };
+                *sum = unsafe { _mm512_maskz_loadu_ps(first_lanes(saved.len()), saved.as_ptr()) };
             }
         }
     }
@@ -109,7 +113,7 @@ fn accumulate<const R: usize, const P: usize>(part: &Part<'_>, out: &mut Tile<'_
     for (r, sums) in sums.into_iter().enumerate() {
         for (sum, out) in sums.into_iter().zip(out.row(row + r)[column..][..width].chunks_mut(PANEL_COLUMNS)) {
             // SAFETY: the mask has no lane that `out` has not.
-            unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), super::super::first_lanes(out.len()), sum) };
+            unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), first_lanes(out.len()), sum) };
         }
     }
 }

@@ -1,11 +1,16 @@
 //! Rectangles of one row-major matrix, handed to several threads at once.
+//!
+//! Nothing is copied: a [`Submatrix`] is a pointer, two sizes and a stride, and splitting one takes constant time.
 
 use std::marker::PhantomData;
 
 /// A rectangle of a row-major matrix that nothing else can touch while this exists.
 ///
-/// What `split_at_mut` is to a slice, [`Tile::split_rows`] and [`Tile::split_columns`] are to this.
-pub(crate) struct Tile<'a, T> {
+/// Invariant: the elements of all `rows` x `columns` lie in the slice that [`Submatrix::new`] borrowed, row r from
+/// `r * stride` elements after `first` on, and belong to no other submatrix.
+///
+/// What `split_at_mut` is to a slice, [`Submatrix::split_rows`] and [`Submatrix::split_columns`] are to this.
+pub(crate) struct Submatrix<'a, T> {
     first: *mut T,
     rows: usize,
     columns: usize,
@@ -13,18 +18,18 @@ pub(crate) struct Tile<'a, T> {
     matrix: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: a tile is a unique borrow of its elements (the constructor takes `&mut`, and splitting gives disjoint
+// SAFETY: a submatrix is a unique borrow of its elements (the constructor takes `&mut`, and splitting gives disjoint
 // parts), so sending it is sending `&mut [T]`.
-unsafe impl<T: Send> Send for Tile<'_, T> {}
+unsafe impl<T: Send> Send for Submatrix<'_, T> {}
 
-impl<'a, T> Tile<'a, T> {
+impl<'a, T> Submatrix<'a, T> {
     /// The whole of `matrix` `[rows, columns]`.
     ///
     /// # Panics
     /// If the length is another.
     pub(crate) fn new(matrix: &'a mut [T], rows: usize, columns: usize) -> Self {
         assert_eq!(Some(matrix.len()), rows.checked_mul(columns), "matrix must be {rows} x {columns}");
-        Tile { first: matrix.as_mut_ptr(), rows, columns, stride: columns, matrix: PhantomData }
+        Submatrix { first: matrix.as_mut_ptr(), rows, columns, stride: columns, matrix: PhantomData }
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -41,7 +46,7 @@ impl<'a, T> Tile<'a, T> {
         assert!(row < self.rows, "row {row} of {}", self.rows);
         // SAFETY: `first` starts a rectangle inside the slice that `new` was given, by the assertion there and
         // since splits only shrink it; the row is below `rows`. `&mut self` makes the borrow unique within this
-        // tile, and tiles do not overlap.
+        // submatrix, and submatrices do not overlap.
         unsafe { std::slice::from_raw_parts_mut(self.first.add(row * self.stride), self.columns) }
     }
 
@@ -56,12 +61,12 @@ impl<'a, T> Tile<'a, T> {
     }
 
     /// `rows` rows from `row` on, of these the columns `column..column + columns`.
-    pub(crate) fn part(&mut self, row: usize, rows: usize, column: usize, columns: usize) -> Tile<'_, T> {
+    pub(crate) fn part(&mut self, row: usize, rows: usize, column: usize, columns: usize) -> Submatrix<'_, T> {
         assert!(row < self.rows && rows <= self.rows - row, "rows {row}.. of {}", self.rows);
         assert!(column < self.columns && columns <= self.columns - column, "columns {column}.. of {}", self.columns);
         // SAFETY: row and column exist, so their element lies in the rectangle.
         let first = unsafe { self.first.add(row * self.stride + column) };
-        Tile { first, rows, columns, stride: self.stride, matrix: PhantomData }
+        Submatrix { first, rows, columns, stride: self.stride, matrix: PhantomData }
     }
 
     /// Rows `..at` and rows `at..`; `at` is clamped to the number of rows.
@@ -71,7 +76,7 @@ impl<'a, T> Tile<'a, T> {
         let offset = if at < self.rows { at * self.stride } else { 0 };
         // SAFETY: row `at` exists wherever the offset is not zero, so the pointer stays inside the matrix.
         let below = unsafe { self.first.add(offset) };
-        (Tile { rows: at, ..self }, Tile { first: below, rows: self.rows - at, ..self })
+        (Submatrix { rows: at, ..self }, Submatrix { first: below, rows: self.rows - at, ..self })
     }
 
     /// Columns `..at` and columns `at..`; `at` is clamped to the number of columns.
@@ -81,27 +86,27 @@ impl<'a, T> Tile<'a, T> {
         // SAFETY: with at least one row, `first + at` is inside that row or one past its end, hence inside the
         // matrix or one past it.
         let right = unsafe { self.first.add(offset) };
-        (Tile { columns: at, ..self }, Tile { first: right, columns: self.columns - at, ..self })
+        (Submatrix { columns: at, ..self }, Submatrix { first: right, columns: self.columns - at, ..self })
     }
 
-    /// Cuts into tiles of `rows` x `columns` (fewer at the edges), left to right, then top to bottom.
+    /// Cuts into parts of `rows` x `columns` (fewer at the edges), left to right, then top to bottom.
     ///
     /// # Panics
     /// If a step is zero.
     pub(crate) fn grid(self, rows: usize, columns: usize) -> Vec<Self> {
         assert!(rows > 0 && columns > 0, "a grid needs a step");
-        let mut tiles = Vec::new();
+        let mut parts = Vec::new();
         let mut below = self;
         while below.rows > 0 {
             let (mut right, rest) = below.split_rows(rows);
             below = rest;
             while right.columns > 0 {
                 let (left, rest) = right.split_columns(columns);
-                tiles.push(left);
+                parts.push(left);
                 right = rest;
             }
         }
-        tiles
+        parts
     }
 }
 
@@ -113,11 +118,11 @@ mod tests {
     fn a_grid_covers_every_element_once() {
         for (rows, columns, down, across) in [(1, 1, 1, 1), (5, 7, 2, 3), (4, 16, 4, 5), (3, 2, 9, 9), (0, 4, 1, 1)] {
             let mut matrix = vec![0_u32; rows * columns];
-            let tiles = Tile::new(&mut matrix, rows, columns).grid(down, across);
-            assert_eq!(tiles.len(), usize::div_ceil(rows, down) * usize::div_ceil(columns, across));
-            for (index, mut tile) in tiles.into_iter().enumerate() {
-                for row in 0..tile.rows() {
-                    tile.row(row).iter_mut().for_each(|x| *x += 1 + index as u32);
+            let parts = Submatrix::new(&mut matrix, rows, columns).grid(down, across);
+            assert_eq!(parts.len(), usize::div_ceil(rows, down) * usize::div_ceil(columns, across));
+            for (index, mut part) in parts.into_iter().enumerate() {
+                for row in 0..part.rows() {
+                    part.row(row).iter_mut().for_each(|x| *x += 1 + index as u32);
                 }
             }
             let across_count = usize::div_ceil(columns, across);

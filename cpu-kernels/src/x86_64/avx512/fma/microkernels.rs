@@ -1,12 +1,14 @@
-//! What is computed without a look at memory in between: sums of some rows and panels, in registers.
+//! The innermost loops: sums of R rows and P panels stay in registers while k goes by.
+//!
+//! For each two k, P loads of 32 weights, 2 R loads of one activation, and 2 R P multiply-adds of 16 lanes.
 
 use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::super::first_lanes;
 use crate::packed::PANEL_COLUMNS;
-use crate::tile::Tile;
+use crate::submatrix::Submatrix;
+use crate::x86_64::avx512::registers::{first_lanes, widen_halves};
 
 /// Rows of a block. With [`PANELS`] their sums are 24 of 32 registers; two times two hold weights and one an
 /// activation, which serves both panels, so that there is about one load for two multiply-adds.
@@ -17,7 +19,7 @@ pub(super) const PANELS: usize = 2;
 pub(super) const FEW_ROWS: usize = 6;
 
 /// One step: a block of rows, some panels, some of k.
-pub(super) struct Part<'a> {
+pub(super) struct Block<'a> {
     /// `[end - first, rows]`
     pub(super) a: &'a [f32],
     /// At most [`ROWS`].
@@ -28,8 +30,8 @@ pub(super) struct Part<'a> {
     /// The k that are multiplied; both even, `end` at most `padded_k`.
     pub(super) first: usize,
     pub(super) end: usize,
-    /// While a weight of an even or an odd panel is used, that which is so many elements further on is fetched.
-    pub(super) ahead: [usize; PANELS],
+    /// How many elements ahead of their use the weights of even and of odd panels are fetched; 0 fetches nothing new.
+    pub(super) prefetch: [usize; PANELS],
     /// Where the result goes.
     pub(super) row: usize,
     pub(super) column: usize,
@@ -37,43 +39,43 @@ pub(super) struct Part<'a> {
 
 /// out `[rows, 16 panels]` += a . W^T, from zero where `first` is zero.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-pub(super) fn accumulate(part: &Part<'_>, out: &mut Tile<'_, f32>) {
-    match (part.panels.len() / (PANEL_COLUMNS * part.padded_k), part.rows) {
-        (1, _) => by_rows::<1>(part, out),
-        (2, _) => by_rows::<PANELS>(part, out),
-        (3, _) => few_rows::<3>(part, out),
-        _ => few_rows::<{ 2 * PANELS }>(part, out),
+pub(super) fn accumulate(block: &Block<'_>, out: &mut Submatrix<'_, f32>) {
+    match (block.panels.len() / (PANEL_COLUMNS * block.padded_k), block.rows) {
+        (1, _) => dispatch_rows::<1>(block, out),
+        (2, _) => dispatch_rows::<PANELS>(block, out),
+        (3, _) => dispatch_few_rows::<3>(block, out),
+        _ => dispatch_few_rows::<{ 2 * PANELS }>(block, out),
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn few_rows<const P: usize>(part: &Part<'_>, out: &mut Tile<'_, f32>) {
-    match part.rows {
-        1 => block::<1, P>(part, out),
-        2 => block::<2, P>(part, out),
-        3 => block::<3, P>(part, out),
-        4 => block::<4, P>(part, out),
-        5 => block::<5, P>(part, out),
-        _ => block::<FEW_ROWS, P>(part, out),
+fn dispatch_few_rows<const P: usize>(block: &Block<'_>, out: &mut Submatrix<'_, f32>) {
+    match block.rows {
+        1 => microkernel::<1, P>(block, out),
+        2 => microkernel::<2, P>(block, out),
+        3 => microkernel::<3, P>(block, out),
+        4 => microkernel::<4, P>(block, out),
+        5 => microkernel::<5, P>(block, out),
+        _ => microkernel::<FEW_ROWS, P>(block, out),
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn by_rows<const P: usize>(part: &Part<'_>, out: &mut Tile<'_, f32>) {
-    match part.rows {
-        ..=FEW_ROWS => few_rows::<P>(part, out),
-        7 => block::<7, P>(part, out),
-        8 => block::<8, P>(part, out),
-        9 => block::<9, P>(part, out),
-        10 => block::<10, P>(part, out),
-        11 => block::<11, P>(part, out),
-        _ => block::<ROWS, P>(part, out),
+fn dispatch_rows<const P: usize>(block: &Block<'_>, out: &mut Submatrix<'_, f32>) {
+    match block.rows {
+        ..=FEW_ROWS => dispatch_few_rows::<P>(block, out),
+        7 => microkernel::<7, P>(block, out),
+        8 => microkernel::<8, P>(block, out),
+        9 => microkernel::<9, P>(block, out),
+        10 => microkernel::<10, P>(block, out),
+        11 => microkernel::<11, P>(block, out),
+        _ => microkernel::<ROWS, P>(block, out),
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn block<const R: usize, const P: usize>(part: &Part<'_>, out: &mut Tile<'_, f32>) {
-    let Part { a, padded_k, panels, first, end, ahead, row, column, .. } = *part;
+fn microkernel<const R: usize, const P: usize>(block: &Block<'_>, out: &mut Submatrix<'_, f32>) {
+    let Block { a, padded_k, panels, first, end, prefetch, row, column, .. } = *block;
     let panel = PANEL_COLUMNS * padded_k;
     assert!(first <= end && end <= padded_k && a.len() == R * (end - first), "activations of one block");
     assert_eq!(panels.len(), P * panel, "panels of one block");
@@ -90,10 +92,10 @@ fn block<const R: usize, const P: usize>(part: &Part<'_>, out: &mut Tile<'_, f32
             // panel p of P (asserted above).
             let pair = unsafe {
                 let at = panels.as_ptr().add(p * panel + (first + 2 * pair) * PANEL_COLUMNS);
-                _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(ahead[p % PANELS]).cast());
+                _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(prefetch[p % PANELS]).cast());
                 _mm512_loadu_si512(at.cast())
             };
-            [weights[0][p], weights[1][p]] = halves(pair);
+            [weights[0][p], weights[1][p]] = widen_halves(pair);
         }
         for (weights, a) in weights.into_iter().zip(a) {
             for (sums, a) in sums.iter_mut().zip(a) {
@@ -107,14 +109,6 @@ fn block<const R: usize, const P: usize>(part: &Part<'_>, out: &mut Tile<'_, f32
     for (r, sums) in sums.into_iter().enumerate() {
         store(sums, &mut out.row(row + r)[column..]);
     }
-}
-
-/// The even and the odd k of pairs, in f32.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn halves(pairs: __m512i) -> [__m512; 2] {
-    let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
-    [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)), _mm512_castsi512_ps(_mm512_and_si512(pairs, upper))]
 }
 
 /// The first `16 P` elements of a row, zeros where it ends before.

@@ -1,28 +1,28 @@
-//! The matrix product of AVX-512 BF16, which multiplies pairs of bf16.
+//! The matrix product of AVX-512 BF16, whose VDPBF16PS multiplies pairs of bf16.
 
 mod gemm;
-mod peak;
+mod multiply_adds;
 
 use std::borrow::Cow;
 
 use half::bf16;
 
-use super::Avx512;
+use super::vectors::Avx512;
 use crate::instruction_set::{InstructionSet, pad_rows};
 use crate::simd::Task;
-use crate::tile::Tile;
+use crate::submatrix::Submatrix;
 
 /// Proof that this CPU and its operating system have AVX-512 BF16 as well as what [`Avx512`] proves.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512Bf16 {
-    rest: Avx512,
+    vectors: Avx512,
 }
 
 impl Avx512Bf16 {
     /// `None` where an instruction is missing.
     pub(crate) fn new() -> Option<Self> {
-        let rest = Avx512::new()?;
-        is_x86_feature_detected!("avx512bf16").then_some(Avx512Bf16 { rest })
+        let vectors = Avx512::new()?;
+        is_x86_feature_detected!("avx512bf16").then_some(Avx512Bf16 { vectors })
     }
 }
 
@@ -31,20 +31,20 @@ impl InstructionSet for Avx512Bf16 {
 
     #[inline(always)]
     fn vectorize<T: Task>(self, task: T) {
-        self.rest.vectorize(task);
+        self.vectors.vectorize(task);
     }
 
     fn activations(self, a: &[bf16], k: usize, padded_k: usize) -> Cow<'_, [bf16]> {
         pad_rows(a, k, padded_k)
     }
 
-    fn multiply(self, a: &[bf16], padded_k: usize, panels: &[bf16], out: Tile<'_, f32>) {
+    fn multiply(self, a: &[bf16], padded_k: usize, panels: &[bf16], out: Submatrix<'_, f32>) {
         // SAFETY: `self` proves the instructions that `gemm::multiply` is compiled with.
         unsafe { gemm::multiply(a, padded_k, panels, out) }
     }
 
     fn multiply_adds(self, rounds: usize) -> u64 {
-        // SAFETY: `self` proves the instructions that `peak::multiply_adds` is compiled with.
-        unsafe { peak::multiply_adds(rounds) }
+        // SAFETY: `self` proves the instructions that `multiply_adds::multiply_adds` is compiled with.
+        unsafe { multiply_adds::multiply_adds(rounds) }
     }
 }

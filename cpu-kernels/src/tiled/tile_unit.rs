@@ -1,5 +1,8 @@
 //! What a tile unit does: one block of a matrix product at a time.
 //!
+//! A step of two A tiles and two B tiles loads four tiles for four products of 8192 multiply-adds. One A tile and four
+//! B tiles are five loads for four products.
+//!
 //! Tiles are as AMX has them. An A tile is up to 16 rows of 32 bf16, row-major; a B tile is 16 pairs of k by 16
 //! columns, which is 1 KiB of the [`crate::packed`] layout; a C tile is up to 16 x 16 f32.
 
@@ -8,7 +11,7 @@
 use half::bf16;
 
 use crate::packed::{K_TILE, PANEL_COLUMNS};
-use crate::tile::Tile;
+use crate::submatrix::Submatrix;
 
 /// Rows of a tile.
 pub(crate) const TILE_ROWS: usize = 16;
@@ -16,18 +19,18 @@ pub(crate) const TILE_ROWS: usize = 16;
 /// Elements of a B tile.
 pub(crate) const B_TILE: usize = K_TILE * PANEL_COLUMNS;
 
-/// Panels of a product of at most [`TILE_ROWS`] rows.
-pub(crate) const PANELS_OF_FEW: usize = 4;
+/// The most panels of a product whose rows fit one A tile. AMX has eight tiles: these are four sums, A, and two of B.
+pub(crate) const PANELS_OF_ONE_TILE: usize = 4;
 
-/// Panels of a product of more rows, which are at most two tiles.
-pub(crate) const PANELS_OF_MANY: usize = 2;
+/// The most panels of a product of more rows, which take two A tiles: four sums, two of A and two of B.
+pub(crate) const PANELS_OF_TWO_TILES: usize = 2;
 
 /// out `[rows, 16 panels]` = a `[rows, 32 steps]` . b, plus `out` itself if it is accumulated.
 ///
 /// For each element and step, the products of the even k are one chain of fused multiply-adds from zero, those of the
 /// odd k another; their sum is added to the element. Every operation rounds to nearest, ties to even, and subnormal
 /// operands and results are zero. (This is how Intel defines TDPBF16PS.)
-pub(crate) struct Product<'a> {
+pub(crate) struct TileProduct<'a> {
     /// Row r is `a[r * a_stride..][..32 * steps]`.
     pub(crate) a: &'a [bf16],
     pub(crate) a_stride: usize,
@@ -35,11 +38,11 @@ pub(crate) struct Product<'a> {
     pub(crate) b: &'a [bf16],
     pub(crate) b_stride: usize,
     pub(crate) steps: usize,
-    pub(crate) out: Tile<'a, f32>,
+    pub(crate) out: Submatrix<'a, f32>,
     pub(crate) accumulate: bool,
 }
 
-impl Product<'_> {
+impl TileProduct<'_> {
     /// The number of panels.
     ///
     /// # Panics
@@ -48,7 +51,7 @@ impl Product<'_> {
     pub(crate) fn check(&self) -> usize {
         let (rows, columns) = (self.out.rows(), self.out.columns());
         let panels = columns / PANEL_COLUMNS;
-        let most = if rows > TILE_ROWS { PANELS_OF_MANY } else { PANELS_OF_FEW };
+        let most = if rows > TILE_ROWS { PANELS_OF_TWO_TILES } else { PANELS_OF_ONE_TILE };
         assert!((1..=2 * TILE_ROWS).contains(&rows), "{rows} rows");
         assert!((1..=most).contains(&panels) && columns.is_multiple_of(PANEL_COLUMNS), "{columns} columns");
         assert!(self.steps > 0, "no steps");
@@ -58,7 +61,7 @@ impl Product<'_> {
     }
 }
 
-/// Something that multiplies tiles.
+/// Hardware that multiplies tiles, or an imitation of it.
 pub(crate) trait TileUnit: Copy + Send + Sync {
     /// The unit as one thread uses it for a while.
     type Session: TileSession;
@@ -75,6 +78,6 @@ pub(crate) trait TileSession {
     /// Computes one block.
     ///
     /// # Panics
-    /// As [`Product::check`].
-    fn multiply(&mut self, product: Product<'_>);
+    /// As [`TileProduct::check`].
+    fn multiply(&mut self, product: TileProduct<'_>);
 }

@@ -1,0 +1,75 @@
+//! Tests of what is not public, on every instruction set of this CPU. They stand above all of them, so that no
+//! algorithm needs to know where it is run.
+
+use half::bf16;
+
+use crate::any_instruction_set::with_isa;
+use crate::generic::exp::exp;
+use crate::instruction_set::InstructionSet;
+use crate::isa::Isa;
+use crate::kernels::Kernels;
+use crate::simd::{NARROWED_COLUMNS, NARROWED_ROWS, Simd, Task};
+
+struct NarrowTransposed<'a>(&'a [f32], &'a mut [bf16; NARROWED_ROWS * NARROWED_COLUMNS]);
+
+impl Task for NarrowTransposed<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        s.narrow_transposed(self.0, 20, self.1);
+    }
+}
+
+#[test]
+fn narrowing_rounds_and_transposes() {
+    // Every element another, and none exact in bf16; a tie, a zero and an infinity.
+    let mut weights: Vec<f32> = (0..31 * 20 + 16).map(|i| (i as f32 + 0.3) / 777.0).collect();
+    (weights[0], weights[21], weights[62]) = (1.0 + 1.0 / 256.0, 0.0, f32::INFINITY);
+    for kernels in Isa::ALL.into_iter().filter_map(Kernels::for_isa) {
+        let mut out = [bf16::NAN; NARROWED_ROWS * NARROWED_COLUMNS];
+        with_isa!(kernels.0, isa => isa.vectorize(NarrowTransposed(&weights, &mut out)));
+        for (i, found) in out.iter().enumerate() {
+            let (row, column) = (i % NARROWED_ROWS, i / NARROWED_ROWS);
+            assert_eq!(*found, bf16::from_f32(weights[row * 20 + column]), "{}: {row}, {column}", kernels.isa());
+        }
+    }
+}
+
+struct Exp<'a>(&'a [f32], &'a mut [f32]);
+
+impl Task for Exp<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (x, out) in self.0.chunks(S::LANES).zip(self.1.chunks_mut(S::LANES)) {
+            s.store(exp(s, s.load(x)), out);
+        }
+    }
+}
+
+fn exp_of(kernels: Kernels, x: &[f32]) -> Vec<f32> {
+    let mut out = vec![0.0; x.len()];
+    with_isa!(kernels.0, isa => isa.vectorize(Exp(x, &mut out)));
+    out
+}
+
+#[test]
+fn exp_is_within_three_units_of_f64_everywhere() {
+    for kernels in Isa::ALL.into_iter().filter_map(Kernels::for_isa) {
+        let x: Vec<f32> = (-104_500..=88_700).map(|i| i as f32 / 1000.0 + (i % 7) as f32 * 1e-5).collect();
+        for (x, found) in x.iter().zip(exp_of(kernels, &x)) {
+            let expected = f64::from(*x).exp();
+            let ulp = (expected * f64::from(f32::EPSILON)).max(f64::from(f32::MIN_POSITIVE * f32::EPSILON));
+            let error = (f64::from(found) - expected).abs();
+            assert!(error <= 3.0 * ulp, "{}: exp({x}) = {found}, expected {expected}", kernels.isa());
+        }
+    }
+}
+
+#[test]
+fn exp_at_the_limits() {
+    for kernels in Isa::ALL.into_iter().filter_map(Kernels::for_isa) {
+        let x = [0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, 1000.0, -1000.0, 89.0, -105.0, f32::NAN];
+        let found = exp_of(kernels, &x);
+        assert_eq!(found[..8], [1.0, 1.0, f32::INFINITY, 0.0, f32::INFINITY, 0.0, f32::INFINITY, 0.0]);
+        assert!(found[8].is_nan(), "{}", kernels.isa());
+    }
+}
