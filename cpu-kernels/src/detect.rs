@@ -7,6 +7,8 @@ use std::ffi::OsStr;
 use crate::any_instruction_set::AnyInstructionSet;
 use crate::isa::{Isa, UnknownIsa};
 use crate::portable::Portable;
+#[cfg(target_arch = "x86_64")]
+use crate::x86_64::made_by_intel;
 
 /// The environment variable that forces an instruction set: `amx`, `avx512`, `avx512f`, `avx2` or `portable`.
 pub const ISA_VARIABLE: &str = "TRTLLM_CPU_ISA";
@@ -36,9 +38,6 @@ pub enum IsaError {
         missing: &'static str,
     },
 }
-
-#[cfg(target_arch = "x86_64")]
-use crate::x86_64::made_by_intel;
 
 #[cfg(not(target_arch = "x86_64"))]
 fn made_by_intel() -> bool {

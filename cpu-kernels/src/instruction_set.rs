@@ -25,7 +25,7 @@ pub(crate) trait InstructionSet: Copy + Send + Sync {
     fn vectorize<T: Task>(self, task: T);
 
     /// Rows of `k` elements as [`Self::multiply`] wants them: `padded_k` each, zeros at the end. Within
-    /// [`Self::ROW_STEP`] rows their order is the instruction set's own affair.
+    /// [`Self::ROW_STEP`] rows the order of the elements is whatever [`Self::multiply`] reads fastest.
     fn activations(self, a: &[bf16], k: usize, padded_k: usize) -> Cow<'_, [Self::Activation]>;
 
     /// out `[m, n]` = a `[m, padded_k]` . W^T, for the columns that `panels` (whole panels, see

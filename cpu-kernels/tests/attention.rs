@@ -132,11 +132,11 @@ fn check(kernels: Kernels, shape: Shape, sequence: &Sequence, out: &[bf16]) {
         let first = window.map_or(0, |window| (token + 1).saturating_sub(window));
         for head in 0..heads {
             let q = &all_q[(token * heads + head) * d..][..d];
-            let at = |key: usize| (key * kv_heads + head * kv_heads / heads) * d;
+            let offset = |key: usize| (key * kv_heads + head * kv_heads / heads) * d;
             let mut score_error = 0.0_f64;
             let scores: Vec<f64> = (first..=token)
                 .map(|key| {
-                    let products = q.iter().zip(&sequence.keys[at(key)..]).map(|(q, k)| *q * k.to_f64());
+                    let products = q.iter().zip(&sequence.keys[offset(key)..]).map(|(q, k)| *q * k.to_f64());
                     let (sum, magnitudes) = products.fold((0.0, 0.0), |(s, m), x| (s + x, m + x.abs()));
                     // The query is scaled, then d products are rounded and added.
                     score_error = score_error.max((2 * d + 2) as f64 * F32_ROUNDING * magnitudes * scale);
@@ -148,7 +148,7 @@ fn check(kernels: Kernels, shape: Shape, sequence: &Sequence, out: &[bf16]) {
             let total: f64 = weights.iter().sum();
             for i in 0..d {
                 let terms =
-                    weights.iter().zip(first..).map(|(w, key)| w / total * sequence.values[at(key) + i].to_f64());
+                    weights.iter().zip(first..).map(|(w, key)| w / total * sequence.values[offset(key) + i].to_f64());
                 let (expected, magnitudes) = terms.fold((0.0, 0.0), |(s, m), x: f64| (s + x, m + x.abs()));
                 // Weights are off by the error of two scores each (their own and the largest), exponentials by 3
                 // units twice, each block fades the sums once, each key adds two roundings to sum and total.
@@ -228,10 +228,10 @@ fn the_same_bits_in_any_batch(kernels: Kernels) {
     let token = shape.heads * shape.head_dim;
     let (mut q, mut parts, mut alone) = (Vec::new(), Vec::new(), Vec::new());
     for ((sequence, blocks), (tokens, start)) in sequences.iter().zip(&tables).zip(lengths) {
-        let own = &sequence.q[start * token..];
+        let new_queries = &sequence.q[start * token..];
         let part = AttentionSequence { tokens: tokens - start, start, blocks };
-        alone.extend(with_threads(1, || pool.attend(kernels, shape, own, &[part])));
-        q.extend_from_slice(own);
+        alone.extend(with_threads(1, || pool.attend(kernels, shape, new_queries, &[part])));
+        q.extend_from_slice(new_queries);
         parts.push(part);
     }
     for threads in [1, 2, 7] {

@@ -14,6 +14,7 @@ pub(crate) struct Add<'a> {
 impl Task for Add<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        debug_assert_eq!(self.x.len(), self.y.len());
         for (x, y) in self.x.chunks_mut(S::LANES).zip(self.y.chunks(S::LANES)) {
             s.store(s.add(s.load(x), s.load(y)), x);
         }
@@ -29,6 +30,7 @@ pub(crate) struct AddBias<'a> {
 impl Task for AddBias<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        debug_assert!(self.x.len().is_multiple_of(self.bias.len()));
         for row in self.x.chunks_exact_mut(self.bias.len()) {
             for (x, bias) in row.chunks_mut(S::LANES).zip(self.bias.chunks(S::LANES)) {
                 s.store(s.add(s.load(x), s.load_bf16(bias)), x);
@@ -47,6 +49,7 @@ pub(crate) struct SwiGlu<'a> {
 impl Task for SwiGlu<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        debug_assert!(self.up.len() == self.gate.len() && self.out.len() == self.gate.len());
         let (zero, one) = (s.splat(0.0), s.splat(1.0));
         let inputs = self.gate.chunks(S::LANES).zip(self.up.chunks(S::LANES));
         for ((gate, up), out) in inputs.zip(self.out.chunks_mut(S::LANES)) {

@@ -16,6 +16,7 @@ impl Task for RmsNorm<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let width = self.weight.len();
+        debug_assert!(self.x.len().is_multiple_of(width) && self.out.len() == self.x.len());
         for (x, out) in self.x.chunks_exact(width).zip(self.out.chunks_exact_mut(width)) {
             let mean = sum_of_squares(s, x) / width as f32;
             let factor = s.splat(1.0 / (mean + self.eps).sqrt());
@@ -27,7 +28,7 @@ impl Task for RmsNorm<'_> {
     }
 }
 
-/// In four running sums: one would wait for its own additions.
+/// In four running sums: each addition to a single one would wait for the addition before it.
 #[inline(always)]
 fn sum_of_squares<S: Simd>(s: S, x: &[f32]) -> f32 {
     let mut sums = [s.splat(0.0); 4];

@@ -18,6 +18,8 @@ impl Task for Rope<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let half = self.head_dim / 2;
+        debug_assert!(self.cos.len() == self.sin.len());
+        debug_assert!(self.x.len() == self.cos.len() / half * self.heads * self.head_dim);
         let angles = self.cos.chunks_exact(half).zip(self.sin.chunks_exact(half));
         for (token, (cos, sin)) in self.x.chunks_exact_mut(self.heads * self.head_dim).zip(angles) {
             for head in token.chunks_exact_mut(self.head_dim) {

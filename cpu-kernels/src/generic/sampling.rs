@@ -14,6 +14,7 @@ pub(crate) struct Maxima<'a> {
 impl Task for Maxima<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        debug_assert_eq!(self.out.len(), self.x.len().div_ceil(self.block));
         for (x, out) in self.x.chunks(self.block).zip(self.out) {
             *out = largest(s, x);
         }
@@ -73,22 +74,22 @@ impl Task for SumAtLeast<'_> {
         let (mut total, mut total_count) = (0.0, 0);
         for x in self.x.chunks(TERMS * SUMS * S::LANES) {
             let (mut sums, mut counts) = ([s.splat(0.0); SUMS], [s.splat(0.0); SUMS]);
-            let mut add = |i: usize, x: &[f32]| {
+            let mut add_to = |i: usize, part: &[f32]| {
                 // What a load fills up with is below the threshold.
-                let x = s.load(x);
-                sums[i] = s.add(sums[i], s.where_at_least(x, threshold, x));
-                counts[i] = s.add(counts[i], s.where_at_least(x, threshold, one));
+                let v = s.load(part);
+                sums[i] = s.add(sums[i], s.where_at_least(v, threshold, v));
+                counts[i] = s.add(counts[i], s.where_at_least(v, threshold, one));
             };
             let mut rows = x.chunks_exact(SUMS * S::LANES);
             for row in &mut rows {
                 for i in 0..SUMS {
-                    add(i, &row[i * S::LANES..][..S::LANES]);
+                    add_to(i, &row[i * S::LANES..][..S::LANES]);
                 }
             }
-            rows.remainder().chunks(S::LANES).enumerate().for_each(|(i, x)| add(i, x));
-            let join = |v: [S::Vector; SUMS]| s.sum(s.add(s.add(v[0], v[1]), s.add(v[2], v[3])));
-            total += f64::from(join(sums));
-            total_count += join(counts) as usize;
+            rows.remainder().chunks(S::LANES).enumerate().for_each(|(i, part)| add_to(i, part));
+            let join_lanes = |v: [S::Vector; SUMS]| s.sum(s.add(s.add(v[0], v[1]), s.add(v[2], v[3])));
+            total += f64::from(join_lanes(sums));
+            total_count += join_lanes(counts) as usize;
         }
         *self.out = (total, total_count);
     }

@@ -22,7 +22,7 @@ const MIN_ROWS: usize = 48;
 /// Multiplications below which waking another thread takes longer than the work.
 const INLINE_WORK: usize = 1 << 17;
 
-/// Tasks for each thread, so that one that starts late holds nobody up.
+/// Tasks for each thread: when one thread starts late, the others take over its tasks.
 const TASKS_PER_THREAD: usize = 4;
 
 /// Rows that are taken at a time: a multiple of every [`InstructionSet::ROW_STEP`], far more than it takes for
@@ -38,6 +38,7 @@ pub(crate) fn gemm<I: InstructionSet>(isa: I, a: &[bf16], weight: PackedMatrix<'
     }
 }
 
+/// At most [`ROWS_AT_ONCE`] rows.
 fn multiply_rows<I: InstructionSet>(isa: I, a: &[bf16], weight: PackedMatrix<'_>, out: &mut [f32]) {
     let (n, k) = (weight.n(), weight.k());
     let m = a.len() / k;
@@ -47,7 +48,7 @@ fn multiply_rows<I: InstructionSet>(isa: I, a: &[bf16], weight: PackedMatrix<'_>
     let row_step = row_step.next_multiple_of(I::ROW_STEP);
     let parts_across = weight.panel_count().div_ceil(panel_step);
 
-    let run = |(index, part): (usize, Submatrix<'_, f32>)| {
+    let run_part = |(index, part): (usize, Submatrix<'_, f32>)| {
         let first_row = index / parts_across * row_step;
         let first_panel = index % parts_across * panel_step;
         let panels = weight.panels(first_panel, first_panel + part.columns().div_ceil(PANEL_COLUMNS));
@@ -55,9 +56,9 @@ fn multiply_rows<I: InstructionSet>(isa: I, a: &[bf16], weight: PackedMatrix<'_>
     };
     let parts = Submatrix::new(out, m, n).grid(row_step, panel_step * PANEL_COLUMNS);
     if parts.len() > 1 {
-        parts.into_par_iter().enumerate().with_max_len(1).for_each(run);
+        parts.into_par_iter().enumerate().with_max_len(1).for_each(run_part);
     } else {
-        parts.into_iter().enumerate().for_each(run);
+        parts.into_iter().enumerate().for_each(run_part);
     }
 }
 

@@ -178,7 +178,7 @@ fn interleave_values(tile: &QueryTile<'_>, out: &mut [bf16], base: usize, positi
         let (even, odd) = (value(base + 2 * pair), value(base + 2 * pair + 1));
         for (b_tile, column) in out.chunks_exact_mut(B_TILE).zip((0..).step_by(PANEL_COLUMNS)) {
             let slots = &mut b_tile[pair * 2 * PANEL_COLUMNS..][..2 * PANEL_COLUMNS];
-            let (even, odd) = (columns(even, column), columns(odd, column));
+            let (even, odd) = (panel_columns(even, column), panel_columns(odd, column));
             for (slot, (even, odd)) in slots.as_chunks_mut::<2>().0.iter_mut().zip(even.iter().zip(&odd)) {
                 *slot = [*even, *odd];
             }
@@ -199,7 +199,7 @@ fn mask_unseen(tile: &QueryTile<'_>, count: usize, base: usize, first: usize, sc
 
 /// 16 elements from `column` on; zeros where there are none.
 #[inline(always)]
-fn columns(row: &[bf16], column: usize) -> [bf16; PANEL_COLUMNS] {
+fn panel_columns(row: &[bf16], column: usize) -> [bf16; PANEL_COLUMNS] {
     let rest = row.get(column..).unwrap_or_default();
     if let Some(full) = rest.first_chunk() {
         return *full;
@@ -213,6 +213,7 @@ fn columns(row: &[bf16], column: usize) -> [bf16; PANEL_COLUMNS] {
 /// Writes to `rescale` what earlier sums must be multiplied by.
 #[inline(always)]
 fn softmax_step<S: Simd>(s: S, scores: &mut [f32], stride: usize, rows: &mut Rows, row: usize, rescale: &mut [f32]) {
+    debug_assert!(stride >= PANEL_COLUMNS && scores.len() >= (KEYS - 1) * stride + PANEL_COLUMNS);
     let (largest, total) = (&mut rows.largest[row..], &mut rows.total[row..]);
     for lane in (0..PANEL_COLUMNS).step_by(S::LANES) {
         let lanes = lane..lane + S::LANES;
@@ -251,8 +252,8 @@ fn add_weighted_values<S: Simd, T: TileSession>(
     count: usize,
 ) {
     let width = values.len() / KEYS;
-    let across = if count > TILE_ROWS { PANELS_OF_TWO_TILES } else { PANELS_OF_ONE_TILE };
-    for (values, column) in values.chunks(across * B_TILE).zip((0..).step_by(across * PANEL_COLUMNS)) {
+    let panels_at_once = if count > TILE_ROWS { PANELS_OF_TWO_TILES } else { PANELS_OF_ONE_TILE };
+    for (values, column) in values.chunks(panels_at_once * B_TILE).zip((0..).step_by(panels_at_once * PANEL_COLUMNS)) {
         let columns = values.len() / KEYS;
         let part = &mut scratch.part[..count * columns];
         session.multiply(TileProduct {

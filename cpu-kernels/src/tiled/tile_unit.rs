@@ -47,7 +47,7 @@ impl TileProduct<'_> {
     ///
     /// # Panics
     /// If there are more or fewer rows or panels than one product takes, or an operand ends too early.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn check(&self) -> usize {
         let (rows, columns) = (self.out.rows(), self.out.columns());
         let panels = columns / PANEL_COLUMNS;

@@ -19,7 +19,7 @@ const K_BLOCK: usize = 2048;
 /// Blocks of rows that stay in the second-level cache while all panels pass by: [`K_BLOCK`] k of them are 768 KiB.
 const CACHED_BLOCKS: usize = 8;
 
-/// How far ahead of their use weights are fetched that are used once, in elements.
+/// How many elements ahead of their use weights are fetched, where each is used once.
 const PREFETCH: usize = 1024;
 
 /// See [`crate::instruction_set::InstructionSet::multiply`]; `a` is as [`super::activations::interleave`] makes it.

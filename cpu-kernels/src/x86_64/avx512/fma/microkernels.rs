@@ -73,6 +73,7 @@ fn dispatch_rows<const P: usize>(block: &Block<'_>, out: &mut Submatrix<'_, f32>
     }
 }
 
+/// [`accumulate`] for R rows and P panels.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 fn microkernel<const R: usize, const P: usize>(block: &Block<'_>, out: &mut Submatrix<'_, f32>) {
     let Block { a, padded_k, panels, first, end, prefetch, row, column, .. } = *block;

@@ -2,7 +2,7 @@
 //!
 //! For each element even then odd k of every pair are added, in the order of k, to one running sum; that is what
 //! AVX2 does too, so both give the same bits. Which rows and panels are computed together, and where k is cut (the
-//! sums then rest in `out`, which is fp32 like the registers), changes nothing.
+//! sums are then kept in `out`, which is fp32 like the registers), changes nothing.
 
 mod activations;
 mod gemm;
