@@ -157,7 +157,8 @@ impl Kernels {
             let run_part = |((x, cos), sin)| isa.vectorize(Rope { x, heads, head_dim, cos, sin });
             if worth_dividing(x.len()) {
                 let angles = cos.par_chunks(tokens_per_task * half).zip(sin.par_chunks(tokens_per_task * half));
-                x.par_chunks_mut(tokens_per_task * token_len).zip(angles).for_each(|(x, (cos, sin))| run_part(((x, cos), sin)));
+                let parts = x.par_chunks_mut(tokens_per_task * token_len).zip(angles);
+                parts.for_each(|(x, (cos, sin))| run_part(((x, cos), sin)));
             } else {
                 run_part(((x, cos), sin));
             }

@@ -1,11 +1,11 @@
 //! The matrix product in tiles.
 //!
-//! 2 m n k flops. The n k weights, 2 bytes each, come from memory once for each 1024 rows of a call; with more than 32 rows, each
-//! step of 512 k of two panels passes by them from the first-level cache.
+//! 2 m n k flops. The n k weights, 2 bytes each, come from memory once for each 1024 rows of a call; with more
+//! than 32 rows, each step of 512 k of two panels passes by them from the first-level cache.
 //!
 //! k is always walked in steps of 32 from the first to the last, with one sum for each element, and a row of a tile
-//! does not touch the others: which rows and panels are computed together, and where k is cut (the sums are then kept in
-//! `out`, which is fp32 like the tiles), changes nothing.
+//! does not touch the others: which rows and panels are computed together, and where k is cut (the sums are then kept
+//! in `out`, which is fp32 like the tiles), changes nothing.
 
 #![forbid(unsafe_code)]
 

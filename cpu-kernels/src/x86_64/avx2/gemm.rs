@@ -1,8 +1,8 @@
 //! The matrix product with FMA: a pair of the panel is two registers of 8 columns, which a shift and a mask turn
 //! into f32 for the even and for the odd k.
 //!
-//! 2 m n k flops. The n k weights, 2 bytes each, come from memory once a call; with more than 4 rows, each step of 4096 k
-//! of them passes by all rows from the second-level cache.
+//! 2 m n k flops. The n k weights, 2 bytes each, come from memory once a call; with more than 4 rows, each step
+//! of 4096 k of them passes by all rows from the second-level cache.
 //!
 //! For each element even then odd k of every pair are added, in the order of k, to one running sum.
 

@@ -1,7 +1,7 @@
 //! The matrix product with VDPBF16PS: a pair of the panel is one register, a lane is one output column.
 //!
-//! 2 m n k flops. The n k weights, 2 bytes each, come from memory once a call; with more than 6 rows, each step of 4096 k
-//! of them passes by all rows from the second-level cache.
+//! 2 m n k flops. The n k weights, 2 bytes each, come from memory once a call; with more than 6 rows, each step
+//! of 4096 k of them passes by all rows from the second-level cache.
 //!
 //! For each element the pairs are added in the order of k to one running sum. Which rows and panels are computed
 //! together, and where k is cut (the sums are then kept in `out`, which is fp32 like the registers), changes nothing.
