@@ -15,6 +15,7 @@ use crate::error::{FormatError, Result};
 use crate::json::{self, Object};
 use crate::manifest::{FORMAT_VERSION, FileRecord, Limits, MANIFEST_FILE, Manifest, TENSORRT_LLM_SCHEMA, hash};
 use crate::model_config::ModelConfig;
+use crate::rebuild::Rebuild;
 use crate::shard::Mapping;
 use crate::target::Target;
 use crate::weights_file::{WEIGHTS_FILE, WeightsFile};
@@ -117,7 +118,7 @@ impl EngineDir {
             Err(error) => return Err(FormatError::io("read", &manifest_path)(error)),
         };
         for (name, record) in &manifest.files {
-            check_file(&path.join(name), record)?;
+            check_file(&path.join(name), record).map_err(|error| with_model(error, &manifest))?;
         }
         let config_path = path.join(CONFIG_FILE);
         if !manifest.files.contains_key(CONFIG_FILE) {
@@ -250,6 +251,17 @@ fn foreign_manifest(dir: &Path) -> Result<Manifest> {
         files,
         tensors: BTreeMap::new(),
     })
+}
+
+/// Tells an error about the version of an engine's file what the engine was built from, which the file does not know.
+fn with_model(error: FormatError, manifest: &Manifest) -> FormatError {
+    match error {
+        FormatError::Version { path, found, expected, .. } => {
+            let rebuild = Rebuild::new(&path, Some(&manifest.model), Some(&manifest.target));
+            FormatError::Version { path, found, expected, rebuild }
+        }
+        other => other,
+    }
 }
 
 /// Checks one file's size and hash; of the weights file only its head's.

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
+use crate::rebuild::Rebuild;
+
 /// Shorthand for this crate's results.
 pub type Result<T, E = FormatError> = std::result::Result<T, E>;
 
@@ -146,7 +148,7 @@ pub enum FormatError {
     },
     /// An engine directory written by another version of the format.
     #[error(
-        "`{path}` has format version {found}, this program reads {expected}: build the engine again with `build-engine`"
+        "`{path}` has format version {found}, this program reads {expected}: build the engine again with `{rebuild}`"
     )]
     Version {
         /// `engine.json` or the weights file.
@@ -155,6 +157,8 @@ pub enum FormatError {
         found: u64,
         /// The version that this program writes and reads.
         expected: u64,
+        /// The command that builds the engine again.
+        rebuild: Rebuild,
     },
     /// A file's size differs from the manifest's record.
     #[error(

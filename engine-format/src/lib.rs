@@ -24,6 +24,7 @@
 //! | [`manifest`] | `engine.json` of an engine directory |
 //! | [`build_config`] | what a TensorRT engine was built for |
 //! | [`engine_dir`] | [`EngineDir`]: an engine directory, opened and checked |
+//! | [`rebuild`] | the command that builds an engine again |
 //! | [`staging`] | output directories that appear whole or not at all |
 //! | [`lora`] | LoRA adapters that PEFT wrote, as a TensorRT-LLM request carries them |
 
@@ -37,6 +38,7 @@ pub mod lora;
 pub mod manifest;
 pub mod mmap;
 pub mod model_config;
+pub mod rebuild;
 pub mod rope;
 pub mod safetensors_dir;
 pub mod safetensors_header;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{FormatError, Result};
 use crate::json::MAX_TOKENS;
+use crate::rebuild::Rebuild;
 
 /// Name of the manifest inside an engine directory.
 pub const MANIFEST_FILE: &str = "engine.json";
@@ -112,7 +113,9 @@ impl Manifest {
         match version {
             Some(FORMAT_VERSION) => {}
             Some(found) => {
-                return Err(FormatError::Version { path: path.to_owned(), found, expected: FORMAT_VERSION });
+                let text = |field| value.get(field).and_then(serde_json::Value::as_str);
+                let rebuild = Rebuild::new(path, text("model"), text("target"));
+                return Err(FormatError::Version { path: path.to_owned(), found, expected: FORMAT_VERSION, rebuild });
             }
             None => {
                 return Err(FormatError::field(path, "format_version", "is missing or not a whole number"));

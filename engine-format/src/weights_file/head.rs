@@ -9,7 +9,9 @@ use half::bf16;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{FormatError, Result};
+use crate::rebuild::Rebuild;
 use crate::shape;
+use crate::target::Target;
 
 /// The version that this program writes and reads.
 pub const VERSION: u32 = 1;
@@ -145,7 +147,13 @@ impl Head {
             |at: usize| prefix[at..at + 4].iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte));
         let version = u32_at(8);
         if version != u64::from(VERSION) {
-            return Err(FormatError::Version { path: path.to_owned(), found: version, expected: u64::from(VERSION) });
+            let rebuild = Rebuild::new(path, None, Some(Target::Cpu.name()));
+            return Err(FormatError::Version {
+                path: path.to_owned(),
+                found: version,
+                expected: u64::from(VERSION),
+                rebuild,
+            });
         }
         let json_end =
             usize::try_from(u32_at(20) << 32 | u32_at(16)).ok().and_then(|length| PREFIX.checked_add(length));
