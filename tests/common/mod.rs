@@ -58,7 +58,10 @@ pub fn program(name: &str) -> Command {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let directory = BUILT.get_or_init(|| {
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--bins", "-p", "programs"]);
+        // With a test among the targets, and the package of this one, Cargo resolves the features that this test was built
+        // with. With others it would compile half of the dependencies again.
+        build.args(["build", "--quiet", "--bins", "--test", "house_rules"]);
+        build.args(["-p", "trtllm", "-p", "programs"]);
         let this = std::env::current_exe().unwrap();
         let directory = this.ancestors().nth(2).unwrap().to_owned();
         if directory.ends_with("release") {

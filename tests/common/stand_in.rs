@@ -17,13 +17,12 @@ use trtllm::trtllm_sys::gpu::{GpuLibrary, GpuTokenizer};
 /// The folder that stands for TensorRT-LLM's, built if it is not yet.
 pub fn prefix() -> &'static Path {
     static PREFIX: OnceLock<PathBuf> = OnceLock::new();
-    PREFIX.get_or_init(|| build(&[]))
+    PREFIX.get_or_init(build)
 }
 
-/// Builds the stand-in with options of `scripts/build-stand-in`.
-pub fn build(options: &[&str]) -> PathBuf {
+fn build() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let output = Command::new(root.join("scripts/build-stand-in")).args(options).output().unwrap();
+    let output = Command::new(root.join("scripts/build-stand-in")).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
 }

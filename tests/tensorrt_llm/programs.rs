@@ -1,12 +1,12 @@
 //! `run-engine`, `bench-engine` and the doctor, with the stand-in where TensorRT-LLM would be.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use trtllm::engine_format::Mapping;
 
 use crate::common::{Output, program, run};
-use crate::stand_in::{StandInEngine, build, shim};
+use crate::stand_in::{StandInEngine, prefix, shim};
 
 const MODEL: &str = "parity/mistral-gqa";
 
@@ -115,9 +115,9 @@ fn under_mpirun_the_leader_answers_and_the_others_serve() {
 
 #[test]
 fn the_doctor_tells_what_does_not_fit() {
-    let examine = |shim: &Path, engine: Option<&StandInEngine>| {
+    let examine = |shim: &Path, engine: Option<&StandInEngine>, variables: &[(&str, &str)]| {
         let mut command = with_shim("run-engine", shim);
-        command.arg("doctor");
+        command.arg("doctor").env_remove("LD_LIBRARY_PATH").envs(variables.iter().copied());
         if let Some(engine) = engine {
             command.arg("--engine").arg(engine.path());
         }
@@ -127,37 +127,48 @@ fn the_doctor_tells_what_does_not_fit() {
         output.stdout
     };
     let engine = StandInEngine::new(MODEL, "");
-    let report = examine(&shim(), Some(&engine));
+    let report = examine(&shim(), Some(&engine), &[]);
     assert!(report.contains("ok  TensorRT-LLM") && report.contains("1.2.0-trtllm-stand-in"), "{report}");
     assert!(report.contains("for `tensorrt-llm`, TensorRT-LLM 1.2"), "{report}");
     engine.edit(|config| config["version"] = "1.0.0".into());
-    let report = examine(&shim(), Some(&engine));
+    let report = examine(&shim(), Some(&engine), &[]);
     assert!(report.contains("built by TensorRT-LLM 1.0.0, but 1.2.0"), "{report}");
-    let report = examine(Path::new("/no/such/shim.so"), None);
+    let report = examine(Path::new("/no/such/shim.so"), None, &[]);
     assert!(report.contains("missing  libtrtllm_gpu.so") && report.contains("no such file"), "{report}");
 
     // The same shim, and less and less of what it needs.
-    let target = shim().ancestors().nth(3).unwrap().to_owned();
-    let prefix =
-        build(&["--prefix", target.join("stand-in-broken").to_str().unwrap(), "--version", "1.1.0-trtllm-stand-in"]);
-    let broken = prefix.join("lib/libtrtllm_gpu.so");
-    let report = examine(&broken, None);
+    let report = examine(&shim(), None, &[("TRTLLM_STAND_IN_VERSION", "1.1.0-trtllm-stand-in")]);
     assert!(
         report.contains("compiled against TensorRT-LLM 1.2.0") && report.contains("1.1.0-trtllm-stand-in was"),
         "{report}"
     );
-    let library = prefix.join("lib/libtensorrt_llm.so");
-    std::fs::remove_file(&library).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let lost = shim_without_libraries(dir.path());
     let empty = Command::new("cc")
         .args(["-shared", "-fPIC", "-Wl,-soname,libtensorrt_llm.so", "-x", "c", "/dev/null", "-o"])
-        .arg(&library)
+        .arg(dir.path().join("libtensorrt_llm.so"))
         .status();
     assert!(empty.unwrap().success());
-    let report = examine(&broken, None);
+    let libraries = format!("{}:{}", dir.path().display(), prefix().join("lib").display());
+    let report = examine(&lost, None, &[("LD_LIBRARY_PATH", &libraries)]);
     assert!(report.contains("undefined symbol") && report.contains("another release or C++ ABI"), "{report}");
-    std::fs::remove_file(&library).unwrap();
-    let report = examine(&broken, None);
+    let report = examine(&lost, None, &[]);
     assert!(report.contains("libtensorrt_llm.so") && report.contains("LD_LIBRARY_PATH"), "{report}");
+}
+
+/// A copy of the shim in `dir` that does not know where TensorRT-LLM's libraries are: its search path names another folder.
+fn shim_without_libraries(dir: &Path) -> PathBuf {
+    let mut shim = std::fs::read(shim()).unwrap();
+    let folder = prefix().join("lib");
+    let known = folder.to_str().unwrap().as_bytes();
+    let places: Vec<_> = (0..shim.len() - known.len()).filter(|&start| shim[start..].starts_with(known)).collect();
+    assert!(!places.is_empty());
+    for start in places {
+        shim[start + known.len() - "lib".len()..start + known.len()].copy_from_slice(b"non");
+    }
+    let lost = dir.join("libtrtllm_gpu.so");
+    std::fs::write(&lost, shim).unwrap();
+    lost
 }
 
 #[test]

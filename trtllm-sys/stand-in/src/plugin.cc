@@ -187,7 +187,7 @@ private:
     std::vector<FieldRule> mRules;
 };
 
-// major * 100 + minor of the version that the stand-in has.
+// major * 100 + minor of the version that the stand-in's headers have.
 int release() {
     char* end = nullptr;
     auto const major = std::strtol(tensorrt_llm::executor::kTensorRtLlmVersion, &end, 10);
