@@ -1,6 +1,8 @@
 //! A request's own say in its logits: TensorRT-LLM's logits post-processor.
 
+use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::{RequestId, TokenId};
@@ -24,8 +26,8 @@ type Process = dyn Fn(&LogitsContext<'_>, &mut [f32]) -> Result<(), String> + Se
 /// temperature, penalties, guide and filters come after it. Log-probabilities are of the logits as they were before it.
 ///
 /// Called once for each token of each sequence, from any thread, for several sequences at the same time; generation waits
-/// for it. Minus infinity excludes a token. An error, a logit that is plus infinity or not a number, or no token left ends
-/// the request with an error.
+/// for it. Minus infinity excludes a token. An error, a panic, a logit that is plus infinity or not a number, or no token left
+/// ends the request with an error, and only that request.
 #[derive(Clone)]
 pub struct LogitsPostProcessor(Arc<Process>);
 
@@ -38,9 +40,12 @@ impl LogitsPostProcessor {
     /// Runs it, and checks what it leaves.
     ///
     /// # Errors
-    /// The error that it gave, or what is wrong with the logits that it left, as a sentence.
+    /// The error that it gave, how it panicked, or what is wrong with the logits that it left, as a sentence.
     pub fn process(&self, context: &LogitsContext<'_>, logits: &mut [f32]) -> Result<(), String> {
-        (self.0)(context, logits).map_err(|problem| format!("the logits post-processor failed: {problem}"))?;
+        // What a panic leaves half-changed is the logits, which nobody reads then, and the host's own state.
+        catch_unwind(AssertUnwindSafe(|| (self.0)(context, logits)))
+            .map_err(|panic| format!("the logits post-processor panicked{}", message_of(panic.as_ref())))?
+            .map_err(|problem| format!("the logits post-processor failed: {problem}"))?;
         let mut best = f32::NEG_INFINITY;
         for (token, &logit) in logits.iter().enumerate() {
             if logit.is_nan() || logit == f32::INFINITY {
@@ -55,6 +60,12 @@ impl LogitsPostProcessor {
         }
         Ok(())
     }
+}
+
+/// A panic's message as the end of a sentence; empty where it is no text.
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.map_or_else(String::new, |text| format!(": {text}"))
 }
 
 impl fmt::Debug for LogitsPostProcessor {
