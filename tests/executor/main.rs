@@ -37,10 +37,15 @@ macro_rules! keeps_its_promises {
             log_probabilities_come_with_their_tokens
             beams_come_whole_and_best_first
             a_post_processor_decides_or_is_refused_by_name
+            a_panicking_post_processor_ends_its_request_only
             cancelled_requests_still_end_once
+            one_sequence_is_cancelled_alone
+            a_request_ends_with_the_last_of_its_sequences
+            the_load_counts_requests_and_goes_back_to_zero
             an_allotted_time_ends_a_request
             a_full_queue_refuses_and_names_its_limit
             shutdown_drains_or_cancels_then_refuses
+            whoever_shuts_down_waits_for_the_end
             a_shutdown_wakes_who_waits
             dropping_an_executor_ends_its_work
             waiting_uses_no_processor_time

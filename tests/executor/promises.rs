@@ -181,6 +181,139 @@ pub(crate) fn cancelled_requests_still_end_once(subject: &Subject) {
     gather(executor.as_ref(), 0);
 }
 
+/// The sequences run while the first one is ended: the others deliver what they deliver without that.
+pub(crate) fn one_sequence_is_cancelled_alone(subject: &Subject) {
+    for (streaming, return_prompt_log_probs) in [(true, false), (false, false), (true, true)] {
+        let executor = subject.default();
+        let mut spec = RequestSpec { streaming, ..drawing(5, 60) };
+        spec.sampling.num_return_sequences = 3;
+        spec.output.return_prompt_log_probs = return_prompt_log_probs;
+        let id = enqueue(executor.as_ref(), spec.clone());
+        let expected = gather(executor.as_ref(), 1).remove(&id).unwrap();
+        // Once at once, before its prompt is computed, and once later.
+        for pause in [0, 2] {
+            for cancelled in [0, 2] {
+                let id = enqueue(executor.as_ref(), spec.clone());
+                std::thread::sleep(Duration::from_millis(pause));
+                executor.cancel_sequence(id, cancelled);
+                executor.cancel_sequence(id, cancelled);
+                executor.cancel_sequence(id, 3);
+                let results = gather(executor.as_ref(), 1).remove(&id).unwrap();
+                for sequence in 0..3 {
+                    let (found, all) = (tokens_of(&results, sequence), tokens_of(&expected, sequence));
+                    let last = results.iter().rfind(|result| result.sequence_index == sequence).unwrap();
+                    if sequence == cancelled && last.finish_reason == Some(FinishReason::Cancelled) {
+                        assert!(all.starts_with(&found) && found.len() < all.len());
+                    } else {
+                        assert_eq!((found, last.finish_reason), (all, Some(FinishReason::Length)));
+                    }
+                    assert!(last.is_sequence_final);
+                }
+                if return_prompt_log_probs {
+                    let lengths = results.iter().filter_map(|result| result.prompt_log_probs.as_ref()).map(Vec::len);
+                    let lengths: Vec<_> = lengths.collect();
+                    assert!(!lengths.is_empty() && lengths.iter().all(|&length| length == 2), "{lengths:?}");
+                }
+            }
+        }
+    }
+}
+
+pub(crate) fn a_request_ends_with_the_last_of_its_sequences(subject: &Subject) {
+    let executor = subject.default();
+    for (num_return_sequences, beam_width) in [(1, 1), (3, 1), (2, 2)] {
+        let mut spec = long(executor.as_ref());
+        (spec.sampling.num_return_sequences, spec.sampling.beam_width) = (num_return_sequences, beam_width);
+        let Some(id) = enqueue_if_known(executor.as_ref(), spec) else { continue };
+        (0..num_return_sequences).rev().for_each(|sequence| executor.cancel_sequence(id, sequence));
+        let results = gather(executor.as_ref(), 1).remove(&id).unwrap();
+        let ended = results.iter().filter(|result| result.finish_reason == Some(FinishReason::Cancelled));
+        assert_eq!(ended.count(), num_return_sequences);
+        executor.cancel_sequence(id, 0);
+    }
+    executor.cancel_sequence(RequestId(u64::MAX), 0);
+    gather(executor.as_ref(), 0);
+}
+
+pub(crate) fn the_load_counts_requests_and_goes_back_to_zero(subject: &Subject) {
+    let executor = (subject.open)(&ExecutorConfig { max_batch_size: Some(2), ..ExecutorConfig::default() });
+    let load = executor.load();
+    assert_eq!((load.num_queued_requests, load.num_active_requests, load.used_num_blocks), (0, 0, 0));
+    let ids: Vec<_> = (0..5).map(|_| enqueue(executor.as_ref(), long(executor.as_ref()))).collect();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let busy = loop {
+        let load = executor.load();
+        assert_eq!(load.num_queued_requests + load.num_active_requests, 5, "{load:?}");
+        if load.num_queued_requests == 3 {
+            break load;
+        }
+        assert!(Instant::now() < deadline, "{load:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    assert!(busy.used_num_blocks > 0 && busy.last_iteration > Duration::ZERO, "{busy:?}");
+    assert_eq!(busy.used_num_blocks + busy.free_num_blocks, busy.max_num_blocks);
+    ids.iter().for_each(|&id| executor.cancel(id));
+    gather(executor.as_ref(), 5);
+    let load = executor.load();
+    assert_eq!((load.num_queued_requests, load.num_active_requests, load.used_num_blocks), (0, 0, 0));
+    assert_eq!(load.free_num_blocks, load.max_num_blocks);
+    // Nobody else's statistics were taken for it.
+    assert!(!executor.iteration_stats().is_empty());
+}
+
+pub(crate) fn a_panicking_post_processor_ends_its_request_only(subject: &Subject) {
+    let executor = subject.default();
+    let expected = output_of(executor.as_ref(), drawing(5, 40));
+    let panics = LogitsPostProcessor::new(|context, _| {
+        assert!(context.token_ids.len() < 8, "eight are enough");
+        Ok(())
+    });
+    let spec = RequestSpec { logits_post_processor: Some(panics), ..drawing(5, 40) };
+    let beside = enqueue(executor.as_ref(), drawing(5, 40));
+    let failing = match executor.enqueue(request(executor.as_ref(), spec)) {
+        Ok(id) => Some(id),
+        Err(EnqueueError::Unsupported { .. }) => None,
+        Err(error) => panic!("{error}"),
+    };
+    let (mut found, mut message, mut open) = (Vec::new(), None, 1 + usize::from(failing.is_some()));
+    while open > 0 {
+        for response in executor.await_responses(Some(Duration::from_secs(60))) {
+            open -= usize::from(response.is_final());
+            match response {
+                Response::Result(result) if result.request_id == beside => found.extend(result.output_token_ids),
+                Response::Result(_) => {}
+                Response::Error { request_id, message: text } => {
+                    assert_eq!(Some(request_id), failing);
+                    message = Some(text);
+                }
+            }
+        }
+    }
+    assert_eq!(found, expected);
+    let told = "the logits post-processor panicked: eight are enough";
+    assert_eq!(message.as_deref(), failing.map(|_| told));
+    assert_eq!(output_of(executor.as_ref(), drawing(5, 40)), expected);
+}
+
+pub(crate) fn whoever_shuts_down_waits_for_the_end(subject: &Subject) {
+    let executor = subject.default();
+    let requests = 8;
+    (0..requests).for_each(|_| _ = enqueue(executor.as_ref(), long(executor.as_ref())));
+    let shut_down = |_| {
+        let executor = executor.clone();
+        std::thread::spawn(move || {
+            executor.shutdown(Shutdown::Drain);
+            executor.load()
+        })
+    };
+    let threads: Vec<_> = (0..2).map(shut_down).collect();
+    for thread in threads {
+        let load = thread.join().unwrap();
+        assert_eq!((load.num_queued_requests, load.num_active_requests), (0, 0), "it returned before the end");
+    }
+    gather(executor.as_ref(), requests);
+}
+
 pub(crate) fn an_allotted_time_ends_a_request(subject: &Subject) {
     let executor = subject.default();
     let spec = RequestSpec { allotted_time: Some(Duration::from_nanos(1)), ..long(executor.as_ref()) };

@@ -11,6 +11,7 @@ mod config;
 mod owner;
 mod request;
 mod route;
+mod stats;
 mod workers;
 
 use std::fmt;
@@ -22,15 +23,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use engine_format::{BuildConfig, EngineDir, FormatError};
-use trtllm_sys::gpu::{
-    GpuError, GpuExecutor, GpuIterationStats, GpuLibrary, GpuTokenizer, Setting, SettingValue, Severity, same_release,
-};
+use trtllm_sys::gpu::{GpuError, GpuExecutor, GpuLibrary, GpuTokenizer, Setting, SettingValue, Severity, same_release};
 
 use crate::outbox::Taken;
 
 use super::{
-    CapacitySchedulerPolicy, EnqueueError, Executor, ExecutorConfig, InflightBatchingStats, IterationStats,
-    KvCacheStats, Limits, Request, RequestId, Response, Shutdown,
+    CapacitySchedulerPolicy, EnqueueError, Executor, ExecutorConfig, IterationStats, Limits, Load, Request, RequestId,
+    Response, Shutdown,
 };
 
 pub use config::{
@@ -234,7 +233,12 @@ impl TensorRtLlmExecutor {
             is_leader: gpu.can_enqueue(),
         };
         let timeout = Duration::from_secs;
-        let shared = Arc::new(Shared::new(gpu, timeout(own.stall_timeout), timeout(own.shutdown_timeout)));
+        let shared = Arc::new(Shared::new(
+            gpu,
+            config.iter_stats_max_iterations,
+            timeout(own.stall_timeout),
+            timeout(own.shutdown_timeout),
+        ));
         let owner_shared = shared.clone();
         let owner = std::thread::Builder::new()
             .name("tensorrt-llm".into())
@@ -424,14 +428,22 @@ impl Executor for TensorRtLlmExecutor {
         self.shared.cancel(request.0);
     }
 
+    /// TensorRT-LLM cannot end one sequence alone. It is over for its client at once, and what TensorRT-LLM still computes of
+    /// it is dropped; when every sequence is over, the request is cancelled. The beams of a search, and their end, are
+    /// TensorRT-LLM's: they are cancelled when all have been.
+    fn cancel_sequence(&self, request: RequestId, sequence_index: usize) {
+        self.shared.cancel_sequence(request.0, sequence_index);
+    }
+
+    /// Requests are counted here, active ones with those that TensorRT-LLM still runs though their client has cancelled them.
+    /// How many of them wait, the blocks and the last iteration are those of TensorRT-LLM's latest statistics: zero before
+    /// its first iteration, and always where [`ExecutorConfig::iter_stats_max_iterations`] is 0.
+    fn load(&self) -> Load {
+        self.shared.load()
+    }
+
     fn iteration_stats(&self) -> Vec<IterationStats> {
-        match self.shared.gpu.iteration_stats() {
-            Ok(stats) => stats.iter().map(to_stats).collect(),
-            Err(error) => {
-                tracing::warn!("no statistics: {error}");
-                Vec::new()
-            }
-        }
+        self.shared.take_stats()
     }
 
     fn shutdown(&self, how: Shutdown) {
@@ -452,39 +464,5 @@ impl Executor for TensorRtLlmExecutor {
 impl Drop for TensorRtLlmExecutor {
     fn drop(&mut self) {
         self.shutdown(Shutdown::Cancel);
-    }
-}
-
-fn to_stats(stats: &GpuIterationStats) -> IterationStats {
-    let latency = |milliseconds: f64| Duration::try_from_secs_f64(milliseconds / 1e3).unwrap_or_default();
-    let size = |count: i32| usize::try_from(count).unwrap_or(0);
-    let sum = |count: i32| u64::try_from(count).unwrap_or(0);
-    IterationStats {
-        iter: stats.iter,
-        iter_latency: latency(stats.iter_latency_ms),
-        // TensorRT-LLM does not tell them apart.
-        model_latency: latency(stats.iter_latency_ms),
-        new_active_requests_queue_latency: latency(stats.new_active_requests_queue_latency_ms),
-        num_new_active_requests: size(stats.num_new_active_requests),
-        num_active_requests: size(stats.num_active_requests),
-        num_queued_requests: size(stats.num_queued_requests),
-        num_completed_requests: size(stats.num_completed_requests),
-        kv_cache: KvCacheStats {
-            max_num_blocks: size(stats.kv_max_num_blocks),
-            free_num_blocks: size(stats.kv_free_num_blocks),
-            used_num_blocks: size(stats.kv_used_num_blocks),
-            tokens_per_block: size(stats.kv_tokens_per_block),
-            alloc_total_blocks: sum(stats.kv_alloc_total_blocks),
-            alloc_new_blocks: sum(stats.kv_alloc_new_blocks),
-            reused_blocks: sum(stats.kv_reused_blocks),
-            missed_blocks: sum(stats.kv_missed_blocks),
-        },
-        inflight_batching: InflightBatchingStats {
-            num_scheduled_requests: size(stats.num_scheduled_requests),
-            num_context_requests: size(stats.num_context_requests),
-            num_gen_requests: size(stats.num_gen_requests),
-            num_paused_requests: size(stats.num_paused_requests),
-            num_ctx_tokens: size(stats.num_ctx_tokens),
-        },
     }
 }

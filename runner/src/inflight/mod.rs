@@ -25,7 +25,7 @@ mod scheduler_tests;
 mod stop;
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -34,8 +34,8 @@ use engine_format::weights_file::WEIGHTS_FILE;
 
 use crate::cpu_model::{CpuModel, CpuModelError, KvCache};
 use crate::executor::{
-    EnqueueError, Executor, ExecutorConfig, GuidedDecodingParams, IterationStats, Limits, Request, RequestId, Response,
-    Shutdown, TokenId,
+    EnqueueError, Executor, ExecutorConfig, GuidedDecodingParams, IterationStats, Limits, Load, Request, RequestId,
+    Response, Shutdown, TokenId,
 };
 use text::guide::{Guide, GuideFactory};
 use text::tokenizer::Tokenizer;
@@ -57,7 +57,7 @@ pub struct CpuExecutor {
     guides: OnceLock<Result<GuideFactory, String>>,
     num_blocks: usize,
     queue: Arc<Queue>,
-    owner: std::sync::Mutex<Option<JoinHandle<()>>>,
+    owner: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What a CPU executor found out about itself.
@@ -118,13 +118,13 @@ impl CpuExecutor {
             enable_chunked_context: config.enable_chunked_context,
         };
         let scheduler = Scheduler::new(scheduler_config, BlockManager::new(num_blocks, tokens_per_block));
-        let queue = Arc::new(Queue::new(config));
+        let queue = Arc::new(Queue::new(config, scheduler.blocks().stats()));
         let (owner_queue, threads, reuse) = (queue.clone(), model.threads(), kv_cache.enable_block_reuse);
         let owner = std::thread::Builder::new()
             .name("cpu-executor".into())
             .spawn(move || owner::run(&owner_queue, &model, cache, scheduler, reuse))
             .map_err(|source| CpuModelError::Owner { threads, source })?;
-        let owner = std::sync::Mutex::new(Some(owner));
+        let owner = Mutex::new(Some(owner));
         Ok(Self {
             limits,
             facts,
@@ -198,14 +198,23 @@ impl Executor for CpuExecutor {
         self.queue.cancel(request);
     }
 
+    fn cancel_sequence(&self, request: RequestId, sequence_index: usize) {
+        self.queue.cancel_sequence(request, sequence_index);
+    }
+
+    fn load(&self) -> Load {
+        self.queue.load()
+    }
+
     fn iteration_stats(&self) -> Vec<IterationStats> {
         self.queue.take_stats()
     }
 
     fn shutdown(&self, how: Shutdown) {
         self.queue.close(how);
-        let owner = self.owner.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        if let Some(owner) = owner {
+        // The lock is held while joining, so that a second caller waits too.
+        let mut owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(owner) = owner.take() {
             // A panic of the owner has already ended its requests with an error each.
             let _ = owner.join();
         }

@@ -11,7 +11,7 @@ use crate::executor::{FinishReason, InflightBatchingStats, IterationStats, Reque
 
 use super::beam::Finished;
 use super::prefix::Salt;
-use super::queue::{Arrival, Queue};
+use super::queue::{Arrival, Cancellation, Queue};
 use super::running::{Chosen, Running};
 use super::scheduler::{NewSequence, Scheduler, SequenceId, Step, StepPart};
 
@@ -47,10 +47,11 @@ pub(super) fn run(queue: &Queue, model: &CpuModel, cache: KvCache, scheduler: Sc
     while let Some(inbox) = queue.look(owner.scheduler.is_empty()) {
         let began = Instant::now();
         inbox.arrived.into_iter().for_each(|arrival| owner.receive(arrival));
-        inbox.cancelled.into_iter().for_each(|id| owner.end(id, FinishReason::Cancelled));
+        inbox.cancelled.into_iter().for_each(|(id, what)| owner.cancel(id, what));
         owner.end_late(began);
         let stats = owner.iterate(began);
-        queue.deliver(&mut owner.responses, owner.requests.len() - owner.started, stats);
+        let waiting = owner.requests.len() - owner.started;
+        queue.deliver(&mut owner.responses, waiting, owner.scheduler.blocks().stats(), stats);
     }
 }
 
@@ -73,7 +74,7 @@ struct Owner<'a> {
 
 /// What the owner knows of a request.
 struct Progress {
-    /// Sequences that have not ended.
+    /// Sequences that have not ended. The first computes the prompt, and collects its log-probabilities.
     open: Vec<SequenceId>,
     since: Instant,
     deadline: Option<Instant>,
@@ -110,6 +111,25 @@ impl Owner<'_> {
         let prompt_log_probs = spec.output.return_prompt_log_probs.then(Vec::new);
         let progress = Progress { open, since: arrival.since, deadline, started: false, prompt_log_probs };
         self.requests.insert(arrival.id, progress);
+    }
+
+    fn cancel(&mut self, id: RequestId, what: Cancellation) {
+        match what {
+            Cancellation::Request => self.end(id, FinishReason::Cancelled),
+            Cancellation::Sequences(indices) => {
+                indices.into_iter().for_each(|index| self.cancel_sequence(id, index));
+            }
+        }
+    }
+
+    fn cancel_sequence(&mut self, id: RequestId, index: usize) {
+        let open = self.requests.get(&id).map(|request| request.open.as_slice()).unwrap_or_default();
+        let ends = |sequence: &&SequenceId| {
+            self.sequences.get_mut(*sequence).is_some_and(|running| running.ends_when_cancelled(index))
+        };
+        if let Some(&sequence) = open.iter().find(ends) {
+            self.finish(sequence, FinishReason::Cancelled, Vec::new());
+        }
     }
 
     /// Ends all sequences of a request that have not ended.
@@ -227,11 +247,17 @@ impl Owner<'_> {
             let row = first_row;
             first_row += part.tokens;
             let running = self.sequences.get(&part.sequence);
-            let running = running.filter(|running| part.is_context && running.collects_prompt_log_probs());
-            let request = running.and_then(|running| self.requests.get_mut(&running.request_id));
-            let Some(collected) = request.and_then(|request| request.prompt_log_probs.as_mut()) else { continue };
+            let running = running.filter(|running| part.is_context && running.wants_prompt_log_probs());
+            let Some(request) = running.and_then(|running| self.requests.get_mut(&running.request_id)) else {
+                continue;
+            };
+            let Some(collected) = request.prompt_log_probs.as_mut() else { continue };
+            let prompt_len = self.scheduler.prompt_len(part.sequence);
+            if request.open.first() != Some(&part.sequence) || collected.len() + 1 >= prompt_len {
+                continue;
+            }
             if part.start == 0 {
-                // A prompt that was paused half-way begins again.
+                // A prompt that was paused half-way, or whose first sequence was cancelled, begins again.
                 collected.clear();
             }
             // The last token of the prompt is followed by output, not by prompt.

@@ -1,11 +1,12 @@
 //! What callers and the owner thread share: requests on their way in, responses on their way out.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::executor::{
-    EnqueueError, ExecutorConfig, FinishReason, IterationStats, Request, RequestId, Response, Shutdown, TokenResult,
+    EnqueueError, ExecutorConfig, FinishReason, IterationStats, KvCacheStats, Load, Request, RequestId, Response,
+    Shutdown, TokenResult,
 };
 
 use text::guide::Guide;
@@ -26,9 +27,11 @@ struct State {
     arrived: VecDeque<Arrival>,
     /// Requests that the owner has and that have not ended.
     live: HashSet<RequestId>,
-    cancelled: HashSet<RequestId>,
+    cancelled: HashMap<RequestId, Cancellation>,
     /// Requests that the owner has and that wait there.
     waiting: usize,
+    kv_cache: KvCacheStats,
+    last_iteration: Duration,
     responses: VecDeque<Response>,
     stats: VecDeque<IterationStats>,
     closed: bool,
@@ -48,13 +51,23 @@ pub(super) struct Arrival {
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     pub arrived: VecDeque<Arrival>,
-    pub cancelled: HashSet<RequestId>,
+    pub cancelled: HashMap<RequestId, Cancellation>,
+}
+
+/// What of a request is to end.
+#[derive(Debug)]
+pub(super) enum Cancellation {
+    /// All of it.
+    Request,
+    /// Sequences, by their index.
+    Sequences(BTreeSet<usize>),
 }
 
 impl Queue {
-    pub(super) fn new(config: &ExecutorConfig) -> Self {
+    /// An empty queue; `kv_cache` is the state of the cache before the first request.
+    pub(super) fn new(config: &ExecutorConfig, kv_cache: KvCacheStats) -> Self {
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(State { kv_cache, ..State::default() }),
             work_arrived: Condvar::new(),
             responses_ready: Condvar::new(),
             max_queue_size: config.max_queue_size,
@@ -107,8 +120,33 @@ impl Queue {
             state.responses.extend(arrival.iter().flat_map(cancelled));
             self.responses_ready.notify_all();
         } else if state.live.contains(&id) {
-            state.cancelled.insert(id);
+            state.cancelled.insert(id, Cancellation::Request);
             self.work_arrived.notify_one();
+        }
+    }
+
+    pub(super) fn cancel_sequence(&self, id: RequestId, sequence_index: usize) {
+        let mut state = self.lock();
+        // One that has not been taken is left to the owner too: it alone knows sequences.
+        if !state.live.contains(&id) && !state.arrived.iter().any(|arrival| arrival.id == id) {
+            return;
+        }
+        let cancellation = state.cancelled.entry(id).or_insert_with(|| Cancellation::Sequences(BTreeSet::new()));
+        if let Cancellation::Sequences(indices) = cancellation {
+            indices.insert(sequence_index);
+        }
+        self.work_arrived.notify_one();
+    }
+
+    pub(super) fn load(&self) -> Load {
+        let state = self.lock();
+        Load {
+            num_queued_requests: state.arrived.len() + state.waiting,
+            num_active_requests: state.live.len() - state.waiting,
+            used_num_blocks: state.kv_cache.used_num_blocks,
+            free_num_blocks: state.kv_cache.free_num_blocks,
+            max_num_blocks: state.kv_cache.max_num_blocks,
+            last_iteration: state.last_iteration,
         }
     }
 
@@ -118,7 +156,7 @@ impl Queue {
         if how == Shutdown::Cancel {
             let arrived = std::mem::take(&mut state.arrived);
             state.responses.extend(arrived.iter().flat_map(cancelled));
-            let live: Vec<_> = state.live.iter().copied().collect();
+            let live: Vec<_> = state.live.iter().map(|&id| (id, Cancellation::Request)).collect();
             state.cancelled.extend(live);
         }
         self.work_arrived.notify_all();
@@ -145,14 +183,24 @@ impl Queue {
         Some(Inbox { arrived, cancelled: std::mem::take(&mut state.cancelled) })
     }
 
-    /// The owner's: delivers the responses of an iteration; `waiting` requests wait still.
-    pub(super) fn deliver(&self, responses: &mut Vec<Response>, waiting: usize, stats: Option<IterationStats>) {
+    /// The owner's: delivers the responses of an iteration; `waiting` requests wait still, and `kv_cache` is the cache now.
+    pub(super) fn deliver(
+        &self,
+        responses: &mut Vec<Response>,
+        waiting: usize,
+        kv_cache: KvCacheStats,
+        stats: Option<IterationStats>,
+    ) {
         let mut state = self.lock();
         for response in responses.iter().filter(|response| response.is_final()) {
             state.live.remove(&response.request_id());
             state.cancelled.remove(&response.request_id());
         }
         state.waiting = waiting;
+        state.kv_cache = kv_cache;
+        if let Some(stats) = &stats {
+            state.last_iteration = stats.iter_latency;
+        }
         if let Some(stats) = stats.filter(|_| self.max_stats > 0) {
             if state.stats.len() == self.max_stats {
                 state.stats.pop_front();
@@ -171,6 +219,7 @@ impl Queue {
         state.owner_gone = true;
         let arrived: Vec<_> = state.arrived.drain(..).map(|arrival| arrival.id).collect();
         let live: Vec<_> = state.live.drain().collect();
+        state.waiting = 0;
         for request_id in live.into_iter().chain(arrived) {
             let message = "the executor's owner thread ended unexpectedly".to_owned();
             state.responses.push_back(Response::Error { request_id, message });

@@ -1,6 +1,7 @@
 //! What the owner knows of one sequence: how its tokens are chosen, what of it has been delivered.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cpu_kernels::Kernels;
@@ -19,6 +20,7 @@ pub(super) struct Running {
     request: Arc<Request>,
     sampler: Sampler,
     search: Option<BeamSearch>,
+    cancelled_beams: BTreeSet<usize>,
     guide: Option<Guide>,
     generated: usize,
     new: Undelivered,
@@ -62,6 +64,7 @@ impl Running {
             sampler: Sampler::new(kernels, spec, sequence_index),
             guide,
             search: (spec.sampling.beam_width > 1).then(|| BeamSearch::new(kernels, spec)),
+            cancelled_beams: BTreeSet::new(),
             generated: 0,
             new: Undelivered::default(),
             cum_log_prob: 0.0,
@@ -133,9 +136,22 @@ impl Running {
         Ok(Chosen::Token(token, finish))
     }
 
-    /// Whether the log-probabilities of its prompt are wanted from this sequence and not complete yet.
-    pub(super) fn collects_prompt_log_probs(&self) -> bool {
-        self.request.spec().output.return_prompt_log_probs && self.sequence_index == 0 && self.generated == 0
+    /// Whether the log-probabilities of its prompt are wanted.
+    pub(super) fn wants_prompt_log_probs(&self) -> bool {
+        self.request.spec().output.return_prompt_log_probs
+    }
+
+    /// Notes that the sequence `index` of the request was cancelled; whether that ends this one. A search ends when all
+    /// that it would return have been cancelled.
+    pub(super) fn ends_when_cancelled(&mut self, index: usize) -> bool {
+        if self.search.is_none() {
+            return self.sequence_index == index;
+        }
+        let count = self.request.spec().sampling.num_return_sequences;
+        if index < count {
+            self.cancelled_beams.insert(index);
+        }
+        self.cancelled_beams.len() == count
     }
 
     /// Whether there is something to deliver now, though the sequence goes on.

@@ -154,7 +154,26 @@ impl Scheduler {
         self.waiting.remove(&sequence.rank);
         self.active.remove(&sequence.rank);
         sequence.beams.iter_mut().for_each(|beam| self.blocks.release(&mut beam.table));
-        self.release_followers(id);
+        self.hand_followers_on(id, sequence.computes_whole_prompt);
+    }
+
+    /// Makes the first of those that wait for the prompt of `leader`, which is gone, the one that the others wait for.
+    fn hand_followers_on(&mut self, leader: SequenceId, computes_whole_prompt: bool) {
+        let mut followers = self.followers.remove(&leader).unwrap_or_default();
+        followers.retain(|id| self.sequences.contains_key(id));
+        let Some(&heir) = followers.first() else { return };
+        if let Some(sequence) = self.sequences.get_mut(&heir) {
+            sequence.computes_whole_prompt |= computes_whole_prompt;
+            self.waiting.insert(sequence.rank, heir);
+        }
+        if followers.len() > 1 {
+            self.followers.insert(heir, followers.split_off(1));
+        }
+    }
+
+    /// Tokens of a sequence's prompt.
+    pub(super) fn prompt_len(&self, id: SequenceId) -> usize {
+        self.sequences.get(&id).map_or(0, |sequence| sequence.prompt_len)
     }
 
     /// Prompt and output of a sequence, or of one of its beams, so far.

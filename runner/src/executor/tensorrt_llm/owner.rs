@@ -1,15 +1,16 @@
 //! What callers and the routing thread share, and that thread: it alone awaits TensorRT-LLM's responses.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use trtllm_sys::gpu::{GpuExecutor, Responses};
+use trtllm_sys::gpu::{GpuError, GpuExecutor, Responses};
 
-use crate::executor::{RequestId, Response, Shutdown};
+use crate::executor::{IterationStats, Load, RequestId, Response, Shutdown};
 use crate::outbox::Outbox;
 
 use super::route::Route;
+use super::stats::to_stats;
 
 /// How long one wait for responses takes at most, in milliseconds: how soon a stall or a deadline is noticed. Responses end it
 /// early, and nothing waits while there are no requests.
@@ -20,8 +21,10 @@ pub(super) struct Shared {
     pub(super) gpu: GpuExecutor,
     pub(super) outbox: Outbox<Response>,
     state: Mutex<State>,
+    stats: Mutex<Stats>,
     /// A request came, or the end.
     changed: Condvar,
+    max_stats: usize,
     stall_timeout: Duration,
     shutdown_timeout: Duration,
 }
@@ -37,11 +40,19 @@ pub(super) struct State {
     pub(super) heard: Instant,
 }
 
+/// Statistics that were taken from TensorRT-LLM, which gives each once.
+#[derive(Default)]
+struct Stats {
+    untold: VecDeque<IterationStats>,
+    latest: Option<IterationStats>,
+}
+
 impl Shared {
-    pub(super) fn new(gpu: GpuExecutor, stall_timeout: Duration, shutdown_timeout: Duration) -> Self {
+    pub(super) fn new(gpu: GpuExecutor, max_stats: usize, stall_timeout: Duration, shutdown_timeout: Duration) -> Self {
         let state = State { routes: HashMap::new(), closing: None, failed: None, heard: Instant::now() };
         let (state, changed) = (Mutex::new(state), Condvar::new());
-        Self { gpu, outbox: Outbox::default(), state, changed, stall_timeout, shutdown_timeout }
+        let (outbox, stats) = (Outbox::default(), Mutex::default());
+        Self { gpu, outbox, state, stats, changed, max_stats, stall_timeout, shutdown_timeout }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -55,12 +66,29 @@ impl Shared {
 
     /// Asks for a request's end.
     pub(super) fn cancel(&self, id: u64) {
+        self.change(id, Route::cancel);
+    }
+
+    /// Ends a sequence for its client, and asks for the request's end with the last one.
+    pub(super) fn cancel_sequence(&self, id: u64, index: usize) {
+        self.change(id, |route, id, responses| route.cancel_sequence(id, index, responses));
+    }
+
+    /// Lets `change` at a request; where it says so, TensorRT-LLM is asked for the request's end.
+    fn change(&self, id: u64, change: impl FnOnce(&mut Route, RequestId, &mut Vec<Response>) -> bool) {
         let mut responses = Vec::new();
         let mut state = self.lock();
-        let may_cancel = state.routes.get_mut(&id).is_some_and(|route| route.cancel(RequestId(id), &mut responses));
-        drop(state);
+        let may_cancel = state.routes.get_mut(&id).is_some_and(|route| change(route, RequestId(id), &mut responses));
+        // Under the lock, as everywhere: so nothing of a sequence comes after its end.
         self.outbox.put(&mut responses);
-        if may_cancel && let Err(error) = self.gpu.cancel(id) {
+        drop(state);
+        if may_cancel {
+            self.ask_for_end(id);
+        }
+    }
+
+    fn ask_for_end(&self, id: u64) {
+        if let Err(error) = self.gpu.cancel(id) {
             tracing::warn!("request {id} cannot be cancelled and runs on: {error}");
         }
     }
@@ -76,6 +104,49 @@ impl Shared {
         drop(state);
         self.wake();
         ids.into_iter().for_each(|id| self.cancel(id));
+    }
+
+    /// The statistics of iterations since the last call.
+    pub(super) fn take_stats(&self) -> Vec<IterationStats> {
+        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = self.fetch(&mut stats) {
+            tracing::warn!("no statistics: {error}");
+        }
+        stats.untold.drain(..).collect()
+    }
+
+    /// How busy TensorRT-LLM is: requests as they are here, the rest from its latest statistics.
+    pub(super) fn load(&self) -> Load {
+        let outstanding = self.lock().routes.len();
+        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        // Without new ones the load is that of the latest.
+        let _ = self.fetch(&mut stats);
+        let Some(latest) = &stats.latest else {
+            return Load { num_active_requests: outstanding, ..Load::default() };
+        };
+        let kv_cache = latest.kv_cache;
+        // The latest iteration may have ended the last request, and no later one tells that its blocks are free.
+        let used_num_blocks = if outstanding == 0 { 0 } else { kv_cache.used_num_blocks };
+        let num_queued_requests = latest.num_queued_requests.min(outstanding);
+        Load {
+            num_queued_requests,
+            num_active_requests: outstanding - num_queued_requests,
+            used_num_blocks,
+            free_num_blocks: kv_cache.max_num_blocks.saturating_sub(used_num_blocks),
+            max_num_blocks: kv_cache.max_num_blocks,
+            last_iteration: latest.iter_latency,
+        }
+    }
+
+    /// Takes what statistics TensorRT-LLM has; waits for no iteration.
+    fn fetch(&self, stats: &mut Stats) -> Result<(), GpuError> {
+        stats.untold.extend(self.gpu.iteration_stats()?.iter().map(to_stats));
+        if let Some(latest) = stats.untold.back() {
+            stats.latest = Some(latest.clone());
+        }
+        let surplus = stats.untold.len().saturating_sub(self.max_stats);
+        stats.untold.drain(..surplus);
+        Ok(())
     }
 
     /// Ends every request with an error, for good.
@@ -107,10 +178,10 @@ pub(super) fn run(shared: &Shared) {
         }
         drop(state);
         let awaited = shared.gpu.await_responses(AWAIT_MS);
-        let mut responses = Vec::new();
+        let (mut responses, mut unwanted) = (Vec::new(), Vec::new());
         let mut state = shared.lock();
         match awaited {
-            Ok(Some(batch)) => route(&mut state, &batch, &mut responses),
+            Ok(Some(batch)) => unwanted = route(&mut state, &batch, &mut responses),
             Ok(None) => {}
             Err(error) => {
                 shared.fail(&mut state, &format!("responses cannot be awaited: {error}"), &mut responses);
@@ -119,8 +190,9 @@ pub(super) fn run(shared: &Shared) {
         if let Some(message) = overdue(shared, &state) {
             shared.fail(&mut state, &message, &mut responses);
         }
-        drop(state);
         shared.outbox.put(&mut responses);
+        drop(state);
+        unwanted.into_iter().for_each(|id| shared.ask_for_end(id));
     }
     let has_failed = shared.lock().failed.is_some();
     drop(farewell);
@@ -132,11 +204,14 @@ pub(super) fn run(shared: &Shared) {
     }
 }
 
-fn route(state: &mut State, batch: &Responses, responses: &mut Vec<Response>) {
+/// Tells the requests that are over for their clients, while TensorRT-LLM still works on cancelled sequences of theirs.
+fn route(state: &mut State, batch: &Responses, responses: &mut Vec<Response>) -> Vec<u64> {
+    let mut unwanted = Vec::new();
     state.heard = Instant::now();
     for response in batch.iter() {
         let Some(route) = state.routes.get_mut(&response.request_id) else { continue };
         let id = RequestId(response.request_id);
+        let was_over = route.is_over;
         let is_done = match &response.result {
             Ok(result) => route.take(id, result, responses),
             Err(message) => {
@@ -146,8 +221,11 @@ fn route(state: &mut State, batch: &Responses, responses: &mut Vec<Response>) {
         };
         if is_done {
             state.routes.remove(&response.request_id);
+        } else if route.is_over && !was_over && route.may_cancel() {
+            unwanted.push(response.request_id);
         }
     }
+    unwanted
 }
 
 /// What has been waited for too long.

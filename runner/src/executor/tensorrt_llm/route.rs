@@ -13,6 +13,8 @@ pub(super) struct Route {
     end_ids: Vec<TokenId>,
     /// Until its logits have come: the prompt, and the size of the vocabulary.
     prompt: Option<(Vec<TokenId>, usize)>,
+    /// Until a response can take them along: those of a cancelled sequence are dropped.
+    prompt_log_probs: Option<Vec<f32>>,
     /// Whether cancelling it can crash TensorRT-LLM, and it is left to run out instead: see `cancel`.
     runs_out: bool,
     /// Its end has been told; what still comes is of no interest.
@@ -25,6 +27,7 @@ struct Sequence {
     log_probs: usize,
     last_token: Option<TokenId>,
     ended: bool,
+    cancelled: bool,
 }
 
 impl Route {
@@ -37,6 +40,7 @@ impl Route {
             log_probs: spec.output.return_log_probs,
             end_ids: spec.end_ids.clone(),
             prompt: logits.then(|| (spec.input_token_ids.clone(), vocab_size)),
+            prompt_log_probs: None,
             runs_out: spec.streaming && !is_beam_search && (spec.output.return_log_probs || logits),
             is_over: false,
         }
@@ -48,7 +52,33 @@ impl Route {
         if self.runs_out && !self.is_over {
             self.end(id, FinishReason::Cancelled, responses);
         }
+        self.may_cancel()
+    }
+
+    /// Whether TensorRT-LLM may be told to cancel the request.
+    pub(super) fn may_cancel(&self) -> bool {
         !self.runs_out
+    }
+
+    /// Ends one sequence; whether TensorRT-LLM is to be told to cancel the request, because that was the last. The beams of a
+    /// search are cancelled together, when all have been asked for.
+    pub(super) fn cancel_sequence(&mut self, id: RequestId, index: usize, responses: &mut Vec<Response>) -> bool {
+        let Some(sequence) = self.sequences.get_mut(index).filter(|sequence| !sequence.ended && !sequence.cancelled)
+        else {
+            return false;
+        };
+        sequence.cancelled = true;
+        if self.is_over {
+            return false;
+        }
+        if self.is_beam_search {
+            return self.sequences.iter().all(|beam| beam.cancelled) && self.cancel(id, responses);
+        }
+        sequence.ended = true;
+        self.is_over = self.sequences.iter().all(|sequence| sequence.ended);
+        let ended = TokenResult::ended(id, index, FinishReason::Cancelled, self.is_over);
+        responses.push(Response::Result(ended));
+        self.is_over && self.may_cancel()
     }
 
     /// Ends every sequence that has not ended.
@@ -75,13 +105,14 @@ impl Route {
         if self.is_over {
             return result.is_final;
         }
-        let prompt_log_probs = match self.prompt_log_probs(result) {
-            Ok(log_probs) => log_probs,
+        match self.prompt_log_probs(result) {
+            Ok(None) => {}
+            Ok(log_probs) => self.prompt_log_probs = log_probs,
             Err(message) => {
                 self.fail(id, message, responses);
                 return result.is_final;
             }
-        };
+        }
         let first = responses.len();
         if self.is_beam_search {
             for (beam, output) in result.outputs.iter().take(self.sequences.len()).enumerate() {
@@ -92,7 +123,7 @@ impl Route {
             responses.extend(self.sequence(id, result.sequence_index, output, is_final).map(Response::Result));
         }
         if let Some(Response::Result(head)) = responses.get_mut(first) {
-            head.prompt_log_probs = prompt_log_probs;
+            head.prompt_log_probs = self.prompt_log_probs.take();
         }
         let reason = match responses.get(first) {
             Some(Response::Result(result)) => result.finish_reason,
