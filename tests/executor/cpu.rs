@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use trtllm::runner::executor::{Executor, ExecutorConfig, OutputConfig, RequestSpec};
+use trtllm::runner::executor::{
+    Executor, ExecutorConfig, KvCacheConfig, OutputConfig, PerfMetrics, RequestSpec, SamplingConfig,
+};
 use trtllm::runner::inflight::CpuExecutor;
 
 use crate::common::{self, Engine};
@@ -56,4 +58,29 @@ fn statistics_count_the_steps() {
     );
     assert!(stats.iter().zip(0..).all(|(step, iter)| step.iter == iter && step.num_active_requests == 1));
     assert!(executor.iteration_stats().is_empty());
+}
+
+#[test]
+fn figures_tell_what_the_cache_spared() {
+    let engine = engine();
+    let kv_cache = KvCacheConfig { tokens_per_block: 8, ..KvCacheConfig::default() };
+    let executor = open(&engine, &ExecutorConfig { kv_cache, ..ExecutorConfig::default() });
+    let figures = |sampling| {
+        let output = OutputConfig { return_perf_metrics: true, ..OutputConfig::default() };
+        let spec = RequestSpec { output, sampling, ..RequestSpec::new((0..40).collect(), 5) };
+        let id = enqueue(&executor, spec);
+        *gather(&executor, 1)[&id].last().unwrap().perf_metrics.clone().unwrap()
+    };
+    let blocks = |metrics: &PerfMetrics| (metrics.new_blocks, metrics.reused_blocks, metrics.missed_blocks);
+    let span = |metrics: &PerfMetrics| metrics.iterations.1 - metrics.iterations.0 + 1;
+    // 44 tokens are cached, in six blocks; the last token of the prompt is computed, so its block is not looked for.
+    let cold = figures(SamplingConfig::default());
+    assert_eq!((cold.cached_prompt_tokens, blocks(&cold)), (0, (6, 0, 4)));
+    // Chunks of 16, 16 and 8 tokens give the first token, and each of four more another one.
+    assert_eq!(span(&cold), 7);
+    let warm = figures(SamplingConfig::default());
+    assert_eq!((warm.cached_prompt_tokens, blocks(&warm), span(&warm)), (32, (2, 4, 0), 5));
+    // Each of three sequences finds the prompt; the cached tokens are those of the request, once.
+    let three = figures(SamplingConfig { num_return_sequences: 3, ..SamplingConfig::default() });
+    assert_eq!((three.cached_prompt_tokens, blocks(&three)), (32, (6, 12, 0)));
 }

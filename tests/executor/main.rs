@@ -45,6 +45,7 @@ macro_rules! keeps_its_promises {
             an_allotted_time_ends_a_request
             a_full_queue_refuses_and_names_its_limit
             shutdown_drains_or_cancels_then_refuses
+            figures_of_a_request_are_consistent
             whoever_shuts_down_waits_for_the_end
             a_shutdown_wakes_who_waits
             dropping_an_executor_ends_its_work

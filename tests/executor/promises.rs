@@ -295,6 +295,28 @@ pub(crate) fn a_panicking_post_processor_ends_its_request_only(subject: &Subject
     assert_eq!(output_of(executor.as_ref(), drawing(5, 40)), expected);
 }
 
+pub(crate) fn figures_of_a_request_are_consistent(subject: &Subject) {
+    let executor = subject.default();
+    let mut spec = RequestSpec::new((0..40).collect(), 8);
+    spec.output.return_perf_metrics = true;
+    for num_return_sequences in [1, 3] {
+        spec.sampling.num_return_sequences = num_return_sequences;
+        let id = enqueue(executor.as_ref(), spec.clone());
+        let results = gather(executor.as_ref(), 1).remove(&id).unwrap();
+        let (last, earlier) = results.split_last().unwrap();
+        assert!(earlier.iter().all(|result| result.perf_metrics.is_none()), "before the final response");
+        let metrics = last.perf_metrics.as_deref().unwrap();
+        assert!(metrics.first_token > Duration::ZERO, "{metrics:?}");
+        assert!(metrics.first_scheduled <= metrics.first_token && metrics.first_token <= metrics.last_token);
+        let parts = metrics.queue_time() + metrics.context_time() + metrics.generation_time();
+        assert_eq!(parts, metrics.last_token);
+        assert!(metrics.iterations.0 < metrics.iterations.1, "{metrics:?}");
+    }
+    spec.output.return_perf_metrics = false;
+    let id = enqueue(executor.as_ref(), spec);
+    assert!(gather(executor.as_ref(), 1)[&id].iter().all(|result| result.perf_metrics.is_none()));
+}
+
 pub(crate) fn whoever_shuts_down_waits_for_the_end(subject: &Subject) {
     let executor = subject.default();
     let requests = 8;

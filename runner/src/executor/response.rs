@@ -127,24 +127,44 @@ impl TokenResult {
 /// How a request went, in the terms of TensorRT-LLM's `RequestPerfMetrics`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PerfMetrics {
-    /// From arrival until first scheduled.
+    /// From arrival until first scheduled; zero where it never was.
     pub first_scheduled: Duration,
-    /// From arrival to the first token.
+    /// From arrival to the first token, of whichever sequence; zero where there is none.
     pub first_token: Duration,
-    /// From arrival to the last token.
+    /// From arrival to the last token; zero where there is none.
     pub last_token: Duration,
     /// The iterations, from the first to the last, that worked on it.
     pub iterations: (u64, u64),
-    /// KV-cache blocks that were computed.
+    /// KV-cache blocks that were computed, in the sum over sequences.
     pub new_blocks: u64,
-    /// KV-cache blocks that were there already.
+    /// KV-cache blocks that were there already. A sequence that shares the prompt of another of its request counts too.
     pub reused_blocks: u64,
     /// KV-cache blocks that were looked for and not found.
     pub missed_blocks: u64,
+    /// Tokens of the prompt that were in the KV cache when the request started. From TensorRT-LLM, which counts blocks, it is
+    /// the tokens of the reused ones, at most the prompt; zero while it has not told the size of a block.
+    pub cached_prompt_tokens: u64,
     /// Tokens that speculative decoding drafted.
     pub draft_tokens: u64,
     /// Of those, accepted.
     pub accepted_draft_tokens: u64,
+}
+
+impl PerfMetrics {
+    /// How long the request waited.
+    pub fn queue_time(&self) -> Duration {
+        self.first_scheduled
+    }
+
+    /// From the first scheduling to the first token: how long the prompt took. Zero where there is no token.
+    pub fn context_time(&self) -> Duration {
+        self.first_token.saturating_sub(self.first_scheduled)
+    }
+
+    /// From the first token to the last.
+    pub fn generation_time(&self) -> Duration {
+        self.last_token.saturating_sub(self.first_token)
+    }
 }
 
 /// A token and its natural log-probability.

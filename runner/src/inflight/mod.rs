@@ -167,11 +167,8 @@ impl Executor for CpuExecutor {
 
     fn enqueue(&self, request: Request) -> Result<RequestId, EnqueueError> {
         let spec = request.spec();
-        let unknown = [
-            ("LoRA adapters", spec.lora.is_some()),
-            ("KV-cache retention", spec.kv_cache_retention.is_some()),
-            ("perf metrics", spec.output.return_perf_metrics),
-        ];
+        let unknown =
+            [("LoRA adapters", spec.lora.is_some()), ("KV-cache retention", spec.kv_cache_retention.is_some())];
         if let Some((feature, _)) = unknown.into_iter().find(|&(_, asked)| asked) {
             return Err(EnqueueError::Unsupported { executor: "the CPU executor", feature: feature.to_owned() });
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use crate::cpu_model::{CpuModel, ForwardPass, KvCache, StepSequence};
-use crate::executor::{FinishReason, InflightBatchingStats, IterationStats, RequestId, Response, TokenId};
+use crate::executor::{FinishReason, InflightBatchingStats, IterationStats, PerfMetrics, RequestId, Response, TokenId};
 
 use super::beam::Finished;
 use super::prefix::Salt;
@@ -81,6 +81,20 @@ struct Progress {
     started: bool,
     /// When asked for.
     prompt_log_probs: Option<Vec<f32>>,
+    /// When asked for.
+    perf_metrics: Option<Box<PerfMetrics>>,
+}
+
+impl Progress {
+    /// Notes that a token was chosen.
+    fn note_token(&mut self) {
+        if let Some(metrics) = &mut self.perf_metrics {
+            metrics.last_token = self.since.elapsed();
+            if metrics.first_token.is_zero() {
+                metrics.first_token = metrics.last_token;
+            }
+        }
+    }
 }
 
 impl Owner<'_> {
@@ -109,7 +123,9 @@ impl Owner<'_> {
         let deadline = spec.allotted_time.and_then(|time| arrival.since.checked_add(time));
         self.deadlines.extend(deadline.map(|deadline| (deadline, arrival.id)));
         let prompt_log_probs = spec.output.return_prompt_log_probs.then(Vec::new);
-        let progress = Progress { open, since: arrival.since, deadline, started: false, prompt_log_probs };
+        let perf_metrics = spec.output.return_perf_metrics.then(Box::default);
+        let progress =
+            Progress { open, since: arrival.since, deadline, started: false, prompt_log_probs, perf_metrics };
         self.requests.insert(arrival.id, progress);
     }
 
@@ -147,17 +163,25 @@ impl Owner<'_> {
 
     /// Ends a sequence, or a search with its beams, and with the last one its request.
     fn finish(&mut self, id: SequenceId, reason: FinishReason, beams: Vec<Finished>) {
-        self.scheduler.remove(id);
+        let blocks = self.scheduler.remove(id);
         let Some(mut running) = self.sequences.remove(&id) else { return };
         let Some(request) = self.requests.get_mut(&running.request_id) else { return };
         request.open.retain(|&other| other != id);
         let is_final = request.open.is_empty();
         let prompt_log_probs = request.prompt_log_probs.as_ref();
-        let results = if running.is_search() {
+        if let Some(metrics) = &mut request.perf_metrics {
+            metrics.new_blocks += blocks.new as u64;
+            metrics.reused_blocks += blocks.reused as u64;
+            metrics.missed_blocks += blocks.missed as u64;
+        }
+        let mut results = if running.is_search() {
             running.take_beams(beams, reason, prompt_log_probs)
         } else {
             vec![running.take(Some(reason), is_final, prompt_log_probs)]
         };
+        if let Some(last) = results.last_mut().filter(|_| is_final) {
+            last.perf_metrics = request.perf_metrics.take();
+        }
         self.responses.extend(results.into_iter().map(Response::Result));
         if is_final {
             self.started -= usize::from(request.started);
@@ -184,6 +208,7 @@ impl Owner<'_> {
             return None;
         }
         let (num_new_active_requests, new_active_requests_queue_latency) = self.note_started(&step);
+        self.note_iteration(&step);
         let num_active_requests = self.started;
         let before = self.requests.len();
         let mut model_latency = self.forward(&step);
@@ -220,10 +245,27 @@ impl Owner<'_> {
                 request.started = true;
                 self.started += 1;
                 count += 1;
-                waited += request.since.elapsed();
+                let since_arrival = request.since.elapsed();
+                waited += since_arrival;
+                if let Some(metrics) = &mut request.perf_metrics {
+                    metrics.first_scheduled = since_arrival;
+                    metrics.iterations = (self.iter, self.iter);
+                    metrics.cached_prompt_tokens = self.scheduler.cached_tokens(*id) as u64;
+                }
             }
         }
         (count, waited)
+    }
+
+    /// Notes the iteration in the figures of the requests that it works on.
+    fn note_iteration(&mut self, step: &Step) {
+        for part in &step.parts {
+            let running = self.sequences.get(&part.sequence).filter(|running| running.wants_perf_metrics());
+            let request = running.and_then(|running| self.requests.get_mut(&running.request_id));
+            if let Some(metrics) = request.and_then(|request| request.perf_metrics.as_mut()) {
+                metrics.iterations.1 = self.iter;
+            }
+        }
     }
 
     fn forward(&mut self, step: &Step) -> Duration {
@@ -328,6 +370,10 @@ impl Owner<'_> {
     }
 
     fn respond(&mut self, id: SequenceId, chosen: Chosen) {
+        let running = self.sequences.get(&id).filter(|running| running.wants_perf_metrics());
+        if let Some(request) = running.and_then(|running| self.requests.get_mut(&running.request_id)) {
+            request.note_token();
+        }
         match chosen {
             Chosen::Token(_, Some(reason)) => self.finish(id, reason, Vec::new()),
             Chosen::Token(token, None) => {

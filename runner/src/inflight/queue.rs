@@ -230,13 +230,13 @@ impl Queue {
 
 /// The responses of a request that was cancelled while it waited: one for each sequence.
 fn cancelled(arrival: &Arrival) -> impl Iterator<Item = Response> {
-    let (request_id, sequences) = (arrival.id, arrival.request.spec().sampling.num_return_sequences);
+    let spec = arrival.request.spec();
+    let (request_id, sequences) = (arrival.id, spec.sampling.num_return_sequences);
+    let wants_metrics = spec.output.return_perf_metrics;
     (0..sequences).map(move |sequence_index| {
-        Response::Result(TokenResult::ended(
-            request_id,
-            sequence_index,
-            FinishReason::Cancelled,
-            sequence_index + 1 == sequences,
-        ))
+        let is_final = sequence_index + 1 == sequences;
+        let mut result = TokenResult::ended(request_id, sequence_index, FinishReason::Cancelled, is_final);
+        result.perf_metrics = (is_final && wants_metrics).then(Box::default);
+        Response::Result(result)
     })
 }

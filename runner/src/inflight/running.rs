@@ -154,6 +154,11 @@ impl Running {
         self.cancelled_beams.len() == count
     }
 
+    /// Whether the request's figures are wanted.
+    pub(super) fn wants_perf_metrics(&self) -> bool {
+        self.request.spec().output.return_perf_metrics
+    }
+
     /// Whether there is something to deliver now, though the sequence goes on.
     pub(super) fn streams(&self) -> bool {
         self.request.spec().streaming && !self.new.tokens.is_empty()

@@ -53,8 +53,20 @@ struct Sequence {
     beam_width: usize,
     salt: Salt,
     computes_whole_prompt: bool,
+    usage: BlockUsage,
     /// One, but for a beam search that generates.
     beams: Vec<Beam>,
+}
+
+/// Blocks that a sequence has been given, those before a pause included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct BlockUsage {
+    /// To be filled.
+    pub new: usize,
+    /// Filled already.
+    pub reused: usize,
+    /// Full blocks that were looked for and not found.
+    pub missed: usize,
 }
 
 #[derive(Debug)]
@@ -142,19 +154,21 @@ impl Scheduler {
                 beam_width: new.beam_width,
                 salt: new.salt,
                 computes_whole_prompt: new.computes_whole_prompt,
+                usage: BlockUsage::default(),
                 beams: vec![Beam { tokens: new.prompt, computed: 0, table: BlockTable::new(new.salt) }],
             },
         );
         id
     }
 
-    /// Removes a sequence, wherever it is, and gives its blocks back.
-    pub(super) fn remove(&mut self, id: SequenceId) {
-        let Some(mut sequence) = self.sequences.remove(&id) else { return };
+    /// Removes a sequence, wherever it is, and gives its blocks back; the blocks that it was given in all.
+    pub(super) fn remove(&mut self, id: SequenceId) -> BlockUsage {
+        let Some(mut sequence) = self.sequences.remove(&id) else { return BlockUsage::default() };
         self.waiting.remove(&sequence.rank);
         self.active.remove(&sequence.rank);
         sequence.beams.iter_mut().for_each(|beam| self.blocks.release(&mut beam.table));
         self.hand_followers_on(id, sequence.computes_whole_prompt);
+        sequence.usage
     }
 
     /// Makes the first of those that wait for the prompt of `leader`, which is gone, the one that the others wait for.
@@ -169,6 +183,11 @@ impl Scheduler {
         if followers.len() > 1 {
             self.followers.insert(heir, followers.split_off(1));
         }
+    }
+
+    /// Tokens of a sequence, or of its first beam, that are in the cache.
+    pub(super) fn cached_tokens(&self, id: SequenceId) -> usize {
+        self.sequences.get(&id).map_or(0, |sequence| sequence.beams[0].computed)
     }
 
     /// Tokens of a sequence's prompt.
@@ -222,6 +241,7 @@ impl Scheduler {
             beam.tokens.push(token);
             sequence.beams.push(beam);
         }
+        sequence.usage.new += copies.len();
         copies
     }
 
@@ -293,6 +313,8 @@ impl Scheduler {
                 let Beam { tokens, computed, table } = &mut sequence.beams[0];
                 if let Some(reusable) = reusable {
                     *computed = self.blocks.take_prefix(table, &tokens[..reusable]);
+                    sequence.usage.reused += table.blocks().len();
+                    sequence.usage.missed += reusable / self.blocks.tokens_per_block() - table.blocks().len();
                 }
             }
             step.started.push(id);
@@ -353,6 +375,7 @@ impl Scheduler {
             return false;
         }
         let Some(sequence) = self.sequences.get_mut(&id) else { return false };
+        sequence.usage.new += missing;
         sequence.beams.iter_mut().all(|beam| self.blocks.grow(&mut beam.table, beam.computed + tokens))
     }
 

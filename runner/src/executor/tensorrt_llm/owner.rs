@@ -115,6 +115,16 @@ impl Shared {
         stats.untold.drain(..).collect()
     }
 
+    /// The size of a KV-cache block; 0 while TensorRT-LLM's statistics have not told it.
+    fn tokens_per_block(&self) -> usize {
+        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        if stats.latest.is_none() {
+            // Without statistics it stays unknown.
+            let _ = self.fetch(&mut stats);
+        }
+        stats.latest.as_ref().map_or(0, |latest| latest.kv_cache.tokens_per_block)
+    }
+
     /// How busy TensorRT-LLM is: requests as they are here, the rest from its latest statistics.
     pub(super) fn load(&self) -> Load {
         let outstanding = self.lock().routes.len();
@@ -181,7 +191,7 @@ pub(super) fn run(shared: &Shared) {
         let (mut responses, mut unwanted) = (Vec::new(), Vec::new());
         let mut state = shared.lock();
         match awaited {
-            Ok(Some(batch)) => unwanted = route(&mut state, &batch, &mut responses),
+            Ok(Some(batch)) => unwanted = route(shared, &mut state, &batch, &mut responses),
             Ok(None) => {}
             Err(error) => {
                 shared.fail(&mut state, &format!("responses cannot be awaited: {error}"), &mut responses);
@@ -205,7 +215,7 @@ pub(super) fn run(shared: &Shared) {
 }
 
 /// Tells the requests that are over for their clients, while TensorRT-LLM still works on cancelled sequences of theirs.
-fn route(state: &mut State, batch: &Responses, responses: &mut Vec<Response>) -> Vec<u64> {
+fn route(shared: &Shared, state: &mut State, batch: &Responses, responses: &mut Vec<Response>) -> Vec<u64> {
     let mut unwanted = Vec::new();
     state.heard = Instant::now();
     for response in batch.iter() {
@@ -213,7 +223,7 @@ fn route(state: &mut State, batch: &Responses, responses: &mut Vec<Response>) ->
         let id = RequestId(response.request_id);
         let was_over = route.is_over;
         let is_done = match &response.result {
-            Ok(result) => route.take(id, result, responses),
+            Ok(result) => route.take(id, result, || shared.tokens_per_block(), responses),
             Err(message) => {
                 route.fail(id, format!("TensorRT-LLM: {message}"), responses);
                 true

@@ -10,6 +10,7 @@ pub(super) struct Route {
     sequences: Vec<Sequence>,
     is_beam_search: bool,
     log_probs: bool,
+    prompt_len: usize,
     end_ids: Vec<TokenId>,
     /// Until its logits have come: the prompt, and the size of the vocabulary.
     prompt: Option<(Vec<TokenId>, usize)>,
@@ -38,6 +39,7 @@ impl Route {
             sequences: vec![Sequence::default(); spec.sampling.num_return_sequences],
             is_beam_search,
             log_probs: spec.output.return_log_probs,
+            prompt_len: spec.input_token_ids.len(),
             end_ids: spec.end_ids.clone(),
             prompt: logits.then(|| (spec.input_token_ids.clone(), vocab_size)),
             prompt_log_probs: None,
@@ -101,7 +103,14 @@ impl Route {
     }
 
     /// What a response becomes; also tells whether TensorRT-LLM is done with the request.
-    pub(super) fn take(&mut self, id: RequestId, result: &GpuResult<'_>, responses: &mut Vec<Response>) -> bool {
+    /// `tokens_per_block` is asked for the size of a KV-cache block, 0 where it is not known, if there are figures.
+    pub(super) fn take(
+        &mut self,
+        id: RequestId,
+        result: &GpuResult<'_>,
+        tokens_per_block: impl FnOnce() -> usize,
+        responses: &mut Vec<Response>,
+    ) -> bool {
         if self.is_over {
             return result.is_final;
         }
@@ -135,7 +144,10 @@ impl Route {
         self.is_over |= self.sequences.iter().all(|sequence| sequence.ended);
         if let (true, Some(Response::Result(last))) = (self.is_over, responses.last_mut()) {
             last.is_final = true;
-            last.perf_metrics = result.perf_metrics.map(to_metrics).map(Box::new);
+            last.perf_metrics = result.perf_metrics.map(|metrics| {
+                let cached = metrics.reused_blocks.saturating_mul(tokens_per_block() as u64);
+                Box::new(to_metrics(metrics, cached.min(self.prompt_len as u64)))
+            });
         }
         result.is_final
     }
@@ -215,7 +227,7 @@ fn finish_reason(number: i32) -> FinishReason {
     }
 }
 
-fn to_metrics(metrics: GpuPerfMetrics) -> PerfMetrics {
+fn to_metrics(metrics: GpuPerfMetrics, cached_prompt_tokens: u64) -> PerfMetrics {
     use std::time::Duration;
     PerfMetrics {
         first_scheduled: Duration::from_nanos(metrics.first_scheduled_ns),
@@ -225,6 +237,7 @@ fn to_metrics(metrics: GpuPerfMetrics) -> PerfMetrics {
         new_blocks: metrics.new_blocks,
         reused_blocks: metrics.reused_blocks,
         missed_blocks: metrics.missed_blocks,
+        cached_prompt_tokens,
         draft_tokens: metrics.draft_tokens,
         accepted_draft_tokens: metrics.accepted_draft_tokens,
     }
