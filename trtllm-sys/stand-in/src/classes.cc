@@ -1,7 +1,8 @@
-// Values: tensors, requests, responses, as TensorRT-LLM checks them.
+// Values: tensors, requests, responses, as TensorRT-LLM checks them, and statistics as JSON.
 #include <cstdlib>
 #include <cstring>
 #include <numeric>
+#include <sstream>
 #include <stdexcept>
 #include <utility>
 
@@ -190,6 +191,24 @@ Result const& Response::getResult() const {
         throw std::runtime_error("the response is an error: " + *mErrorMsg);
     }
     return mResult;
+}
+
+std::string JsonSerialization::toJsonStr(IterationStats const& stats) {
+    std::ostringstream json;
+    json << "{\"iter\":" << stats.iter << ",\"iterLatencyMS\":" << stats.iterLatencyMS << '}';
+    return json.str();
+}
+
+std::string JsonSerialization::toJsonStr(RequestStatsPerIteration const& stats) {
+    std::ostringstream json;
+    json << "{\"iter\":" << stats.iter << ",\"requestStats\":[";
+    char const* separator = "";
+    for (RequestStats const& one : stats.requestStats) {
+        json << separator << "{\"id\":" << one.id << ",\"numGeneratedTokens\":" << one.numGeneratedTokens << '}';
+        separator = ",";
+    }
+    json << "]}";
+    return json.str();
 }
 
 }  // namespace tensorrt_llm::executor

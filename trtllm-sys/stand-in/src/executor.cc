@@ -1,43 +1,25 @@
-// An executor without a model: it batches in flight, and its tokens follow from the request alone.
+// An executor without a model: it batches in flight. Its tokens are those of tokens.h.
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
-#include <cstring>
 #include <cstdlib>
 #include <iostream>
 #include <list>
-#include <map>
 #include <mutex>
 #include <set>
-#include <sstream>
 #include <stdexcept>
 #include <thread>
 #include <utility>
 
 #include "settings.h"
 #include "tensorrt_llm/executor/executor.h"
+#include "tokens.h"
 #include "workers.h"
 
 namespace tensorrt_llm::executor {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-std::uint64_t mix(std::uint64_t hash, std::uint64_t value) {
-    hash = (hash ^ value) * 0x9e3779b97f4a7c15ULL;
-    return hash ^ (hash >> 29);
-}
-
-struct Sequence {
-    VecTokens tokens;
-    std::size_t delivered = 0;
-    VecLogProbs logProbs;
-    FinishReason finish = FinishReason::kNOT_FINISHED;
-    bool ended = false;
-    RandomSeedType seed = 0;
-    // Of prompt, seed and output so far.
-    std::uint64_t hash = 0;
-};
 
 struct Active {
     IdType id;
@@ -50,10 +32,6 @@ struct Active {
     RequestPerfMetrics metrics = {};
     std::string error = {};
 };
-
-bool ends_with(VecTokens const& tokens, VecTokens const& word) {
-    return tokens.size() >= word.size() && std::equal(word.rbegin(), word.rend(), tokens.rbegin());
-}
 
 }  // namespace
 
@@ -299,7 +277,7 @@ private:
                 } else if (active.deadline && *active.deadline <= now) {
                     sequence.finish = FinishReason::kTIMED_OUT;
                 } else {
-                    sequence.finish = extend(active.request, sequence);
+                    sequence.finish = extend(active.request, sequence, mVocab);
                 }
                 bool const early = sequence.finish == FinishReason::kCANCELLED || sequence.finish == FinishReason::kTIMED_OUT;
                 if (sequence.finish != FinishReason::kNOT_FINISHED && !early && active.request.getStreaming() &&
@@ -314,57 +292,6 @@ private:
                 respond(active, index, isLast);
             }
         }
-    }
-
-    // The next token: the first allowed one of a list that follows from prompt, output and seed.
-    FinishReason extend(Request const& request, Sequence& sequence) {
-        if (sequence.tokens.empty()) {
-            bool const greedy = request.getSamplingConfig().getTopK().value_or(0) == 1;
-            sequence.hash = mix(0x5eed, greedy ? 0 : sequence.seed + 1);
-            if (auto const& lora = request.getLoraConfig()) {
-                sequence.hash = mix(sequence.hash, lora->getTaskId() + 1);
-            }
-            for (TokenIdType const token : request.getInputTokenIds()) {
-                sequence.hash = mix(sequence.hash, static_cast<std::uint64_t>(token));
-            }
-        }
-        std::uint64_t const hash = sequence.hash;
-        TokenIdType token = 0;
-        for (std::uint64_t attempt = 0;; attempt++) {
-            token = static_cast<TokenIdType>(mix(hash, attempt) % static_cast<std::uint64_t>(mVocab));
-            if (allowed(request, sequence, token)) {
-                break;
-            }
-        }
-        sequence.tokens.push_back(token);
-        sequence.hash = mix(hash, static_cast<std::uint64_t>(token));
-        sequence.logProbs.push_back(-static_cast<float>(hash % 1000) / 250.0f);
-        if (request.getEndId() && *request.getEndId() == token) {
-            return FinishReason::kEND_ID;
-        }
-        for (VecTokens const& word : request.getStopWords()) {
-            if (ends_with(sequence.tokens, word)) {
-                return FinishReason::kSTOP_WORDS;
-            }
-        }
-        if (static_cast<SizeType32>(sequence.tokens.size()) >= request.getMaxTokens()) {
-            return FinishReason::kLENGTH;
-        }
-        return FinishReason::kNOT_FINISHED;
-    }
-
-    static bool allowed(Request const& request, Sequence const& sequence, TokenIdType token) {
-        if (!request.getBadWords().empty()) {
-            VecTokens next = sequence.tokens;
-            next.push_back(token);
-            for (VecTokens const& word : request.getBadWords()) {
-                if (ends_with(next, word)) {
-                    return false;
-                }
-            }
-        }
-        auto const& bias = request.getEmbeddingBias();
-        return !bias || static_cast<float const*>(bias->getData())[token] > -100.0f;
     }
 
     void respond(Active& active, std::size_t index, bool isLast) {
@@ -455,7 +382,7 @@ private:
             one.seed = static_cast<RandomSeedType>(beam);
             FinishReason finish = active.cancelled ? FinishReason::kCANCELLED : late ? FinishReason::kTIMED_OUT : FinishReason::kNOT_FINISHED;
             while (finish == FinishReason::kNOT_FINISHED) {
-                finish = extend(active.request, one);
+                finish = extend(active.request, one, mVocab);
             }
             float sum = 0;
             for (float& logProb : one.logProbs) {
@@ -528,24 +455,6 @@ std::optional<std::shared_ptr<KVCacheEventManager>> Executor::getKVCacheEventMan
 bool Executor::canEnqueueRequests() const {
     char const* const rank = std::getenv("OMPI_COMM_WORLD_RANK");
     return rank == nullptr || std::string(rank) == "0";
-}
-
-std::string JsonSerialization::toJsonStr(IterationStats const& stats) {
-    std::ostringstream json;
-    json << "{\"iter\":" << stats.iter << ",\"iterLatencyMS\":" << stats.iterLatencyMS << '}';
-    return json.str();
-}
-
-std::string JsonSerialization::toJsonStr(RequestStatsPerIteration const& stats) {
-    std::ostringstream json;
-    json << "{\"iter\":" << stats.iter << ",\"requestStats\":[";
-    char const* separator = "";
-    for (RequestStats const& one : stats.requestStats) {
-        json << separator << "{\"id\":" << one.id << ",\"numGeneratedTokens\":" << one.numGeneratedTokens << '}';
-        separator = ",";
-    }
-    json << "]}";
-    return json.str();
 }
 
 }  // namespace tensorrt_llm::executor
