@@ -3,11 +3,9 @@
 
 use std::path::Path;
 
-use crate::driver::{Driver, NO_DEVICE};
+pub use crate::driver::DeviceError;
+use crate::driver::{DRIVER_LIBRARY, Driver, NO_DEVICE};
 use crate::nvml::Nvml;
-
-/// The driver's library, as the system's loader finds it.
-const DRIVER_LIBRARY: &str = "libcuda.so.1";
 
 /// NVML, which comes with the driver.
 const NVML_LIBRARY: &str = "libnvidia-ml.so.1";
@@ -33,37 +31,6 @@ pub struct Device {
     pub is_mig: Option<bool>,
     /// The driver's version, as `580.65.06`, where NVML is there to tell.
     pub driver_version: Option<String>,
-}
-
-/// Why no GPU was found.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DeviceError {
-    /// The driver's library cannot be opened.
-    #[error("no NVIDIA driver was found: {reason}")]
-    NoDriver {
-        /// The loader's message.
-        reason: String,
-    },
-    /// The driver's library lacks a function.
-    #[error("the NVIDIA driver is incomplete: `{DRIVER_LIBRARY}` does not export `{symbol}`")]
-    IncompleteDriver {
-        /// The function.
-        symbol: String,
-    },
-    /// The driver is there and sees no GPU.
-    #[error("the NVIDIA driver sees no GPU")]
-    NoDevice,
-    /// The driver refused a call.
-    #[error("the NVIDIA driver cannot be used: {call} failed with status {status} ({reason})")]
-    Call {
-        /// The function.
-        call: &'static str,
-        /// `CUresult`.
-        status: i32,
-        /// The driver's message.
-        reason: String,
-    },
 }
 
 /// Lists the GPUs, in the driver's order; never empty.

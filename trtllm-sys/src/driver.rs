@@ -9,7 +9,6 @@ use std::ffi::{CStr, c_char, c_int};
 use std::path::Path;
 use std::ptr::NonNull;
 
-use crate::devices::DeviceError;
 use crate::dynamic_library::DynamicLibrary;
 
 use bindings::{
@@ -21,7 +20,41 @@ use bindings::{
 /// `CUDA_ERROR_NO_DEVICE`.
 pub(crate) const NO_DEVICE: i32 = bindings::CUDA_ERROR_NO_DEVICE as i32;
 
+/// The driver's library, as the system's loader finds it.
+pub(crate) const DRIVER_LIBRARY: &str = "libcuda.so.1";
+
 const NAME_BYTES: usize = 256;
+
+/// Why no GPU was found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// The driver's library cannot be opened.
+    #[error("no NVIDIA driver was found: {reason}")]
+    NoDriver {
+        /// The loader's message.
+        reason: String,
+    },
+    /// The driver's library lacks a function.
+    #[error("the NVIDIA driver is incomplete: `{DRIVER_LIBRARY}` does not export `{symbol}`")]
+    IncompleteDriver {
+        /// The function.
+        symbol: String,
+    },
+    /// The driver is there and sees no GPU.
+    #[error("the NVIDIA driver sees no GPU")]
+    NoDevice,
+    /// The driver refused a call.
+    #[error("the NVIDIA driver cannot be used: {call} failed with status {status} ({reason})")]
+    Call {
+        /// The function.
+        call: &'static str,
+        /// `CUresult`.
+        status: i32,
+        /// The driver's message.
+        reason: String,
+    },
+}
 
 /// The driver, opened and initialized: holding one means that `cuInit` succeeded. Every function is there.
 pub(crate) struct Driver {
