@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::drive::Run;
-use super::flags::Load;
+use super::load::Load;
 use super::percentiles::Percentiles;
 use super::plot::{Chart, Series};
 use super::report::RunReport;

@@ -1,15 +1,15 @@
 //! What can be typed.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
 
+use super::load::{Arrivals, Load, Rate};
 use super::workload::Lengths;
 use ::args::ExecutorArgs;
 
-/// Measure an engine: latencies and throughput under a workload, beside what this machine could do at best.
+/// Measure an engine: latency and throughput under load, beside this machine's limits.
 ///
 /// The result goes to standard output, everything else to standard error. Exit codes: 0 done; 2 bad input or usage;
 /// 3 this machine lacks what was asked for; 130 interrupted; 1 anything else.
@@ -61,25 +61,23 @@ pub(super) struct WorkloadArgs {
     #[arg(long, value_name = "N|MIN:MAX", default_value = "64")]
     pub output_len: Lengths,
 
-    /// Tokens at the start of every synthetic prompt that are the same for all; part of --input-len
+    /// Make the first N tokens of all synthetic prompts equal
     #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "prompts")]
     pub shared_prefix_len: usize,
 
-    /// Prompts from a file instead, as `run-engine --prompts` reads it; from its start again when it has fewer than
-    /// --requests
+    /// Read prompts from a file, as `run-engine` does; start over if --requests asks for more
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
 
-    /// When requests arrive: all at once, or at --rate in equal intervals, in intervals drawn from 0 to twice the mean,
-    /// or as a Poisson process [default: all, with --rate poisson]
+    /// How requests arrive [default: all, or poisson with --rate]
     #[arg(long, value_enum, conflicts_with = "concurrency")]
     pub arrivals: Option<Arrivals>,
 
-    /// Requests that arrive in a second; several make several loads, one after the other
+    /// Requests that arrive each second, on average; several values are several loads
     #[arg(long, value_name = "R[,R...]", value_delimiter = ',', conflicts_with = "concurrency")]
     pub rate: Vec<Rate>,
 
-    /// Keep so many requests running: the next starts when one has ended; several make several loads
+    /// Keep N requests running; several values are several loads
     #[arg(long, value_name = "N[,N...]", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
     pub concurrency: Vec<u32>,
 
@@ -103,63 +101,6 @@ pub(super) enum Format {
     Table,
     /// One JSON object.
     Json,
-}
-
-/// When requests arrive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Arrivals {
-    /// All at once.
-    All,
-    /// In equal intervals.
-    Fixed,
-    /// In intervals drawn from 0 to twice the mean.
-    Uniform,
-    /// In exponentially distributed intervals.
-    Poisson,
-}
-
-/// Requests in a second; finite and above 0.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Rate(pub f64);
-
-impl FromStr for Rate {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
-        rate.map(Self).ok_or_else(|| format!("`{text}` is not a number above 0"))
-    }
-}
-
-/// One load that the engine is put under.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Load {
-    /// All requests at once.
-    AllAtOnce,
-    /// So many requests run, as long as there are more.
-    Concurrency(usize),
-    /// Requests arrive, whatever runs.
-    Rate(Arrivals, f64),
-}
-
-impl Load {
-    /// What a column or a line of a plot is called.
-    pub(super) fn label(self) -> String {
-        match self {
-            Self::AllAtOnce => "all at once".to_owned(),
-            Self::Concurrency(width) => format!("{width} at a time"),
-            Self::Rate(_, rate) => format!("{rate} requests/s"),
-        }
-    }
-
-    /// What a point of a plot is called, which has little room.
-    pub(super) fn short_label(self) -> String {
-        match self {
-            Self::AllAtOnce => "all".to_owned(),
-            Self::Concurrency(width) => width.to_string(),
-            Self::Rate(_, rate) => format!("{rate}/s"),
-        }
-    }
 }
 
 impl WorkloadArgs {

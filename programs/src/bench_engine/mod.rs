@@ -3,11 +3,12 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | `args` | what can be typed |
-//! | `workload`, `requests` | lengths, prompts and arrival times; requests made of them |
+//! | `flags` | what can be typed |
+//! | `workload`, `requests` | lengths and prompts; requests made of them |
+//! | `load` | when requests arrive |
 //! | `drive` | serves requests through an executor and writes down what happens when |
 //! | `cost` | what the model has to compute and to read at least |
-//! | `percentiles`, `report`, `table` | figures |
+//! | `percentiles`, `summary`, `report`, `table` | figures: what they are made of, and how they are printed |
 //! | `figures`, `plot` | plots |
 //!
 //! Every load gets an executor of its own, so that none finds what another left in the KV cache, and one request to
@@ -17,10 +18,12 @@ mod cost;
 mod drive;
 mod figures;
 mod flags;
+mod load;
 mod percentiles;
 mod plot;
 mod report;
 mod requests;
+mod summary;
 mod table;
 mod workload;
 
@@ -48,9 +51,11 @@ use text::tokenizer::Tokenizer;
 
 use cost::ModelCost;
 use drive::{Pace, Run, drive, warm_up};
-use flags::{Args, Format, Load};
-use report::{EngineFacts, MachineFacts, Report, RunReport};
+use flags::{Args, Format};
+use load::Load;
+use report::{EngineFacts, MachineFacts, Report};
 use requests::Workload;
+use summary::summarize;
 
 /// Iterations whose statistics wait to be taken; the client takes them with every response.
 const STATISTICS: usize = 1 << 20;
@@ -121,7 +126,7 @@ fn run(args: &Args, began: Instant) -> Result<(), Failure> {
             peak_resident_bytes: memory.map(|(peak, _)| peak * 1024),
             anonymous_bytes: memory.map(|(_, anonymous)| anonymous * 1024),
         },
-        runs: runs.iter().map(|(load, run)| RunReport::new(*load, run, &cost, &limits)).collect(),
+        runs: runs.iter().map(|(load, run)| summarize(*load, run, &cost, &limits)).collect(),
     };
     write_files(args, &report, &runs).map_err(Failure::Other)?;
     print(args.format, &report).map_err(Failure::Other)
@@ -135,7 +140,7 @@ fn measure(
     seed: u64,
     bar: &ProgressBar,
 ) -> Result<Run> {
-    let pace = match (load, workload::arrival_times(load, workload.requests.len(), seed)) {
+    let pace = match (load, load::arrival_times(load, workload.requests.len(), seed)) {
         (Load::Concurrency(width), _) => Pace::Concurrency(width),
         (_, times) => Pace::Arrivals(times.unwrap_or_default()),
     };

@@ -1,12 +1,10 @@
-//! Synthetic workloads: lengths, prompts and arrival times, all a function of the seed.
+//! Synthetic workloads: lengths and prompts, a function of the seed.
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::flags::{Arrivals, Load};
 use runner::executor::TokenId;
 
 /// What a generator is for. Each has a stream of its own, so that more requests, or other arrivals, leave the rest as
@@ -49,7 +47,7 @@ impl Random {
     }
 
     /// Above 0, at most 1.
-    fn unit(&mut self) -> f64 {
+    pub(super) fn unit(&mut self) -> f64 {
         ((self.next() >> 11) + 1) as f64 / (1u64 << 53) as f64
     }
 }
@@ -126,65 +124,12 @@ impl PromptMaker {
     }
 }
 
-/// When each of `count` requests arrives, from the start of the run; `None` when each waits for another to end.
-pub(super) fn arrival_times(load: Load, count: usize, seed: u64) -> Option<Vec<Duration>> {
-    let (arrivals, rate) = match load {
-        Load::Concurrency(_) => return None,
-        Load::AllAtOnce => return Some(vec![Duration::ZERO; count]),
-        Load::Rate(arrivals, rate) => (arrivals, rate),
-    };
-    let mut random = Random::new(seed, Stream::Arrivals);
-    let mut time = 0.0;
-    let mut arrive = || {
-        let arrival = Duration::try_from_secs_f64(time).unwrap_or(Duration::MAX);
-        time += match arrivals {
-            Arrivals::All => 0.0,
-            Arrivals::Fixed => 1.0,
-            Arrivals::Uniform => 2.0 * random.unit(),
-            Arrivals::Poisson => -random.unit().ln(),
-        } / rate;
-        arrival
-    };
-    Some((0..count).map(|_| arrive()).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const COUNT: usize = 20_000;
-
-    fn times(arrivals: Arrivals, seed: u64) -> Vec<f64> {
-        let times = arrival_times(Load::Rate(arrivals, 4.0), COUNT, seed).unwrap();
-        times.iter().map(Duration::as_secs_f64).collect()
-    }
-
-    /// Mean and variance of the intervals.
-    fn moments(arrivals: Arrivals) -> (f64, f64) {
-        let gaps: Vec<f64> = times(arrivals, 7).windows(2).map(|pair| pair[1] - pair[0]).collect();
-        assert!(gaps.iter().all(|&gap| gap >= 0.0));
-        let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
-        (mean, gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64)
-    }
-
-    #[test]
-    fn arrivals_have_their_distribution() {
-        // Four requests a second. The variance of an exponential interval is its mean squared; of a uniform one from 0
-        // to 2 m it is m squared / 3. Five standard errors of 20,000 draws are 0.0088 for the former's mean.
-        let (mean, variance) = moments(Arrivals::Poisson);
-        assert!((mean - 0.25).abs() < 0.0089 && (variance - 0.0625).abs() < 0.007, "{mean} {variance}");
-        let (mean, variance) = moments(Arrivals::Uniform);
-        assert!((mean - 0.25).abs() < 0.0052 && (variance - 0.0208).abs() < 0.001, "{mean} {variance}");
-        let (mean, variance) = moments(Arrivals::Fixed);
-        assert!((mean - 0.25).abs() < 1e-6 && variance < 1e-12, "{mean} {variance}");
-        assert_eq!(arrival_times(Load::AllAtOnce, 3, 0), Some(vec![Duration::ZERO; 3]));
-        assert_eq!(arrival_times(Load::Concurrency(2), 3, 0), None);
-    }
-
     #[test]
     fn the_seed_decides_everything() {
-        assert_eq!(times(Arrivals::Poisson, 1), times(Arrivals::Poisson, 1));
-        assert_ne!(times(Arrivals::Poisson, 1), times(Arrivals::Poisson, 2));
         let prompts = |seed| {
             let mut maker = PromptMaker::new(100, &[2], 0, seed, Stream::Prompts).unwrap();
             [maker.prompt(30), maker.prompt(30)]
