@@ -11,24 +11,24 @@ use runner::executor::{CapacitySchedulerPolicy, ExecutorConfig, Limits};
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Executor")]
 pub struct ExecutorArgs {
-    /// A file (TOML) with these settings, their names with underscores, and those that TensorRT-LLM alone has in the table
-    /// `[tensorrt_llm]`: see docs/configuration.md. Flags go before it
+    /// Read executor settings from this TOML file, in which they have the names of docs/configuration.md. Command-line
+    /// flags override the file
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Worker threads [default: one for each core]
+    /// Worker threads of the CPU engine [default: one for each logical CPU]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 
-    /// Tokens of prompt and output of a sequence at most; lowers the engine's limit
+    /// Most tokens of one sequence, prompt included; can only lower the engine's limit
     #[arg(long, value_name = "N", value_parser = positive)]
     pub max_seq_len: Option<usize>,
 
-    /// Sequences in one step at most; lowers the engine's limit
+    /// Most sequences in one step; can only lower the engine's limit
     #[arg(long, value_name = "N", value_parser = positive)]
     pub max_batch_size: Option<usize>,
 
-    /// Tokens in one step at most; lowers the engine's limit
+    /// Most tokens in one step; can only lower the engine's limit
     #[arg(long, value_name = "N", value_parser = positive)]
     pub max_num_tokens: Option<usize>,
 
@@ -41,7 +41,7 @@ pub struct ExecutorArgs {
     #[arg(long, value_name = "BOOL")]
     pub enable_chunked_context: Option<bool>,
 
-    /// Tokens that the KV cache holds [default: as many as the limits can use and free memory allows]
+    /// Tokens in the KV cache [default: what the limits can use, within 90 % of free memory]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub kv_cache_tokens: Option<usize>,
 
@@ -57,8 +57,8 @@ pub struct ExecutorArgs {
     #[arg(long, value_name = "N", value_parser = positive)]
     pub max_queue_size: Option<usize>,
 
-    /// Who starts the ranks of a TensorRT engine that has several: this program (`orchestrator`), or `mpirun` or Slurm that
-    /// started it (`leader`) [default: whichever it is]
+    /// Who starts the ranks of a TensorRT engine: this program (`orchestrator`), or `mpirun` or Slurm (`leader`)
+    /// [default: as this process was started]
     #[arg(long, value_name = "MODE", value_enum)]
     pub parallel_mode: Option<Mode>,
 
@@ -66,7 +66,7 @@ pub struct ExecutorArgs {
     #[arg(long, value_name = "FILE")]
     pub worker_executable: Option<PathBuf>,
 
-    /// How long an orchestrator's ranks may take to start [default: 300]
+    /// Seconds that an orchestrator's workers have to start [default: 300]
     #[arg(long, value_name = "SECONDS")]
     pub start_up_timeout: Option<u64>,
 }

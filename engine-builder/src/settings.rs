@@ -158,7 +158,7 @@ pub enum SettingsError {
         batch: usize,
     },
     /// Something that only a GPU engine has.
-    #[error("{flag} is about TensorRT engines: give a GPU target too, as --gpu h100, not none")]
+    #[error("{flag} applies to TensorRT engines only: add a GPU target, for example --gpu h100")]
     OnlyGpu {
         /// The flag.
         flag: &'static str,

@@ -28,7 +28,7 @@ fn positive() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=MOST)
 }
 
-/// Makes an engine out of a Hugging Face model, for this machine's CPU or for a GPU
+/// Build an engine from a Hugging Face model, for this machine's CPU or for a GPU
 #[derive(Debug, Parser)]
 #[command(name = "build-engine", version, after_help = AFTER_HELP, allow_negative_numbers = true)]
 pub(crate) struct Args {
@@ -78,15 +78,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = positive())]
     max_num_tokens: Option<usize>,
 
-    /// Most beams of a sequence [default: 1; GPU engines only, as what follows]
+    /// Most beams of one request [default: 1]
     #[arg(long, value_name = "N", value_parser = positive(), help_heading = GPU_ENGINES)]
     max_beam_width: Option<usize>,
 
-    /// Tokens of the step that TensorRT chooses its tactics for [default: one of each sequence]
+    /// Step size that TensorRT optimizes for [default: one token for each sequence and beam]
     #[arg(long, value_name = "N", value_parser = positive(), help_heading = GPU_ENGINES)]
     opt_num_tokens: Option<usize>,
 
-    /// Let a run ask for the logits of every token of the prompt
+    /// Keep logits of prompt tokens; `run-engine --prompt-logprobs` needs it
     #[arg(long, help_heading = GPU_ENGINES)]
     gather_context_logits: bool,
 
@@ -102,16 +102,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "COMPILER", value_enum, default_value = "tensorrt", help_heading = GPU_ENGINES)]
     compiler: CompilerName,
 
-    /// Ranks that are compiled at the same time, each on a GPU of its own where there are as many [default: 1]
+    /// Ranks compiled at the same time, each on its own GPU if there are enough [default: 1]
     #[arg(long, value_name = "N", value_parser = positive(), help_heading = GPU_ENGINES)]
     workers: Option<usize>,
 
-    /// Keep what TensorRT measures in this file, and begin with what is in it
+    /// File that keeps TensorRT's measurements for later builds
     #[arg(long, value_name = "FILE", help_heading = GPU_ENGINES)]
     timing_cache: Option<PathBuf>,
 
-    /// Print the TensorRT network: text, .json, or .dot for Graphviz by FILE's extension, - for standard output; needs no
-    /// GPU, no weights and no --output
+    /// Print the TensorRT network to FILE: text, `.json` or `.dot`; `-` for standard output. Needs no GPU, weights or
+    /// --output
     #[arg(long, value_name = "FILE", help_heading = GPU_ENGINES)]
     network: Option<PathBuf>,
 
@@ -135,11 +135,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = positive())]
     threads: Option<usize>,
 
-    /// Say what is found and chosen on the way
+    /// Show details
     #[arg(short, long)]
     verbose: bool,
 
-    /// Say nothing but errors
+    /// Show errors only
     #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
 }

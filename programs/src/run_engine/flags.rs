@@ -27,8 +27,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "IDS", allow_hyphen_values = true)]
     pub prompt_ids: Vec<String>,
 
-    /// A file of prompts, one a line (`-` for standard input); a line that begins with `{` is JSON with `prompt` or
-    /// `prompt_ids`, and any option below under "Generation", named with underscores
+    /// File of prompts, one on each line; `-` for standard input. A line that begins with `{` is JSON with `prompt` or
+    /// `prompt_ids`. Its fields override the options below
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
 
@@ -44,7 +44,7 @@ pub(crate) struct Args {
     #[arg(long)]
     pub stats: bool,
 
-    /// Check every weight against its hash first; without a prompt, do nothing else
+    /// Check every weight against its hash first. Without a prompt, do only that
     #[arg(long)]
     pub verify: bool,
 
@@ -52,7 +52,7 @@ pub(crate) struct Args {
     #[arg(long, short)]
     pub quiet: bool,
 
-    /// Print what TensorRT-LLM logs, to standard error; without, its warnings and errors only
+    /// Show the information messages of TensorRT-LLM's log too, not only its warnings and errors
     #[arg(long, short)]
     pub verbose: bool,
 
@@ -72,7 +72,7 @@ pub(crate) struct Args {
 /// What `run-engine` does besides running engines.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Tell whether this machine can run TensorRT engines: what is there, whether it fits together, and what to type
+    /// Check whether this machine can run TensorRT engines, and say what to do if not
     Doctor {
         /// Look at this engine directory too
         #[arg(long, value_name = "DIR")]
