@@ -6,11 +6,13 @@
 //! | [`interrupt`] | Ctrl-C and SIGTERM |
 //! | [`executor_args`] | flags about the executor: threads, limits, KV cache |
 //! | [`generation_args`] | flags about what to generate, which are also the fields of a line of a prompts file |
+//! | [`generate`] | `--generate`: man page and completions |
 
 #![forbid(unsafe_code)]
 
 pub mod executor_args;
 pub mod exit;
+pub mod generate;
 pub mod generation_args;
 pub mod interrupt;
 

@@ -34,7 +34,6 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use clap::Parser;
 use cpu_kernels::Kernels;
 use cpu_kernels::limits::MachineLimits;
 use engine_format::{EngineDir, Target};
@@ -63,7 +62,7 @@ const STATISTICS: usize = 1 << 20;
 /// Runs the program.
 pub fn main() -> ExitCode {
     let began = Instant::now();
-    exit_code(run(&Args::parse(), began))
+    args::generate::main(|args: Args| exit_code(run(&args, began)))
 }
 
 fn run(args: &Args, began: Instant) -> Result<(), Failure> {

@@ -9,8 +9,6 @@ mod report;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use engine_builder::build;
 use engine_builder::progress::Interrupt;
 use engine_builder::settings::Task;
@@ -20,15 +18,16 @@ use report::Report;
 
 /// Runs the program on this process's arguments and says with which code it ends.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
-    engine_format::mmap::report_file_size_limit_as_error();
-    match run(&args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            failure.print();
-            failure.exit_code()
+    args::generate::main(|args: Args| {
+        engine_format::mmap::report_file_size_limit_as_error();
+        match run(&args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                failure.print();
+                failure.exit_code()
+            }
         }
-    }
+    })
 }
 
 fn run(args: &Args) -> Result<(), Failure> {

@@ -1,0 +1,62 @@
+//! `--generate`: the man page and the shells' completions, made of the same definition as the flags themselves.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::builder::EnumValueParser;
+use clap::{Arg, Command, Parser, ValueEnum};
+use clap_complete::Shell;
+
+use crate::exit::{Failure, exit_code};
+
+const FLAG: &str = "generate";
+
+/// What can be generated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Man,
+    CompleteBash,
+    CompleteZsh,
+    CompleteFish,
+}
+
+/// The `main` of a program whose arguments are `T`. Parses the command line, to which it adds `--generate`, and either
+/// generates or runs `program`. Ends the process, as clap does, for `--help` and for arguments that are wrong.
+pub fn main<T: Parser>(program: impl FnOnce(T) -> ExitCode) -> ExitCode {
+    let matches = command::<T>().get_matches();
+    // Before `T` is made of the matches, which may lack what `T` requires.
+    if let Some(&kind) = matches.get_one::<Kind>(FLAG) {
+        return exit_code(print(kind, command::<T>()));
+    }
+    program(T::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command::<T>()).exit()))
+}
+
+fn command<T: Parser>() -> Command {
+    let flag = Arg::new(FLAG).long(FLAG).value_name("KIND").value_parser(EnumValueParser::<Kind>::new());
+    // An exclusive flag is the only one: nothing is required beside it.
+    T::command().arg(flag.exclusive(true).help("Print a man page, or completions for a shell, and do nothing else"))
+}
+
+fn print(kind: Kind, command: Command) -> Result<(), Failure> {
+    match generate(kind, command).and_then(|text| io::stdout().write_all(&text)) {
+        // The reader has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(|error| Failure::Other(error.into())),
+    }
+}
+
+fn generate(kind: Kind, mut command: Command) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let shell = match kind {
+        Kind::Man => {
+            clap_mangen::Man::new(command).render(&mut text)?;
+            return Ok(text);
+        }
+        Kind::CompleteBash => Shell::Bash,
+        Kind::CompleteZsh => Shell::Zsh,
+        Kind::CompleteFish => Shell::Fish,
+    };
+    let name = command.get_name().to_owned();
+    clap_complete::generate(shell, &mut command, name, &mut text);
+    Ok(text)
+}
