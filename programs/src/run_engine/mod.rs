@@ -17,7 +17,6 @@ use std::time::Instant;
 use anyhow::anyhow;
 use args::exit::{Failure, exit_code, input, say};
 use args::interrupt::Interrupt;
-use clap::Parser;
 use engine_format::EngineDir;
 use engine_format::weights_file::WEIGHTS_FILE;
 use runner::doctor;
@@ -38,7 +37,7 @@ use stats::Iterations;
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    exit_code(run(Args::parse()))
+    args::generate::main(|args: Args| exit_code(run(args)))
 }
 
 fn run(args: Args) -> Result<(), Failure> {
