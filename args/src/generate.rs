@@ -33,8 +33,9 @@ pub fn main<T: Parser>(program: impl FnOnce(T) -> ExitCode) -> ExitCode {
 
 fn command<T: Parser>() -> Command {
     let flag = Arg::new(FLAG).long(FLAG).value_name("KIND").value_parser(EnumValueParser::<Kind>::new());
-    // An exclusive flag is the only one: nothing is required beside it.
-    T::command().arg(flag.exclusive(true).help("Print a man page, or completions for a shell, and do nothing else"))
+    // An exclusive flag is the only one: nothing is required beside it. Without a heading it is among the general options.
+    let flag = flag.exclusive(true).help_heading(None);
+    T::command().arg(flag.help("Print a man page, or completions for a shell, and do nothing else"))
 }
 
 fn print(kind: Kind, command: Command) -> Result<(), Failure> {
@@ -46,17 +47,28 @@ fn print(kind: Kind, command: Command) -> Result<(), Failure> {
 }
 
 fn generate(kind: Kind, mut command: Command) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
     let shell = match kind {
-        Kind::Man => {
-            clap_mangen::Man::new(command).render(&mut text)?;
-            return Ok(text);
-        }
+        Kind::Man => return man_page(command),
         Kind::CompleteBash => Shell::Bash,
         Kind::CompleteZsh => Shell::Zsh,
         Kind::CompleteFish => Shell::Fish,
     };
-    let name = command.get_name().to_owned();
+    let (name, mut text) = (command.get_name().to_owned(), Vec::new());
     clap_complete::generate(shell, &mut command, name, &mut text);
     Ok(text)
+}
+
+fn man_page(mut command: Command) -> io::Result<Vec<u8>> {
+    command.build();
+    let escaped = |name: &str| name.replace('-', "\\-");
+    let program = escaped(command.get_name());
+    let subcommands: Vec<_> = command.get_subcommands().map(|subcommand| escaped(subcommand.get_name())).collect();
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command).render(&mut page)?;
+    let mut page = String::from_utf8(page).map_err(io::Error::other)?;
+    // They are named as pages of their own, which do not exist; as they are typed is of more use.
+    for subcommand in subcommands {
+        page = page.replace(&format!("{program}\\-{subcommand}(1)"), &format!("{program} {subcommand}"));
+    }
+    Ok(page.into_bytes())
 }

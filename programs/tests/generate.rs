@@ -26,6 +26,7 @@ fn every_kind_names_the_program_and_its_flags() {
             let text = String::from_utf8(output.stdout).unwrap();
             assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()), "{name} {kind}");
             assert!(text.contains(&name) && text.contains(&flag), "{name} {kind}: {text}");
+            assert!(kind != "man" || !text.contains("(1)"), "{name}: its man page names one that does not exist");
         }
     }
 }
