@@ -5,6 +5,10 @@
 use std::path::{Path, PathBuf};
 
 const MAX_LINES: usize = 500;
+const MEDIAN_LINES: usize = 200;
+
+/// Extensions of what is compiled.
+const LANGUAGES: [&str; 6] = ["rs", "c", "cc", "cpp", "h", "hpp"];
 
 /// Lines above an `unsafe` block in which its `SAFETY` comment may begin or end.
 const COMMENT_REACH: usize = 3;
@@ -19,8 +23,14 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every Rust file that is written by people: all but build outputs, hidden folders, and what bindgen made.
+/// Every Rust file that is written by people.
 fn rust_files() -> Vec<Source> {
+    files(&["rs"])
+}
+
+/// Every file of these extensions that is written by people: all but build outputs, hidden folders, and what bindgen and
+/// cbindgen made.
+fn files(extensions: &[&str]) -> Vec<Source> {
     let (mut folders, mut files) = (vec![root().to_owned()], Vec::new());
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).unwrap() {
@@ -29,9 +39,13 @@ fn rust_files() -> Vec<Source> {
             if path.is_symlink() || name.starts_with('.') || name == "target" {
                 continue;
             }
+            let extension = path.extension().map(|extension| extension.to_string_lossy().into_owned());
             if path.is_dir() {
                 folders.push(path);
-            } else if name.ends_with(".rs") && name != "bindings.rs" {
+            } else if extension.is_some_and(|extension| extensions.contains(&extension.as_str()))
+                && name != "bindings.rs"
+                && path != root().join("include/trtllm.h")
+            {
                 files.push(path);
             }
         }
@@ -60,12 +74,44 @@ fn every_crate_is_looked_at() {
 
 #[test]
 fn files_are_short() {
-    let long: Vec<_> = rust_files()
+    // Whoever includes it wants one header.
+    let exempt = "include/trtllm.hpp";
+    let files = files(&LANGUAGES);
+    let long: Vec<_> = files
         .iter()
-        .filter(|file| file.lines.len() > MAX_LINES)
+        .filter(|file| file.lines.len() > MAX_LINES && file.path != exempt)
         .map(|file| format!("{}: {} lines, at most {MAX_LINES}: give each idea a file", file.path, file.lines.len()))
         .collect();
     assert_none(&long);
+    let mut lengths: Vec<_> = files.iter().map(|file| file.lines.len()).collect();
+    lengths.sort_unstable();
+    let median = lengths[lengths.len() / 2];
+    assert!(median < MEDIAN_LINES, "half of the files have {median} lines or more; the aim is under {MEDIAN_LINES}");
+}
+
+#[test]
+fn libraries_print_nothing_and_leave_signals_alone() {
+    let crates = ["engine-format", "cpu-kernels", "trtllm-sys", "trtllm-sys/gpu", "text", "engine-builder", "runner"];
+    let folders: Vec<_> = crates.iter().map(|name| format!("{name}/src/")).chain(["src/".to_owned()]).collect();
+    let words = ["print!", "println!", "eprint!", "eprintln!", "io::stdout", "io::stderr", "stdout()", "stderr()"];
+    let signals = ["ctrlc", "signal_hook", "sigaction", "libc::signal"];
+    let mut found = Vec::new();
+    for folder in folders {
+        let files: Vec<_> = rust_files().into_iter().filter(|file| file.path.starts_with(&folder)).collect();
+        assert!(!files.is_empty(), "no file of {folder}");
+        for file in files {
+            for (number, line) in file.lines.iter().enumerate() {
+                let code = line.split("//").next().unwrap_or_default();
+                // To ignore a signal is no handler; programs ask for it at their start.
+                let is_ignored = code.contains("SIG_IGN");
+                let word = words.iter().chain(&signals).find(|word| has_word(code, word));
+                if let Some(word) = word.filter(|word| !(signals.contains(word) && is_ignored)) {
+                    found.push(format!("{}:{}: {word} in a library", file.path, number + 1));
+                }
+            }
+        }
+    }
+    assert_none(&found);
 }
 
 #[test]
