@@ -8,6 +8,8 @@ use anyhow::Context;
 
 use runner::executor::Executor;
 
+use crate::exit::INTERRUPTED;
+
 /// Ctrl-C and SIGTERM: the first ends the run in order, the second at once.
 pub struct Interrupt {
     happened: Arc<AtomicBool>,
@@ -53,5 +55,5 @@ impl Interrupt {
 #[expect(clippy::exit, reason = "a second signal, or one before anything runs, must end the process from its handler")]
 fn exit_interrupted() -> ! {
     let _ = io::stdout().flush();
-    std::process::exit(130)
+    std::process::exit(INTERRUPTED.into())
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
+use args::exit::{INPUT, INTERRUPTED, MACHINE, OTHER};
 use engine_format::FormatError;
 use engine_format::error::with_causes;
 
@@ -27,11 +28,6 @@ pub(crate) enum Failure {
     #[error("cannot write to stdout")]
     Stdout(#[source] io::Error),
 }
-
-const INPUT: u8 = 2;
-const MACHINE: u8 = 3;
-const OTHER: u8 = 1;
-const INTERRUPTED: u8 = 130;
 
 impl Failure {
     /// The program's exit code, as the user guide lists them.
