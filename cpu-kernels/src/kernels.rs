@@ -184,7 +184,7 @@ impl Kernels {
     }
 }
 
-/// Whether an elementwise operation on so many elements is worth dividing among threads.
+/// Whether an elementwise operation on this many elements is worth dividing among threads.
 fn worth_dividing(elements: usize) -> bool {
     elements > GRAIN && rayon::current_num_threads() > 1
 }

@@ -90,7 +90,7 @@ fn read_piece(piece: &[u64]) -> u64 {
     sums.iter().fold(0, |a, b| a ^ b)
 }
 
-/// Has every thread do multiply-adds on registers, so many rounds; returns how many multiplications and additions
+/// Has every thread do this many rounds of multiply-adds on registers; returns how many multiplications and additions
 /// that was for all of them together.
 pub fn multiply_adds(kernels: Kernels, rounds: usize) -> u64 {
     let per_thread = rayon::broadcast(|_| with_isa!(kernels.0, isa => isa.multiply_adds(rounds)));

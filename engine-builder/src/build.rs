@@ -43,7 +43,7 @@ pub enum BuildFailure {
     /// Settings that contradict each other or the model.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// The model does not hold, or an output cannot be written.
+    /// The model is invalid, or an output cannot be written.
     #[error(transparent)]
     Build(#[from] BuildError),
     /// The engine would not run on the GPU: too little memory.

@@ -34,7 +34,7 @@ impl BuildConfig {
     /// Reads `config.json` of the engine directory `dir`.
     ///
     /// # Errors
-    /// The file cannot be read, or a field of it does not hold, by name.
+    /// The file cannot be read, or a field of it is invalid, by name.
     pub fn read(dir: &Path) -> Result<Self> {
         let path = dir.join(CONFIG_FILE);
         let value = json::read_file(&path, "")?;

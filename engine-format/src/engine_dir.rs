@@ -94,7 +94,7 @@ impl EngineDir {
     /// is taken as it is, with [`FOREIGN_TARGET`] for a target.
     ///
     /// # Errors
-    /// A missing, resized or changed file, by name; another version; a configuration that does not hold.
+    /// A missing, resized or changed file, by name; another version; an invalid configuration.
     pub fn open(path: &Path) -> Result<Self> {
         let manifest_path = path.join(MANIFEST_FILE);
         let hint = || "`build-engine --model MODEL --output DIR` makes an engine directory".to_owned();

@@ -83,7 +83,7 @@ pub enum FormatError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What does not hold.
+        /// What is invalid.
         problem: String,
     },
     /// A tensor that the model needs is in no file.
@@ -181,14 +181,6 @@ pub enum FormatError {
         path: PathBuf,
         /// The part that changed: `the file`, `the header`, or a tensor's name.
         what: String,
-    },
-    /// An unknown `--gpu` target.
-    #[error("unknown GPU target `{name}` (known: {known})")]
-    UnknownTarget {
-        /// The name given.
-        name: String,
-        /// Every accepted name.
-        known: String,
     },
 }
 

@@ -35,7 +35,7 @@ pub struct StoredTensor {
 /// The ranges lie inside `bytes`, do not overlap, and have the sizes that their shapes and types ask for.
 ///
 /// # Errors
-/// [`FormatError::Damaged`] with what does not hold.
+/// [`FormatError::Damaged`] with what is invalid.
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, StoredTensor>> {
     let damaged = |problem: String| FormatError::damaged(path, problem);
     let prefix = bytes.first_chunk::<PREFIX>();
@@ -46,7 +46,7 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, StoredTensor>
     let data = PREFIX + length;
     let header = bytes.get(PREFIX..data);
     let header = header.ok_or_else(|| damaged("it ends before its safetensors header does".into()))?;
-    let refused = |error| damaged(format!("its safetensors header does not hold: {error}"));
+    let refused = |error| damaged(format!("its safetensors header is invalid: {error}"));
     let UniqueKeys = serde_json::from_slice(header).map_err(refused)?;
     let metadata: Metadata = serde_json::from_slice(header).map_err(refused)?;
     // The sum is checked: sizes of many tensors may pass 2^64 together though none does alone.

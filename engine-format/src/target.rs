@@ -6,8 +6,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::FormatError;
-
 /// A value of `--gpu`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
@@ -137,10 +135,20 @@ impl fmt::Display for Target {
     }
 }
 
-impl FromStr for Target {
-    type Err = FormatError;
+/// A name that no target has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown GPU target `{name}` (known: {known})")]
+pub struct UnknownTarget {
+    /// The name given.
+    pub name: String,
+    /// Every accepted name.
+    pub known: String,
+}
 
-    fn from_str(name: &str) -> Result<Self, FormatError> {
+impl FromStr for Target {
+    type Err = UnknownTarget;
+
+    fn from_str(name: &str) -> Result<Self, UnknownTarget> {
         match name {
             "none" => Ok(Self::Cpu),
             "auto" => Ok(Self::Auto),
@@ -148,7 +156,7 @@ impl FromStr for Target {
                 .iter()
                 .find(|gpu| gpu.name == name)
                 .map(Self::Gpu)
-                .ok_or_else(|| FormatError::UnknownTarget { name: name.to_owned(), known: Self::names() }),
+                .ok_or_else(|| UnknownTarget { name: name.to_owned(), known: Self::names() }),
         }
     }
 }

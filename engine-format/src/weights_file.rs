@@ -37,7 +37,7 @@ impl WeightsFile {
     /// Maps and checks the file at `path`; no weight is read.
     ///
     /// # Errors
-    /// [`FormatError::Damaged`] when anything in the head does not hold, [`FormatError::Version`] for another version.
+    /// [`FormatError::Damaged`] when anything in the head is invalid, [`FormatError::Version`] for another version.
     pub fn open(path: &Path) -> Result<Self> {
         let file = MappedFile::open(path)?;
         let head = Head::parse(path, file.bytes())?;

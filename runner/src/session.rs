@@ -21,6 +21,7 @@
 //! ```
 
 mod arrivals;
+mod entry;
 mod output;
 mod output_queue;
 mod queues;
@@ -42,8 +43,8 @@ pub use output::{Output, SequenceStats};
 pub use output_queue::{Awaited, OutputQueue};
 
 use arrivals::Arrivals;
+use entry::Entry;
 use queues::Queues;
-use router::Entry;
 
 /// A request, and what is wanted beside its tokens.
 pub struct Submission {

@@ -201,7 +201,7 @@ pub(super) unsafe fn settings(options: &trtllm_build_options) -> Result<Settings
 /// Builds what `options` ask for; it returns when that is done, which may take minutes.
 ///
 /// Errors: `TRTLLM_STATUS_INVALID_ARGUMENT` for options that contradict each other or the model,
-/// `TRTLLM_STATUS_INVALID_FILES` for a model that does not hold or an output that exists, `TRTLLM_STATUS_UNAVAILABLE` for a
+/// `TRTLLM_STATUS_INVALID_FILES` for an invalid model or an output that exists, `TRTLLM_STATUS_UNAVAILABLE` for a
 /// target that this machine cannot build (the message has the command that finishes the work elsewhere) or whose memory is too
 /// small,
 /// `TRTLLM_STATUS_CANCELLED` when `on_progress` stopped it, `TRTLLM_STATUS_SYSTEM`. After an error the output is as it was.
@@ -248,7 +248,7 @@ pub(super) fn cannot_build(failure: &BuildFailure) -> Failure {
 /// Compares every weight of an engine directory with its hash; the rest is compared whenever it is opened. It reads the whole
 /// engine.
 ///
-/// Errors: `TRTLLM_STATUS_INVALID_FILES` for an engine that does not hold, `TRTLLM_STATUS_CANCELLED` when `on_progress`, which
+/// Errors: `TRTLLM_STATUS_INVALID_FILES` for an invalid engine, `TRTLLM_STATUS_CANCELLED` when `on_progress`, which
 /// may be NULL, stopped it. Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trtllm_verify_engine(

@@ -58,7 +58,7 @@ pub const TRTLLM_MAX_UTILIZATION: trtllm_capacity_scheduler_policy = 1;
 pub struct trtllm_engine_config {
     /// `sizeof(trtllm_engine_config)`.
     pub struct_size: usize,
-    /// Worker threads of the CPU executor; 0 for one per core that the process may use.
+    /// Worker threads of the CPU executor; 0 for one per logical CPU that the process may use.
     pub threads: usize,
     /// Tokens of the longest sequence, prompt and output together; lowers the engine's limit.
     pub max_seq_len: usize,
@@ -229,7 +229,7 @@ pub unsafe extern "C" fn trtllm_init_engine_config(
 /// Opens an engine directory, made by `trtllm_build_engine` or the program `build-engine`, and starts its executor. `config`
 /// may be NULL: all defaults.
 ///
-/// Errors: `TRTLLM_STATUS_INVALID_FILES` for a directory that does not hold, `TRTLLM_STATUS_UNAVAILABLE` for an engine
+/// Errors: `TRTLLM_STATUS_INVALID_FILES` for an invalid directory, `TRTLLM_STATUS_UNAVAILABLE` for an engine
 /// that this machine cannot run, `TRTLLM_STATUS_INVALID_ARGUMENT` for a configuration that the engine does not allow,
 /// `TRTLLM_STATUS_SYSTEM`. Thread-safe.
 #[unsafe(no_mangle)]

@@ -27,6 +27,7 @@
 
 pub mod build;
 pub mod engine;
+pub mod enqueue;
 mod entry;
 mod handles;
 pub mod logits;

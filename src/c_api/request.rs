@@ -1,20 +1,17 @@
-//! Requests: what a host asks for, checked and queued.
+//! Requests: what a host asks for.
 
 use std::ffi::c_void;
 use std::ptr;
 
-use runner::executor::{RequestId, RequestSpec, SamplingConfig};
+use runner::executor::{RequestSpec, SamplingConfig};
 use runner::request_builder::DEFAULT_MAX_NEW_TOKENS;
 
-use super::engine::{ENGINES, trtllm_engine};
 use super::entry::entry;
 use super::logits::trtllm_logits_post_processor;
 use super::options::{self, Options};
-use super::pointers::Out;
 use super::response::trtllm_response_callback;
 use super::status::trtllm_status;
 use super::strings::{CBool, trtllm_ids, trtllm_str};
-use super::submission::{refused, submission};
 
 /// A number that is added to the logit of a token.
 #[repr(C)]
@@ -225,40 +222,4 @@ unsafe impl Options for trtllm_request {
 pub unsafe extern "C" fn trtllm_init_request(request: *mut trtllm_request, struct_size: usize) -> trtllm_status {
     // SAFETY: as the caller promises.
     entry(|| unsafe { options::write(request, struct_size, &trtllm_request::defaults(), "request") })
-}
-
-/// Queues a request and writes its id to `request_id`. It ends with exactly one final response. Its callback may run before
-/// this function returns.
-///
-/// Errors, after which no response comes and no callback runs: `TRTLLM_STATUS_INVALID_ARGUMENT` for what is wrong or exceeds
-/// a limit of the engine, `TRTLLM_STATUS_UNSUPPORTED`, `TRTLLM_STATUS_QUEUE_FULL`, `TRTLLM_STATUS_SHUT_DOWN`,
-/// `TRTLLM_STATUS_INVALID_FILES` for an adapter, `TRTLLM_STATUS_SYSTEM` when the executor has failed. Thread-safe;
-/// also in a response callback.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn trtllm_enqueue(
-    engine: *mut trtllm_engine,
-    request: *const trtllm_request,
-    request_id: *mut u64,
-) -> trtllm_status {
-    entry(|| {
-        let open = ENGINES.get(engine)?;
-        // SAFETY: as the caller promises, for the request, what it points to, and the place of the id.
-        let (out, submission) = unsafe {
-            let out = Out::new(request_id, "request_id")?;
-            (out, submission(&open, &options::read(request, "request")?)?)
-        };
-        let id = open.session.submit(submission).map_err(|error| refused(&error))?;
-        out.write(id.0);
-        Ok(())
-    })
-}
-
-/// Ends a request early. It still gets its final response, with `TRTLLM_FINISH_REASON_CANCELLED` unless it was over. An
-/// unknown id is ignored. Thread-safe; also in a response callback.
-#[unsafe(no_mangle)]
-pub extern "C" fn trtllm_cancel(engine: *mut trtllm_engine, request_id: u64) -> trtllm_status {
-    entry(|| {
-        ENGINES.get(engine)?.session.cancel(RequestId(request_id));
-        Ok(())
-    })
 }

@@ -25,7 +25,7 @@ pub const TRTLLM_STATUS_QUEUE_FULL: trtllm_status = 5;
 pub const TRTLLM_STATUS_UNSUPPORTED: trtllm_status = 6;
 /// This machine lacks what was asked for: a GPU, a library, an instruction set.
 pub const TRTLLM_STATUS_UNAVAILABLE: trtllm_status = 7;
-/// A model or an engine directory does not hold, or is not there.
+/// A model or an engine directory is invalid, or is not there.
 pub const TRTLLM_STATUS_INVALID_FILES: trtllm_status = 8;
 /// The system refused something: a file, memory, a thread, the network.
 pub const TRTLLM_STATUS_SYSTEM: trtllm_status = 9;

@@ -70,8 +70,8 @@ impl Detokenizer {
         detokenizer
     }
 
-    /// A detokenizer for what is generated under a guide. Such an output is a text by itself, whatever the prompt was:
-    /// no blank is taken from its start and no byte of the prompt goes into it.
+    /// A detokenizer for what is generated under a guide, which is matched from its first byte: a leading space is kept, and no
+    /// character begins in the prompt.
     pub fn of_guided_output(tokenizer: &Tokenizer, skip_special_tokens: bool) -> Self {
         Self { first: false, strip: 0, ..Self::new(tokenizer, skip_special_tokens) }
     }

@@ -14,7 +14,7 @@ use crate::tokenizer::Tokenizer;
 /// tokenizer's `eos_token`.
 ///
 /// # Errors
-/// A `generation_config.json` that does not hold.
+/// An invalid `generation_config.json`.
 pub fn end_ids(engine: &EngineDir, tokenizer: Option<&Tokenizer>) -> Result<Vec<TokenId>> {
     let path = engine.path().join(GENERATION_CONFIG_FILE);
     if engine.has_file(GENERATION_CONFIG_FILE) {

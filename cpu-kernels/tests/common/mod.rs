@@ -105,7 +105,7 @@ impl Weight {
     }
 }
 
-/// Runs `work` with so many threads.
+/// Runs `work` with this many threads.
 pub(crate) fn with_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
 }

@@ -12,7 +12,7 @@ use super::tensor::DYNAMIC;
 /// is there: `weight_shape` gives the shape of the rank's bfloat16 tensor of that name.
 ///
 /// # Errors
-/// [`NetworkError`] with the first node, field, input or weight that does not hold.
+/// [`NetworkError`] with the first node, field, input or weight that is invalid.
 pub fn validate(
     graph: &Graph,
     release: Release,

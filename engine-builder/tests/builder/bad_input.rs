@@ -1,4 +1,4 @@
-//! Models that do not hold: an error that names the file and the tensor, and nothing left behind.
+//! Invalid models: an error that names the file and the tensor, and nothing left behind.
 
 use std::fs;
 use std::path::Path;

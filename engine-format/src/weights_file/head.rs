@@ -136,7 +136,7 @@ impl Head {
     /// Reads and checks the head of the weights file with content `bytes`; `path` is named in errors.
     ///
     /// # Errors
-    /// [`FormatError::Damaged`] when anything in the head does not hold, [`FormatError::Version`] for another version.
+    /// [`FormatError::Damaged`] when anything in the head is invalid, [`FormatError::Version`] for another version.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
         let damaged = |problem: String| FormatError::damaged(path, problem);
         let prefix = bytes.get(..PREFIX).ok_or_else(|| damaged("it is shorter than a weights file's head".into()))?;

@@ -2,8 +2,7 @@
 
 use serde::Serialize;
 
-/// Mean, extremes and percentiles of samples. A percentile is a sample: the smallest that at least that share of all
-/// samples do not exceed (nearest rank).
+/// Mean, extremes and percentiles of samples. Percentiles use the nearest-rank method.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Percentiles {
     pub count: usize,

@@ -24,7 +24,7 @@ struct Line {
 }
 
 impl Live {
-    /// No lines yet, for prompts of so many sequences each.
+    /// No lines yet, for prompts with these numbers of sequences.
     pub(super) fn new(sequences: Vec<usize>) -> Self {
         Self { lines: MultiProgress::new(), running: BTreeMap::new(), sequences }
     }

@@ -69,7 +69,7 @@ struct Held {
 }
 
 impl<W: Write> Printer<W> {
-    /// A printer for prompts of so many sequences each.
+    /// A printer for prompts with these numbers of sequences.
     pub(super) fn new(out: W, style: Style, sequences: &[usize]) -> Self {
         let mut total = 0;
         let start_of = |count: &usize| {

@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::executor::{EnqueueError, RequestId};
 
-use super::router::Entry;
+use super::entry::Entry;
 
 #[derive(Default)]
 pub(super) struct Arrivals {

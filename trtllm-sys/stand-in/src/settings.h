@@ -8,11 +8,11 @@
 //     empty_final 1             a sequence's end comes in a response of its own, without tokens
 //     unknown_finish_reason 1   ends are said with a reason that does not exist
 //     hasty 1                   the first response is there before enqueueRequest returns
-//     stall_after N             stops responding after so many iterations
+//     stall_after N             stops responding after N iterations
 //     ignore_cancel 1           a cancelled request runs on
 //     throw_in CALL             construct, enqueue, await, cancel, stats or shutdown throws ...
 //     throw_what WHAT           ... runtime, range or int [runtime]
-//     throw_after N             ... after so many calls [0]
+//     throw_after N             ... after N calls [0]
 //     workers N                 processes that an orchestrator spawns [1]
 //     worker WHAT               ready, crash or hang [ready]
 #pragma once

@@ -24,7 +24,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// For so many rows, 1 to 32.
+    /// For this many rows, 1 to 32.
     pub(super) fn of(rows: usize) -> Shape {
         let upper = rows.min(TILE_ROWS);
         let lower = if rows > TILE_ROWS { rows - TILE_ROWS } else { upper };
