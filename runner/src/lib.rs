@@ -5,8 +5,10 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`executor`] | the contract: requests, responses, [`Executor`](executor::Executor); TensorRT-LLM's executor |
+//! | [`mod@model`] | what in-flight batching needs of a model |
+//! | [`inflight`] | the contract over a model: scheduler, KV cache, sampler, the owner thread |
 //! | [`cpu_model`] | the decoder on the CPU: mapped weights, KV cache, forward pass |
-//! | [`inflight`] | the contract over a CPU model: scheduler, KV cache, sampler, the owner thread |
+//! | [`scripted_model`] | a stand-in for a model, for tests and load tests |
 //! | [`doctor`] | whether this machine can run a TensorRT engine |
 //! | [`engine`] | an engine directory, opened: executor, tokenizer, chat template, end ids |
 //! | [`session`] | an executor that the threads of a host share: the one place where responses become outputs |
@@ -19,6 +21,8 @@ pub mod engine;
 pub mod executor;
 pub mod generation_options;
 pub mod inflight;
+pub mod model;
 mod outbox;
 pub mod request_builder;
+pub mod scripted_model;
 pub mod session;

@@ -1,7 +1,12 @@
 //! One forward pass: any number of sequences, each with any number of its next tokens.
 //!
 //! Activations are fp32 with an fp32 residual stream; what goes into a matrix product, and keys and values, are rounded
-//! to bfloat16. `T` below is the number of tokens of the pass.
+//! to bfloat16.
+//!
+//! A pass over `T` tokens multiplies each by every weight of the layers, and its attention reads the keys and values of all
+//! tokens before it (of its window, where there is one). For few tokens the time is that of reading the weights once, for many
+//! that of the products. [`CpuModel::logits`] costs `vocab_size * hidden` multiplications a row, and is asked for only where a
+//! token is chosen or a prompt is scored. Buffers grow to the largest pass there was.
 
 use cpu_kernels::{Attention, AttentionSequence, bf16};
 use engine_format::rope::Rope;
@@ -10,20 +15,10 @@ use rayon::prelude::*;
 use super::weights::{LayerWeights, Matrix};
 use super::{CpuModel, KvCache};
 use crate::executor::TokenId;
+use crate::model::StepSequence;
 
 /// Rows of one task where rows are copied: fewer are not worth another thread.
 const ROWS_PER_TASK: usize = 16;
-
-/// The next tokens of one sequence.
-#[derive(Debug, Clone, Copy)]
-pub struct StepSequence<'a> {
-    /// The tokens; at least one.
-    pub tokens: &'a [TokenId],
-    /// Position of the first of them in the sequence.
-    pub start: usize,
-    /// The sequence's blocks of the cache, enough for `start + tokens.len()` tokens.
-    pub blocks: &'a [u32],
-}
 
 /// Buffers of a forward pass, kept between passes.
 #[derive(Debug, Default)]
@@ -100,9 +95,9 @@ impl CpuModel {
 
         let queries = sized(&mut pass.queries, tokens * query_size);
         let keys = sized(&mut pass.keys, tokens * kv_size);
-        let rows = queries.par_chunks_exact_mut(query_size).zip(keys.par_chunks_exact_mut(kv_size));
-        let rows = rows.zip(qkv.par_chunks_exact(config.qkv_size())).with_min_len(ROWS_PER_TASK);
-        rows.for_each(|((query, key), row)| {
+        let targets = queries.par_chunks_exact_mut(query_size).zip(keys.par_chunks_exact_mut(kv_size));
+        let copies = targets.zip(qkv.par_chunks_exact(config.qkv_size())).with_min_len(ROWS_PER_TASK);
+        copies.for_each(|((query, key), row)| {
             query.copy_from_slice(&row[..query_size]);
             key.copy_from_slice(&row[query_size..][..kv_size]);
         });

@@ -1,10 +1,12 @@
 //! Keys and values of past tokens, in blocks from one pool.
+//!
+//! Storing costs one rounding and one write an element; finding the blocks of a pass costs a sort of them, once a layer.
 
 use cpu_kernels::bf16;
 use engine_format::ModelConfig;
 use rayon::prelude::*;
 
-use super::StepSequence;
+use crate::model::{BlockId, StepSequence};
 
 /// The pool: for each layer, keys and values of `[blocks, kv_heads, tokens_per_block, head_size]` in bfloat16.
 #[derive(Debug)]
@@ -43,7 +45,7 @@ impl KvCache {
     }
 
     /// Copies a block's keys and values, in every layer.
-    pub fn copy_block(&mut self, from: u32, to: u32) {
+    pub fn copy_block(&mut self, from: BlockId, to: BlockId) {
         let elements = self.kv_heads * self.tokens_per_block * self.head_size;
         let (from, to) = (from as usize * elements, to as usize * elements);
         for layer in &mut self.layers {
@@ -65,24 +67,24 @@ impl KvCache {
         let row_width = values.len() / (keys.len() / width);
         let slab = tokens_per_block * width;
         let cache = &mut self.layers[layer];
-        let blocks = pieces.iter().map(|piece| piece.block);
-        let slabs =
-            select(&mut cache.keys, slab, blocks.clone()).into_iter().zip(select(&mut cache.values, slab, blocks));
+        let written = pieces.iter().map(|piece| piece.block);
+        let key_slabs = select(&mut cache.keys, slab, written.clone());
+        let value_slabs = select(&mut cache.values, slab, written);
         let store = |(piece, (key_slab, value_slab)): (&Piece, (&mut [bf16], &mut [bf16]))| {
             for index in 0..piece.tokens {
                 let row = piece.row + index;
                 let key = &keys[row * width..][..width];
                 let value = &values[(row + 1) * row_width - width..][..width];
-                for (from, slab) in [(key, &mut *key_slab), (value, &mut *value_slab)] {
-                    for (head, from) in from.chunks_exact(head_size).enumerate() {
-                        let to = (head * tokens_per_block + piece.slot + index) * head_size;
-                        let to = slab[to..to + head_size].iter_mut();
-                        to.zip(from).for_each(|(to, &from)| *to = engine_format::dtype::round_to_bf16(from));
+                for (vector, slab) in [(key, &mut *key_slab), (value, &mut *value_slab)] {
+                    for (head, elements) in vector.chunks_exact(head_size).enumerate() {
+                        let first = (head * tokens_per_block + piece.slot + index) * head_size;
+                        let targets = slab[first..first + head_size].iter_mut();
+                        targets.zip(elements).for_each(|(to, &from)| *to = engine_format::dtype::round_to_bf16(from));
                     }
                 }
             }
         };
-        let work: Vec<_> = pieces.iter().zip(slabs).collect();
+        let work: Vec<_> = pieces.iter().zip(key_slabs.into_iter().zip(value_slabs)).collect();
         if keys.len() >= PARALLEL_ELEMENTS {
             work.into_par_iter().for_each(store);
         } else {
@@ -114,7 +116,7 @@ const PARALLEL_ELEMENTS: usize = 1 << 14;
 
 /// Consecutive tokens of one sequence that are stored in one block.
 struct Piece {
-    block: u32,
+    block: BlockId,
     /// The first token's place in the block.
     slot: usize,
     /// The first token's row.
@@ -123,7 +125,7 @@ struct Piece {
 }
 
 /// The blocks of `pool`, each of `slab` elements, that `blocks` names: rising, none twice.
-fn select(pool: &mut [bf16], slab: usize, blocks: impl Iterator<Item = u32>) -> Vec<&mut [bf16]> {
+fn select(pool: &mut [bf16], slab: usize, blocks: impl Iterator<Item = BlockId>) -> Vec<&mut [bf16]> {
     let (mut rest, mut passed) = (pool, 0);
     blocks
         .map(|block| {

@@ -1,6 +1,7 @@
 //! The decoder on the CPU: weights mapped from the engine, a KV cache in blocks, one forward pass for any mixture of
 //! context and generation tokens.
 
+mod cached;
 mod forward;
 mod kv_cache;
 mod weights;
@@ -8,8 +9,11 @@ mod weights;
 use cpu_kernels::{IsaError, Kernels};
 use engine_format::{EngineDir, FormatError, ModelConfig};
 
-pub use forward::{ForwardPass, StepSequence};
+pub use cached::CachedCpuModel;
+pub use forward::ForwardPass;
 pub use kv_cache::KvCache;
+
+pub use crate::model::StepSequence;
 
 use weights::ModelWeights;
 
@@ -98,9 +102,9 @@ impl CpuModel {
         self.kernels
     }
 
-    /// Runs `work` on the model's worker threads.
-    pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        self.pool.install(work)
+    /// The model's worker threads.
+    pub fn pool(&self) -> &rayon::ThreadPool {
+        &self.pool
     }
 
     /// The instruction set in use.

@@ -8,9 +8,7 @@ use std::collections::BTreeMap;
 
 use super::prefix::{Parent, PrefixIndex, Salt};
 use crate::executor::{KvCacheStats, TokenId};
-
-/// A block's number in the pool.
-pub(super) type BlockId = u32;
+use crate::model::BlockId;
 
 /// The blocks of one sequence, from its first token on.
 #[derive(Debug)]

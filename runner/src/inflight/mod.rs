@@ -32,11 +32,12 @@ use std::time::Duration;
 use engine_format::EngineDir;
 use engine_format::weights_file::WEIGHTS_FILE;
 
-use crate::cpu_model::{CpuModel, CpuModelError, KvCache};
+use crate::cpu_model::{CachedCpuModel, CpuModel, CpuModelError};
 use crate::executor::{
-    EnqueueError, Executor, ExecutorConfig, GuidedDecodingParams, IterationStats, Limits, Load, Request, RequestId,
-    Response, Shutdown, TokenId,
+    EnqueueError, Executor, ExecutorConfig, GuidedDecodingParams, IterationStats, KvCacheConfig, Limits, Load, Request,
+    RequestId, Response, Shutdown, TokenId,
 };
+use crate::model::Model;
 use text::guide::{Guide, GuideFactory};
 use text::tokenizer::Tokenizer;
 
@@ -52,10 +53,12 @@ pub use stop::is_stopped;
 pub struct CpuExecutor {
     limits: Limits,
     facts: CpuExecutorFacts,
-    config: ExecutorConfig,
-    engine: PathBuf,
+    enable_chunked_context: bool,
+    /// Where guides find the tokenizer.
+    engine: Option<PathBuf>,
     guides: OnceLock<Result<GuideFactory, String>>,
     num_blocks: usize,
+    tokens_per_block: usize,
     queue: Arc<Queue>,
     owner: Mutex<Option<JoinHandle<()>>>,
 }
@@ -75,6 +78,9 @@ pub struct CpuExecutorFacts {
     pub vocab_size: usize,
 }
 
+/// What messages call this executor.
+const NAME: &str = "the CPU executor";
+
 /// A block larger than this would waste most of the cache on short sequences.
 const MAX_TOKENS_PER_BLOCK: usize = 1024;
 
@@ -87,29 +93,47 @@ impl CpuExecutor {
     /// # Errors
     /// [`CpuModelError`].
     pub fn open(engine: &EngineDir, config: &ExecutorConfig) -> Result<Self, CpuModelError> {
-        let mut limits = lowered(engine.manifest().limits, config)?;
+        let limits = lowered(engine.manifest().limits, config)?;
+        check_blocks(&config.kv_cache)?;
         let model = CpuModel::open(engine, config.threads)?;
-        let kv_cache = &config.kv_cache;
-        let tokens_per_block = kv_cache.tokens_per_block;
-        let bytes_per_token = model.config().kv_bytes_per_token();
         let weights = engine.manifest().files.get(WEIGHTS_FILE).map_or(0, |record| record.bytes);
-        let fraction = kv_cache.free_memory_fraction;
-        let affordable =
-            free_memory().map(|free| affordable(free, weights, fraction) / bytes_per_token / tokens_per_block);
-        let wanted = match kv_cache.max_tokens {
-            Some(tokens) => tokens.div_ceil(tokens_per_block),
-            None => limits.max_seq_len.div_ceil(tokens_per_block).saturating_mul(limits.max_batch_size),
-        };
-        let num_blocks = wanted.min(affordable.unwrap_or(usize::MAX)).max(1);
-        limits.max_seq_len = limits.max_seq_len.min(num_blocks * tokens_per_block);
-        let cache = KvCache::new(model.config(), num_blocks, tokens_per_block);
+        let num_blocks = num_blocks(&config.kv_cache, limits, model.config().kv_bytes_per_token(), weights);
+        let threads = model.pool().current_num_threads();
+        let model = CachedCpuModel::new(model, num_blocks, config.kv_cache.tokens_per_block);
+        Self::start(model, threads, limits, Some(engine.path().to_owned()), config)
+    }
+
+    /// Starts an owner thread over a model whose KV cache exists; the settings of the cache's size are not looked at.
+    /// `limits` are the model's, which the configuration and the size of the cache may lower. Guides, which need a
+    /// tokenizer, are refused.
+    ///
+    /// # Errors
+    /// [`CpuModelError`].
+    pub fn with_model(
+        model: impl Model + 'static,
+        limits: Limits,
+        config: &ExecutorConfig,
+    ) -> Result<Self, CpuModelError> {
+        let threads = model.pool().current_num_threads();
+        Self::start(model, threads, lowered(limits, config)?, None, config)
+    }
+
+    fn start(
+        model: impl Model + 'static,
+        threads: usize,
+        mut limits: Limits,
+        engine: Option<PathBuf>,
+        config: &ExecutorConfig,
+    ) -> Result<Self, CpuModelError> {
+        let (num_blocks, tokens_per_block) = (model.num_blocks(), model.tokens_per_block());
         let kv_cache_tokens = num_blocks * tokens_per_block;
+        limits.max_seq_len = limits.max_seq_len.min(kv_cache_tokens);
         let facts = CpuExecutorFacts {
-            isa: model.isa(),
-            threads: model.threads(),
+            isa: model.kernels().isa(),
+            threads,
             kv_cache_tokens,
-            kv_cache_bytes: kv_cache_tokens * bytes_per_token,
-            vocab_size: model.config().vocab_size,
+            kv_cache_bytes: num_blocks * model.bytes_per_block(),
+            vocab_size: model.vocab_size(),
         };
         let scheduler_config = SchedulerConfig {
             max_batch_size: limits.max_batch_size,
@@ -119,28 +143,24 @@ impl CpuExecutor {
         };
         let scheduler = Scheduler::new(scheduler_config, BlockManager::new(num_blocks, tokens_per_block));
         let queue = Arc::new(Queue::new(config, scheduler.blocks().stats()));
-        let (owner_queue, threads, reuse) = (queue.clone(), model.threads(), kv_cache.enable_block_reuse);
+        let (owner_queue, reuse) = (queue.clone(), config.kv_cache.enable_block_reuse);
         let owner = std::thread::Builder::new()
             .name("cpu-executor".into())
-            .spawn(move || owner::run(&owner_queue, &model, cache, scheduler, reuse))
+            .spawn(move || owner::run(&owner_queue, model, scheduler, reuse))
             .map_err(|source| CpuModelError::Owner { threads, source })?;
-        let owner = Mutex::new(Some(owner));
-        Ok(Self {
-            limits,
-            facts,
-            config: config.clone(),
-            engine: engine.path().to_owned(),
-            guides: OnceLock::new(),
-            num_blocks,
-            queue,
-            owner,
-        })
+        let enable_chunked_context = config.enable_chunked_context;
+        let (guides, owner) = (OnceLock::new(), Mutex::new(Some(owner)));
+        Ok(Self { limits, facts, enable_chunked_context, engine, guides, num_blocks, tokens_per_block, queue, owner })
     }
 
     /// Compiles a guide. The first one reads the engine's tokenizer, which nothing else here needs.
     fn guide(&self, params: &GuidedDecodingParams, end_ids: &[TokenId]) -> Result<Guide, EnqueueError> {
+        let Some(engine) = &self.engine else {
+            let feature = "guides over a model without a tokenizer".to_owned();
+            return Err(EnqueueError::Unsupported { executor: NAME, feature });
+        };
         let factory = self.guides.get_or_init(|| {
-            let tokenizer = Tokenizer::open(&self.engine).map_err(|error| engine_format::error::with_causes(&error))?;
+            let tokenizer = Tokenizer::open(engine).map_err(|error| engine_format::error::with_causes(&error))?;
             GuideFactory::new(&tokenizer, self.facts.vocab_size)
                 .map_err(|error| engine_format::error::with_causes(&error))
         });
@@ -170,16 +190,15 @@ impl Executor for CpuExecutor {
         let unknown =
             [("LoRA adapters", spec.lora.is_some()), ("KV-cache retention", spec.kv_cache_retention.is_some())];
         if let Some((feature, _)) = unknown.into_iter().find(|&(_, asked)| asked) {
-            return Err(EnqueueError::Unsupported { executor: "the CPU executor", feature: feature.to_owned() });
+            return Err(EnqueueError::Unsupported { executor: NAME, feature: feature.to_owned() });
         }
         let prompt_len = spec.input_token_ids.len();
-        if !self.config.enable_chunked_context && prompt_len > self.limits.max_num_tokens {
+        if !self.enable_chunked_context && prompt_len > self.limits.max_num_tokens {
             let max_num_tokens = self.limits.max_num_tokens;
             return Err(EnqueueError::PromptTooLong { prompt: prompt_len, max_num_tokens });
         }
         let max_cached = prompt_len + spec.max_tokens - 1;
-        let tokens_per_block = self.config.kv_cache.tokens_per_block;
-        let needed = worst_case_blocks(tokens_per_block, prompt_len, max_cached, spec.sampling.beam_width);
+        let needed = worst_case_blocks(self.tokens_per_block, prompt_len, max_cached, spec.sampling.beam_width);
         if needed > self.num_blocks {
             return Err(EnqueueError::KvCacheTooSmall { needed, max_num_blocks: self.num_blocks });
         }
@@ -234,17 +253,38 @@ fn lowered(engine: Limits, config: &ExecutorConfig) -> Result<Limits, CpuModelEr
         Some(asked) if asked == 0 || asked > limit => Err(CpuModelError::Limit { name, asked, limit }),
         asked => Ok(asked.unwrap_or(limit)),
     };
-    let tokens_per_block = config.kv_cache.tokens_per_block;
-    lower("tokens_per_block", Some(tokens_per_block), MAX_TOKENS_PER_BLOCK)?;
-    let limits = Limits {
+    Ok(Limits {
         max_seq_len: lower("max_seq_len", config.max_seq_len, engine.max_seq_len)?,
         max_batch_size: lower("max_batch_size", config.max_batch_size, engine.max_batch_size)?,
         max_num_tokens: lower("max_num_tokens", config.max_num_tokens, engine.max_num_tokens)?,
-    };
-    if let Some(tokens) = config.kv_cache.max_tokens.filter(|&tokens| tokens < tokens_per_block) {
-        return Err(CpuModelError::KvCacheTokens { tokens, tokens_per_block });
+    })
+}
+
+/// Whether the settings leave at least one block, of a size that makes sense.
+fn check_blocks(config: &KvCacheConfig) -> Result<(), CpuModelError> {
+    let tokens_per_block = config.tokens_per_block;
+    if tokens_per_block == 0 || tokens_per_block > MAX_TOKENS_PER_BLOCK {
+        let (name, limit) = ("tokens_per_block", MAX_TOKENS_PER_BLOCK);
+        return Err(CpuModelError::Limit { name, asked: tokens_per_block, limit });
     }
-    Ok(limits)
+    match config.max_tokens.filter(|&tokens| tokens < tokens_per_block) {
+        Some(tokens) => Err(CpuModelError::KvCacheTokens { tokens, tokens_per_block }),
+        None => Ok(()),
+    }
+}
+
+/// Blocks of the KV cache: what the configuration or the limits ask for, at most what fits into free memory beside
+/// `weights` bytes of weights, at least one.
+fn num_blocks(config: &KvCacheConfig, limits: Limits, bytes_per_token: usize, weights: u64) -> usize {
+    let tokens_per_block = config.tokens_per_block;
+    let affordable = free_memory().map_or(usize::MAX, |free| {
+        affordable(free, weights, config.free_memory_fraction) / bytes_per_token / tokens_per_block
+    });
+    let wanted = match config.max_tokens {
+        Some(tokens) => tokens.div_ceil(tokens_per_block),
+        None => limits.max_seq_len.div_ceil(tokens_per_block).saturating_mul(limits.max_batch_size),
+    };
+    wanted.min(affordable).max(1)
 }
 
 /// Bytes that the cache may take: a share of what is free once the weights, which are mapped, are in memory. Where they

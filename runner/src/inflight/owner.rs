@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use crate::cpu_model::{CpuModel, ForwardPass, KvCache, StepSequence};
 use crate::executor::{FinishReason, InflightBatchingStats, IterationStats, PerfMetrics, RequestId, Response, TokenId};
+use crate::model::{Model, StepSequence};
 
 use super::beam::Finished;
 use super::prefix::Salt;
@@ -22,7 +22,7 @@ const LOGITS_ROWS: usize = 64;
 type Unit = (SequenceId, Vec<usize>);
 
 /// Runs until the queue is closed and everything has ended.
-pub(super) fn run(queue: &Queue, model: &CpuModel, cache: KvCache, scheduler: Scheduler, enable_block_reuse: bool) {
+pub(super) fn run(queue: &Queue, model: impl Model, scheduler: Scheduler, enable_block_reuse: bool) {
     struct Farewell<'a>(&'a Queue);
     impl Drop for Farewell<'_> {
         fn drop(&mut self) {
@@ -32,10 +32,8 @@ pub(super) fn run(queue: &Queue, model: &CpuModel, cache: KvCache, scheduler: Sc
     let _farewell = Farewell(queue);
     let mut owner = Owner {
         model,
-        cache,
         scheduler,
         enable_block_reuse,
-        pass: ForwardPass::default(),
         logits: Vec::new(),
         sequences: HashMap::new(),
         requests: HashMap::new(),
@@ -55,12 +53,10 @@ pub(super) fn run(queue: &Queue, model: &CpuModel, cache: KvCache, scheduler: Sc
     }
 }
 
-struct Owner<'a> {
-    model: &'a CpuModel,
-    cache: KvCache,
+struct Owner<M> {
+    model: M,
     scheduler: Scheduler,
     enable_block_reuse: bool,
-    pass: ForwardPass,
     logits: Vec<f32>,
     sequences: HashMap<SequenceId, Box<Running>>,
     requests: HashMap<RequestId, Progress>,
@@ -97,7 +93,7 @@ impl Progress {
     }
 }
 
-impl Owner<'_> {
+impl<M: Model> Owner<M> {
     /// Takes a request in: one sequence for each that it returns, of which the first computes the prompt.
     fn receive(&mut self, arrival: Arrival) {
         let request = Arc::new(arrival.request);
@@ -276,7 +272,7 @@ impl Owner<'_> {
             blocks: self.scheduler.part_blocks(part),
         };
         let sequences: Vec<_> = step.parts.iter().map(sequence).collect();
-        self.model.forward(&mut self.pass, &mut self.cache, &sequences);
+        self.model.forward(&sequences);
         began.elapsed()
     }
 
@@ -308,10 +304,10 @@ impl Owner<'_> {
             for rows in rows.chunks(LOGITS_ROWS) {
                 let began = Instant::now();
                 let numbers: Vec<_> = rows.iter().map(|&(row, _)| row).collect();
-                let logits = self.model.logits(&mut self.pass, &numbers, &mut self.logits);
+                let logits = self.model.logits(&numbers, &mut self.logits);
                 model_latency += began.elapsed();
                 let width = logits.len() / rows.len();
-                let log_probs: Vec<f32> = self.model.install(|| {
+                let log_probs: Vec<f32> = self.model.pool().install(|| {
                     let each = logits.par_chunks_exact(width).zip(rows);
                     each.map(|(logits, &(_, next))| logits[next as usize] - kernels.log_sum_exp(logits)).collect()
                 });
@@ -336,12 +332,12 @@ impl Owner<'_> {
             }
         }
         let kernels = self.model.kernels();
-        let vocab_size = self.model.config().vocab_size;
+        let vocab_size = self.model.vocab_size();
         // A search's beams are chosen among together, so it is not divided.
         for units in by_rows(&units, LOGITS_ROWS) {
             let began = Instant::now();
             let rows: Vec<_> = units.iter().flat_map(|(_, rows)| rows).copied().collect();
-            let mut logits = self.model.logits(&mut self.pass, &rows, &mut self.logits);
+            let mut logits = self.model.logits(&rows, &mut self.logits);
             model_latency += began.elapsed();
             let mut draws = Vec::with_capacity(units.len());
             for (id, rows) in units {
@@ -350,7 +346,7 @@ impl Owner<'_> {
                 draws.extend(self.sequences.remove(id).map(|running| (*id, running, own)));
             }
             let scheduler = &self.scheduler;
-            let chosen: Vec<_> = self.model.install(|| {
+            let chosen: Vec<_> = self.model.pool().install(|| {
                 let choose = |(id, running, logits): &mut (SequenceId, Box<Running>, &mut [f32])| {
                     running.choose(kernels, logits, |beam| scheduler.tokens(*id, beam))
                 };
@@ -385,7 +381,7 @@ impl Owner<'_> {
             }
             Chosen::Branches(next) => {
                 for (from, to) in self.scheduler.branch(id, &next) {
-                    self.cache.copy_block(from, to);
+                    self.model.copy_block(from, to);
                 }
             }
             Chosen::Beams(beams) => self.finish(id, FinishReason::Length, beams),

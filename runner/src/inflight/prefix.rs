@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 
-use super::kv_cache::BlockId;
 use crate::executor::TokenId;
+use crate::model::BlockId;
 
 /// Prefixes are shared among sequences of equal salt only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -9,9 +9,10 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
-use super::kv_cache::{BlockId, BlockManager, BlockTable};
+use super::kv_cache::{BlockManager, BlockTable};
 use super::prefix::Salt;
 use crate::executor::{CapacitySchedulerPolicy, TokenId};
+use crate::model::BlockId;
 
 /// A sequence's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

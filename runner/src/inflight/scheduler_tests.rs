@@ -7,10 +7,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use proptest::prelude::*;
 
-use super::kv_cache::{BlockId, BlockManager};
+use super::kv_cache::BlockManager;
 use super::prefix::Salt;
 use super::scheduler::{NewSequence, Scheduler, SchedulerConfig, SequenceId, Step, worst_case_blocks};
 use crate::executor::{CapacitySchedulerPolicy, TokenId};
+use crate::model::BlockId;
 
 /// A request to the simulation.
 #[derive(Debug, Clone)]

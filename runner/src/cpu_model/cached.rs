@@ -1,0 +1,61 @@
+//! The decoder with a KV cache, as in-flight batching drives it.
+
+use cpu_kernels::Kernels;
+use rayon::ThreadPool;
+
+use super::{CpuModel, ForwardPass, KvCache};
+use crate::model::{BlockId, Model, StepSequence};
+
+/// A decoder and the keys and values of the sequences that it works on.
+#[derive(Debug)]
+pub struct CachedCpuModel {
+    model: CpuModel,
+    cache: KvCache,
+    pass: ForwardPass,
+}
+
+impl CachedCpuModel {
+    /// The decoder with an empty cache of this many blocks.
+    pub fn new(model: CpuModel, num_blocks: usize, tokens_per_block: usize) -> Self {
+        let cache = KvCache::new(model.config(), num_blocks, tokens_per_block);
+        Self { model, cache, pass: ForwardPass::default() }
+    }
+}
+
+impl Model for CachedCpuModel {
+    fn vocab_size(&self) -> usize {
+        self.model.config().vocab_size
+    }
+
+    fn num_blocks(&self) -> usize {
+        self.cache.num_blocks()
+    }
+
+    fn tokens_per_block(&self) -> usize {
+        self.cache.tokens_per_block()
+    }
+
+    fn bytes_per_block(&self) -> usize {
+        self.cache.tokens_per_block() * self.model.config().kv_bytes_per_token()
+    }
+
+    fn kernels(&self) -> Kernels {
+        self.model.kernels()
+    }
+
+    fn pool(&self) -> &ThreadPool {
+        self.model.pool()
+    }
+
+    fn forward(&mut self, sequences: &[StepSequence<'_>]) {
+        self.model.forward(&mut self.pass, &mut self.cache, sequences);
+    }
+
+    fn logits<'a>(&mut self, rows: &[usize], out: &'a mut Vec<f32>) -> &'a mut [f32] {
+        self.model.logits(&mut self.pass, rows, out)
+    }
+
+    fn copy_block(&mut self, from: BlockId, to: BlockId) {
+        self.cache.copy_block(from, to);
+    }
+}
