@@ -7,7 +7,7 @@ use std::hint::black_box;
 use cpu_kernels::Kernels;
 use criterion::{Criterion, criterion_group, criterion_main};
 use runner::executor::{RequestSpec, SamplingConfig};
-use runner::inflight::{Mask, Sampler, best, top_log_probs};
+use runner::inflight::internals::{Mask, Sampler, best, top_log_probs};
 
 const VOCAB_SIZE: usize = 131_072;
 

@@ -3,6 +3,9 @@
 //!
 //! A block is *free* (its content is of no use), *idle* (nobody holds it, but it can be found as a prefix), or *held*
 //! by one or more tables. Blocks are taken from the free ones, then from the idle ones, least recently held first.
+//!
+//! A block that is taken or given back costs a look-up, or `O(log idle)` where it is or becomes idle. Finding or registering a
+//! prefix hashes and compares each of its tokens once.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +14,15 @@ use crate::executor::{KvCacheStats, TokenId};
 use crate::model::BlockId;
 
 /// The blocks of one sequence, from its first token on.
+///
+/// Invariants: `registered <= blocks.len()`; `last` is the prefix that ends with block `registered - 1`, and the root where
+/// none is registered.
 #[derive(Debug)]
 pub(super) struct BlockTable {
     blocks: Vec<BlockId>,
-    /// How many of the blocks have been registered as prefixes, and what the last of them is known as.
+    /// How many of the blocks, from the first on, are known as prefixes: found as such, or registered.
     registered: usize,
+    /// What the last of them is known as: the parent of the block after it.
     last: Parent,
 }
 
@@ -23,6 +30,12 @@ impl BlockTable {
     /// A table of no blocks.
     pub(super) fn new(salt: Salt) -> Self {
         Self { blocks: Vec::new(), registered: 0, last: Parent::Root(salt) }
+    }
+
+    /// Checks the invariants.
+    fn check(&self) {
+        debug_assert!(self.registered <= self.blocks.len(), "{self:?}");
+        debug_assert_eq!(matches!(self.last, Parent::Root(_)), self.registered == 0, "{self:?}");
     }
 
     /// The blocks, in order.
@@ -113,6 +126,7 @@ impl BlockManager {
 
     /// Gives an empty table the blocks that hold a prefix of `tokens`; the number of tokens that they hold.
     pub(super) fn take_prefix(&mut self, table: &mut BlockTable, tokens: &[TokenId]) -> usize {
+        debug_assert!(table.blocks.is_empty() && table.registered == 0, "only an empty table takes a prefix");
         let full = tokens.len() / self.tokens_per_block;
         for tokens in tokens.chunks_exact(self.tokens_per_block) {
             let Some((node, block)) = self.prefixes.find(table.last, tokens) else { break };
@@ -144,6 +158,7 @@ impl BlockManager {
             table.last = self.prefixes.register(table.last, tokens, table.blocks[index]);
             table.registered = index + 1;
         }
+        table.check();
     }
 
     /// A table that shares the full blocks of `table`, which holds `tokens` computed tokens, and has a block of its own
@@ -159,13 +174,17 @@ impl BlockManager {
             Some(&partial) => Some((partial, self.allocate()?)),
             None => None,
         };
-        let mut blocks = table.blocks[..full].to_vec();
-        blocks.iter().for_each(|&block| self.hold(block));
-        blocks.extend(copy.map(|(_, new)| new));
-        Some((BlockTable { blocks, registered: table.registered, last: table.last }, copy))
+        // Blocks are registered when they are full, so all that are registered are shared.
+        debug_assert!(table.registered <= full, "a block is registered before it is full");
+        let mut shared = table.blocks[..full].to_vec();
+        shared.iter().for_each(|&block| self.hold(block));
+        shared.extend(copy.map(|(_, new)| new));
+        let fork = BlockTable { blocks: shared, registered: table.registered, last: table.last };
+        fork.check();
+        Some((fork, copy))
     }
 
-    /// Gives a table's blocks back.
+    /// Gives a table's blocks back. The table is of no use afterwards.
     pub(super) fn release(&mut self, table: &mut BlockTable) {
         // The last first: without its beginning a prefix is of no use, so its end should be evicted earlier.
         while let Some(block) = table.blocks.pop() {

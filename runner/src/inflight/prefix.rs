@@ -2,6 +2,8 @@
 //!
 //! A full block is known by its tokens and by the node of the block before it, so a chain of nodes from a root is a
 //! prefix. Tokens are compared, not hashes of them: two prefixes are never taken for one another.
+//!
+//! A look-up hashes the tokens of one block. The tokens of an indexed block are kept twice, 8 bytes a token.
 
 use std::collections::HashMap;
 

@@ -5,6 +5,12 @@
 //! generates next, or a chunk of its context as far as `max_num_tokens` goes; where blocks run out, the last in the
 //! order are paused (`max_utilization`) or none was started that could need them (`guaranteed_no_evict`). So the first
 //! in the order always proceeds, and everything ends.
+//!
+//! `sequence` is what is known of one sequence, `plan` the choice of an iteration; this file keeps the sequences between
+//! choices. Its own operations cost a look-up each, and a fork of a beam a copy of its tokens.
+
+mod plan;
+mod sequence;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -14,12 +20,13 @@ use super::prefix::Salt;
 use crate::executor::{CapacitySchedulerPolicy, TokenId};
 use crate::model::BlockId;
 
+use sequence::{Beam, Rank, Sequence};
+
+pub(super) use sequence::{BlockUsage, worst_case_blocks};
+
 /// A sequence's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct SequenceId(pub u64);
-
-/// The place in the order: least is first.
-type Rank = (Reverse<u32>, u64);
 
 /// The limits of an iteration, and how they are used.
 #[derive(Debug, Clone)]
@@ -43,40 +50,6 @@ pub(super) struct NewSequence {
     pub computes_whole_prompt: bool,
     /// Waits until this sequence's prompt is computed, to share its blocks.
     pub follows: Option<SequenceId>,
-}
-
-#[derive(Debug)]
-struct Sequence {
-    rank: Rank,
-    prompt_len: usize,
-    /// Tokens that may get into the cache: all but the last generated one.
-    max_cached: usize,
-    beam_width: usize,
-    salt: Salt,
-    computes_whole_prompt: bool,
-    usage: BlockUsage,
-    /// One, but for a beam search that generates.
-    beams: Vec<Beam>,
-}
-
-/// Blocks that a sequence has been given, those before a pause included.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct BlockUsage {
-    /// To be filled.
-    pub new: usize,
-    /// Filled already.
-    pub reused: usize,
-    /// Full blocks that were looked for and not found.
-    pub missed: usize,
-}
-
-#[derive(Debug)]
-struct Beam {
-    /// Prompt and output.
-    tokens: Vec<TokenId>,
-    /// How many of them are in the cache.
-    computed: usize,
-    table: BlockTable,
 }
 
 /// Tokens of one sequence (or beam) in an iteration.
@@ -246,175 +219,16 @@ impl Scheduler {
         copies
     }
 
-    /// Chooses the next iteration. No part means that there is no sequence.
-    pub(super) fn schedule(&mut self) -> Step {
-        let mut step = Step::default();
-        let generating: usize = self.active.values().map(|id| self.sequences[id].generation_rows()).sum();
-        let mut context_budget = self.config.max_num_tokens.saturating_sub(generating);
-        let ranks: Vec<_> = self.active.keys().copied().collect();
-        for rank in ranks {
-            // It may have been paused for one before it.
-            if let Some(&id) = self.active.get(&rank) {
-                self.schedule_active(id, &mut context_budget, &mut step);
-            }
-        }
-        if step.paused == 0 {
-            self.admit(&mut context_budget, &mut step);
-        }
-        step
-    }
-
-    fn schedule_active(&mut self, id: SequenceId, context_budget: &mut usize, step: &mut Step) {
-        let sequence = &self.sequences[&id];
-        let generates = sequence.generation_rows() > 0;
-        let remaining = sequence.beams[0].tokens.len() - sequence.beams[0].computed;
-        let chunk = if generates { 1 } else { remaining.min(*context_budget) };
-        if chunk == 0 || (chunk < remaining && sequence.is_unchunked(&self.config)) {
-            return;
-        }
-        while !self.grow(id, chunk) {
-            // The last, which is not in the step yet: those before this one are, so it is this one at the earliest. A
-            // beam search was promised its blocks and is never paused.
-            let can_pause = |id: &&SequenceId| self.sequences[*id].beam_width == 1;
-            let last = self.active.values().rev().find(can_pause).copied().unwrap_or(id);
-            self.pause(last);
-            step.paused += 1;
-            if last == id {
-                return;
-            }
-        }
-        self.push_parts(id, chunk, step);
-        if !generates {
-            *context_budget -= chunk;
-        }
-    }
-
-    /// Starts waiting sequences, in order, as long as the next one fits.
-    fn admit(&mut self, context_budget: &mut usize, step: &mut Step) {
-        let rows_limit = self.config.max_batch_size.min(self.config.max_num_tokens);
-        let mut rows: usize = self.active.values().map(|id| self.sequences[id].beam_width).sum();
-        while let Some((&rank, &id)) = self.waiting.first_key_value() {
-            let sequence = &self.sequences[&id];
-            if *context_budget == 0 || rows + sequence.beam_width > rows_limit || !self.fits(sequence) {
-                return;
-            }
-            let cached = match sequence.reusable() {
-                Some(tokens) => self.blocks.count_prefix(sequence.salt, tokens).0 * self.blocks.tokens_per_block(),
-                None => 0,
-            };
-            let remaining = sequence.beams[0].tokens.len() - cached;
-            if remaining > *context_budget && sequence.is_unchunked(&self.config) {
-                return;
-            }
-            self.waiting.remove(&rank);
-            self.active.insert(rank, id);
-            rows += sequence.beam_width;
-            if let Some(sequence) = self.sequences.get_mut(&id) {
-                let reusable = sequence.reusable().map(<[TokenId]>::len);
-                let Beam { tokens, computed, table } = &mut sequence.beams[0];
-                if let Some(reusable) = reusable {
-                    *computed = self.blocks.take_prefix(table, &tokens[..reusable]);
-                    sequence.usage.reused += table.blocks().len();
-                    sequence.usage.missed += reusable / self.blocks.tokens_per_block() - table.blocks().len();
-                }
-            }
-            step.started.push(id);
-            // After a pause all but the last token can be cached still: it goes on generating at once.
-            *context_budget -= self.sequences[&id].generation_rows();
-            self.schedule_active(id, context_budget, step);
-        }
-    }
-
-    /// Whether a waiting sequence can be started without taking what others are to get.
-    fn fits(&self, sequence: &Sequence) -> bool {
-        let tokens = &sequence.beams[0].tokens;
-        let (found, idle) =
-            sequence.reusable().map_or((0, 0), |tokens| self.blocks.count_prefix(sequence.salt, tokens));
-        let guaranteed = self.config.policy == CapacitySchedulerPolicy::GuaranteedNoEvict || sequence.beam_width > 1;
-        let wanted = if guaranteed {
-            self.worst_case(sequence)
-        } else {
-            // One more than the tokens there are: what is started should not be paused at once.
-            self.blocks.blocks_for((tokens.len() + 1).min(sequence.max_cached))
-        };
-        wanted - found + idle <= self.spare()
-    }
-
-    /// Available blocks that no active sequence has been promised.
-    fn spare(&self) -> usize {
-        let promised: usize = self.active.values().map(|id| self.promised(&self.sequences[id])).sum();
-        self.blocks.available().saturating_sub(promised)
-    }
-
-    /// Blocks that an active sequence may still ask for and must get.
-    fn promised(&self, sequence: &Sequence) -> usize {
-        if self.config.policy == CapacitySchedulerPolicy::MaxUtilization && sequence.beam_width == 1 {
-            return 0;
-        }
-        let shared = sequence.prompt_len / self.blocks.tokens_per_block();
-        let held = match sequence.beams.as_slice() {
-            [beam] => beam.table.blocks().len(),
-            // The full blocks of the prompt are one set for all beams.
-            beams => shared + beams.iter().map(|beam| beam.table.blocks().len() - shared).sum::<usize>(),
-        };
-        self.worst_case(sequence).saturating_sub(held)
-    }
-
-    fn worst_case(&self, sequence: &Sequence) -> usize {
-        let Sequence { prompt_len, max_cached, beam_width, .. } = *sequence;
-        worst_case_blocks(self.blocks.tokens_per_block(), prompt_len, max_cached, beam_width)
-    }
-
-    /// Makes room for the next `tokens` tokens of each beam.
-    fn grow(&mut self, id: SequenceId, tokens: usize) -> bool {
-        let sequence = &self.sequences[&id];
-        let own = self.promised(sequence);
-        let missing =
-            |beam: &Beam| self.blocks.blocks_for(beam.computed + tokens).saturating_sub(beam.table.blocks().len());
-        let missing: usize = sequence.beams.iter().map(missing).sum();
-        if missing > self.spare() + own {
-            return false;
-        }
-        let Some(sequence) = self.sequences.get_mut(&id) else { return false };
-        sequence.usage.new += missing;
-        sequence.beams.iter_mut().all(|beam| self.blocks.grow(&mut beam.table, beam.computed + tokens))
-    }
-
-    fn push_parts(&mut self, id: SequenceId, tokens: usize, step: &mut Step) {
-        let sequence = &self.sequences[&id];
-        for (index, beam) in sequence.beams.iter().enumerate() {
-            step.parts.push(StepPart {
-                sequence: id,
-                beam: index,
-                start: beam.computed,
-                tokens,
-                is_context: sequence.generation_rows() == 0,
-                completes: beam.computed + tokens == beam.tokens.len(),
-            });
-        }
-    }
-
-    fn pause(&mut self, id: SequenceId) {
-        let Some(sequence) = self.sequences.get_mut(&id) else { return };
-        for beam in &mut sequence.beams {
-            self.blocks.release(&mut beam.table);
-            beam.table = BlockTable::new(sequence.salt);
-            beam.computed = 0;
-        }
-        self.active.remove(&sequence.rank);
-        self.waiting.insert(sequence.rank, id);
-    }
-
     /// Notes that the tokens of `step` are in the cache.
     pub(super) fn computed(&mut self, step: &Step) {
         for part in &step.parts {
             let Some(sequence) = self.sequences.get_mut(&part.sequence) else { continue };
-            let led = sequence.leads();
+            let had_followers_waiting = sequence.leads();
             if let Some(beam) = sequence.beams.get_mut(part.beam) {
                 beam.computed += part.tokens;
                 self.blocks.register(&mut beam.table, &beam.tokens[..beam.computed]);
             }
-            if led && !sequence.leads() {
+            if had_followers_waiting && !sequence.leads() {
                 self.release_followers(part.sequence);
             }
         }
@@ -427,41 +241,4 @@ impl Scheduler {
             }
         }
     }
-}
-
-impl Sequence {
-    /// Rows of an iteration that generate: none in the context phase.
-    fn generation_rows(&self) -> usize {
-        let beam = &self.beams[0];
-        if beam.computed + 1 == beam.tokens.len() && beam.computed >= self.prompt_len { self.beams.len() } else { 0 }
-    }
-
-    /// Whether its prompt must be computed in one iteration. What was generated before a pause need not.
-    fn is_unchunked(&self, config: &SchedulerConfig) -> bool {
-        !config.enable_chunked_context && self.beams[0].tokens.len() == self.prompt_len
-    }
-
-    /// Whether others may still wait for its prompt.
-    fn leads(&self) -> bool {
-        self.beams[0].computed < self.prompt_len
-    }
-
-    /// The tokens whose keys and values may come from the cache: all but the last, whose logits are needed.
-    fn reusable(&self) -> Option<&[TokenId]> {
-        let tokens = &self.beams[0].tokens;
-        (!self.computes_whole_prompt || tokens.len() > self.prompt_len).then(|| &tokens[..tokens.len() - 1])
-    }
-}
-
-/// Blocks that a sequence of `prompt_len` tokens can come to hold, when at most `max_cached` tokens of each beam are
-/// cached. Beams share the full blocks of the prompt.
-pub(super) fn worst_case_blocks(
-    tokens_per_block: usize,
-    prompt_len: usize,
-    max_cached: usize,
-    beam_width: usize,
-) -> usize {
-    let total = max_cached.div_ceil(tokens_per_block);
-    let shared = if beam_width > 1 { prompt_len / tokens_per_block } else { 0 };
-    shared + beam_width * (total - shared)
 }

@@ -4,7 +4,7 @@ use crate::executor::TokenId;
 
 /// Whether `tokens`, of which the last `generated` are output, ends with a stop word. A word may begin in the prompt,
 /// but its last token was generated.
-pub fn is_stopped(tokens: &[TokenId], generated: usize, stop_words: &[Vec<TokenId>]) -> bool {
+pub(super) fn is_stopped(tokens: &[TokenId], generated: usize, stop_words: &[Vec<TokenId>]) -> bool {
     generated > 0 && stop_words.iter().any(|word| !word.is_empty() && tokens.ends_with(word))
 }
 
