@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::TensorRtLlmConfig;
+use super::tensorrt_llm_config::TensorRtLlmConfig;
 
 /// Tokens of one KV-cache block at most.
 const MAX_TOKENS_PER_BLOCK: usize = 1024;

@@ -17,6 +17,7 @@ mod response;
 mod sampling_config;
 mod stats;
 pub mod tensorrt_llm;
+mod tensorrt_llm_config;
 
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub use request::{
 pub use response::{FinishReason, PerfMetrics, RequestId, Response, TokenLogProb, TokenResult};
 pub use sampling_config::{EarlyStopping, SamplingConfig};
 pub use stats::{InflightBatchingStats, IterationStats, KvCacheStats, Load};
-pub use tensorrt_llm::TensorRtLlmConfig;
+pub use tensorrt_llm_config::TensorRtLlmConfig;
 
 pub use engine_format::manifest::Limits;
 pub use text::{GuidedDecodingParams, TokenId};

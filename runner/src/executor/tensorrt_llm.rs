@@ -7,143 +7,47 @@
 //!
 //! What it cannot do, or would ignore in the decoding mode that it runs in, is refused by name.
 
-mod config;
+mod capabilities;
+mod error;
 mod owner;
 mod request;
 mod route;
+mod settings;
 mod stats;
 mod workers;
 
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use engine_format::{BuildConfig, EngineDir, FormatError};
+use engine_format::EngineDir;
 use trtllm_sys::gpu::{GpuError, GpuExecutor, GpuLibrary, GpuTokenizer, Setting, SettingValue, Severity, same_release};
 
 use crate::outbox::Taken;
 
 use super::{
-    CapacitySchedulerPolicy, EnqueueError, Executor, ExecutorConfig, IterationStats, Limits, Load, Request, RequestId,
-    Response, Shutdown,
+    EnqueueError, Executor, ExecutorConfig, IterationStats, Limits, Load, Request, RequestId, Response, Shutdown,
 };
 
-pub use config::{
+pub use super::tensorrt_llm_config::{
     CommunicationMode, ContextChunkingPolicy, Decoding, DecodingMode, DynamicBatch, Eagle, ExtendedRuntimePerfKnob,
     KvCache, Lookahead, Parallel, PeftCache, Scheduler, TensorRtLlmConfig,
 };
 
+use capabilities::Capabilities;
 use owner::Shared;
 use route::Route;
+use settings::{lowered, settings};
 use workers::WorkerDir;
 
+pub use error::OpenError;
 pub use workers::is_one_of_several;
 
 /// What messages call this executor.
 const NAME: &str = "the TensorRT-LLM executor";
-
-/// Why TensorRT-LLM's executor cannot be started.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// The engine is not one of TensorRT's.
-    #[error("`{path}` is not an engine for TensorRT-LLM")]
-    NotTensorRt {
-        /// The engine directory.
-        path: PathBuf,
-    },
-    /// The engine directory does not hold.
-    #[error(transparent)]
-    Format(#[from] FormatError),
-    /// The engine was built by another release than the one that is loaded.
-    #[error(
-        "`{path}` was built for TensorRT-LLM {engine}, but {loaded} is loaded: run it with that release, or build it again"
-    )]
-    Version {
-        /// The engine directory.
-        path: PathBuf,
-        /// The release that built it.
-        engine: String,
-        /// The release that is there.
-        loaded: String,
-    },
-    /// A limit outside what the engine was built for.
-    #[error("{name} is {asked}, but must be from 1 to the engine's {limit}")]
-    Limit {
-        /// The limit.
-        name: &'static str,
-        /// What was asked for.
-        asked: usize,
-        /// The engine's.
-        limit: usize,
-    },
-    /// A setting that the loaded release does not have.
-    #[error("TensorRT-LLM {version} does not have the setting `{setting}`")]
-    Setting {
-        /// The release.
-        version: String,
-        /// The setting.
-        setting: String,
-    },
-    /// TensorRT-LLM did not open the engine.
-    #[error("TensorRT-LLM cannot open `{path}`")]
-    Open {
-        /// The engine directory.
-        path: PathBuf,
-        /// What it said.
-        source: GpuError,
-    },
-    /// An orchestrator's worker program is not there.
-    #[error("`{tried}`, the program that runs a rank, is not there: name it with --worker-executable")]
-    NoWorker {
-        /// Where it was looked for.
-        tried: PathBuf,
-    },
-    /// An orchestrator's workers did not start.
-    #[error("the engine's ranks did not start: {problem}; what they printed is in `{log}`{}", tail(end))]
-    Workers {
-        /// What happened.
-        problem: String,
-        /// Their log.
-        log: PathBuf,
-        /// Its last lines.
-        end: String,
-    },
-    /// No folder for the workers' log.
-    #[error("cannot write to the folder for temporary files: {source}")]
-    WorkerDir {
-        /// The system's error.
-        source: io::Error,
-    },
-    /// A thread cannot be started.
-    #[error("cannot start a thread: {source}")]
-    Thread {
-        /// The system's error.
-        source: io::Error,
-    },
-}
-
-fn tail(end: &str) -> String {
-    if end.is_empty() { String::new() } else { format!(", which ends with:\n{end}") }
-}
-
-/// What this executor can do, with this engine and configuration.
-struct Capabilities {
-    vocab_size: usize,
-    max_input_len: usize,
-    max_num_tokens: usize,
-    max_beam_width: usize,
-    enable_chunked_context: bool,
-    enable_block_reuse: bool,
-    gather_context_logits: bool,
-    guided_decoding: bool,
-    lora: bool,
-    mode: DecodingMode,
-}
 
 /// What is known of an engine that TensorRT-LLM runs.
 #[derive(Debug, Clone)]
@@ -201,7 +105,7 @@ impl TensorRtLlmExecutor {
         }
         let limits = lowered(engine.manifest().limits, config)?;
         let own = &config.tensorrt_llm;
-        let able = capabilities(engine.config().vocab_size, limits, build, config, tokenizer.is_some());
+        let able = Capabilities::new(engine.config().vocab_size, limits, build, config, tokenizer.is_some());
         if own.capture_log {
             library.capture_log(|line| match line.severity {
                 Severity::Error => tracing::error!(target: "tensorrt_llm", "{}", line.text),
@@ -291,82 +195,6 @@ fn cannot_open(engine: &EngineDir, library: &GpuLibrary, error: GpuError) -> Ope
         }
         source => OpenError::Open { path: engine.path().to_owned(), source },
     }
-}
-
-fn capabilities(
-    vocab_size: usize,
-    limits: Limits,
-    build: &BuildConfig,
-    config: &ExecutorConfig,
-    has_tokenizer: bool,
-) -> Capabilities {
-    let own = &config.tensorrt_llm;
-    Capabilities {
-        vocab_size,
-        max_input_len: build.max_input_len,
-        max_num_tokens: limits.max_num_tokens,
-        max_beam_width: own.max_beam_width.map_or(build.max_beam_width, |width| width as usize),
-        enable_chunked_context: config.enable_chunked_context,
-        enable_block_reuse: config.kv_cache.enable_block_reuse,
-        gather_context_logits: build.gather_context_logits,
-        guided_decoding: own.guided_decoding && has_tokenizer,
-        lora: build.lora_plugin,
-        mode: own.decoding.mode.unwrap_or(DecodingMode::Auto),
-    }
-}
-
-/// The engine's limits, lowered as the configuration asks.
-fn lowered(engine: Limits, config: &ExecutorConfig) -> Result<Limits, OpenError> {
-    let lower = |name, asked: Option<usize>, limit| match asked {
-        Some(asked) if asked == 0 || asked > limit => Err(OpenError::Limit { name, asked, limit }),
-        asked => Ok(asked.unwrap_or(limit)),
-    };
-    Ok(Limits {
-        max_seq_len: lower("max_seq_len", config.max_seq_len, engine.max_seq_len)?,
-        max_batch_size: lower("max_batch_size", config.max_batch_size, engine.max_batch_size)?,
-        max_num_tokens: lower("max_num_tokens", config.max_num_tokens, engine.max_num_tokens)?,
-    })
-}
-
-/// All settings, those of every executor among them.
-fn settings(
-    limits: Limits,
-    config: &ExecutorConfig,
-    max_beam_width: usize,
-    mode: Option<CommunicationMode>,
-) -> Vec<Setting> {
-    let integer = |value: usize| SettingValue::Integer(i64::try_from(value.min(i32::MAX as usize)).unwrap_or(i64::MAX));
-    let mut settings = config.tensorrt_llm.settings();
-    // Chosen here, and not by the configuration alone.
-    settings.retain(|setting| {
-        !["max_beam_width", "parallel.communication_mode", "parallel.worker_executable_path"]
-            .contains(&setting.name.as_str())
-    });
-    let policy = match config.capacity_scheduler_policy {
-        CapacitySchedulerPolicy::MaxUtilization => "max_utilization",
-        CapacitySchedulerPolicy::GuaranteedNoEvict => "guaranteed_no_evict",
-    };
-    let mut add = |name: &str, value| settings.push(Setting { name: name.to_owned(), value });
-    add("max_beam_width", integer(max_beam_width));
-    add("max_batch_size", integer(limits.max_batch_size));
-    add("max_num_tokens", integer(limits.max_num_tokens));
-    add("max_queue_size", integer(config.max_queue_size));
-    add("iter_stats_max_iterations", integer(config.iter_stats_max_iterations));
-    add("enable_chunked_context", SettingValue::Bool(config.enable_chunked_context));
-    add("scheduler.capacity_scheduler_policy", SettingValue::Text(policy.to_owned()));
-    add("kv_cache.enable_block_reuse", SettingValue::Bool(config.kv_cache.enable_block_reuse));
-    add("kv_cache.free_gpu_memory_fraction", SettingValue::Number(config.kv_cache.free_memory_fraction));
-    if let Some(tokens) = config.kv_cache.max_tokens {
-        add("kv_cache.max_tokens", integer(tokens));
-    }
-    match mode {
-        Some(CommunicationMode::Leader) => add("parallel.communication_mode", SettingValue::Text("leader".into())),
-        Some(CommunicationMode::Orchestrator) => {
-            add("parallel.communication_mode", SettingValue::Text("orchestrator".into()));
-        }
-        None => {}
-    }
-    settings
 }
 
 /// Salts of requests whose prompts must be computed whole; below them nothing is shared.

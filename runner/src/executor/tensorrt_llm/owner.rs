@@ -171,13 +171,14 @@ impl Shared {
 
 /// Routes responses until the executor was shut down and every request has ended; then closes it.
 pub(super) fn run(shared: &Shared) {
-    struct Farewell<'a>(&'a Outbox<Response>);
-    impl Drop for Farewell<'_> {
+    /// Closes the outbox, also when this thread panics.
+    struct ClosesOutbox<'a>(&'a Outbox<Response>);
+    impl Drop for ClosesOutbox<'_> {
         fn drop(&mut self) {
             self.0.close();
         }
     }
-    let farewell = Farewell(&shared.outbox);
+    let closes_outbox = ClosesOutbox(&shared.outbox);
     loop {
         let mut state = shared.lock();
         while state.routes.is_empty() && state.closing.is_none() {
@@ -205,7 +206,7 @@ pub(super) fn run(shared: &Shared) {
         unwanted.into_iter().for_each(|id| shared.ask_for_end(id));
     }
     let has_failed = shared.lock().failed.is_some();
-    drop(farewell);
+    drop(closes_outbox);
     if has_failed {
         // Closing would wait for requests that may never end.
         tracing::warn!("TensorRT-LLM's executor is left running: it failed before");

@@ -6,8 +6,8 @@ use trtllm_sys::gpu::{GpuLora, GpuRequest, GpuRetention, GpuRetentionRange};
 
 use crate::executor::{EarlyStopping, EnqueueError, GuidedDecodingParams, RequestSpec, TokenId};
 
-use super::config::DecodingMode;
-use super::{Capabilities, NAME};
+use super::capabilities::Capabilities;
+use super::{DecodingMode, NAME};
 
 /// `TOP_K_MAX` of TensorRT-LLM's `samplingTopKKernels.h`: a larger k is not sampled by top-k at all.
 const MAX_TOP_K: usize = 1024;

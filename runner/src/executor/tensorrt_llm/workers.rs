@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use trtllm_sys::gpu::{GpuExecutor, GpuLibrary, GpuTokenizer, Setting};
 
 use super::OpenError;
-use super::config::{CommunicationMode, Parallel};
+use crate::executor::tensorrt_llm_config::{CommunicationMode, Parallel};
 
 /// What tells a process that it is one of several, by those that start them: Open MPI, MPICH and Intel MPI, Slurm's `srun`
 /// (`SLURM_NTASKS` is set in a batch script too, which is one process).

@@ -1,0 +1,44 @@
+//! What an engine and its configuration let a request ask for.
+
+use engine_format::BuildConfig;
+
+use super::DecodingMode;
+use crate::executor::{ExecutorConfig, Limits};
+
+/// What this executor can do, with this engine and configuration.
+pub(super) struct Capabilities {
+    pub(super) vocab_size: usize,
+    pub(super) max_input_len: usize,
+    pub(super) max_num_tokens: usize,
+    pub(super) max_beam_width: usize,
+    pub(super) enable_chunked_context: bool,
+    pub(super) enable_block_reuse: bool,
+    pub(super) gather_context_logits: bool,
+    pub(super) guided_decoding: bool,
+    pub(super) lora: bool,
+    pub(super) mode: DecodingMode,
+}
+
+impl Capabilities {
+    pub(super) fn new(
+        vocab_size: usize,
+        limits: Limits,
+        build: &BuildConfig,
+        config: &ExecutorConfig,
+        has_tokenizer: bool,
+    ) -> Self {
+        let own = &config.tensorrt_llm;
+        Self {
+            vocab_size,
+            max_input_len: build.max_input_len,
+            max_num_tokens: limits.max_num_tokens,
+            max_beam_width: own.max_beam_width.map_or(build.max_beam_width, |width| width as usize),
+            enable_chunked_context: config.enable_chunked_context,
+            enable_block_reuse: config.kv_cache.enable_block_reuse,
+            gather_context_logits: build.gather_context_logits,
+            guided_decoding: own.guided_decoding && has_tokenizer,
+            lora: build.lora_plugin,
+            mode: own.decoding.mode.unwrap_or(DecodingMode::Auto),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Why TensorRT-LLM's executor cannot be started.
+
+use std::io;
+use std::path::PathBuf;
+
+use engine_format::FormatError;
+use trtllm_sys::gpu::GpuError;
+
+/// Why TensorRT-LLM's executor cannot be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The engine is not one of TensorRT's.
+    #[error("`{path}` is not an engine for TensorRT-LLM")]
+    NotTensorRt {
+        /// The engine directory.
+        path: PathBuf,
+    },
+    /// The engine directory does not hold.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The engine was built by another release than the one that is loaded.
+    #[error(
+        "`{path}` was built for TensorRT-LLM {engine}, but {loaded} is loaded: run it with that release, or build it again"
+    )]
+    Version {
+        /// The engine directory.
+        path: PathBuf,
+        /// The release that built it.
+        engine: String,
+        /// The release that is there.
+        loaded: String,
+    },
+    /// A limit outside what the engine was built for.
+    #[error("{name} is {asked}, but must be from 1 to the engine's {limit}")]
+    Limit {
+        /// The limit.
+        name: &'static str,
+        /// What was asked for.
+        asked: usize,
+        /// The engine's.
+        limit: usize,
+    },
+    /// A setting that the loaded release does not have.
+    #[error("TensorRT-LLM {version} does not have the setting `{setting}`")]
+    Setting {
+        /// The release.
+        version: String,
+        /// The setting.
+        setting: String,
+    },
+    /// TensorRT-LLM did not open the engine.
+    #[error("TensorRT-LLM cannot open `{path}`")]
+    Open {
+        /// The engine directory.
+        path: PathBuf,
+        /// What it said.
+        source: GpuError,
+    },
+    /// An orchestrator's worker program is not there.
+    #[error("`{tried}`, the program that runs a rank, is not there: name it with --worker-executable")]
+    NoWorker {
+        /// Where it was looked for.
+        tried: PathBuf,
+    },
+    /// An orchestrator's workers did not start.
+    #[error("the engine's ranks did not start: {problem}; what they printed is in `{log}`{}", tail(end))]
+    Workers {
+        /// What happened.
+        problem: String,
+        /// Their log.
+        log: PathBuf,
+        /// Its last lines.
+        end: String,
+    },
+    /// No folder for the workers' log.
+    #[error("cannot write to the folder for temporary files: {source}")]
+    WorkerDir {
+        /// The system's error.
+        source: io::Error,
+    },
+    /// A thread cannot be started.
+    #[error("cannot start a thread: {source}")]
+    Thread {
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+fn tail(end: &str) -> String {
+    if end.is_empty() { String::new() } else { format!(", which ends with:\n{end}") }
+}

@@ -1,0 +1,60 @@
+//! What TensorRT-LLM is told when the engine is opened.
+
+use trtllm_sys::gpu::{Setting, SettingValue};
+
+use super::{CommunicationMode, OpenError};
+use crate::executor::{CapacitySchedulerPolicy, ExecutorConfig, Limits};
+
+/// The engine's limits, lowered as the configuration asks.
+pub(super) fn lowered(engine: Limits, config: &ExecutorConfig) -> Result<Limits, OpenError> {
+    let lower = |name, asked: Option<usize>, limit| match asked {
+        Some(asked) if asked == 0 || asked > limit => Err(OpenError::Limit { name, asked, limit }),
+        asked => Ok(asked.unwrap_or(limit)),
+    };
+    Ok(Limits {
+        max_seq_len: lower("max_seq_len", config.max_seq_len, engine.max_seq_len)?,
+        max_batch_size: lower("max_batch_size", config.max_batch_size, engine.max_batch_size)?,
+        max_num_tokens: lower("max_num_tokens", config.max_num_tokens, engine.max_num_tokens)?,
+    })
+}
+
+/// All settings, those of every executor among them.
+pub(super) fn settings(
+    limits: Limits,
+    config: &ExecutorConfig,
+    max_beam_width: usize,
+    mode: Option<CommunicationMode>,
+) -> Vec<Setting> {
+    let integer = |value: usize| SettingValue::Integer(i64::try_from(value.min(i32::MAX as usize)).unwrap_or(i64::MAX));
+    let mut settings = config.tensorrt_llm.settings();
+    // Chosen here, and not by the configuration alone.
+    settings.retain(|setting| {
+        !["max_beam_width", "parallel.communication_mode", "parallel.worker_executable_path"]
+            .contains(&setting.name.as_str())
+    });
+    let policy = match config.capacity_scheduler_policy {
+        CapacitySchedulerPolicy::MaxUtilization => "max_utilization",
+        CapacitySchedulerPolicy::GuaranteedNoEvict => "guaranteed_no_evict",
+    };
+    let mut add = |name: &str, value| settings.push(Setting { name: name.to_owned(), value });
+    add("max_beam_width", integer(max_beam_width));
+    add("max_batch_size", integer(limits.max_batch_size));
+    add("max_num_tokens", integer(limits.max_num_tokens));
+    add("max_queue_size", integer(config.max_queue_size));
+    add("iter_stats_max_iterations", integer(config.iter_stats_max_iterations));
+    add("enable_chunked_context", SettingValue::Bool(config.enable_chunked_context));
+    add("scheduler.capacity_scheduler_policy", SettingValue::Text(policy.to_owned()));
+    add("kv_cache.enable_block_reuse", SettingValue::Bool(config.kv_cache.enable_block_reuse));
+    add("kv_cache.free_gpu_memory_fraction", SettingValue::Number(config.kv_cache.free_memory_fraction));
+    if let Some(tokens) = config.kv_cache.max_tokens {
+        add("kv_cache.max_tokens", integer(tokens));
+    }
+    match mode {
+        Some(CommunicationMode::Leader) => add("parallel.communication_mode", SettingValue::Text("leader".into())),
+        Some(CommunicationMode::Orchestrator) => {
+            add("parallel.communication_mode", SettingValue::Text("orchestrator".into()));
+        }
+        None => {}
+    }
+    settings
+}
