@@ -31,7 +31,7 @@ pub(super) struct LayerWeights {
 /// A packed matrix of the file, `[n, k]`.
 #[derive(Debug)]
 pub(super) struct Matrix {
-    place: Located,
+    located: Located,
     n: usize,
     k: usize,
 }
@@ -64,8 +64,8 @@ impl ModelWeights {
     }
 
     /// The elements of a vector.
-    pub(super) fn vector(&self, place: &Located) -> &[bf16] {
-        self.file.elements(place)
+    pub(super) fn vector(&self, located: &Located) -> &[bf16] {
+        self.file.elements(located)
     }
 
     /// A matrix, as the kernels take it.
@@ -91,8 +91,8 @@ impl ModelWeights {
 impl Matrix {
     fn find(file: &WeightsFile, config: &ModelConfig, weight: Weight) -> Result<Self> {
         let shape = weight.shape(config);
-        let place = file.locate(&weight.name(0), Layout::Panels, &shape)?;
-        let matrix = Self { place, n: shape[0], k: shape[1] };
+        let located = file.locate(&weight.name(0), Layout::Panels, &shape)?;
+        let matrix = Self { located, n: shape[0], k: shape[1] };
         if let Err(error) = matrix.view(file) {
             let problem = format!("tensor `{}` is not packed as it should be: {error}", weight.name(0));
             return Err(FormatError::damaged(file.file().path(), problem));
@@ -101,6 +101,6 @@ impl Matrix {
     }
 
     fn view<'a>(&self, file: &'a WeightsFile) -> Result<PackedMatrix<'a>, PackError> {
-        PackedMatrix::new(file.elements(&self.place), self.n, self.k)
+        PackedMatrix::new(file.elements(&self.located), self.n, self.k)
     }
 }

@@ -1,29 +1,29 @@
-//! One of many, by weight.
+//! One of many, by weight: a pass over the weights for the sums of blocks, and one over the block that is hit.
 
 use cpu_kernels::Kernels;
 
 /// Weights that are summed before they are looked at one by one.
 const BLOCK: usize = 1024;
 
-/// The place in `weights` that a number in [0, 1) falls on when those that are at least `least` (above 0, and at least
+/// The index in `weights` that a number in [0, 1) falls on when those that are at least `least` (above 0, and at least
 /// one weight is) lie side by side, in their order, over the whole of it.
-pub(super) fn place(kernels: Kernels, weights: &[f32], least: f32, uniform: f64) -> usize {
+pub(super) fn index_at(kernels: Kernels, weights: &[f32], least: f32, uniform: f64) -> usize {
     let sums: Vec<f64> = weights.chunks(BLOCK).map(|weights| kernels.sum_at_least(weights, least).0).collect();
     let target = uniform * sums.iter().sum::<f64>();
     let mut before = 0.0;
     for (block, sum) in sums.iter().enumerate() {
         if target < before + sum {
             let weights = &weights[..weights.len().min((block + 1) * BLOCK)];
-            return place_in(weights, block * BLOCK, least, target - before);
+            return index_from(weights, block * BLOCK, least, target - before);
         }
         before += sum;
     }
-    place_in(weights, weights.len(), least, 0.0)
+    index_from(weights, weights.len(), least, 0.0)
 }
 
-/// The place from `first` on where the weights that are at least `least` exceed `target`; the last such weight where
+/// The index from `first` on where the weights that are at least `least` exceed `target`; the last such weight where
 /// rounding leaves `target` unreached.
-fn place_in(weights: &[f32], first: usize, least: f32, target: f64) -> usize {
+fn index_from(weights: &[f32], first: usize, least: f32, target: f64) -> usize {
     let mut left = target;
     let found = weights[first..].iter().position(|&weight| {
         let counted = weight >= least;
@@ -31,7 +31,7 @@ fn place_in(weights: &[f32], first: usize, least: f32, target: f64) -> usize {
         counted && left < 0.0
     });
     match found {
-        Some(place) => first + place,
+        Some(offset) => first + offset,
         None => weights.iter().rposition(|&weight| weight >= least).unwrap_or(0),
     }
 }

@@ -48,29 +48,30 @@ fn top_p_least(kernels: Kernels, weights: &mut [f32], top_p: f64) -> f32 {
     let mut between = between(weights, low.least, high.least);
     between.sort_unstable_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
     let mut sum = high.sum;
-    let last = between.iter().position(|&place| {
-        sum += f64::from(weights[place]);
+    let last = between.iter().position(|&index| {
+        sum += f64::from(weights[index]);
         sum >= enough
     });
     // Rounding may leave the sum short of enough: then all are kept.
-    for &place in between.iter().skip(last.map_or(between.len(), |last| last + 1)) {
-        weights[place] = 0.0;
+    for &index in between.iter().skip(last.map_or(between.len(), |last| last + 1)) {
+        weights[index] = 0.0;
     }
     low.least
 }
 
-/// The places of the weights from `low` up to `high`, in order.
+/// The indices of the weights from `low` up to `high`, in order.
 fn between(weights: &[f32], low: f32, high: f32) -> Vec<usize> {
     // Looked at together: most pieces have none, and a count without a branch is vectorized.
     const PIECE: usize = 64;
     // Positive numbers are in the order of their representations, so one comparison does for two.
     let (low, width) = (low.to_bits(), high.to_bits() - low.to_bits());
     let is_between = |weight: f32| weight.to_bits().wrapping_sub(low) < width;
-    let mut places = Vec::new();
+    let mut indices = Vec::new();
     for (piece, first) in weights.chunks(PIECE).zip((0..).step_by(PIECE)) {
         if piece.iter().map(|&weight| u32::from(is_between(weight))).sum::<u32>() > 0 {
-            places.extend(piece.iter().zip(first..).filter(|&(&weight, _)| is_between(weight)).map(|(_, place)| place));
+            indices
+                .extend(piece.iter().zip(first..).filter(|&(&weight, _)| is_between(weight)).map(|(_, index)| index));
         }
     }
-    places
+    indices
 }

@@ -7,6 +7,9 @@
 //! Temperature is not divided by but multiplied into what comes after it: presence and frequency penalties are taken
 //! times the temperature, and weights are e^((logit - best) / temperature). That is the same up to rounding, and
 //! spares a pass over the vocabulary.
+//!
+//! A token costs a few passes over the vocabulary, which stays in the cache: one for a greedy choice, one more for weights and
+//! for their sum, a sum over the tail for each step of the bisection of top-p. Penalties cost a step for each token seen.
 
 mod bans;
 mod draw;
@@ -122,11 +125,11 @@ impl Sampler {
         self.rules.bans.apply(logits, tokens)
     }
 
-    /// Draws a place in `logits`, whose best is finite; turns them into weights.
+    /// Draws an index in `logits`, whose best is finite; turns them into weights.
     fn draw(&self, logits: &mut [f32], best: f32, position: usize) -> usize {
         let SamplingConfig { temperature, top_p, min_p, seed, .. } = self.rules.config;
         self.kernels.exp_weights(logits, best, (1.0 / temperature).min(f32::MAX));
         let least = filters::least_kept(self.kernels, logits, top_p, min_p);
-        draw::place(self.kernels, logits, least, draw::uniform(seed, position as u64))
+        draw::index_at(self.kernels, logits, least, draw::uniform(seed, position as u64))
     }
 }
