@@ -30,7 +30,7 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// The program's exit code, as the user guide lists them.
+    /// The program's exit code, as `docs/reference/build-engine.md` lists them.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code())
     }

@@ -4,7 +4,7 @@
 //! `beam_width` that end are finished, and the best `beam_width` finished ones are kept. A candidate's rank is the sum
 //! of its tokens' log-probabilities, under the logits after bias, penalties and bans; a finished beam's score is that
 //! sum divided by its generated length to the power `length_penalty`. That is what both TensorRT-LLM and Transformers
-//! do; docs/user-guide.md lists where they differ.
+//! do; docs/reference/run-engine.md lists where they differ.
 
 use cpu_kernels::Kernels;
 
