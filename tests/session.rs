@@ -108,7 +108,7 @@ fn what_a_request_cannot_have_is_told_by_the_options_name() {
     let none = GenerationOptions::default;
     check(ids(), GenerationOptions { max_new_tokens: Some(0), ..none() }, "max_new_tokens must be at least 1");
     check(ids(), GenerationOptions { max_length: Some(3), ..none() }, "max_length 3 leaves none");
-    check(ids(), GenerationOptions { n: Some(1 << 20), ..none() }, "n must be at most 65536");
+    check(ids(), GenerationOptions { n: Some(1 << 20), ..none() }, "num_return_sequences must be at most 65536");
     check(ids(), GenerationOptions { beam_width: Some(1 << 20), ..none() }, "beam_width must be at most 65536");
     check(ids(), GenerationOptions { bad_words: Some(vec!["a".into(), String::new()]), ..none() }, "bad word number 2");
     check(ids(), GenerationOptions { stop: Some(vec![String::new()]), ..none() }, "stop string number 1");

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::run_engine::flags::{Args, Format};
 use runner::executor::TokenId;
 use runner::generation_options::GenerationOptions;
-use runner::request_builder;
+use runner::request_builder::{self, BuildRequestError};
 
 /// What some editors begin a text file with.
 const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -91,6 +91,28 @@ impl Prompt {
     /// The prompt, with `defaults` for what it does not say itself.
     pub(crate) fn or(self, defaults: &GenerationOptions) -> Self {
         Self { options: self.options.or(defaults), ..self }
+    }
+}
+
+/// Why a prompt makes no request, in the terms of the command line.
+pub(crate) fn refused(error: BuildRequestError) -> anyhow::Error {
+    let flag = |field: &str| format!("--{}", field.replace('_', "-"));
+    match error {
+        BuildRequestError::NoTokenizer { field: "prompt" } => {
+            anyhow!(
+                "the engine has no tokenizer: give --prompt-ids, or build it again from a model with `tokenizer.json`"
+            )
+        }
+        BuildRequestError::NoTokenizer { field } => {
+            anyhow!("{} needs text, but the engine has no tokenizer", flag(field))
+        }
+        BuildRequestError::Option { field: field @ "num_return_sequences", problem } => {
+            anyhow!(problem.replace(field, "n"))
+        }
+        BuildRequestError::Option { field: field @ "max_length", problem } => {
+            anyhow!(problem.replace(field, "--max-length"))
+        }
+        other => other.into(),
     }
 }
 

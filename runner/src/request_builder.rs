@@ -38,13 +38,11 @@ pub enum Prompt {
 pub enum BuildRequestError {
     /// The engine has no tokenizer.
     #[error(
-        "{needs}, but the engine has no tokenizer: {instead}, or build it again from a model with `tokenizer.json`"
+        "`{field}` is text, but the engine has no tokenizer: give token ids, or build it again from a model with `tokenizer.json`"
     )]
     NoTokenizer {
-        /// What needs one, as the beginning of the sentence.
-        needs: &'static str,
-        /// What can be given instead.
-        instead: &'static str,
+        /// What was given as text: `prompt`, or an option by its name in [`GenerationOptions`].
+        field: &'static str,
     },
     /// The tokenizer cannot encode a text.
     #[error(transparent)]
@@ -70,7 +68,7 @@ pub enum BuildRequestError {
     /// An option.
     #[error("{problem}")]
     Option {
-        /// The option, by its name in [`GenerationOptions`].
+        /// The option, by a name of it in [`GenerationOptions`].
         field: &'static str,
         /// What is wrong, as a sentence that names it.
         problem: String,
@@ -158,18 +156,18 @@ impl<'a> RequestBuilder<'a> {
         text: bool,
     ) -> Result<Submission, BuildRequestError> {
         if !stop.is_empty() {
-            self.tokenizer("stop needs text", "give stop words as token ids")?;
+            self.tokenizer("stop")?;
         }
         let request = Request::new(spec, self.executor.limits(), self.executor.vocab_size())?;
         Ok(Submission { stop_strings: StopStrings::new(stop)?, text, ..Submission::new(request) })
     }
 
-    fn tokenizer(&self, needs: &'static str, instead: &'static str) -> Result<&'a Tokenizer, BuildRequestError> {
-        self.tokenizer.ok_or(BuildRequestError::NoTokenizer { needs, instead })
+    fn tokenizer(&self, field: &'static str) -> Result<&'a Tokenizer, BuildRequestError> {
+        self.tokenizer.ok_or(BuildRequestError::NoTokenizer { field })
     }
 
     fn encode(&self, prompt: &Prompt) -> Result<Vec<TokenId>, BuildRequestError> {
-        let tokenizer = || self.tokenizer("the prompt is text", "give the prompt as token ids");
+        let tokenizer = || self.tokenizer("prompt");
         match prompt {
             Prompt::Ids(ids) => Ok(ids.clone()),
             Prompt::Text(text) if text.is_empty() => Err(RequestError::EmptyPrompt.into()),
@@ -189,7 +187,7 @@ impl<'a> RequestBuilder<'a> {
     fn bad_words(&self, words: &[String]) -> Result<Vec<Vec<TokenId>>, BuildRequestError> {
         let mut encoded = Vec::new();
         for (number, word) in words.iter().enumerate() {
-            let tokenizer = self.tokenizer("bad_words are text", "give them as token ids")?;
+            let tokenizer = self.tokenizer("bad_words")?;
             if word.is_empty() {
                 let problem = format!("bad word number {} is empty: leave it out or give it text", number + 1);
                 return Err(BuildRequestError::Option { field: "bad_words", problem });
@@ -223,8 +221,8 @@ fn sampling(options: &GenerationOptions) -> Result<SamplingConfig, BuildRequestE
     // As in TensorRT-LLM, a beam search returns all beams unless fewer are asked for.
     let num_return_sequences = options.n.unwrap_or(beam_width.max(1));
     if num_return_sequences > MAX_SEQUENCES {
-        let (field, name) = if options.n.is_some() { ("n", "n") } else { ("beam_width", "beam_width") };
-        let problem = format!("{name} must be at most {MAX_SEQUENCES}, not {num_return_sequences}");
+        let field = if options.n.is_some() { "num_return_sequences" } else { "beam_width" };
+        let problem = format!("{field} must be at most {MAX_SEQUENCES}, not {num_return_sequences}");
         return Err(BuildRequestError::Option { field, problem });
     }
     let filters = options.top_k.is_some() || options.top_p.is_some() || options.min_p.is_some();

@@ -165,5 +165,9 @@ fn the_network_is_printed_without_a_gpu() {
     assert_eq!(run(&mut build_engine(dir.path(), "", &arguments)).code, 0);
     assert_eq!(entries(dir.path()), ["n.dot", "n.json", "n.txt", "r.rank0.json", "r.rank1.json"]);
     let output = run(&mut build_engine(dir.path(), "", &["--model", &model, "--gpu", "none", "--network", "-"]));
-    assert!(output.code == 2 && output.stderr.contains("--network is about TensorRT"), "{}", output.stderr);
+    assert!(
+        output.code == 2 && output.stderr.contains("--network applies to TensorRT engines only"),
+        "{}",
+        output.stderr
+    );
 }

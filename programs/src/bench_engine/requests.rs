@@ -110,7 +110,8 @@ fn from_file(args: &WorkloadArgs, builder: RequestBuilder<'_>, temperature: f32)
         };
         let origin = prompt.origin.clone().unwrap_or_default();
         let prompt = prompt.clone().or(&defaults);
-        let submission = builder.build(&prompt.prompt, &prompt.options).with_context(|| origin.clone())?;
+        let submission =
+            builder.build(&prompt.prompt, &prompt.options).map_err(prompts::refused).with_context(|| origin.clone())?;
         let spec = submission.request.spec();
         ensure!(
             spec.end_ids.is_empty() && submission.stop_strings.is_empty() && spec.guided_decoding.is_none(),

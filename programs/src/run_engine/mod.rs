@@ -90,7 +90,7 @@ fn run(args: Args) -> Result<(), Failure> {
     let mut jobs = Vec::new();
     for (index, prompt) in prompts.into_iter().enumerate() {
         let submission = builder.build(&prompt.prompt, &prompt.options);
-        let submission = submission.map_err(|error| input(names.blame(index, error)))?;
+        let submission = submission.map_err(|error| input(names.blame(index, prompts::refused(error))))?;
         let job = Job { index, request: submission.request, stop_strings: submission.stop_strings };
         if !args.quiet {
             warn(&job, names.get(index).unwrap_or("the prompt"), executor.limits().max_seq_len);
