@@ -171,7 +171,7 @@ proptest! {
         config in configs(),
         specs in prop::collection::vec(requests(), 1..14),
         delays in prop::collection::vec(0u8..4, 14),
-        cancelled in prop::collection::vec(prop::option::weighted(0.15, 0usize..20), 14),
+        cancelled in prop::collection::vec(prop::option::weighted(0.25, 0usize..20), 14),
     ) {
         let expected: Vec<_> = specs.iter().map(|spec| alone(engine, spec)).collect();
         let executor = open(engine, &config);
@@ -182,7 +182,8 @@ proptest! {
         }
         let outcomes = gather(&executor, &ids, |round| {
             for (&id, _) in ids.iter().zip(&cancelled).filter(|&(_, at)| *at == Some(round)) {
-                executor.cancel(id);
+                // All of it, or one sequence, if there is one of that index.
+                if round % 2 == 0 { executor.cancel(id) } else { executor.cancel_sequence(id, round / 2 % 3) }
             }
         });
         for ((outcomes, expected), cancelled) in outcomes.iter().zip(&expected).zip(&cancelled) {

@@ -195,7 +195,9 @@ proptest! {
             waiting = later;
             for plan in now {
                 let ids = simulation.add(plan);
-                cancellations.extend(plan.cancelled.iter().flat_map(|at| ids.iter().map(move |&id| (*at, id))));
+                // One after another, so that some go on for a while without the one whose prompt they waited for.
+                let cancelled = plan.cancelled.iter().flat_map(|at| (*at..).step_by(2).zip(ids.iter().copied()));
+                cancellations.extend(cancelled);
             }
             for &(_, id) in cancellations.iter().filter(|&&(at, _)| at == iteration) {
                 simulation.cancel(id);
@@ -286,6 +288,19 @@ fn shared_prefixes_are_computed_once_and_by_salt() {
     assert_eq!(run(&mut simulation, Plan { salt: Some(1), ..plan(14, 2) }), 14);
     let stats = simulation.scheduler.blocks().stats();
     assert_eq!((stats.used_num_blocks, stats.reused_blocks), (0, 5));
+}
+
+#[test]
+fn a_shared_prompt_is_computed_once_though_its_first_sequence_is_cancelled() {
+    let mut simulation = Simulation::new(config(CapacitySchedulerPolicy::GuaranteedNoEvict), 100, 4);
+    let ids = simulation.add(&Plan { copies: 3, ..plan(40, 2) });
+    assert_eq!(simulation.step(0).parts[0].tokens, 16);
+    simulation.cancel(ids[0]);
+    let steps = (1..100).map(|iteration| simulation.step(iteration)).take_while(|step| !step.parts.is_empty());
+    let parts: Vec<_> = steps.flat_map(|step| step.parts).filter(|part| part.is_context).collect();
+    // The second goes on where the first was; the third computes the block with the last token of the prompt.
+    let computed = |id| parts.iter().filter(|part| part.sequence == id).map(|part| part.tokens).sum::<usize>();
+    assert_eq!((computed(ids[0]), computed(ids[1]), computed(ids[2])), (0, 24, 4));
 }
 
 #[test]
