@@ -204,3 +204,33 @@ fn an_end_that_comes_with_others_is_a_requests_own() {
         .collect();
     assert_eq!(reasons, [FinishReason::EndId, FinishReason::Length]);
 }
+
+#[test]
+fn the_next_sequence_scores_the_prompt_when_the_first_is_cancelled() {
+    let executor = executor(unhurried(), &ExecutorConfig::default());
+    let prompt: Vec<_> = (0..40).collect();
+    let mut spec = RequestSpec::new(prompt.clone(), 4);
+    spec.sampling.num_return_sequences = 3;
+    spec.output.return_prompt_log_probs = true;
+    let run = |is_cancelled: bool| {
+        let id = enqueue(&executor, spec.clone());
+        if is_cancelled {
+            // A chunk of sixteen tokens takes twenty milliseconds: the prompt is computed in part.
+            std::thread::sleep(Duration::from_millis(10));
+            executor.cancel_sequence(id, 0);
+        }
+        let responses = gather(&executor, 1);
+        let scores = responses.iter().filter_map(|response| match response {
+            Response::Result(result) => result.prompt_log_probs.clone(),
+            Response::Error { .. } => None,
+        });
+        let tokens: Vec<_> = (0..3).map(|sequence| tokens(&responses, id, sequence)).collect();
+        (tokens, scores.collect::<Vec<_>>())
+    };
+    let (tokens, scores) = run(false);
+    assert_eq!(tokens, [(); 3].map(|()| expected(&prompt, 4)));
+    assert!(scores.len() == 3 && scores.iter().all(|scores| scores.len() == 39));
+    let (rest, rest_scores) = run(true);
+    assert_eq!(rest, [Vec::new(), tokens[1].clone(), tokens[2].clone()]);
+    assert_eq!(rest_scores, scores[1..]);
+}
