@@ -273,7 +273,7 @@ typedef struct trtllm_engine_config {
      */
     size_t struct_size;
     /**
-     * Worker threads of the CPU executor; 0 for one per core that the process may use.
+     * Worker threads of the CPU executor; 0 for one per logical CPU that the process may use.
      */
     size_t threads;
     /**
@@ -593,7 +593,8 @@ typedef struct trtllm_response {
      */
     trtllm_finish_reason finish_reason;
     /**
-     * With `return_log_probs`, when `is_sequence_final`: the sum over the sequence; counts where `has_cum_log_prob` is set.
+     * With `return_log_probs`, when `is_sequence_final`: the sum over the sequence's tokens as they were delivered, up to a stop
+     * text if one ended it; counts where `has_cum_log_prob` is set.
      */
     float cum_log_prob;
     /**
@@ -703,7 +704,7 @@ typedef struct trtllm_request {
      */
     struct trtllm_ids end_ids;
     /**
-     * Texts that end a sequence; they are not part of its text. They need `return_text`.
+     * Texts that end a sequence, with `streaming` or without; they are not part of its text. They need `return_text`.
      */
     const struct trtllm_str *stop;
     /**
@@ -1111,7 +1112,7 @@ typedef struct trtllm_iteration_stats {
 #define TRTLLM_STATUS_UNAVAILABLE 7
 
 /**
- * A model or an engine directory does not hold, or is not there.
+ * A model or an engine directory is invalid, or is not there.
  */
 #define TRTLLM_STATUS_INVALID_FILES 8
 
@@ -1164,7 +1165,7 @@ trtllm_status trtllm_init_build_options(struct trtllm_build_options *options,
  * Builds what `options` ask for; it returns when that is done, which may take minutes.
  *
  * Errors: `TRTLLM_STATUS_INVALID_ARGUMENT` for options that contradict each other or the model,
- * `TRTLLM_STATUS_INVALID_FILES` for a model that does not hold or an output that exists, `TRTLLM_STATUS_UNAVAILABLE` for a
+ * `TRTLLM_STATUS_INVALID_FILES` for an invalid model or an output that exists, `TRTLLM_STATUS_UNAVAILABLE` for a
  * target that this machine cannot build (the message has the command that finishes the work elsewhere) or whose memory is too
  * small,
  * `TRTLLM_STATUS_CANCELLED` when `on_progress` stopped it, `TRTLLM_STATUS_SYSTEM`. After an error the output is as it was.
@@ -1176,7 +1177,7 @@ trtllm_status trtllm_build_engine(const struct trtllm_build_options *options);
  * Compares every weight of an engine directory with its hash; the rest is compared whenever it is opened. It reads the whole
  * engine.
  *
- * Errors: `TRTLLM_STATUS_INVALID_FILES` for an engine that does not hold, `TRTLLM_STATUS_CANCELLED` when `on_progress`, which
+ * Errors: `TRTLLM_STATUS_INVALID_FILES` for an invalid engine, `TRTLLM_STATUS_CANCELLED` when `on_progress`, which
  * may be NULL, stopped it. Thread-safe.
  */
 trtllm_status trtllm_verify_engine(struct trtllm_str path,
@@ -1193,7 +1194,7 @@ trtllm_status trtllm_init_engine_config(struct trtllm_engine_config *config, siz
  * Opens an engine directory, made by `trtllm_build_engine` or the program `build-engine`, and starts its executor. `config`
  * may be NULL: all defaults.
  *
- * Errors: `TRTLLM_STATUS_INVALID_FILES` for a directory that does not hold, `TRTLLM_STATUS_UNAVAILABLE` for an engine
+ * Errors: `TRTLLM_STATUS_INVALID_FILES` for an invalid directory, `TRTLLM_STATUS_UNAVAILABLE` for an engine
  * that this machine cannot run, `TRTLLM_STATUS_INVALID_ARGUMENT` for a configuration that the engine does not allow,
  * `TRTLLM_STATUS_SYSTEM`. Thread-safe.
  */
@@ -1263,9 +1264,10 @@ trtllm_status trtllm_enqueue(struct trtllm_engine *engine,
 trtllm_status trtllm_cancel(struct trtllm_engine *engine, uint64_t request_id);
 
 /**
- * Waits until there are responses of requests without a callback, and writes all that there are to `responses`, in order, as
- * a new list with at least one. Responses that nobody takes are kept in memory. Several threads may wait; each response goes
- * to one of them.
+ * Waits until there are responses of requests without a callback, and writes all that there are to `responses`, as a new list
+ * with at least one: those of a sequence in order, a request's final one last. Several threads may wait; each response goes to
+ * one of them. Responses that nobody takes are kept; when thousands wait, further ones are merged, those of a sequence into one,
+ * so that they need no more memory than their tokens and text.
  *
  * Errors: `TRTLLM_STATUS_TIMED_OUT` when none came within `timeout_ms` milliseconds (0 looks and does not wait,
  * `TRTLLM_WAIT_FOREVER` has no limit); `TRTLLM_STATUS_SHUT_DOWN` when the engine was shut down and all have been taken.

@@ -27,7 +27,6 @@
 
 pub mod build;
 pub mod engine;
-pub mod enqueue;
 mod entry;
 mod handles;
 pub mod logits;
@@ -35,6 +34,7 @@ pub mod memory_plan;
 mod options;
 mod pointers;
 pub mod request;
+pub mod request_queue;
 pub mod response;
 pub mod stats;
 pub mod status;

@@ -67,7 +67,7 @@ pub struct trtllm_request {
     pub max_new_tokens: usize,
     /// Any of these ends a sequence, and is its last token; none for the model's own.
     pub end_ids: trtllm_ids,
-    /// Texts that end a sequence; they are not part of its text. They need `return_text`.
+    /// Texts that end a sequence, with `streaming` or without; they are not part of its text. They need `return_text`.
     pub stop: *const trtllm_str,
     /// How many.
     pub num_stop: usize,

@@ -88,7 +88,8 @@ pub struct trtllm_response {
     pub status: trtllm_status,
     /// Why the sequence ended, when `is_sequence_final`.
     pub finish_reason: trtllm_finish_reason,
-    /// With `return_log_probs`, when `is_sequence_final`: the sum over the sequence; counts where `has_cum_log_prob` is set.
+    /// With `return_log_probs`, when `is_sequence_final`: the sum over the sequence's tokens as they were delivered, up to a stop
+    /// text if one ended it; counts where `has_cum_log_prob` is set.
     pub cum_log_prob: f32,
     /// Whether `cum_log_prob` is known.
     pub has_cum_log_prob: CBool,
@@ -115,9 +116,10 @@ static RESPONSES: Table<ResponseList, trtllm_responses> = Table::new(Kind::Respo
 /// No limit, for `trtllm_await_responses`.
 pub const TRTLLM_WAIT_FOREVER: u64 = 18_446_744_073_709_551_615;
 
-/// Waits until there are responses of requests without a callback, and writes all that there are to `responses`, in order, as
-/// a new list with at least one. Responses that nobody takes are kept in memory. Several threads may wait; each response goes
-/// to one of them.
+/// Waits until there are responses of requests without a callback, and writes all that there are to `responses`, as a new list
+/// with at least one: those of a sequence in order, a request's final one last. Several threads may wait; each response goes to
+/// one of them. Responses that nobody takes are kept; when thousands wait, further ones are merged, those of a sequence into one,
+/// so that they need no more memory than their tokens and text.
 ///
 /// Errors: `TRTLLM_STATUS_TIMED_OUT` when none came within `timeout_ms` milliseconds (0 looks and does not wait,
 /// `TRTLLM_WAIT_FOREVER` has no limit); `TRTLLM_STATUS_SHUT_DOWN` when the engine was shut down and all have been taken.

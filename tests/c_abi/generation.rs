@@ -9,8 +9,8 @@ use trtllm::c_api::engine::{
     TRTLLM_SHUTDOWN_DRAIN, trtllm_close_engine, trtllm_describe_engine, trtllm_end_ids, trtllm_engine_config,
     trtllm_engine_info, trtllm_init_engine_config, trtllm_shutdown_engine,
 };
-use trtllm::c_api::enqueue::{trtllm_cancel, trtllm_enqueue};
 use trtllm::c_api::request::{TRTLLM_GUIDE_REGEX, trtllm_token_bias};
+use trtllm::c_api::request_queue::{trtllm_cancel, trtllm_enqueue};
 use trtllm::c_api::response::{
     TRTLLM_FINISH_REASON_CANCELLED, TRTLLM_FINISH_REASON_LENGTH, TRTLLM_FINISH_REASON_STOP_WORDS, TRTLLM_WAIT_FOREVER,
     trtllm_await_responses, trtllm_response,

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 
 use trtllm::c_api::engine::{TRTLLM_SHUTDOWN_CANCEL, trtllm_close_engine, trtllm_engine, trtllm_shutdown_engine};
-use trtllm::c_api::enqueue::trtllm_enqueue;
 use trtllm::c_api::logits::trtllm_logits_context;
 use trtllm::c_api::request::trtllm_request;
+use trtllm::c_api::request_queue::trtllm_enqueue;
 use trtllm::c_api::response::{TRTLLM_WAIT_FOREVER, trtllm_await_responses, trtllm_response};
 use trtllm::c_api::status::{
     TRTLLM_STATUS_OK, TRTLLM_STATUS_REQUEST_FAILED, TRTLLM_STATUS_WRONG_THREAD, trtllm_status,

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::ptr;
 
 use trtllm::c_api::engine::{trtllm_close_engine, trtllm_engine, trtllm_engine_config, trtllm_open_engine};
-use trtllm::c_api::enqueue::trtllm_enqueue;
 use trtllm::c_api::request::{trtllm_init_request, trtllm_request};
+use trtllm::c_api::request_queue::trtllm_enqueue;
 use trtllm::c_api::response::{
     TRTLLM_WAIT_FOREVER, trtllm_await_responses, trtllm_free_responses, trtllm_response, trtllm_view_responses,
 };

@@ -7,8 +7,8 @@ use trtllm::c_api::engine::{
     TRTLLM_SHUTDOWN_DRAIN, trtllm_close_engine, trtllm_describe_engine, trtllm_engine_config, trtllm_engine_info,
     trtllm_init_engine_config, trtllm_open_engine, trtllm_shutdown_engine,
 };
-use trtllm::c_api::enqueue::trtllm_enqueue;
 use trtllm::c_api::request::{trtllm_init_request, trtllm_request};
+use trtllm::c_api::request_queue::trtllm_enqueue;
 use trtllm::c_api::response::{
     TRTLLM_WAIT_FOREVER, trtllm_await_responses, trtllm_free_responses, trtllm_response, trtllm_view_responses,
 };
