@@ -20,6 +20,9 @@ const AWAIT_MS: u64 = 200;
 pub(super) struct Shared {
     pub(super) gpu: GpuExecutor,
     pub(super) outbox: Outbox<Response>,
+    /// Held from the making of responses to their delivery, so that nothing of a sequence comes after its end. Taken before
+    /// `state`, which whoever enqueues needs and which is not held while delivering.
+    delivery: Mutex<()>,
     state: Mutex<State>,
     stats: Mutex<Stats>,
     /// A request came, or the end.
@@ -52,11 +55,16 @@ impl Shared {
         let state = State { routes: HashMap::new(), closing: None, failed: None, heard: Instant::now() };
         let (state, changed) = (Mutex::new(state), Condvar::new());
         let (outbox, stats) = (Outbox::default(), Mutex::default());
-        Self { gpu, outbox, state, stats, changed, max_stats, stall_timeout, shutdown_timeout }
+        let delivery = Mutex::default();
+        Self { gpu, outbox, delivery, state, stats, changed, max_stats, stall_timeout, shutdown_timeout }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn delivery(&self) -> MutexGuard<'_, ()> {
+        self.delivery.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// After a request was added.
@@ -77,11 +85,11 @@ impl Shared {
     /// Lets `change` at a request; where it says so, TensorRT-LLM is asked for the request's end.
     fn change(&self, id: u64, change: impl FnOnce(&mut Route, RequestId, &mut Vec<Response>) -> bool) {
         let mut responses = Vec::new();
+        let _delivery = self.delivery();
         let mut state = self.lock();
         let may_cancel = state.routes.get_mut(&id).is_some_and(|route| change(route, RequestId(id), &mut responses));
-        // Under the lock, as everywhere: so nothing of a sequence comes after its end.
-        self.outbox.put(&mut responses);
         drop(state);
+        self.outbox.put(&mut responses);
         if may_cancel {
             self.ask_for_end(id);
         }
@@ -190,6 +198,7 @@ pub(super) fn run(shared: &Shared) {
         drop(state);
         let awaited = shared.gpu.await_responses(AWAIT_MS);
         let (mut responses, mut unwanted) = (Vec::new(), Vec::new());
+        let delivery = shared.delivery();
         let mut state = shared.lock();
         match awaited {
             Ok(Some(batch)) => unwanted = route(shared, &mut state, &batch, &mut responses),
@@ -201,8 +210,9 @@ pub(super) fn run(shared: &Shared) {
         if let Some(message) = overdue(shared, &state) {
             shared.fail(&mut state, &message, &mut responses);
         }
-        shared.outbox.put(&mut responses);
         drop(state);
+        shared.outbox.put(&mut responses);
+        drop(delivery);
         unwanted.into_iter().for_each(|id| shared.ask_for_end(id));
     }
     let has_failed = shared.lock().failed.is_some();
