@@ -9,6 +9,8 @@ mod weights;
 use cpu_kernels::{IsaError, Kernels};
 use engine_format::{EngineDir, FormatError, ModelConfig};
 
+use crate::executor::LimitError;
+
 pub use cached::CachedCpuModel;
 pub use forward::ForwardPass;
 pub use kv_cache::KvCache;
@@ -28,15 +30,8 @@ pub enum CpuModelError {
     #[error(transparent)]
     Isa(#[from] IsaError),
     /// A limit of the configuration that the engine does not allow.
-    #[error("{name} must be from 1 to {limit}, not {asked}")]
-    Limit {
-        /// The limit's name.
-        name: &'static str,
-        /// What was asked for.
-        asked: usize,
-        /// The most.
-        limit: usize,
-    },
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     /// A KV cache of less than one block.
     #[error("a KV cache of {tokens} tokens holds no block of {tokens_per_block} tokens: give it more tokens")]
     KvCacheTokens {

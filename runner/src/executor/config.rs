@@ -2,10 +2,11 @@
 
 use serde::Deserialize;
 
+use super::Limits;
 use super::tensorrt_llm_config::TensorRtLlmConfig;
 
-/// Tokens of one KV-cache block at most.
-const MAX_TOKENS_PER_BLOCK: usize = 1024;
+/// Tokens of one KV-cache block at most: a larger one would waste most of the cache on short sequences.
+pub const MAX_TOKENS_PER_BLOCK: usize = 1024;
 
 /// Settings of an executor; the defaults are TensorRT-LLM's where it has them. Read from TOML, the names are those of the
 /// fields.
@@ -100,6 +101,36 @@ impl ExecutorConfig {
         }
         let (field, range) = ("kv_cache.free_memory_fraction", "above 0 and at most 1");
         Err(ConfigError { field, range, value: fraction.to_string() })
+    }
+}
+
+/// A limit above what it can be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name} must be from 1 to {limit}, not {asked}")]
+pub struct LimitError {
+    /// The limit, by its name in [`ExecutorConfig`].
+    pub name: &'static str,
+    /// What was asked for.
+    pub asked: usize,
+    /// The most: the engine's, where it is a limit of engines.
+    pub limit: usize,
+}
+
+impl ExecutorConfig {
+    /// The limits of an engine, lowered as the configuration asks.
+    ///
+    /// # Errors
+    /// A limit above the engine's.
+    pub fn lowered(&self, engine: Limits) -> Result<Limits, LimitError> {
+        let lower = |name, asked: Option<usize>, limit| match asked {
+            Some(asked) if asked == 0 || asked > limit => Err(LimitError { name, asked, limit }),
+            asked => Ok(asked.unwrap_or(limit)),
+        };
+        Ok(Limits {
+            max_seq_len: lower("max_seq_len", self.max_seq_len, engine.max_seq_len)?,
+            max_batch_size: lower("max_batch_size", self.max_batch_size, engine.max_batch_size)?,
+            max_num_tokens: lower("max_num_tokens", self.max_num_tokens, engine.max_num_tokens)?,
+        })
     }
 }
 

@@ -23,7 +23,9 @@ use std::time::Duration;
 
 use text::guide::CompileError;
 
-pub use config::{CapacitySchedulerPolicy, ConfigError, ExecutorConfig, KvCacheConfig, MAX_THREADS};
+pub use config::{
+    CapacitySchedulerPolicy, ConfigError, ExecutorConfig, KvCacheConfig, LimitError, MAX_THREADS, MAX_TOKENS_PER_BLOCK,
+};
 pub use logits_post_processor::{LogitsContext, LogitsPostProcessor};
 pub use request::{
     KvCacheRetentionConfig, LoraRequest, OutputConfig, Request, RequestError, RequestSpec, TokenRangeRetention,

@@ -40,7 +40,7 @@ pub use super::tensorrt_llm_config::{
 use capabilities::Capabilities;
 use owner::Shared;
 use route::Route;
-use settings::{lowered, settings};
+use settings::settings;
 use workers::WorkerDir;
 
 pub use error::OpenError;
@@ -103,7 +103,7 @@ impl TensorRtLlmExecutor {
             let (engine, loaded) = (build.version.clone(), library.version().to_owned());
             return Err(OpenError::Version { path: path(), engine, loaded });
         }
-        let limits = lowered(engine.manifest().limits, config)?;
+        let limits = config.lowered(engine.manifest().limits)?;
         let own = &config.tensorrt_llm;
         let able = Capabilities::new(engine.config().vocab_size, limits, build, config, tokenizer.is_some());
         if own.capture_log {

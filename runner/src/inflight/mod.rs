@@ -46,7 +46,7 @@ use text::tokenizer::Tokenizer;
 use kv_cache::BlockManager;
 use queue::Queue;
 use scheduler::{Scheduler, SchedulerConfig, worst_case_blocks};
-use sizes::{check_blocks, lowered, num_blocks};
+use sizes::{check_blocks, num_blocks};
 
 /// What benchmarks measure by itself; no part of the interface.
 #[doc(hidden)]
@@ -96,7 +96,7 @@ impl CpuExecutor {
     /// # Errors
     /// [`CpuModelError`].
     pub fn open(engine: &EngineDir, config: &ExecutorConfig) -> Result<Self, CpuModelError> {
-        let limits = lowered(engine.manifest().limits, config)?;
+        let limits = config.lowered(engine.manifest().limits)?;
         check_blocks(&config.kv_cache)?;
         let model = CpuModel::open(engine, config.threads)?;
         let weights = engine.manifest().files.get(WEIGHTS_FILE).map_or(0, |record| record.bytes);
@@ -118,7 +118,7 @@ impl CpuExecutor {
         config: &ExecutorConfig,
     ) -> Result<Self, CpuModelError> {
         let threads = model.pool().current_num_threads();
-        Self::start(model, threads, lowered(limits, config)?, None, config)
+        Self::start(model, threads, config.lowered(limits)?, None, config)
     }
 
     fn start(

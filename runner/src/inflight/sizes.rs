@@ -2,30 +2,14 @@
 //! memory holds.
 
 use crate::cpu_model::CpuModelError;
-use crate::executor::{ExecutorConfig, KvCacheConfig, Limits};
-
-/// A block larger than this would waste most of the cache on short sequences.
-const MAX_TOKENS_PER_BLOCK: usize = 1024;
-
-/// The engine's limits, lowered as the configuration asks.
-pub(super) fn lowered(engine: Limits, config: &ExecutorConfig) -> Result<Limits, CpuModelError> {
-    let lower = |name, asked: Option<usize>, limit| match asked {
-        Some(asked) if asked == 0 || asked > limit => Err(CpuModelError::Limit { name, asked, limit }),
-        asked => Ok(asked.unwrap_or(limit)),
-    };
-    Ok(Limits {
-        max_seq_len: lower("max_seq_len", config.max_seq_len, engine.max_seq_len)?,
-        max_batch_size: lower("max_batch_size", config.max_batch_size, engine.max_batch_size)?,
-        max_num_tokens: lower("max_num_tokens", config.max_num_tokens, engine.max_num_tokens)?,
-    })
-}
+use crate::executor::{KvCacheConfig, LimitError, Limits, MAX_TOKENS_PER_BLOCK};
 
 /// Whether the settings leave at least one block, of a size that makes sense.
 pub(super) fn check_blocks(config: &KvCacheConfig) -> Result<(), CpuModelError> {
     let tokens_per_block = config.tokens_per_block;
     if tokens_per_block == 0 || tokens_per_block > MAX_TOKENS_PER_BLOCK {
         let (name, limit) = ("tokens_per_block", MAX_TOKENS_PER_BLOCK);
-        return Err(CpuModelError::Limit { name, asked: tokens_per_block, limit });
+        return Err(LimitError { name, asked: tokens_per_block, limit }.into());
     }
     match config.max_tokens.filter(|&tokens| tokens < tokens_per_block) {
         Some(tokens) => Err(CpuModelError::KvCacheTokens { tokens, tokens_per_block }),

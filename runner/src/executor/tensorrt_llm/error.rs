@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use engine_format::FormatError;
 use trtllm_sys::gpu::GpuError;
 
+use crate::executor::LimitError;
+
 /// Why TensorRT-LLM's executor cannot be started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -32,15 +34,8 @@ pub enum OpenError {
         loaded: String,
     },
     /// A limit outside what the engine was built for.
-    #[error("{name} is {asked}, but must be from 1 to the engine's {limit}")]
-    Limit {
-        /// The limit.
-        name: &'static str,
-        /// What was asked for.
-        asked: usize,
-        /// The engine's.
-        limit: usize,
-    },
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     /// A setting that the loaded release does not have.
     #[error("TensorRT-LLM {version} does not have the setting `{setting}`")]
     Setting {

@@ -2,21 +2,8 @@
 
 use trtllm_sys::gpu::{Setting, SettingValue};
 
-use super::{CommunicationMode, OpenError};
+use super::CommunicationMode;
 use crate::executor::{CapacitySchedulerPolicy, ExecutorConfig, Limits};
-
-/// The engine's limits, lowered as the configuration asks.
-pub(super) fn lowered(engine: Limits, config: &ExecutorConfig) -> Result<Limits, OpenError> {
-    let lower = |name, asked: Option<usize>, limit| match asked {
-        Some(asked) if asked == 0 || asked > limit => Err(OpenError::Limit { name, asked, limit }),
-        asked => Ok(asked.unwrap_or(limit)),
-    };
-    Ok(Limits {
-        max_seq_len: lower("max_seq_len", config.max_seq_len, engine.max_seq_len)?,
-        max_batch_size: lower("max_batch_size", config.max_batch_size, engine.max_batch_size)?,
-        max_num_tokens: lower("max_num_tokens", config.max_num_tokens, engine.max_num_tokens)?,
-    })
-}
 
 /// All settings, those of every executor among them.
 pub(super) fn settings(
