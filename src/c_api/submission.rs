@@ -99,7 +99,7 @@ unsafe fn options(request: &trtllm_request) -> Result<GenerationOptions, Failure
     };
     Ok(GenerationOptions {
         max_new_tokens: Some(request.max_new_tokens),
-        temperature: Some(request.temperature).filter(|temperature| !(*temperature < 0.0)),
+        temperature: Some(request.temperature).filter(|temperature| *temperature >= 0.0 || temperature.is_nan()),
         top_k: given(request.top_k),
         top_p: Some(request.top_p).filter(|&top_p| top_p != 1.0),
         min_p: Some(request.min_p).filter(|&min_p| min_p != 0.0),
