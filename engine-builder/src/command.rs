@@ -6,6 +6,7 @@ use engine_format::engine_dir::TOKENIZER_FILE;
 use engine_format::{Mapping, Target};
 
 use crate::settings::{Compiler, Settings, Task};
+use engine_format::rebuild::quote;
 
 /// The command that runs the engine in `output`.
 pub(crate) fn run(output: &Path) -> String {
@@ -108,28 +109,5 @@ fn output(settings: &Settings) -> String {
         (Task::Engine(output), _) => output.to_string_lossy().into_owned(),
         (_, Some(Target::Gpu(gpu))) => format!("engine-{}", gpu.name),
         _ => "engine".to_owned(),
-    }
-}
-
-/// `text` as one word of a POSIX shell.
-fn quote(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_quoted_where_a_shell_would_split_them() {
-        assert_eq!(quote("/a/b-c_1.0"), "/a/b-c_1.0");
-        assert_eq!(quote("my model"), "'my model'");
-        assert_eq!(quote("it's"), r"'it'\''s'");
-        assert_eq!(quote("$HOME"), "'$HOME'");
-        assert_eq!(quote(""), "''");
     }
 }

@@ -76,4 +76,13 @@ mod tests {
         assert_eq!(command("\u{1b}[2J"), "build-engine --model MODEL --output e --force");
         assert_eq!(command(""), "build-engine --model MODEL --output e --force");
     }
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_split_them() {
+        assert_eq!(quote("/a/b-c_1.0"), "/a/b-c_1.0");
+        assert_eq!(quote("my model"), "'my model'");
+        assert_eq!(quote("it's"), r"'it'\''s'");
+        assert_eq!(quote("$HOME"), "'$HOME'");
+        assert_eq!(quote(""), "''");
+    }
 }
