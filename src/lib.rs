@@ -1,7 +1,7 @@
 //! Hugging Face checkpoints of the Mistral and Llama families to engines, and the executors that run them.
 //!
-//! This is the façade: the crates under one name, and the C ABI over them ([`c_api`]). The programs are `build-engine` (crate
-//! [`engine_builder`]) and `run-engine` (crate [`runner`]).
+//! This is the façade: the crates under one name, and the C ABI over them ([`c_api`]). The programs
+//! `build-engine`, `run-engine` and `bench-engine` are in the crate `programs`, over the same crates.
 //!
 //! ```no_run
 //! use std::path::Path;

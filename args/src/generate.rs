@@ -33,7 +33,7 @@ pub fn main<T: Parser>(program: impl FnOnce(T) -> ExitCode) -> ExitCode {
 
 fn command<T: Parser>() -> Command {
     let flag = Arg::new(FLAG).long(FLAG).value_name("KIND").value_parser(EnumValueParser::<Kind>::new());
-    // An exclusive flag is the only one: nothing is required beside it. Without a heading it is among the general options.
+    // `exclusive` lifts the required flags. No heading: it is listed among the general options.
     let flag = flag.exclusive(true).help_heading(None);
     T::command().arg(flag.help("Print a man page, or completions for a shell, and do nothing else"))
 }

@@ -38,7 +38,7 @@ impl Interrupt {
         *self.executor.lock().unwrap_or_else(PoisonError::into_inner) = Some(executor.clone());
     }
 
-    /// What a signal does, without one.
+    /// Ends the run as a first signal would.
     pub fn stop(&self) {
         if let Some(executor) = &*self.executor.lock().unwrap_or_else(PoisonError::into_inner) {
             executor.cancel_all();

@@ -1,6 +1,6 @@
 //! From a Hugging Face model to a TensorRT-LLM checkpoint and to an engine.
 //!
-//! A build reads a [`Source`] (a Hugging Face directory, or a checkpoint that this program wrote), which is mapped and
+//! A build reads a [`Source`] (a Hugging Face directory, or a checkpoint that this crate wrote), which is mapped and
 //! checked whole at open, and writes one new directory, which appears whole or not at all. Weights stream through
 //! bounded buffers: no model is too large for a small machine's memory.
 //!

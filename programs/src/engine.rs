@@ -6,10 +6,10 @@ use args::exit::say;
 use runner::engine::{Engine, Running};
 use runner::executor::{Executor, ExecutorConfig, Shutdown};
 
-use crate::format::short_count;
+use crate::format::{short_count, threads};
 
-/// Shuts an executor down when a run is over, whichever way it ends: what handles signals holds on to it, and its ranks, which may
-/// be processes of their own, end with it only.
+/// Shuts an executor down at the end of a run, whichever way that comes. The signal handler holds the executor too, so dropping ours
+/// would not; ranks that are processes of their own end with it only.
 pub(crate) struct Closing(pub(crate) Arc<dyn Executor>);
 
 impl Drop for Closing {
@@ -26,7 +26,7 @@ pub(crate) fn describe(engine: &Engine, config: &ExecutorConfig) {
         Running::Cpu(executor) => {
             let facts = executor.facts();
             let (tokens, bytes) = (facts.kv_cache_tokens, indicatif::HumanBytes(facts.kv_cache_bytes as u64));
-            format!("CPU ({}, {} threads); KV cache of {tokens} tokens ({bytes})", facts.isa, facts.threads)
+            format!("CPU ({}, {}); KV cache of {tokens} tokens ({bytes})", facts.isa, threads(facts.threads))
         }
         Running::TensorRtLlm(executor) => {
             let facts = executor.facts();

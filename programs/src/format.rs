@@ -10,6 +10,11 @@ pub(crate) fn short_count(number: f64) -> String {
     }
 }
 
+/// A number of threads: `1 thread`, `2 threads`.
+pub(crate) fn threads(number: usize) -> String {
+    format!("{number} thread{}", if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,7 +22,6 @@ pub mod executor;
 pub mod generation_options;
 pub mod inflight;
 pub mod model;
-mod outbox;
 pub mod request_builder;
 pub mod scripted_model;
 pub mod session;

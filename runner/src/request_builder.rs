@@ -78,7 +78,7 @@ pub enum BuildRequestError {
     Request(#[from] RequestError),
 }
 
-/// What prompts become requests with.
+/// Makes requests of prompts and options.
 #[derive(Clone, Copy)]
 pub struct RequestBuilder<'a> {
     /// What will run them.
@@ -104,8 +104,7 @@ impl<'a> RequestBuilder<'a> {
         self.submission(spec, options.stop.clone().unwrap_or_default(), true)
     }
 
-    /// What a prompt and its options ask of the executor, but for what text alone knows of (stop strings). Whoever thinks in
-    /// tokens adds to it before [`RequestBuilder::submission`].
+    /// The request, without stop strings, which need text. A caller may add to it before [`RequestBuilder::submission`].
     ///
     /// # Errors
     /// [`BuildRequestError`].

@@ -20,6 +20,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+// In reading order: output, output_queue, queues, sequence, entry, arrivals, router.
 mod arrivals;
 mod entry;
 mod output;
@@ -129,7 +130,7 @@ impl Session {
     pub fn submit(&self, submission: Submission) -> Result<RequestId, EnqueueError> {
         let Submission { mut request, stop_strings, text, destination, tag } = submission;
         let tokenizer = self.tokenizer.as_deref().filter(|_| text);
-        // A stop string stops at the token that completes it, so tokens have to come one by one. Beams never do.
+        // To stop at the token that completes a stop string, the executor must stream. Beams never stream.
         let gathers = tokenizer.is_some() && !stop_strings.is_empty() && !request.spec().streaming;
         if gathers {
             request = request.streamed();

@@ -14,6 +14,7 @@
 //! | [`version`] | versions, and what this build can run |
 //! | [`engine`] | opening, describing and closing engines |
 //! | [`request`], [`response`], [`logits`] | requests, what comes of them, and the logits hook |
+//! | `submission`, [`request_queue`] | a request of C as one of the session; queued, cancelled |
 //! | [`stats`] | statistics of iterations |
 //! | [`tokenizer`] | tokens, text, chat |
 //! | [`build`], [`memory_plan`] | building engines |

@@ -1,5 +1,6 @@
 //! The report as a table: a row for each figure, a column for each load.
 
+use crate::format::{short_count, threads};
 use std::fmt::Write;
 
 use super::percentiles::Percentiles;
@@ -38,12 +39,12 @@ const ROWS: &[Row] = &[
 pub(super) fn render(report: &Report) -> String {
     let (engine, workload, machine) = (&report.engine, &report.workload, &report.machine);
     let mut text = format!(
-        "{}: {}, {} parameters; {}, {} threads\n{} requests ({}): {} prompt and {} output tokens; latencies are p50 / p90 / p99\n\n",
+        "{}: {}, {} parameters; {}, {}\n{} requests ({}): {} prompt and {} output tokens; latencies are p50 / p90 / p99\n\n",
         engine.path,
         engine.architecture,
-        crate::format::short_count(engine.parameters as f64),
+        short_count(engine.parameters as f64),
         engine.isa,
-        engine.threads,
+        threads(engine.threads),
         workload.requests,
         workload.source,
         workload.prompt_tokens,
@@ -71,9 +72,9 @@ pub(super) fn render(report: &Report) -> String {
     }
     let _ = write!(
         text,
-        "\nthis machine, with {} threads: {:.1} GB/s of reads, {} of matrix products ({})\n\
+        "\nthis machine, with {}: {:.1} GB/s of reads, {} of matrix products ({})\n\
          start-up {:.0} ms; peak resident memory {} MB, weights mapped from the engine included\n",
-        engine.threads,
+        threads(engine.threads),
         machine.read_bytes_per_second / 1e9,
         flops(machine.matrix_flops_per_second),
         engine.isa,

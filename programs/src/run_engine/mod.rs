@@ -48,7 +48,7 @@ fn run(args: Args) -> Result<(), Failure> {
     install_log(args.verbose);
     let interrupt = Interrupt::install().map_err(Failure::Other)?;
     let prompts = prompts::collect(&args).map_err(input);
-    // Of several processes only the leader has prompts to be wrong; which one that is, is known later.
+    // Under mpirun only the leader needs prompts, and who leads is known only once the engine runs: keep the error until then.
     let prompts = if tensorrt_llm::is_one_of_several() { prompts } else { Ok(prompts?) };
     let began = Instant::now();
     let dir = EngineDir::open(path).map_err(input)?;
@@ -62,7 +62,7 @@ fn run(args: Args) -> Result<(), Failure> {
         }
     }
     let config = ExecutorConfig {
-        // With --stats they are taken at every event, so few are ever kept; else nobody asks.
+        // With --stats they are taken at every event, so the list stays short. Without, keep none.
         iter_stats_max_iterations: if args.stats { usize::MAX } else { 0 },
         ..config
     };

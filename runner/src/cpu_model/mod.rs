@@ -101,14 +101,4 @@ impl CpuModel {
     pub fn pool(&self) -> &rayon::ThreadPool {
         &self.pool
     }
-
-    /// The instruction set in use.
-    pub fn isa(&self) -> cpu_kernels::Isa {
-        self.kernels.isa()
-    }
-
-    /// Number of worker threads.
-    pub fn threads(&self) -> usize {
-        self.pool.current_num_threads()
-    }
 }

@@ -9,6 +9,7 @@
 
 mod capabilities;
 mod error;
+mod outbox;
 mod owner;
 mod request;
 mod route;
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 use engine_format::EngineDir;
 use trtllm_sys::gpu::{GpuError, GpuExecutor, GpuLibrary, GpuTokenizer, Setting, SettingValue, Severity, same_release};
 
-use crate::outbox::Taken;
+use outbox::Taken;
 
 use super::{
     EnqueueError, Executor, ExecutorConfig, IterationStats, Limits, Load, Request, RequestId, Response, Shutdown,

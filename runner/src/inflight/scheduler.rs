@@ -20,7 +20,7 @@ use super::prefix::Salt;
 use crate::executor::{CapacitySchedulerPolicy, TokenId};
 use crate::model::BlockId;
 
-use sequence::{Beam, Rank, Sequence};
+use sequence::{Beam, QueueOrder, Sequence};
 
 pub(super) use sequence::{BlockUsage, worst_case_blocks};
 
@@ -83,8 +83,8 @@ pub(super) struct Scheduler {
     config: SchedulerConfig,
     blocks: BlockManager,
     sequences: HashMap<SequenceId, Sequence>,
-    waiting: BTreeMap<Rank, SequenceId>,
-    active: BTreeMap<Rank, SequenceId>,
+    waiting: BTreeMap<QueueOrder, SequenceId>,
+    active: BTreeMap<QueueOrder, SequenceId>,
     /// Sequences that wait for the prompt of another.
     followers: HashMap<SequenceId, Vec<SequenceId>>,
     next_id: u64,
@@ -111,7 +111,7 @@ impl Scheduler {
     pub(super) fn add(&mut self, new: NewSequence) -> SequenceId {
         let id = SequenceId(self.next_id);
         self.next_id += 1;
-        // The bits of a float that is not negative are in its order.
+        // Floats from 0 compare like their bits, so the bits serve as a sort key. `+ 0.0` makes -0.0 into 0.0.
         let rank = (Reverse((new.priority + 0.0).to_bits()), id.0);
         let follows = new.follows.filter(|leader| self.sequences.get(leader).is_some_and(Sequence::leads));
         match follows {

@@ -13,7 +13,7 @@ use super::{Destination, Output};
 
 /// What the router knows of a request.
 pub(super) struct Entry {
-    /// By their number; taken out when they end. All have ended where the executor's final response is still to come.
+    /// By sequence number; `None` after its end. All may be `None` before the executor's final response.
     sequences: Vec<Option<Sequence>>,
     prompt_tokens: usize,
     submitted: Instant,

@@ -1,8 +1,7 @@
 //! Where outputs wait to be taken.
 //!
-//! Whoever takes late, or never, holds nobody else, and costs no more memory than the tokens themselves do: beyond
-//! [`UNMERGED`] waiting outputs, a further one is added to the last of its sequence. So no more than `UNMERGED` and one for
-//! each sequence and each request ever wait.
+//! A slow reader delays nobody. Beyond [`UNMERGED`] waiting outputs, a new one is appended to the last of its sequence. So no
+//! more than `UNMERGED`, and one for each sequence and each request, ever wait.
 
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -7,15 +7,14 @@ use super::OutputQueue;
 #[derive(Debug, Default)]
 pub(super) struct Queues {
     pub(super) shared: OutputQueue,
-    /// Those that somebody asked for; `None` once the session has ended.
+    /// Queues of `new_queue`; they close with the session.
     others: Mutex<Others>,
 }
 
 #[derive(Debug, Default)]
 struct Others {
     queues: Vec<Weak<OutputQueue>>,
-    /// How many there may be before those that are gone are forgotten: the cost of that is one look at each, shared by as many
-    /// new ones.
+    /// At this length dropped queues are removed. It doubles, so that each removal is paid for by as many additions.
     forget_at: usize,
     closed: bool,
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use trtllm_sys::gpu::{GpuError, GpuExecutor, Responses};
 
+use super::outbox::Outbox;
 use crate::executor::{IterationStats, Load, RequestId, Response, Shutdown};
-use crate::outbox::Outbox;
 
 use super::route::Route;
 use super::stats::to_stats;

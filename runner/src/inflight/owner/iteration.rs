@@ -156,7 +156,7 @@ impl<M: Model> Owner<M> {
         }
         let kernels = self.model.kernels();
         let vocab_size = self.model.vocab_size();
-        // A search's beams are chosen among together, so it is not divided.
+        // The beams of one search compete, so they stay in one group.
         for group in by_rows(&completed, LOGITS_ROWS) {
             let began = Instant::now();
             let rows: Vec<_> = group.iter().flat_map(|(_, rows)| rows).copied().collect();
@@ -179,7 +179,7 @@ impl<M: Model> Owner<M> {
             let running: Vec<_> = draws.into_iter().map(|(id, running, _)| (id, running)).collect();
             self.sequences.extend(running);
             for (id, chosen) in ids.into_iter().zip(chosen) {
-                // One that failed took the other sequences of its request with it.
+                // An error ends all sequences of a request, so this one may be gone.
                 if self.sequences.contains_key(&id) {
                     self.respond(id, chosen);
                 }

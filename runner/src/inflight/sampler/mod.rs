@@ -4,7 +4,7 @@
 //! ([`penalties`]); minimum length, bad words, repeated n-grams ([`bans`]); the guide's mask; top-k ([`maxima`]), top-p,
 //! min-p ([`filters`]); the draw ([`draw`]).
 //!
-//! Temperature is not divided by but multiplied into what comes after it: presence and frequency penalties are taken
+//! Logits are not divided by the temperature. Instead, what follows is scaled: presence and frequency penalties are taken
 //! times the temperature, and weights are e^((logit - best) / temperature). That is the same up to rounding, and
 //! spares a pass over the vocabulary.
 //!

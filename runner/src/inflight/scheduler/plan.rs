@@ -102,7 +102,7 @@ impl Scheduler {
             // Room for one token more, so that a sequence that starts now is not paused by its own first growth.
             self.blocks.blocks_for((tokens.len() + 1).min(sequence.max_cached))
         };
-        // Blocks that others hold cost nothing; idle ones that would be shared are no longer there for others.
+        // A cached block that another sequence holds is shared at no cost. One that nobody holds counts as taken.
         wanted - found + idle <= self.spare()
     }
 

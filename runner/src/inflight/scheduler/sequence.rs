@@ -8,12 +8,12 @@ use crate::inflight::kv_cache::BlockTable;
 use crate::inflight::prefix::Salt;
 
 /// The place in the order: least is first.
-pub(super) type Rank = (Reverse<u32>, u64);
+pub(super) type QueueOrder = (Reverse<u32>, u64);
 
 /// A sequence that waits or runs, or all beams of a search.
 #[derive(Debug)]
 pub(super) struct Sequence {
-    pub(super) rank: Rank,
+    pub(super) rank: QueueOrder,
     pub(super) prompt_len: usize,
     /// Tokens that may get into the cache: all but the last generated one.
     pub(super) max_cached: usize,

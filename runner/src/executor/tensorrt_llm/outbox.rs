@@ -1,10 +1,10 @@
-//! What waits to be taken: responses, outputs.
+//! The responses that wait to be taken.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What waiting led to.
-pub(crate) enum Taken<T> {
+pub(super) enum Taken<T> {
     /// At least one, in order.
     Items(Vec<T>),
     /// None came in time.
@@ -15,7 +15,7 @@ pub(crate) enum Taken<T> {
 
 /// The queue. One lock, held for moves only.
 #[derive(Debug)]
-pub(crate) struct Outbox<T> {
+pub(super) struct Outbox<T> {
     state: Mutex<State<T>>,
     ready: Condvar,
 }
@@ -38,7 +38,7 @@ impl<T> Outbox<T> {
     }
 
     /// Adds `items` and leaves none in it.
-    pub(crate) fn put(&self, items: &mut Vec<T>) {
+    pub(super) fn put(&self, items: &mut Vec<T>) {
         if !items.is_empty() {
             self.lock().items.append(items);
             self.ready.notify_one();
@@ -46,13 +46,13 @@ impl<T> Outbox<T> {
     }
 
     /// No more will come.
-    pub(crate) fn close(&self) {
+    pub(super) fn close(&self) {
         self.lock().closed = true;
         self.ready.notify_all();
     }
 
     /// Waits until there is something and takes all of it; without a limit where `timeout` is `None`.
-    pub(crate) fn take(&self, timeout: Option<Duration>) -> Taken<T> {
+    pub(super) fn take(&self, timeout: Option<Duration>) -> Taken<T> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut state = self.lock();
         loop {
