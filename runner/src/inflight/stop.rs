@@ -3,9 +3,9 @@
 use crate::executor::TokenId;
 
 /// Whether `tokens`, of which the last `generated` are output, ends with a stop word. A word may begin in the prompt,
-/// but its last token was generated. Words are not empty: [`Request`](crate::executor::Request) refuses those.
+/// but its last token was generated.
 pub(super) fn is_stopped(tokens: &[TokenId], generated: usize, stop_words: &[Vec<TokenId>]) -> bool {
-    generated > 0 && stop_words.iter().any(|word| tokens.ends_with(word))
+    generated > 0 && stop_words.iter().any(|word| !word.is_empty() && tokens.ends_with(word))
 }
 
 #[cfg(test)]

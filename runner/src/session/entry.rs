@@ -50,24 +50,33 @@ impl Entry {
 
     /// The output that a result makes, if any, and whether the executor has to be told that a stop string ended the sequence.
     pub(super) fn take(&mut self, mut result: TokenResult, now: Instant) -> (Option<Output>, bool) {
-        let Some(slot) = self.sequences.get_mut(result.sequence_index) else { return (None, false) };
-        let Some(sequence) = slot.as_mut() else { return (None, false) };
+        let index = result.sequence_index;
+        let Some(sequence) = self.sequences.get_mut(index).and_then(Option::as_mut) else { return (None, false) };
         let ended_by_executor = result.is_sequence_final;
         let (text, stopped) = sequence.push(&mut result, now);
+        let (mut stats, mut gathered) = (None, None);
         let is_over = result.is_sequence_final;
-        let stats = is_over.then(|| sequence.stats(self.prompt_tokens, self.submitted));
-        let output = Output { response: Response::Result(result), text, stats, tag: self.tag };
-        let output = if self.gathers { sequence.gather(output, is_over) } else { Some(output) };
         if is_over {
-            *slot = None;
+            stats = Some(sequence.stats(self.prompt_tokens, self.submitted));
+            gathered = sequence.gathered.take();
+            self.sequences[index] = None;
+            result.is_final |= self.is_over();
         }
-        let is_final = self.is_over();
-        let output = output.map(|mut output| {
-            if let Response::Result(result) = &mut output.response {
-                result.is_final |= is_final;
+        let output = Output { response: Response::Result(result), text, stats, tag: self.tag };
+        let tell_executor = stopped && !ended_by_executor;
+        if !self.gathers {
+            return (Some(output), tell_executor);
+        }
+        if let Some(mut whole) = gathered {
+            whole.append(output);
+            return (Some(*whole), tell_executor);
+        }
+        match self.sequences[index].as_mut() {
+            None => (Some(output), tell_executor),
+            Some(sequence) => {
+                sequence.gather(output);
+                (None, tell_executor)
             }
-            output
-        });
-        (output, stopped && !ended_by_executor)
+        }
     }
 }

@@ -35,7 +35,8 @@ pub(super) fn run(executor: &dyn Executor, arrivals: &Arrivals, queues: &Queues)
     for (id, mut entry) in std::mem::take(&mut router.entries) {
         if !entry.is_over() {
             let output = Output::error(id, message.to_owned(), entry.tag);
-            router.deliver(id, &mut entry.destination, output);
+            deliver(executor, &queues.shared, &mut router.outputs, id, &mut entry.destination, output);
+            discard(entry.destination);
         }
     }
     router.flush();
@@ -91,40 +92,45 @@ impl Router<'_> {
                 is_open.then(|| Output::error(id, message, entry.tag))
             }
         };
-        let (is_over, mut destination) = (entry.is_over(), std::mem::take(&mut entry.destination));
-        if is_last_response {
-            occupied.remove();
-        }
+        let is_over = entry.is_over();
         if let Some(output) = output {
-            self.deliver(id, &mut destination, output);
+            deliver(self.executor, self.queue, &mut self.outputs, id, &mut entry.destination, output);
         }
         // A callback is dropped with its final output, even where the executor has not ended the request yet.
-        if !is_over && let Some(entry) = self.entries.get_mut(&id) {
-            entry.destination = destination;
-        } else {
-            discard(destination);
-        }
-    }
-
-    fn deliver(&mut self, id: RequestId, destination: &mut Destination, output: Output) {
-        match destination {
-            Destination::Session => self.outputs.push(output),
-            Destination::Queue(queue) => queue.put(&mut vec![output]),
-            Destination::Callback(on_output) => {
-                // Those who wait for outputs do not wait for a callback.
-                self.queue.put(&mut self.outputs);
-                if catch_unwind(AssertUnwindSafe(|| on_output(output))).is_err() {
-                    // What panicked is not called again; its request ends, and nothing else does.
-                    discard(std::mem::replace(destination, Destination::Nowhere));
-                    self.executor.cancel(id);
-                }
-            }
-            Destination::Nowhere => {}
+        if is_last_response {
+            discard(occupied.remove().destination);
+        } else if is_over {
+            discard(std::mem::replace(&mut entry.destination, Destination::Nowhere));
         }
     }
 
     fn flush(&mut self) {
         self.queue.put(&mut self.outputs);
+    }
+}
+
+/// Brings an output of request `id` to its destination. `outputs` are on their way to `queue`.
+fn deliver(
+    executor: &dyn Executor,
+    queue: &OutputQueue,
+    outputs: &mut Vec<Output>,
+    id: RequestId,
+    destination: &mut Destination,
+    output: Output,
+) {
+    match destination {
+        Destination::Session => outputs.push(output),
+        Destination::Queue(queue) => queue.put(&mut vec![output]),
+        Destination::Callback(on_output) => {
+            // Those who wait for outputs do not wait for a callback.
+            queue.put(outputs);
+            if catch_unwind(AssertUnwindSafe(|| on_output(output))).is_err() {
+                // What panicked is not called again; its request ends, and nothing else does.
+                discard(std::mem::replace(destination, Destination::Nowhere));
+                executor.cancel(id);
+            }
+        }
+        Destination::Nowhere => {}
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) struct Sequence {
     first_token: Option<Instant>,
     last_token: Option<Instant>,
     /// What a request that does not stream has made so far.
-    gathered: Option<Output>,
+    pub(super) gathered: Option<Box<Output>>,
 }
 
 impl Sequence {
@@ -70,13 +70,12 @@ impl Sequence {
         (text, stopped_after)
     }
 
-    /// Adds an output of a request that does not stream; all of it when the sequence is over.
-    pub(super) fn gather(&mut self, output: Output, is_over: bool) -> Option<Output> {
+    /// Keeps an output of a request that does not stream.
+    pub(super) fn gather(&mut self, output: Output) {
         match &mut self.gathered {
             Some(gathered) => gathered.append(output),
-            None => self.gathered = Some(output),
+            None => self.gathered = Some(Box::new(output)),
         }
-        if is_over { self.gathered.take() } else { None }
     }
 
     pub(super) fn stats(&self, prompt_tokens: usize, submitted: Instant) -> SequenceStats {
