@@ -6,7 +6,7 @@ use text::stop_strings::StopStrings;
 use text::text_stream::TextStream;
 use text::tokenizer::Tokenizer;
 
-use crate::executor::{RequestSpec, Response, TokenResult};
+use crate::executor::{RequestSpec, Response};
 
 use super::sequence::Sequence;
 use super::{Destination, Output};
@@ -39,44 +39,46 @@ impl Entry {
         Self { sequences, prompt_tokens, submitted: Instant::now(), gathers, destination, tag }
     }
 
+    #[inline]
     pub(super) fn is_over(&self) -> bool {
         self.sequences.iter().all(Option::is_none)
     }
 
-    /// Ends every sequence, whatever it had come to.
-    pub(super) fn end(&mut self) {
-        self.sequences.clear();
-    }
-
-    /// The output that a result makes, if any, and whether the executor has to be told that a stop string ended the sequence.
-    pub(super) fn take(&mut self, mut result: TokenResult, now: Instant) -> (Option<Output>, bool) {
+    /// Takes a response in, as an `output` that has no text yet, and makes of it what is to be delivered.
+    #[inline]
+    pub(super) fn take(&mut self, output: &mut Output, now: Instant) -> Taken {
+        let nothing = Taken { deliver: false, stopped: None };
+        let Response::Result(result) = &mut output.response else {
+            let deliver = !self.is_over();
+            self.sequences.clear();
+            return Taken { deliver, stopped: None };
+        };
         let index = result.sequence_index;
-        let Some(sequence) = self.sequences.get_mut(index).and_then(Option::as_mut) else { return (None, false) };
+        let Some(sequence) = self.sequences.get_mut(index).and_then(Option::as_mut) else { return nothing };
         let ended_by_executor = result.is_sequence_final;
-        let (text, stopped) = sequence.push(&mut result, now);
-        let (mut stats, mut gathered) = (None, None);
-        let is_over = result.is_sequence_final;
-        if is_over {
-            stats = Some(sequence.stats(self.prompt_tokens, self.submitted));
-            gathered = sequence.gathered.take();
-            self.sequences[index] = None;
-            result.is_final |= self.is_over();
-        }
-        let output = Output { response: Response::Result(result), text, stats, tag: self.tag };
-        let tell_executor = stopped && !ended_by_executor;
-        if !self.gathers {
-            return (Some(output), tell_executor);
-        }
-        if let Some(mut whole) = gathered {
-            whole.append(output);
-            return (Some(*whole), tell_executor);
-        }
-        match self.sequences[index].as_mut() {
-            None => (Some(output), tell_executor),
-            Some(sequence) => {
+        let stopped = sequence.push(result, &mut output.text, now);
+        if !result.is_sequence_final {
+            if self.gathers {
                 sequence.gather(output);
-                (None, tell_executor)
             }
+            return Taken { deliver: !self.gathers, stopped: None };
         }
+        output.stats = Some(sequence.stats(self.prompt_tokens, self.submitted));
+        let gathered = sequence.gathered.take();
+        self.sequences[index] = None;
+        result.is_final |= self.is_over();
+        if let Some(mut whole) = gathered {
+            std::mem::swap(output, &mut whole);
+            output.append(*whole);
+        }
+        Taken { deliver: true, stopped: (stopped && !ended_by_executor).then_some(index) }
     }
+}
+
+/// What a response led to.
+pub(super) struct Taken {
+    /// Whether the output is to be delivered: not if its sequence had ended, or goes on and is gathered.
+    pub(super) deliver: bool,
+    /// The sequence that a stop string has ended, of which the executor does not know yet.
+    pub(super) stopped: Option<usize>,
 }

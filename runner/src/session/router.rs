@@ -11,7 +11,7 @@ use std::time::Instant;
 use crate::executor::{EnqueueError, Executor, RequestId, Response};
 
 use super::arrivals::Arrivals;
-use super::entry::Entry;
+use super::entry::{Entry, Taken};
 use super::queues::Queues;
 use super::{Destination, Output, OutputCallback, OutputQueue};
 
@@ -74,26 +74,15 @@ impl Router<'_> {
         let is_last_response = response.is_final();
         let MapEntry::Occupied(mut occupied) = self.entries.entry(id) else { return };
         let entry = occupied.get_mut();
-        let output = match response {
-            Response::Result(result) => {
-                let sequence_index = result.sequence_index;
-                let (output, tell_executor) = entry.take(result, now);
-                if tell_executor {
-                    match entry.is_over() {
-                        true => self.executor.cancel(id),
-                        false => self.executor.cancel_sequence(id, sequence_index),
-                    }
-                }
-                output
-            }
-            Response::Error { message, .. } => {
-                let is_open = !entry.is_over();
-                entry.end();
-                is_open.then(|| Output::error(id, message, entry.tag))
-            }
-        };
+        let mut output = Output { response, text: String::new(), stats: None, tag: entry.tag };
+        let Taken { deliver: is_news, stopped } = entry.take(&mut output, now);
         let is_over = entry.is_over();
-        if let Some(output) = output {
+        match stopped {
+            None => {}
+            Some(_) if is_over => self.executor.cancel(id),
+            Some(sequence_index) => self.executor.cancel_sequence(id, sequence_index),
+        }
+        if is_news {
             deliver(self.executor, self.queue, &mut self.outputs, id, &mut entry.destination, output);
         }
         // A callback is dropped with its final output, even where the executor has not ended the request yet.
@@ -110,6 +99,7 @@ impl Router<'_> {
 }
 
 /// Brings an output of request `id` to its destination. `outputs` are on their way to `queue`.
+#[inline]
 fn deliver(
     executor: &dyn Executor,
     queue: &OutputQueue,

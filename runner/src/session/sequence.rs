@@ -25,13 +25,15 @@ impl Sequence {
         Self { stream, ..Self::default() }
     }
 
-    /// Takes a result in: the text that is new, and whether a stop string has ended the sequence, which `result` then says too.
-    pub(super) fn push(&mut self, result: &mut TokenResult, now: Instant) -> (String, bool) {
+    /// Takes a result in and adds the text that is new. Whether a stop string has ended the sequence, which `result` then says
+    /// too.
+    #[inline]
+    pub(super) fn push(&mut self, result: &mut TokenResult, text: &mut String, now: Instant) -> bool {
         if !result.output_token_ids.is_empty() {
             self.first_token.get_or_insert(now);
             self.last_token = Some(now);
         }
-        let (text, stopped_after) = self.text_of(result);
+        let stopped_after = self.add_text(result, text);
         if let Some(length) = stopped_after {
             stop(result, length);
         }
@@ -43,35 +45,36 @@ impl Sequence {
                 result.cum_log_prob = Some(self.cum_log_prob);
             }
         }
-        (text, stopped_after.is_some())
+        stopped_after.is_some()
     }
 
-    /// The text of a result's tokens, and after how many of them a stop string was complete.
-    fn text_of(&mut self, result: &TokenResult) -> (String, Option<usize>) {
-        let Some(stream) = &mut self.stream else { return (String::new(), None) };
-        let mut text = String::new();
+    /// Adds the text of a result's tokens to `text`: after how many of them a stop string was complete.
+    #[inline]
+    fn add_text(&mut self, result: &TokenResult, text: &mut String) -> Option<usize> {
+        let stream = self.stream.as_mut()?;
         for (position, &token) in result.output_token_ids.iter().enumerate() {
             let emit = stream.push(token);
             if text.is_empty() {
-                text = emit.text;
+                *text = emit.text;
             } else {
                 text.push_str(&emit.text);
             }
             if emit.stopped.is_some() {
-                return (text, Some(position + 1));
+                return Some(position + 1);
             }
         }
-        let mut stopped_after = None;
-        if result.is_sequence_final {
-            let emit = stream.finish();
-            text.push_str(&emit.text);
-            stopped_after = emit.stopped.map(|_| result.output_token_ids.len());
+        if !result.is_sequence_final {
+            return None;
         }
-        (text, stopped_after)
+        let emit = stream.finish();
+        text.push_str(&emit.text);
+        emit.stopped.map(|_| result.output_token_ids.len())
     }
 
-    /// Keeps an output of a request that does not stream.
-    pub(super) fn gather(&mut self, output: Output) {
+    /// Keeps an output of a request that does not stream, and leaves an empty one in its place.
+    pub(super) fn gather(&mut self, output: &mut Output) {
+        let request_id = output.response.request_id();
+        let output = std::mem::replace(output, Output::error(request_id, String::new(), 0));
         match &mut self.gathered {
             Some(gathered) => gathered.append(output),
             None => self.gathered = Some(Box::new(output)),
