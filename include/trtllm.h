@@ -704,7 +704,8 @@ typedef struct trtllm_request {
      */
     struct trtllm_ids end_ids;
     /**
-     * Texts that end a sequence, with `streaming` or without; they are not part of its text. They need `return_text`.
+     * Texts that end a sequence, with `streaming` or without; they are not part of its text. They need `return_text`. A beam
+     * search runs to its end, and its texts are cut.
      */
     const struct trtllm_str *stop;
     /**

@@ -109,7 +109,11 @@ fn what_a_request_cannot_have_is_told_by_the_options_name() {
     check(ids(), GenerationOptions { max_new_tokens: Some(0), ..none() }, "max_new_tokens must be at least 1");
     check(ids(), GenerationOptions { max_length: Some(3), ..none() }, "max_length 3 leaves none");
     check(ids(), GenerationOptions { n: Some(1 << 20), ..none() }, "num_return_sequences must be at most 65536");
-    check(ids(), GenerationOptions { beam_width: Some(1 << 20), ..none() }, "beam_width must be at most 65536");
+    check(
+        ids(),
+        GenerationOptions { beam_width: Some(1 << 20), ..none() },
+        "beam_width is 1048576, but the executor runs",
+    );
     check(ids(), GenerationOptions { bad_words: Some(vec!["a".into(), String::new()]), ..none() }, "bad word number 2");
     check(ids(), GenerationOptions { stop: Some(vec![String::new()]), ..none() }, "stop string number 1");
     check(ids(), GenerationOptions { top_p: Some(2.0), ..none() }, "top_p must be from 0 to 1");

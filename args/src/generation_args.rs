@@ -54,8 +54,11 @@ fn flag(field: &'static OptionField) -> Arg {
     if field.is_switch() {
         return flag.action(ArgAction::SetTrue);
     }
+    // Text may begin with a dash, numbers may be negative; anything else that begins with a dash is the next flag.
+    let is_text = ["TEXT", "PATTERN", "ID=BIAS", "WHEN"].contains(&field.value_name);
     flag.value_name(field.value_name)
-        .allow_hyphen_values(true)
+        .allow_hyphen_values(is_text)
+        .allow_negative_numbers(!is_text)
         .action(if field.repeats { ArgAction::Append } else { ArgAction::Set })
         .value_parser(move |text: &str| parse(field, text))
 }
@@ -63,6 +66,7 @@ fn flag(field: &'static OptionField) -> Arg {
 /// The text of a value that is one; of a file, its content.
 fn parse(field: &OptionField, text: &str) -> Result<String, String> {
     let text = match field.value_name {
+        "FILE" | "DIR" if text.is_empty() => return Err("the path is empty".to_owned()),
         "FILE" => std::fs::read_to_string(text).map_err(|error| format!("cannot read the file: {error}"))?,
         _ => text.to_owned(),
     };
@@ -136,6 +140,9 @@ mod tests {
         check(&["--max-length=1", "--max-new-tokens=1"], &["--max-length", "--max-new-tokens", "cannot be used with"]);
         check(&["--json", "--regex=a"], &["--json", "--regex", "cannot be used with"]);
         check(&["--grammar=/no/such/file"], &["--grammar <FILE>", "cannot read the file"]);
+        check(&["--temperature", "--top-k", "3"], &["a value is required for '--temperature <T>'"]);
+        check(&["--lora="], &["--lora <DIR>"]);
+        check(&["--retention-priority=101"], &["--retention-priority <N>", "from 0 to 100"]);
         check(&["--seed=1", "--seed=2"], &["--seed", "cannot be used multiple times"]);
     }
 

@@ -15,6 +15,7 @@
 //! | [`generation_options`] | what can be asked of a completion, at the level of text |
 //! | [`request_builder`] | prompts and options to requests |
 
+mod contained;
 pub mod cpu_model;
 pub mod doctor;
 pub mod engine;

@@ -219,10 +219,10 @@ fn sampling(options: &GenerationOptions) -> Result<SamplingConfig, BuildRequestE
     let beam_width = options.beam_width.unwrap_or(default.beam_width);
     // As in TensorRT-LLM, a beam search returns all beams unless fewer are asked for.
     let num_return_sequences = options.n.unwrap_or(beam_width.max(1));
-    if num_return_sequences > MAX_SEQUENCES {
-        let field = if options.n.is_some() { "num_return_sequences" } else { "beam_width" };
-        let problem = format!("{field} must be at most {MAX_SEQUENCES}, not {num_return_sequences}");
-        return Err(BuildRequestError::Option { field, problem });
+    // As many beams as the executor runs are few enough; it refuses more by its limit.
+    if let Some(n) = options.n.filter(|&n| n > MAX_SEQUENCES) {
+        let problem = format!("num_return_sequences must be at most {MAX_SEQUENCES}, not {n}");
+        return Err(BuildRequestError::Option { field: "num_return_sequences", problem });
     }
     let filters = options.top_k.is_some() || options.top_p.is_some() || options.min_p.is_some();
     Ok(SamplingConfig {

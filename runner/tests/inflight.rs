@@ -139,7 +139,7 @@ fn a_model_that_fails_ends_every_request_with_an_error() {
     }
     // It takes no more, and nobody waits for it.
     let late = Request::new(RequestSpec::new(vec![1], 2), executor.limits(), executor.vocab_size()).unwrap();
-    assert_eq!(executor.enqueue(late), Err(EnqueueError::ShutDown));
+    assert!(matches!(executor.enqueue(late), Err(EnqueueError::Failed { .. })), "and says why");
     assert!(executor.await_responses(None).is_empty());
     let load = executor.load();
     assert_eq!((load.num_queued_requests, load.num_active_requests), (0, 0));

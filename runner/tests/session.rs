@@ -305,9 +305,12 @@ fn a_callback_that_panics_ends_its_own_request_only() {
         panic!("the callback panics");
     }));
     let panicking = session.submit(Submission { destination, ..submission(1, &[]) }).unwrap();
+    // What it panics with may panic as it is dropped.
+    let destination = Destination::Callback(Box::new(|_| std::panic::panic_any(Loud)));
+    let louder = session.submit(Submission { destination, ..submission(1, &[]) }).unwrap();
     let other = session.submit(submission(1, &[])).unwrap();
     assert_eq!(texts(&outputs(&session, 1), other.0), "one two");
-    assert_eq!(executor.state.lock().unwrap().cancelled, [(panicking, None)]);
+    assert_eq!(executor.state.lock().unwrap().cancelled, [(panicking, None), (louder, None)]);
     session.submit(submission(1, &[])).unwrap();
     outputs(&session, 1);
 }

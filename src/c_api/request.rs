@@ -67,7 +67,8 @@ pub struct trtllm_request {
     pub max_new_tokens: usize,
     /// Any of these ends a sequence, and is its last token; none for the model's own.
     pub end_ids: trtllm_ids,
-    /// Texts that end a sequence, with `streaming` or without; they are not part of its text. They need `return_text`.
+    /// Texts that end a sequence, with `streaming` or without; they are not part of its text. They need `return_text`. A beam
+    /// search runs to its end, and its texts are cut.
     pub stop: *const trtllm_str,
     /// How many.
     pub num_stop: usize,

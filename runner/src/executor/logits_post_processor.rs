@@ -1,11 +1,10 @@
 //! A request's own say in its logits: TensorRT-LLM's logits post-processor.
 
-use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::{RequestId, TokenId};
+use crate::contained::contained;
 
 /// What a [`LogitsPostProcessor`] is told.
 #[derive(Debug, Clone, Copy)]
@@ -29,12 +28,28 @@ type Process = dyn Fn(&LogitsContext<'_>, &mut [f32]) -> Result<(), String> + Se
 /// for it. Minus infinity excludes a token. An error, a panic, a logit that is plus infinity or not a number, or no token left
 /// ends the request with an error, and only that request.
 #[derive(Clone)]
-pub struct LogitsPostProcessor(Arc<Process>);
+pub struct LogitsPostProcessor(Arc<Hook>);
+
+/// The host's function. What it owns may panic as it is dropped, on whichever thread is the last to hold it.
+struct Hook(Option<Box<Process>>);
+
+impl Hook {
+    fn call(&self, context: &LogitsContext<'_>, logits: &mut [f32]) -> Result<(), String> {
+        self.0.as_ref().map_or(Ok(()), |process| process(context, logits))
+    }
+}
+
+impl Drop for Hook {
+    fn drop(&mut self) {
+        let process = self.0.take();
+        let _ = contained(|| drop(process));
+    }
+}
 
 impl LogitsPostProcessor {
     /// A post-processor that calls `process`.
     pub fn new(process: impl Fn(&LogitsContext<'_>, &mut [f32]) -> Result<(), String> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(process))
+        Self(Arc::new(Hook(Some(Box::new(process)))))
     }
 
     /// Runs it, and checks what it leaves.
@@ -43,8 +58,11 @@ impl LogitsPostProcessor {
     /// The error that it gave, how it panicked, or what is wrong with the logits that it left, as a sentence.
     pub fn process(&self, context: &LogitsContext<'_>, logits: &mut [f32]) -> Result<(), String> {
         // What a panic leaves half-changed is the logits, which nobody reads then, and the host's own state.
-        catch_unwind(AssertUnwindSafe(|| (self.0)(context, logits)))
-            .map_err(|panic| format!("the logits post-processor panicked{}", message_of(panic.as_ref())))?
+        contained(|| self.0.call(context, logits))
+            .map_err(|said| match said {
+                Some(said) => format!("the logits post-processor panicked: {said}"),
+                None => "the logits post-processor panicked".to_owned(),
+            })?
             .map_err(|problem| format!("the logits post-processor failed: {problem}"))?;
         let mut best = f32::NEG_INFINITY;
         for (token, &logit) in logits.iter().enumerate() {
@@ -60,12 +78,6 @@ impl LogitsPostProcessor {
         }
         Ok(())
     }
-}
-
-/// A panic's message as the end of a sentence; empty where it is no text.
-fn message_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.map_or_else(String::new, |text| format!(": {text}"))
 }
 
 impl fmt::Debug for LogitsPostProcessor {

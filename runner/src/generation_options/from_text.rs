@@ -24,7 +24,16 @@ macro_rules! parsed {
     };
 }
 
-parsed!(usize, u64, u8, f32, bool, String, PathBuf);
+parsed!(usize, u64, f32, bool, String, PathBuf);
+
+/// A priority of KV-cache blocks.
+impl FromText for u8 {
+    fn set(option: &mut Option<Self>, text: &str) -> Result<(), String> {
+        let priority = text.parse().ok().filter(|&priority| priority <= 100);
+        *option = Some(priority.ok_or("must be from 0 to 100")?);
+        Ok(())
+    }
+}
 
 impl FromText for EarlyStopping {
     fn set(option: &mut Option<Self>, text: &str) -> Result<(), String> {

@@ -82,8 +82,12 @@ impl Queue {
 
     pub(super) fn enqueue(&self, request: Request, guide: Option<Guide>) -> Result<RequestId, EnqueueError> {
         let mut state = self.lock();
-        if state.closed || state.owner_gone {
+        if state.closed {
             return Err(EnqueueError::ShutDown);
+        }
+        if state.owner_gone {
+            let problem = "its owner thread ended unexpectedly".to_owned();
+            return Err(EnqueueError::Failed { executor: "the CPU executor", problem });
         }
         if state.arrived.len() + state.waiting >= self.max_queue_size {
             return Err(EnqueueError::QueueFull { max_queue_size: self.max_queue_size });

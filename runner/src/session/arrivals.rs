@@ -40,20 +40,17 @@ impl Arrivals {
         }
         state.submitting += 1;
         drop(state);
-        let id = enqueue();
+        // Also if `enqueue` panics: the router must not wait for it.
+        let _submitting = Submitting(self);
+        let id = enqueue()?;
         let mut state = self.lock();
-        state.submitting -= 1;
-        let result = match (id, &state.closed) {
-            (Ok(id), None) => {
+        match &state.closed {
+            Some(reason) => Err(reason.clone()),
+            None => {
                 state.entries.push((id, entry));
                 Ok(id)
             }
-            (Ok(_), Some(reason)) => Err(reason.clone()),
-            (Err(error), _) => Err(error),
-        };
-        drop(state);
-        self.arrived.notify_one();
-        result
+        }
     }
 
     /// Moves what has arrived into `entries`, waiting for the request `id` as long as a submission is under way.
@@ -73,5 +70,15 @@ impl Arrivals {
         let mut state = self.lock();
         state.closed = Some(reason);
         entries.extend(state.entries.drain(..));
+    }
+}
+
+/// A submission that is under way, until it is dropped.
+struct Submitting<'a>(&'a Arrivals);
+
+impl Drop for Submitting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().submitting -= 1;
+        self.0.arrived.notify_one();
     }
 }

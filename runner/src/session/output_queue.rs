@@ -35,7 +35,8 @@ pub struct OutputQueue {
 #[derive(Debug, Default)]
 struct State {
     outputs: Vec<Output>,
-    /// Where the last waiting output of each sequence is; empty until outputs have to be merged.
+    /// Where the last waiting output of each sequence is; empty until outputs have to be merged. From then on every output is
+    /// merged until all are taken: one that were only appended would be overtaken.
     last: HashMap<(RequestId, usize), usize>,
     closed: bool,
 }
@@ -51,7 +52,7 @@ impl OutputQueue {
             return;
         }
         let mut state = self.lock();
-        if state.outputs.len() + outputs.len() <= UNMERGED {
+        if state.last.is_empty() && state.outputs.len() + outputs.len() <= UNMERGED {
             state.outputs.append(outputs);
         } else {
             outputs.drain(..).for_each(|output| state.merge(output));
@@ -160,6 +161,26 @@ mod tests {
         queue.close();
         assert!(matches!(queue.take(None), Awaited::Outputs(_)));
         assert_eq!(queue.take(None), Awaited::Closed);
+    }
+
+    #[test]
+    fn order_holds_whatever_the_batches() {
+        let queue = OutputQueue::default();
+        let mut next = [0_u32; 8];
+        // Batches of every size, also small ones after the first that had to be merged.
+        for round in 0..3 * UNMERGED {
+            let sequences = if round % 7 < 3 { 8 } else { 1 + round % 3 };
+            let mut batch = Vec::new();
+            for (sequence, token) in next.iter_mut().enumerate().take(sequences) {
+                batch.push(output(3, sequence, *token, false));
+                *token += 1;
+            }
+            queue.put(&mut batch);
+        }
+        let Awaited::Outputs(outputs) = queue.take(None) else { panic!("outputs wait") };
+        for (sequence, end) in next.into_iter().enumerate() {
+            assert_eq!(tokens(&outputs, 3, sequence), (0..end).collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -4,10 +4,10 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::contained::contained;
 use crate::executor::{EnqueueError, Executor, RequestId, Response};
 
 use super::arrivals::Arrivals;
@@ -19,7 +19,7 @@ use super::{Destination, Output, OutputCallback, OutputQueue};
 /// its final output, and later submissions are refused.
 pub(super) fn run(executor: &dyn Executor, arrivals: &Arrivals, queues: &Queues) {
     let mut router = Router { executor, queue: &queues.shared, entries: HashMap::new(), outputs: Vec::new() };
-    let failed = catch_unwind(AssertUnwindSafe(|| router.serve(arrivals))).is_err();
+    let failed = contained(|| router.serve(arrivals)).is_err();
     let (reason, message) = match failed {
         false => (EnqueueError::ShutDown, "the executor ended without ending the request"),
         true => {
@@ -29,15 +29,17 @@ pub(super) fn run(executor: &dyn Executor, arrivals: &Arrivals, queues: &Queues)
     };
     arrivals.close(&mut router.entries, reason);
     if failed {
-        executor.cancel_all();
+        // Its panic, too, would keep requests from their end.
+        let _ = contained(|| executor.cancel_all());
     }
     // An executor that kept its promises has left none.
     for (id, mut entry) in std::mem::take(&mut router.entries) {
         if !entry.is_over() {
             let output = Output::error(id, message.to_owned(), entry.tag);
-            deliver(executor, &queues.shared, &mut router.outputs, id, &mut entry.destination, output);
-            discard(entry.destination);
+            let (outputs, destination) = (&mut router.outputs, &mut entry.destination);
+            let _ = contained(|| deliver(executor, &queues.shared, outputs, id, destination, output));
         }
+        discard(entry.destination);
     }
     router.flush();
     queues.close();
@@ -114,7 +116,7 @@ fn deliver(
         Destination::Callback(on_output) => {
             // Those who wait for outputs do not wait for a callback.
             queue.put(outputs);
-            if catch_unwind(AssertUnwindSafe(|| on_output(output))).is_err() {
+            if contained(|| on_output(output)).is_err() {
                 // What panicked is not called again; its request ends, and nothing else does.
                 discard(std::mem::replace(destination, Destination::Nowhere));
                 executor.cancel(id);
@@ -126,7 +128,7 @@ fn deliver(
 
 /// Drops a destination. What a callback owns may panic as it is dropped.
 fn discard(destination: Destination) {
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(destination)));
+    let _ = contained(|| drop(destination));
 }
 
 impl From<OutputCallback> for Destination {
