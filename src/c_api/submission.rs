@@ -63,7 +63,7 @@ pub(super) unsafe fn submission(open: &OpenEngine, request: &trtllm_request) -> 
         let submission = builder.submission(spec, stop, has_text).map_err(|error| invalid(&error))?;
         let user_data = UserData::new(request.user_data);
         let destination =
-            output_callback(request.on_response, user_data).map_or(Destination::Session, Destination::from);
+            output_callback(request.on_response, user_data).map_or(Destination::Session, Destination::Callback);
         Ok(Submission { destination, tag: request.user_data as usize as u64, ..submission })
     }
 }

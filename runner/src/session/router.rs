@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
-use std::sync::Arc;
 use std::time::Instant;
 
 use crate::contained::contained;
@@ -13,7 +12,7 @@ use crate::executor::{EnqueueError, Executor, RequestId, Response};
 use super::arrivals::Arrivals;
 use super::entry::{Entry, Taken};
 use super::queues::Queues;
-use super::{Destination, Output, OutputCallback, OutputQueue};
+use super::{Destination, Output, OutputQueue};
 
 /// Runs until the executor is shut down and every response has been taken. However it ends, every request that is known gets
 /// its final output, and later submissions are refused.
@@ -129,16 +128,4 @@ fn deliver(
 /// Drops a destination. What a callback owns may panic as it is dropped.
 fn discard(destination: Destination) {
     let _ = contained(|| drop(destination));
-}
-
-impl From<OutputCallback> for Destination {
-    fn from(on_output: OutputCallback) -> Self {
-        Self::Callback(on_output)
-    }
-}
-
-impl From<Arc<OutputQueue>> for Destination {
-    fn from(queue: Arc<OutputQueue>) -> Self {
-        Self::Queue(queue)
-    }
 }
