@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use engine_format::{FormatError, staging};
+use engine_format::staging;
 use serde_json::Value;
 
 use crate::error::{BuildError, Result};
@@ -37,16 +37,4 @@ pub(crate) fn check_free_space(output: &Path, inside: &Path, bytes: u64) -> Resu
 /// A JSON file's bytes, for people to read.
 pub(crate) fn pretty(value: &Value) -> Vec<u8> {
     format!("{value:#}\n").into_bytes()
-}
-
-/// Writes a file that is there whole or not at all: what was there before stays until it is.
-///
-/// # Errors
-/// [`FormatError::Io`].
-pub(crate) fn write_whole(path: &Path, content: &[u8]) -> Result<(), FormatError> {
-    let aside = path.with_extension(format!("partial-{}", std::process::id()));
-    std::fs::write(&aside, content).and_then(|()| std::fs::rename(&aside, path)).map_err(|error| {
-        let _ = std::fs::remove_file(&aside);
-        FormatError::io("write", path)(error)
-    })
 }

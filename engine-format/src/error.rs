@@ -48,6 +48,22 @@ pub enum FormatError {
         /// What to do about it.
         hint: String,
     },
+    /// An output that somebody else is writing at this moment.
+    #[error("another build is writing `{path}`: wait until it has ended, or choose another directory")]
+    Busy {
+        /// The output directory.
+        path: PathBuf,
+    },
+    /// A file is something else than its name says.
+    #[error("`{path}` is {what}: {advice}")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it is, with an article.
+        what: &'static str,
+        /// What to do about it.
+        advice: &'static str,
+    },
     /// A file is not JSON.
     #[error("`{path}` is not valid JSON: {source}")]
     Json {

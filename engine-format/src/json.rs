@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::error::{FormatError, Result};
+use crate::foreign_file::ForeignFile;
 
 /// Largest value that a dimension of a model may have; keeps every product of three dimensions inside 64 bits.
 pub const MAX_DIMENSION: usize = 1 << 20;
@@ -16,7 +17,8 @@ pub const MAX_TOKENS: usize = 1 << 30;
 /// Parses the JSON file at `path`.
 ///
 /// # Errors
-/// [`FormatError::Missing`] with `hint` when there is no such file, [`FormatError::Json`] when it is not JSON.
+/// [`FormatError::Missing`] with `hint` when there is no such file, [`FormatError::Json`] when it is not JSON, or
+/// [`FormatError::Foreign`] when it is clear what it is instead.
 pub fn read_file(path: &Path, hint: &str) -> Result<Value> {
     let text = match std::fs::read(path) {
         Ok(text) => text,
@@ -25,7 +27,10 @@ pub fn read_file(path: &Path, hint: &str) -> Result<Value> {
         }
         Err(error) => return Err(FormatError::io("read", path)(error)),
     };
-    serde_json::from_slice(&text).map_err(|source| FormatError::Json { path: path.to_owned(), source })
+    serde_json::from_slice(&text).map_err(|source| match ForeignFile::recognise(&text) {
+        Some(foreign) => foreign.error(path),
+        None => FormatError::Json { path: path.to_owned(), source },
+    })
 }
 
 /// A JSON object with the place that it came from. A field whose value is `null` counts as absent.

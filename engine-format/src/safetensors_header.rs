@@ -13,6 +13,7 @@ use safetensors::tensor::Metadata;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use crate::error::{FormatError, Result};
+use crate::foreign_file::ForeignFile;
 
 /// The most that the `safetensors` library takes for a header, in bytes.
 const MAX_HEADER: usize = 100_000_000;
@@ -35,8 +36,11 @@ pub struct StoredTensor {
 /// The ranges lie inside `bytes`, do not overlap, and have the sizes that their shapes and types ask for.
 ///
 /// # Errors
-/// [`FormatError::Damaged`] with what is invalid.
+/// [`FormatError::Damaged`] with what is invalid; [`FormatError::Foreign`] when it is clear what the file is instead.
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, StoredTensor>> {
+    if let Some(foreign) = ForeignFile::recognise(bytes) {
+        return Err(foreign.error(path));
+    }
     let damaged = |problem: String| FormatError::damaged(path, problem);
     let prefix = bytes.first_chunk::<PREFIX>();
     let prefix = prefix.ok_or_else(|| damaged("it is shorter than the length of a safetensors header".into()))?;

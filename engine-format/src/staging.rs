@@ -1,60 +1,51 @@
-//! Output directories that appear whole or not at all.
+//! Outputs that appear whole or not at all, whoever else writes there: threads, processes, or containers that share a volume.
+//!
+//! An output is written beside its place and put there in one step, after its files are on the disk. A writer that is killed at
+//! any instant leaves the place as it was or with the whole new output, and beside it at most something that the next writer of
+//! the same place removes ([`aside`]). Nothing else stays.
+
+mod aside;
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{FormatError, Result};
+use aside::{Aside, Kind};
 
-/// A directory that is written next to its destination, under a temporary name, and renamed when it is complete. Dropped before
+/// A directory that is written beside its destination, and moved there when it is complete. Dropped before
 /// [`StagedDir::commit`], it is removed: an interrupted build leaves nothing.
 #[derive(Debug)]
 pub struct StagedDir {
-    temporary: PathBuf,
+    aside: Aside,
     destination: PathBuf,
-    committed: bool,
+    replace: bool,
+    marker: String,
 }
 
 impl StagedDir {
-    /// Makes an empty directory next to `destination`, with `destination`'s missing parents.
+    /// Makes an empty directory beside `destination`, with `destination`'s missing parents. A `destination` that is a link to a
+    /// directory stands for that directory.
     ///
     /// With `replace`, a directory at `destination` is replaced at commit, but only one that holds `marker` (a file that
-    /// shows what kind of directory it is) or nothing.
+    /// shows what kind of directory it is) or nothing. Then several may write the same place, and the last to commit stands.
     ///
     /// # Errors
-    /// [`FormatError::Exists`] when `destination` exists and may not be replaced; [`FormatError::Io`].
+    /// [`FormatError::Exists`] when `destination` exists and may not be replaced; without `replace`, [`FormatError::Busy`] when
+    /// another is writing it; [`FormatError::Io`].
     pub fn create(destination: &Path, replace: bool, marker: &str) -> Result<Self> {
-        if destination.symlink_metadata().is_ok() {
-            let is_empty = fs::read_dir(destination).is_ok_and(|mut entries| entries.next().is_none());
-            if !replace && !is_empty {
-                let hint = "choose another directory, or give --force to replace it".to_owned();
-                return Err(FormatError::Exists { path: destination.to_owned(), hint });
-            }
-            if !is_empty && !destination.join(marker).is_file() {
-                let hint = format!("--force replaces only a directory that holds `{marker}`; move it away yourself");
-                return Err(FormatError::Exists { path: destination.to_owned(), hint });
-            }
-        }
-        let name = destination.file_name().ok_or_else(|| FormatError::Exists {
-            path: destination.to_owned(),
-            hint: "name a directory to create".into(),
-        })?;
-        let parent = match destination.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        fs::create_dir_all(parent).map_err(FormatError::io("create", parent))?;
-        let temporary = parent.join(format!(".{}.partial-{}", name.to_string_lossy(), std::process::id()));
-        if temporary.exists() {
-            fs::remove_dir_all(&temporary).map_err(FormatError::io("remove", &temporary))?;
-        }
-        fs::create_dir(&temporary).map_err(FormatError::io("create", &temporary))?;
-        Ok(Self { temporary, destination: destination.to_owned(), committed: false })
+        let destination = resolved(destination)?;
+        check(&destination, replace, marker)?;
+        let (folder, _) = aside::split(&destination)?;
+        fs::create_dir_all(folder).map_err(FormatError::io("create", folder))?;
+        let aside = Aside::make(&destination, Kind::Directory, !replace)?;
+        Ok(Self { aside, destination, replace, marker: marker.to_owned() })
     }
 
     /// The directory to write to until it is committed.
     pub fn path(&self) -> &Path {
-        &self.temporary
+        self.aside.path()
     }
 
     /// Writes one small file.
@@ -62,46 +53,68 @@ impl StagedDir {
     /// # Errors
     /// [`FormatError::Io`].
     pub fn write(&self, name: &str, content: &[u8]) -> Result<()> {
-        let path = self.temporary.join(name);
-        let mut file = File::create(&path).map_err(FormatError::io("create", &path))?;
-        file.write_all(content).map_err(FormatError::io("write", &path))?;
-        file.sync_all().map_err(FormatError::io("write", &path))
+        let path = self.path().join(name);
+        write_synced(&path, content).map_err(FormatError::io("write", &path))
     }
 
-    /// Renames the directory to its destination.
+    /// Moves the directory to its destination.
     ///
     /// # Errors
-    /// [`FormatError::Io`]; the directory that was there, if any, is then still there.
-    pub fn commit(mut self) -> Result<()> {
-        let old = self.temporary.with_extension("old");
-        let exists = self.destination.symlink_metadata().is_ok();
-        if exists {
-            fs::rename(&self.destination, &old).map_err(FormatError::io("rename", &self.destination))?;
-        }
-        if let Err(error) = fs::rename(&self.temporary, &self.destination) {
-            if exists {
-                fs::rename(&old, &self.destination).map_err(FormatError::io("rename", &old))?;
-            }
-            return Err(FormatError::io("rename", &self.temporary)(error));
-        }
-        self.committed = true;
-        if exists {
-            fs::remove_dir_all(&old).map_err(FormatError::io("remove", &old))?;
-        }
-        if let Some(parent) = self.destination.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            // A directory that cannot be synced (some network file systems) is still renamed.
-            let _ = File::open(parent).and_then(|directory| directory.sync_all());
-        }
-        Ok(())
+    /// [`FormatError::Exists`] when something that may not be replaced has come there meanwhile; [`FormatError::Io`]. What was
+    /// there is then still there.
+    pub fn commit(self) -> Result<()> {
+        let Self { aside, destination, replace, marker } = self;
+        aside.replace(&destination, || check(&destination, replace, &marker))
     }
 }
 
-impl Drop for StagedDir {
-    fn drop(&mut self) {
-        if !self.committed {
-            let _ = fs::remove_dir_all(&self.temporary);
-        }
+/// Writes a file that is there whole or not at all: what was there before stays until it is. What is no regular file (a pipe, a
+/// terminal) is written to.
+///
+/// # Errors
+/// [`FormatError::Io`].
+pub fn write_file(destination: &Path, content: &[u8]) -> Result<()> {
+    let destination = resolved(destination)?;
+    if fs::metadata(&destination).is_ok_and(|data| !data.is_file() && !data.is_dir()) {
+        return fs::write(&destination, content).map_err(FormatError::io("write", &destination));
     }
+    let aside = Aside::make(&destination, Kind::File, false)?;
+    write_synced(aside.path(), content).map_err(FormatError::io("write", &destination))?;
+    aside.replace(&destination, || Ok(()))
+}
+
+fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+/// What a link leads to, so that the link stays.
+fn resolved(destination: &Path) -> Result<PathBuf> {
+    if fs::symlink_metadata(destination).is_ok_and(|data| data.is_symlink()) {
+        return fs::canonicalize(destination).map_err(FormatError::io("follow the link", destination));
+    }
+    Ok(destination.to_owned())
+}
+
+/// Whether an output may be put at `destination`.
+fn check(destination: &Path, replace: bool, marker: &str) -> Result<()> {
+    let Ok(data) = fs::symlink_metadata(destination) else {
+        return Ok(());
+    };
+    let exists = |hint: String| Err(FormatError::Exists { path: destination.to_owned(), hint });
+    let (folder, _) = aside::split(destination)?;
+    if data.is_dir() && fs::metadata(folder).is_ok_and(|folder| folder.dev() != data.dev()) {
+        return exists("another file system is mounted there; name a directory inside it".into());
+    }
+    let is_empty = fs::read_dir(destination).is_ok_and(|mut entries| entries.next().is_none());
+    if !replace && !is_empty {
+        return exists("choose another directory, or give --force to replace it".into());
+    }
+    if !is_empty && !destination.join(marker).is_file() {
+        return exists(format!("--force replaces only a directory that holds `{marker}`; move it away yourself"));
+    }
+    Ok(())
 }
 
 /// Bytes free for the user on the file system that holds `path` or its nearest existing parent; `None` when the system
@@ -112,32 +125,4 @@ pub fn free_bytes(path: &Path) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_dropped_directory_leaves_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let destination = dir.path().join("deep/out");
-        let staged = StagedDir::create(&destination, false, "marker").unwrap();
-        staged.write("file", b"x").unwrap();
-        drop(staged);
-        assert_eq!(fs::read_dir(dir.path().join("deep")).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn only_a_marked_directory_is_replaced() {
-        let dir = tempfile::tempdir().unwrap();
-        let destination = dir.path().join("out");
-        fs::create_dir(&destination).unwrap();
-        fs::write(destination.join("precious"), "x").unwrap();
-        assert!(matches!(StagedDir::create(&destination, false, "marker"), Err(FormatError::Exists { .. })));
-        assert!(matches!(StagedDir::create(&destination, true, "marker"), Err(FormatError::Exists { .. })));
-        fs::write(destination.join("marker"), "x").unwrap();
-        let staged = StagedDir::create(&destination, true, "marker").unwrap();
-        staged.write("new", b"y").unwrap();
-        staged.commit().unwrap();
-        assert!(destination.join("new").exists() && !destination.join("precious").exists());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use engine_format::target::GPUS;
-use engine_format::{FormatError, Mapping, ModelConfig, Target};
+use engine_format::{FormatError, Mapping, ModelConfig, Target, staging};
 
 use super::{BuildFailure, Builder};
 use crate::error::Result;
@@ -12,7 +12,6 @@ use crate::memory_plan::MemoryPlan;
 use crate::network::print::{Format, print};
 use crate::network::validate::validate;
 use crate::network::{NetworkOptions, RankNetwork, Release, decoder};
-use crate::output::write_whole;
 use crate::settings::{Settings, read_config};
 
 /// Prints what was asked for, without weights.
@@ -89,7 +88,7 @@ pub(super) fn write(builder: &Builder<'_>, settings: &Settings, networks: &[Rank
             1 => path.clone(),
             _ => of_rank(path, network.rank),
         };
-        write_whole(&path, text.as_bytes())?;
+        staging::write_file(&path, text.as_bytes())?;
         let graph = &network.graph;
         builder.progress.note(&format!(
             "wrote the TensorRT network `{}`: {} inputs, {} nodes",

@@ -14,13 +14,12 @@ use std::sync::{Mutex, PoisonError, mpsc};
 
 use engine_format::build_config::engine_file;
 use engine_format::manifest::FileRecord;
-use engine_format::{FormatError, Mapping};
+use engine_format::{FormatError, Mapping, staging};
 use trtllm_sys::GpuLibrary;
 use trtllm_sys::gpu::{GpuBuild, GpuError, GpuNetwork, Severity};
 
 use crate::error::{BuildError, Result};
 use crate::network::RankNetwork;
-use crate::output::write_whole;
 use crate::progress::{Interrupt, Progress};
 use crate::source::Source;
 use phase_progress::PhaseProgress;
@@ -94,7 +93,7 @@ impl TensorRt<'_> {
         }
         if let Some(path) = self.timing_cache {
             let content = work.timing_cache.into_inner().unwrap_or_else(PoisonError::into_inner);
-            write_whole(path, &content)?;
+            staging::write_file(path, &content)?;
         }
         Ok(records)
     }

@@ -27,16 +27,15 @@ mod summary;
 mod table;
 mod workload;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use cpu_kernels::Kernels;
 use cpu_kernels::limits::MachineLimits;
-use engine_format::{EngineDir, Target};
+use engine_format::{EngineDir, Target, staging};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::engine::{Closing, describe};
@@ -197,7 +196,7 @@ fn write_files(args: &Args, report: &Report, runs: &[(Load, Run)]) -> Result<()>
     if let Some(path) = &args.json {
         let mut json = serde_json::to_vec_pretty(report)?;
         json.push(b'\n');
-        write_whole(path, &json)?;
+        staging::write_file(path, &json)?;
     }
     let Some(dir) = &args.plots else { return Ok(()) };
     fs::create_dir_all(dir).with_context(|| format!("cannot create `{}`", dir.display()))?;
@@ -207,26 +206,10 @@ fn write_files(args: &Args, report: &Report, runs: &[(Load, Run)]) -> Result<()>
     ];
     for (name, charts) in plots {
         let (svg, png) = plot::render(&charts)?;
-        write_whole(&dir.join(format!("{name}.svg")), svg.as_bytes())?;
-        write_whole(&dir.join(format!("{name}.png")), &png)?;
+        staging::write_file(&dir.join(format!("{name}.svg")), svg.as_bytes())?;
+        staging::write_file(&dir.join(format!("{name}.png")), &png)?;
     }
     Ok(())
-}
-
-/// Writes a file aside and renames it, so that nobody sees half of it.
-fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
-    let name = path.file_name().with_context(|| format!("`{}` does not name a file", path.display()))?;
-    let aside = path.with_file_name(format!(".{}.partial-{}", name.to_string_lossy(), std::process::id()));
-    let written = File::create(&aside).and_then(|mut file| {
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&aside, path)
-    });
-    written.map_err(|error| {
-        // Of no use any more; that it cannot be removed either would hide the reason.
-        let _ = fs::remove_file(&aside);
-        anyhow::Error::new(error).context(format!("cannot write `{}`", path.display()))
-    })
 }
 
 fn print(format: Format, report: &Report) -> Result<()> {
