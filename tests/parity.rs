@@ -65,7 +65,8 @@ fn every_distribution_is_within_the_bar() {
             let mut cache = KvCache::new(model.config(), tokens.len().div_ceil(32), 32);
             let blocks: Vec<u32> = (0..cache.num_blocks() as u32).collect();
             let (mut pass, mut logits) = (ForwardPass::default(), Vec::new());
-            model.forward(&mut pass, &mut cache, &[StepSequence { tokens: &tokens, start: 0, blocks: &blocks }]);
+            let step = [StepSequence { tokens: &tokens, start: 0, blocks: &blocks }];
+            model.forward(&mut pass, &mut cache, &step, &mut || false).unwrap();
             model.logits(&mut pass, &(0..tokens.len()).collect::<Vec<_>>(), &mut logits);
             for (row, expected) in logits.chunks_exact(vocab_size).zip(expected.chunks_exact(vocab_size)) {
                 for (token, &expected) in expected.iter().enumerate() {

@@ -21,6 +21,18 @@ pub struct StepSequence<'a> {
     pub blocks: &'a [BlockId],
 }
 
+/// Why a pass was not finished. Nothing that it stored may be taken for computed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForwardError {
+    /// The caller's `interrupted` said so.
+    #[error("the forward pass was interrupted")]
+    Interrupted,
+}
+
+/// Asked between layers: whether the pass is to be dropped. It may take its time to find out, but not that of a layer.
+pub type Interrupted<'a> = dyn FnMut() -> bool + Send + 'a;
+
 /// A model with its KV cache. One thread calls it.
 pub trait Model: Send {
     /// Tokens of the vocabulary: columns of the logits.
@@ -42,11 +54,18 @@ pub trait Model: Send {
     fn pool(&self) -> &ThreadPool;
 
     /// Computes the tokens of `sequences`, and stores their keys and values in the blocks. Blocks hold those of all tokens
-    /// before `start`.
+    /// before `start`. `interrupted` is asked between layers.
+    ///
+    /// # Errors
+    /// The pass was not finished; another may follow, over the same tokens or others.
     ///
     /// # Panics
     /// When a token is outside the vocabulary or the blocks do not cover the tokens; callers hold checked requests.
-    fn forward(&mut self, sequences: &[StepSequence<'_>]);
+    fn forward(
+        &mut self,
+        sequences: &[StepSequence<'_>],
+        interrupted: &mut Interrupted<'_>,
+    ) -> Result<(), ForwardError>;
 
     /// The raw logits of what follows tokens of the last pass, `[rows, vocab_size]`, at the start of `out`, which grows where
     /// it must. `rows` are numbers of tokens, counted over all sequences of the pass.

@@ -14,7 +14,7 @@ use rayon::ThreadPool;
 
 use crate::cpu_model::CpuModelError;
 use crate::executor::TokenId;
-use crate::model::{BlockId, Model, StepSequence};
+use crate::model::{BlockId, ForwardError, Interrupted, Model, StepSequence};
 
 /// Which token follows a sequence, prompt and output, of at least one token.
 pub type NextToken = dyn Fn(&[TokenId]) -> TokenId + Send;
@@ -33,6 +33,8 @@ pub struct Script {
     pub latency_per_step: Duration,
     /// How much longer for each of its tokens.
     pub latency_per_token: Duration,
+    /// Layers of equal latency: before each, a pass can be interrupted.
+    pub num_layers: u32,
     /// The pass, counted from 0, that panics, as one of a model with a fault would.
     pub panics_at_step: Option<u64>,
 }
@@ -48,6 +50,7 @@ impl Default for Script {
             next_token: Box::new(next_token),
             latency_per_step: Duration::ZERO,
             latency_per_token: Duration::ZERO,
+            num_layers: 1,
             panics_at_step: None,
         }
     }
@@ -133,7 +136,11 @@ impl Model for ScriptedModel {
 
     /// # Panics
     /// At [`Script::panics_at_step`], too.
-    fn forward(&mut self, sequences: &[StepSequence<'_>]) {
+    fn forward(
+        &mut self,
+        sequences: &[StepSequence<'_>],
+        interrupted: &mut Interrupted<'_>,
+    ) -> Result<(), ForwardError> {
         let step = self.steps;
         self.steps += 1;
         assert!(self.script.panics_at_step != Some(step), "the script says that pass {step} fails");
@@ -150,9 +157,16 @@ impl Model for ScriptedModel {
         }
         let latency = self.script.latency_per_token * rows.try_into().unwrap_or(u32::MAX);
         let latency = latency.saturating_add(self.script.latency_per_step);
-        if !latency.is_zero() {
-            std::thread::sleep(latency);
+        let layers = self.script.num_layers.max(1);
+        for _ in 0..layers {
+            if interrupted() {
+                return Err(ForwardError::Interrupted);
+            }
+            if !latency.is_zero() {
+                std::thread::sleep(latency / layers);
+            }
         }
+        Ok(())
     }
 
     fn logits<'a>(&mut self, rows: &[usize], out: &'a mut Vec<f32>) -> &'a mut [f32] {

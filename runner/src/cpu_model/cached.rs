@@ -4,7 +4,7 @@ use cpu_kernels::Kernels;
 use rayon::ThreadPool;
 
 use super::{CpuModel, ForwardPass, KvCache};
-use crate::model::{BlockId, Model, StepSequence};
+use crate::model::{BlockId, ForwardError, Interrupted, Model, StepSequence};
 
 /// A decoder and the keys and values of the sequences that it works on.
 #[derive(Debug)]
@@ -47,8 +47,12 @@ impl Model for CachedCpuModel {
         self.model.pool()
     }
 
-    fn forward(&mut self, sequences: &[StepSequence<'_>]) {
-        self.model.forward(&mut self.pass, &mut self.cache, sequences);
+    fn forward(
+        &mut self,
+        sequences: &[StepSequence<'_>],
+        interrupted: &mut Interrupted<'_>,
+    ) -> Result<(), ForwardError> {
+        self.model.forward(&mut self.pass, &mut self.cache, sequences, interrupted)
     }
 
     fn logits<'a>(&mut self, rows: &[usize], out: &'a mut Vec<f32>) -> &'a mut [f32] {

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::weights::{LayerWeights, Matrix};
 use super::{CpuModel, KvCache};
 use crate::executor::TokenId;
-use crate::model::StepSequence;
+use crate::model::{ForwardError, Interrupted, StepSequence};
 
 /// Rows of one task where rows are copied: fewer are not worth another thread.
 const ROWS_PER_TASK: usize = 16;
@@ -45,12 +45,21 @@ fn sized<T: bytemuck::Zeroable + Clone>(buffer: &mut Vec<T>, length: usize) -> &
 
 impl CpuModel {
     /// Runs all layers over the tokens of `sequences` and stores their keys and values in `cache`. The residual stream
-    /// stays in `pass`, ready for [`CpuModel::logits`].
+    /// stays in `pass`, ready for [`CpuModel::logits`]. `interrupted` is asked before each layer.
+    ///
+    /// # Errors
+    /// The pass was interrupted: what it left in `pass`, and in the places of its tokens in `cache`, is of no use.
     ///
     /// # Panics
     /// When a token is outside the vocabulary or a sequence's blocks do not cover its tokens; callers hold checked
     /// requests.
-    pub fn forward(&self, pass: &mut ForwardPass, cache: &mut KvCache, sequences: &[StepSequence<'_>]) {
+    pub fn forward(
+        &self,
+        pass: &mut ForwardPass,
+        cache: &mut KvCache,
+        sequences: &[StepSequence<'_>],
+        interrupted: &mut Interrupted<'_>,
+    ) -> Result<(), ForwardError> {
         self.pool.install(|| {
             let hidden = self.config.hidden_size;
             let tokens: usize = sequences.iter().map(|sequence| sequence.tokens.len()).sum();
@@ -65,10 +74,14 @@ impl CpuModel {
                 sequences.iter().flat_map(|sequence| sequence.start..sequence.start + sequence.tokens.len());
             let (cos, sin) = Rope::tables(&self.inverse_frequencies, positions);
             for (index, layer) in self.weights.layers.iter().enumerate() {
+                if interrupted() {
+                    return Err(ForwardError::Interrupted);
+                }
                 self.attention_block(pass, cache, sequences, index, layer, (&cos, &sin));
                 self.mlp_block(pass, tokens, layer);
             }
-        });
+            Ok(())
+        })
     }
 
     /// `residual += dense(attention(norm(residual)))`

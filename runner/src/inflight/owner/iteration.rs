@@ -11,7 +11,7 @@ use super::Owner;
 use crate::executor::{FinishReason, InflightBatchingStats, IterationStats, Response, TokenId};
 use crate::inflight::running::{Chosen, Running};
 use crate::inflight::scheduler::{SequenceId, Step, StepPart};
-use crate::model::{Model, StepSequence};
+use crate::model::{ForwardError, Model, StepSequence};
 
 /// Rows of logits computed at a time; bounds their memory to this many vocabularies.
 const LOGITS_ROWS: usize = 64;
@@ -30,7 +30,11 @@ impl<M: Model> Owner<M> {
         self.note_iteration(&step);
         let num_active_requests = self.started;
         let before = self.requests.len();
-        let mut model_latency = self.forward(&step);
+        let pass = Instant::now();
+        if let Err(ForwardError::Interrupted) = self.forward(&step) {
+            return None;
+        }
+        let mut model_latency = pass.elapsed();
         self.scheduler.computed(&step);
         model_latency += self.prompt_log_probs(&step);
         model_latency += self.generate(&step);
@@ -87,16 +91,14 @@ impl<M: Model> Owner<M> {
         }
     }
 
-    fn forward(&mut self, step: &Step) -> Duration {
-        let began = Instant::now();
+    fn forward(&mut self, step: &Step) -> Result<(), ForwardError> {
         let sequence = |part: &StepPart| StepSequence {
             tokens: &self.scheduler.tokens(part.sequence, part.beam)[part.start..][..part.tokens],
             start: part.start,
             blocks: self.scheduler.part_blocks(part),
         };
         let sequences: Vec<_> = step.parts.iter().map(sequence).collect();
-        self.model.forward(&sequences);
-        began.elapsed()
+        self.model.forward(&sequences, &mut || false)
     }
 
     /// Log-probabilities of the prompt tokens that follow those of the step, where they are asked for.
