@@ -23,7 +23,7 @@ use trtllm::runner::executor::{
     Shutdown, TokenResult,
 };
 use trtllm::runner::session::{Awaited, Session, Submission};
-use trtllm::text::tokenizer::Tokenizer;
+use trtllm::text::tokenizer::LazyTokenizer;
 
 const STREAMS: usize = 256;
 const TOKENS: usize = 2000;
@@ -143,7 +143,7 @@ fn rust_executor() {
 }
 
 /// The session, with text where there is a tokenizer.
-fn rust_session(tokenizer: Option<Arc<Tokenizer>>) {
+fn rust_session(tokenizer: Option<LazyTokenizer>) {
     let session = Session::start(Arc::new(FreeExecutor::default()), tokenizer).unwrap();
     for _ in 0..STREAMS {
         session.submit(Submission::new(request())).unwrap();
@@ -160,7 +160,7 @@ fn rust_session(tokenizer: Option<Arc<Tokenizer>>) {
     assert_eq!(tokens, STREAMS * TOKENS);
 }
 
-fn open(tokenizer: Option<Arc<Tokenizer>>) -> *mut trtllm_engine {
+fn open(tokenizer: Option<LazyTokenizer>) -> *mut trtllm_engine {
     adopt(Session::start(Arc::new(FreeExecutor::default()), tokenizer).unwrap()).unwrap()
 }
 
@@ -186,7 +186,7 @@ fn is(flag: trtllm::c_api::strings::CBool) -> bool {
 }
 
 /// The C ABI, by waiting.
-fn c_waiting(tokenizer: Option<Arc<Tokenizer>>) {
+fn c_waiting(tokenizer: Option<LazyTokenizer>) {
     let engine = open(tokenizer);
     enqueue_all(engine, |_| ());
     let (mut tokens, mut ended) = (0, 0);
@@ -225,7 +225,7 @@ unsafe extern "C" fn see(user_data: *mut c_void, response: *const trtllm_respons
 }
 
 /// The C ABI, by callbacks.
-fn c_callbacks(tokenizer: Option<Arc<Tokenizer>>) {
+fn c_callbacks(tokenizer: Option<LazyTokenizer>) {
     let engine = open(tokenizer);
     let seen = Seen::default();
     enqueue_all(engine, |request| {
@@ -253,7 +253,7 @@ fn nanoseconds(run: impl Fn()) -> f64 {
 
 fn main() {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model");
-    let tokenizer = Arc::new(Tokenizer::open(&demo).unwrap());
+    let tokenizer = LazyTokenizer::of(&demo);
     println!("{STREAMS} streams of {TOKENS} tokens, one token a response; ns a token, best of {TURNS}");
     let executor = nanoseconds(rust_executor);
     let row = |name: &str, time: f64, base: f64| println!("{name:<42} {time:>7.0}   {:>+7.0}", time - base);

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use stand_in::StandInEngine;
 use trtllm::runner::executor::{Executor, ExecutorConfig, Request, RequestSpec, Response};
 use trtllm::runner::session::{Awaited, Session, Submission};
-use trtllm::text::tokenizer::Tokenizer;
+use trtllm::text::tokenizer::LazyTokenizer;
 
 const TOKENS: usize = 400;
 const MODEL: &str = "../assets/demo-model";
@@ -84,7 +84,7 @@ fn routed(streams: usize, requests: usize) -> Duration {
 fn as_text(streams: usize, requests: usize) -> Duration {
     let (engine, executor) = executor(streams);
     let request = request(executor.as_ref());
-    let session = Session::start(executor, Some(Arc::new(Tokenizer::open(engine.path()).unwrap()))).unwrap();
+    let session = Session::start(executor, Some(LazyTokenizer::of(engine.path()))).unwrap();
     let began = Instant::now();
     for _ in 0..streams {
         session.submit(Submission::new(request.clone())).unwrap();
@@ -111,7 +111,7 @@ fn as_text(streams: usize, requests: usize) -> Duration {
 fn idle() -> Duration {
     let (engine, executor) = executor(64);
     let request = request(executor.as_ref());
-    let session = Session::start(executor, Some(Arc::new(Tokenizer::open(engine.path()).unwrap()))).unwrap();
+    let session = Session::start(executor, Some(LazyTokenizer::of(engine.path()))).unwrap();
     session.submit(Submission::new(request)).unwrap();
     while let Awaited::Outputs(outputs) = session.await_outputs(None) {
         if outputs.iter().any(|output| output.response.is_final()) {

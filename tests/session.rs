@@ -8,11 +8,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine_format::EngineDir;
 use runner::engine::Engine;
-use runner::executor::{Executor, ExecutorConfig, FinishReason, LogitsPostProcessor, Response};
+use runner::executor::{Executor, ExecutorConfig, FinishReason, LogitsPostProcessor, Request, RequestSpec, Response};
 use runner::generation_options::GenerationOptions;
 use runner::request_builder::{Prompt, RequestBuilder};
-use runner::session::{Awaited, Output, Session};
+use runner::session::{Awaited, Output, Session, Submission};
 
 const MAX_NEW_TOKENS: usize = 300;
 
@@ -91,6 +92,28 @@ fn a_sequence_that_has_stopped_is_not_computed_while_others_run() {
         4 * longest > kept + 4 * AHEAD,
         "the sequences end at different times: {longest} iterations, {kept} tokens"
     );
+}
+
+#[test]
+fn token_ids_in_and_out_parse_no_tokenizer() {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-model");
+    let built = common::build(&model, 64);
+    let engine = Engine::open(&built.path, &ExecutorConfig::default()).unwrap();
+    let (executor, tokenizer) = (engine.executor(), engine.tokenizer().unwrap());
+    let session = Session::start(executor.clone(), Some(tokenizer.clone())).unwrap();
+    let run = |text: bool| {
+        let request =
+            Request::new(RequestSpec::new(vec![1, 47, 430, 292], 8), executor.limits(), executor.vocab_size());
+        session.submit(Submission { text, ..Submission::new(request.unwrap()) }).unwrap();
+        let Awaited::Outputs(outputs) = session.await_outputs(Some(Duration::from_secs(60))) else { panic!("none") };
+        outputs.iter().map(|output| output.text.as_str()).collect::<String>()
+    };
+    assert_eq!(run(false), "");
+    assert!(!tokenizer.is_parsed(), "nobody asked for text");
+    assert_ne!(run(true), "");
+    assert!(tokenizer.is_parsed());
+    let ahead = Engine::start_with_text(EngineDir::open(&built.path).unwrap(), &ExecutorConfig::default()).unwrap();
+    assert!(ahead.tokenizer().unwrap().is_parsed(), "parsed beside the opening of the weights");
 }
 
 #[test]

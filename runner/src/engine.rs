@@ -13,7 +13,7 @@ use crate::executor::{ConfigError, Executor, ExecutorConfig, LoraRequest, Shutdo
 use crate::inflight::CpuExecutor;
 use text::chat::{ChatError, ChatTemplate};
 use text::end_ids::end_ids;
-use text::tokenizer::{Tokenizer, TokenizerError};
+use text::tokenizer::{LazyTokenizer, TokenizerError};
 use trtllm_sys::gpu::{GpuLibrary, GpuTokenizer};
 
 /// Why an engine cannot be opened.
@@ -26,7 +26,7 @@ pub enum OpenError {
     /// A setting is outside its range.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The tokenizer is invalid.
+    /// The tokenizer, which the end ids or TensorRT-LLM's guides need, is invalid.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     /// The CPU executor cannot be started.
@@ -62,7 +62,7 @@ pub enum OpenError {
 pub struct Engine {
     dir: EngineDir,
     running: Running,
-    tokenizer: Option<Arc<Tokenizer>>,
+    tokenizer: Option<LazyTokenizer>,
     end_ids: Vec<TokenId>,
     chat: OnceLock<ChatTemplate>,
     /// Adapters that were read, by their folders; an adapter's number is its place.
@@ -79,7 +79,7 @@ pub enum Running {
 }
 
 impl Engine {
-    /// Opens an engine directory and starts its executor. The chat template is read when it is first asked for.
+    /// Opens an engine directory and starts its executor. Tokenizer and chat template are read when they are first asked for.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -92,18 +92,36 @@ impl Engine {
     /// # Errors
     /// [`OpenError`].
     pub fn start(dir: EngineDir, config: &ExecutorConfig) -> Result<Self, OpenError> {
+        let tokenizer = dir.has_file(TOKENIZER_FILE).then(|| LazyTokenizer::of(dir.path()));
+        Self::start_sharing(dir, tokenizer, config)
+    }
+
+    /// [`start`](Self::start) for who will give or take text: the tokenizer is parsed beside the opening of the weights. What
+    /// is wrong with it is told by its first use.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn start_with_text(dir: EngineDir, config: &ExecutorConfig) -> Result<Self, OpenError> {
+        let tokenizer = dir.has_file(TOKENIZER_FILE).then(|| LazyTokenizer::of(dir.path()));
+        std::thread::scope(|scope| {
+            if let Some(tokenizer) = tokenizer.clone() {
+                // Where no thread can be started, the first use parses it.
+                let thread = std::thread::Builder::new().name("tokenizer".into());
+                let _ = thread.spawn_scoped(scope, move || tokenizer.get().is_ok());
+            }
+            Self::start_sharing(dir, tokenizer, config)
+        })
+    }
+
+    fn start_sharing(
+        dir: EngineDir,
+        tokenizer: Option<LazyTokenizer>,
+        config: &ExecutorConfig,
+    ) -> Result<Self, OpenError> {
         config.validate()?;
-        let tokenizer = dir.has_file(TOKENIZER_FILE).then(|| Tokenizer::open(dir.path())).transpose()?;
         let end_ids = end_ids(&dir, tokenizer.as_ref())?;
         let running = run(&dir, config, tokenizer.as_ref(), &end_ids)?;
-        Ok(Self {
-            dir,
-            running,
-            tokenizer: tokenizer.map(Arc::new),
-            end_ids,
-            chat: OnceLock::new(),
-            adapters: Mutex::default(),
-        })
+        Ok(Self { dir, running, tokenizer, end_ids, chat: OnceLock::new(), adapters: Mutex::default() })
     }
 
     /// Shuts the executor down and starts another in its place.
@@ -112,7 +130,7 @@ impl Engine {
     /// [`OpenError`].
     pub fn restart(&mut self, config: &ExecutorConfig) -> Result<(), OpenError> {
         self.executor().shutdown(Shutdown::Cancel);
-        self.running = run(&self.dir, config, self.tokenizer.as_deref(), &self.end_ids)?;
+        self.running = run(&self.dir, config, self.tokenizer.as_ref(), &self.end_ids)?;
         Ok(())
     }
 
@@ -151,7 +169,7 @@ impl Engine {
     }
 
     /// The tokenizer; `None` where the engine has none.
-    pub fn tokenizer(&self) -> Option<&Arc<Tokenizer>> {
+    pub fn tokenizer(&self) -> Option<&LazyTokenizer> {
         self.tokenizer.as_ref()
     }
 
@@ -177,11 +195,11 @@ impl Engine {
 fn run(
     dir: &EngineDir,
     config: &ExecutorConfig,
-    tokenizer: Option<&Tokenizer>,
+    tokenizer: Option<&LazyTokenizer>,
     end_ids: &[TokenId],
 ) -> Result<Running, OpenError> {
     if dir.build_config().is_none() {
-        return Ok(Running::Cpu(Arc::new(CpuExecutor::open(dir, config)?)));
+        return Ok(Running::Cpu(Arc::new(CpuExecutor::open_sharing(dir, tokenizer.cloned(), config)?)));
     }
     let library = gpu_library(dir)?;
     if let Some(obstacle) = doctor::obstacle(dir) {
@@ -205,7 +223,8 @@ fn gpu_library(dir: &EngineDir) -> Result<GpuLibrary, OpenError> {
     })
 }
 
-fn gpu_tokenizer(dir: &EngineDir, tokenizer: &Tokenizer, end_ids: &[TokenId]) -> Result<GpuTokenizer, OpenError> {
+fn gpu_tokenizer(dir: &EngineDir, tokenizer: &LazyTokenizer, end_ids: &[TokenId]) -> Result<GpuTokenizer, OpenError> {
+    let tokenizer = tokenizer.get()?;
     let path = dir.path().join(TOKENIZER_FILE);
     let tokenizer_json = std::fs::read_to_string(&path).map_err(FormatError::io("read", &path))?;
     let size = dir.config().vocab_size;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use engine_format::FormatError;
 use text::chat::{self, ChatError};
 use text::stop_strings::{StopStringError, StopStrings};
-use text::tokenizer::{Tokenizer, TokenizerError};
+use text::tokenizer::{LazyTokenizer, Tokenizer, TokenizerError};
 
 use crate::engine::Engine;
 use crate::executor::{
@@ -44,7 +44,7 @@ pub enum BuildRequestError {
         /// What was given as text: `prompt`, or an option by its name in [`GenerationOptions`].
         field: &'static str,
     },
-    /// The tokenizer cannot encode a text.
+    /// The tokenizer cannot be opened, or cannot encode a text.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     /// The engine has no chat template that can be used.
@@ -83,8 +83,8 @@ pub enum BuildRequestError {
 pub struct RequestBuilder<'a> {
     /// What will run them.
     pub executor: &'a dyn Executor,
-    /// The engine's tokenizer, if it has one.
-    pub tokenizer: Option<&'a Tokenizer>,
+    /// The engine's tokenizer, if it has one; parsed when something is given or stopped as text.
+    pub tokenizer: Option<&'a LazyTokenizer>,
     /// The engine: its end ids, its chat template, its adapters. `None` for an executor without one.
     pub engine: Option<&'a Engine>,
 }
@@ -92,7 +92,7 @@ pub struct RequestBuilder<'a> {
 impl<'a> RequestBuilder<'a> {
     /// The builder of an engine's requests.
     pub fn new(engine: &'a Engine, executor: &'a dyn Executor) -> Self {
-        Self { executor, tokenizer: engine.tokenizer().map(AsRef::as_ref), engine: Some(engine) }
+        Self { executor, tokenizer: engine.tokenizer(), engine: Some(engine) }
     }
 
     /// A prompt and its options as a submission whose outputs carry text, if the engine has a tokenizer.
@@ -162,7 +162,7 @@ impl<'a> RequestBuilder<'a> {
     }
 
     fn tokenizer(&self, field: &'static str) -> Result<&'a Tokenizer, BuildRequestError> {
-        self.tokenizer.ok_or(BuildRequestError::NoTokenizer { field })
+        Ok(self.tokenizer.ok_or(BuildRequestError::NoTokenizer { field })?.get()?)
     }
 
     fn encode(&self, prompt: &Prompt) -> Result<Vec<TokenId>, BuildRequestError> {

@@ -36,7 +36,7 @@ use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
 use text::stop_strings::StopStrings;
-use text::tokenizer::Tokenizer;
+use text::tokenizer::LazyTokenizer;
 
 use crate::executor::{EnqueueError, Executor, Request, RequestId, Shutdown};
 
@@ -53,7 +53,7 @@ pub struct Submission {
     pub request: Request,
     /// Strings that end the text of a sequence; they are not part of it. They match nothing without text.
     pub stop_strings: StopStrings,
-    /// Whether outputs carry text; without a tokenizer they never do.
+    /// Whether outputs carry text; without a tokenizer that can be opened they never do.
     pub text: bool,
     /// Where the outputs go.
     pub destination: Destination,
@@ -95,7 +95,7 @@ impl fmt::Debug for Submission {
 /// An executor and the thread that routes its outputs. All methods may be called from any thread.
 pub struct Session {
     executor: Arc<dyn Executor>,
-    tokenizer: Option<Arc<Tokenizer>>,
+    tokenizer: Option<LazyTokenizer>,
     arrivals: Arc<Arrivals>,
     queues: Arc<Queues>,
     router: Mutex<Option<JoinHandle<()>>>,
@@ -113,7 +113,7 @@ impl Session {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(executor: Arc<dyn Executor>, tokenizer: Option<Arc<Tokenizer>>) -> io::Result<Self> {
+    pub fn start(executor: Arc<dyn Executor>, tokenizer: Option<LazyTokenizer>) -> io::Result<Self> {
         let (arrivals, queues) = (Arc::new(Arrivals::default()), Arc::new(Queues::default()));
         let shared = (executor.clone(), arrivals.clone(), queues.clone());
         let router = std::thread::Builder::new()
@@ -129,7 +129,7 @@ impl Session {
     /// [`EnqueueError`]; the callback is then dropped without a call.
     pub fn submit(&self, submission: Submission) -> Result<RequestId, EnqueueError> {
         let Submission { mut request, stop_strings, text, destination, tag } = submission;
-        let tokenizer = self.tokenizer.as_deref().filter(|_| text);
+        let tokenizer = self.tokenizer.as_ref().filter(|_| text).and_then(|tokenizer| tokenizer.get().ok());
         // To stop at the token that completes a stop string, the executor must stream. Beams never stream.
         let gathers = tokenizer.is_some() && !stop_strings.is_empty() && !request.spec().streaming;
         if gathers {
@@ -176,9 +176,9 @@ impl Session {
         self.executor.as_ref()
     }
 
-    /// The tokenizer, if there is one.
-    pub fn tokenizer(&self) -> Option<&Tokenizer> {
-        self.tokenizer.as_deref()
+    /// The tokenizer, if there is one; parsed with the first request whose outputs carry text.
+    pub fn tokenizer(&self) -> Option<&LazyTokenizer> {
+        self.tokenizer.as_ref()
     }
 }
 

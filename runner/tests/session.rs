@@ -13,7 +13,7 @@ use runner::executor::{
 };
 use runner::session::{Awaited, Destination, Output, Session, Submission};
 use text::stop_strings::StopStrings;
-use text::tokenizer::Tokenizer;
+use text::tokenizer::LazyTokenizer;
 
 const LIMITS: Limits = Limits { max_seq_len: 64, max_batch_size: 8, max_num_tokens: 64 };
 
@@ -102,12 +102,13 @@ impl Executor for Hasty {
     }
 }
 
-fn tokenizer() -> Arc<Tokenizer> {
-    Arc::new(Tokenizer::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/tokenizer")).unwrap())
+fn tokenizer() -> LazyTokenizer {
+    LazyTokenizer::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/tokenizer"))
 }
 
 fn ids(text: &str) -> Vec<TokenId> {
     let tokenizer = tokenizer();
+    let tokenizer = tokenizer.get().unwrap();
     text.chars().flat_map(|c| tokenizer.encode(&c.to_string(), false).unwrap()).collect()
 }
 

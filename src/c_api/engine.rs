@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use engine_format::EngineDir;
 use runner::cpu_model::CpuModelError;
 use runner::engine::{Engine, OpenError, Running};
 use runner::executor::tensorrt_llm::{self, TensorRtLlmExecutor};
@@ -248,7 +249,8 @@ pub unsafe extern "C" fn trtllm_open_engine(
         };
         // SAFETY: as the caller promises.
         let config = unsafe { config.to_config() }?;
-        let engine = Engine::open(Path::new(path), &config).map_err(|error| cannot_open(&error))?;
+        let dir = EngineDir::open(Path::new(path)).map_err(|error| cannot_open(&error.into()))?;
+        let engine = Engine::start_with_text(dir, &config).map_err(|error| cannot_open(&error))?;
         let session = Session::start(engine.executor(), engine.tokenizer().cloned())
             .map_err(|error| Failure::new(TRTLLM_STATUS_SYSTEM, format!("cannot start a thread: {error}")))?;
         out.write(ENGINES.insert(OpenEngine { engine: Some(engine), session })?);
@@ -397,9 +399,10 @@ impl OpenEngine {
 
     /// The tokenizer.
     pub(crate) fn tokenizer(&self) -> Result<&text::tokenizer::Tokenizer, Failure> {
-        self.session.tokenizer().ok_or_else(|| {
+        let tokenizer = self.session.tokenizer().ok_or_else(|| {
             let message = "the engine has no tokenizer: give token ids, or build it from a model with `tokenizer.json`";
             Failure::new(TRTLLM_STATUS_UNSUPPORTED, message)
-        })
+        })?;
+        tokenizer.get().map_err(|error| Failure::from_error(TRTLLM_STATUS_UNSUPPORTED, &error))
     }
 }

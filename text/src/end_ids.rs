@@ -8,14 +8,14 @@ use engine_format::{EngineDir, FormatError, Result};
 use serde_json::Value;
 
 use crate::TokenId;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{LazyTokenizer, Tokenizer};
 
 /// The model's end ids: `eos_token_id` of `generation_config.json`, a number or a list; where it has none, the
-/// tokenizer's `eos_token`.
+/// tokenizer's `eos_token`; only then is the tokenizer asked for.
 ///
 /// # Errors
 /// An invalid `generation_config.json`.
-pub fn end_ids(engine: &EngineDir, tokenizer: Option<&Tokenizer>) -> Result<Vec<TokenId>> {
+pub fn end_ids(engine: &EngineDir, tokenizer: Option<&LazyTokenizer>) -> Result<Vec<TokenId>> {
     let path = engine.path().join(GENERATION_CONFIG_FILE);
     if engine.has_file(GENERATION_CONFIG_FILE) {
         let value = json::read_file(&path, "")?;
@@ -23,7 +23,7 @@ pub fn end_ids(engine: &EngineDir, tokenizer: Option<&Tokenizer>) -> Result<Vec<
             return Ok(ids);
         }
     }
-    Ok(tokenizer.and_then(Tokenizer::eos_id).into_iter().collect())
+    Ok(tokenizer.and_then(|tokenizer| tokenizer.get().ok()).and_then(Tokenizer::eos_id).into_iter().collect())
 }
 
 /// An id outside the vocabulary cannot be generated, so it ends nothing and is left out.

@@ -4,6 +4,7 @@
 //! add the names of the special tokens and whether a prompt starts with one.
 
 mod config;
+mod lazy;
 mod pieces;
 
 use std::path::{Path, PathBuf};
@@ -14,13 +15,14 @@ use tokenizers::{Encoding, Model, Token};
 pub use config::SpecialTokens;
 use config::TokenizerConfig;
 pub(crate) use config::read_json_object;
+pub use lazy::LazyTokenizer;
 pub(crate) use pieces::{Assembly, Kind, Pieces};
 
 /// Largest token id that is believed: no vocabulary comes near it, and tables are as long as the largest id.
 const MAX_TOKEN_ID: u32 = (1 << 24) - 1;
 
 /// Why a tokenizer could not be opened or used. Every message names the file and says what to do.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum TokenizerError {
     /// The directory has no `tokenizer.json`.
     #[error("{} has no tokenizer.json: {advice}", dir.display())]
@@ -36,7 +38,7 @@ pub enum TokenizerError {
         /// The file.
         path: PathBuf,
         /// The system's reason.
-        source: std::io::Error,
+        source: Arc<std::io::Error>,
     },
     /// A file is not what its name promises.
     #[error("{} is not valid: {detail}; copy the file from the model again", path.display())]
@@ -92,7 +94,7 @@ impl Tokenizer {
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing(dir)),
-            Err(source) => return Err(TokenizerError::Read { path, source }),
+            Err(error) => return Err(TokenizerError::Read { path, source: Arc::new(error) }),
         };
         let config = TokenizerConfig::read(dir)?;
         let (inner, around_prompt, pieces) = guarded(|| {

@@ -71,7 +71,7 @@ fn run(args: &Args, began: Instant) -> Result<(), Failure> {
     check_target(&dir).map_err(Failure::from)?;
     args.executor.check(dir.manifest().limits).map_err(input)?;
     let config = ExecutorConfig { iter_stats_max_iterations: STATISTICS, ..args.executor.config().map_err(input)? };
-    let mut engine = Engine::start(dir, &config).map_err(Failure::from)?;
+    let mut engine = Engine::start_with_text(dir, &config).map_err(Failure::from)?;
     if let Running::TensorRtLlm(executor) = engine.running()
         && !executor.facts().is_leader
     {
@@ -79,7 +79,7 @@ fn run(args: &Args, began: Instant) -> Result<(), Failure> {
         return Ok(());
     }
     let tokenizer = engine.tokenizer().cloned();
-    let tokenizer = tokenizer.as_deref();
+    let tokenizer = tokenizer.as_ref().and_then(|tokenizer| tokenizer.get().ok());
     let start_up_seconds = began.elapsed().as_secs_f64();
     if !args.quiet {
         describe(&engine, &config);

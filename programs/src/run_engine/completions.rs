@@ -110,6 +110,7 @@ pub(super) fn complete(
     jobs: Vec<Job>,
     mut on_event: impl FnMut(Event<'_>),
 ) -> Result<(), CompletionError> {
+    let gives_text = session.tokenizer().is_some_and(|tokenizer| tokenizer.get().is_ok());
     let mut running: Vec<Option<Running>> = jobs.iter().map(|_| None).collect();
     let mut waiting = VecDeque::from(jobs);
     let mut unfinished = 0;
@@ -117,7 +118,7 @@ pub(super) fn complete(
         while let Some(job) = waiting.front() {
             match session.submit(job.submission()) {
                 Ok(_) => {
-                    running[job.index] = Some(Running::new(job, session.tokenizer().is_some()));
+                    running[job.index] = Some(Running::new(job, gives_text));
                     unfinished += 1;
                     waiting.pop_front();
                 }

@@ -66,7 +66,7 @@ fn run(args: Args) -> Result<(), Failure> {
         iter_stats_max_iterations: if args.stats { usize::MAX } else { 0 },
         ..config
     };
-    let engine = Engine::start(dir, &config).map_err(Failure::from)?;
+    let engine = Engine::start_with_text(dir, &config).map_err(Failure::from)?;
     if let Running::TensorRtLlm(executor) = engine.running()
         && !executor.facts().is_leader
     {

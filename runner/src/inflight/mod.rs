@@ -26,7 +26,6 @@ mod scheduler_tests;
 mod sizes;
 mod stop;
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -41,7 +40,7 @@ use crate::executor::{
 };
 use crate::model::Model;
 use text::guide::{Guide, GuideFactory};
-use text::tokenizer::Tokenizer;
+use text::tokenizer::LazyTokenizer;
 
 use kv_cache::BlockManager;
 use queue::Queue;
@@ -60,8 +59,8 @@ pub struct CpuExecutor {
     limits: Limits,
     facts: CpuExecutorFacts,
     enable_chunked_context: bool,
-    /// Where guides find the tokenizer.
-    engine: Option<PathBuf>,
+    /// What guides are compiled for.
+    tokenizer: Option<LazyTokenizer>,
     guides: OnceLock<Result<GuideFactory, String>>,
     num_blocks: usize,
     tokens_per_block: usize,
@@ -96,6 +95,18 @@ impl CpuExecutor {
     /// # Errors
     /// [`CpuModelError`].
     pub fn open(engine: &EngineDir, config: &ExecutorConfig) -> Result<Self, CpuModelError> {
+        Self::open_sharing(engine, Some(LazyTokenizer::of(engine.path())), config)
+    }
+
+    /// [`open`](Self::open) with a tokenizer that others use too; guides are refused without one.
+    ///
+    /// # Errors
+    /// [`CpuModelError`].
+    pub fn open_sharing(
+        engine: &EngineDir,
+        tokenizer: Option<LazyTokenizer>,
+        config: &ExecutorConfig,
+    ) -> Result<Self, CpuModelError> {
         let limits = config.lowered(engine.manifest().limits)?;
         check_blocks(&config.kv_cache)?;
         let model = CpuModel::open(engine, config.threads)?;
@@ -103,7 +114,7 @@ impl CpuExecutor {
         let num_blocks = num_blocks(&config.kv_cache, limits, model.config().kv_bytes_per_token(), weights);
         let threads = model.pool().current_num_threads();
         let model = CachedCpuModel::new(model, num_blocks, config.kv_cache.tokens_per_block);
-        Self::start(model, threads, limits, Some(engine.path().to_owned()), config)
+        Self::start(model, threads, limits, tokenizer, config)
     }
 
     /// Starts an owner thread over a model whose KV cache exists; the settings of the cache's size are not looked at.
@@ -125,7 +136,7 @@ impl CpuExecutor {
         model: impl Model + 'static,
         threads: usize,
         mut limits: Limits,
-        engine: Option<PathBuf>,
+        tokenizer: Option<LazyTokenizer>,
         config: &ExecutorConfig,
     ) -> Result<Self, CpuModelError> {
         let (num_blocks, tokens_per_block) = (model.num_blocks(), model.tokens_per_block());
@@ -153,18 +164,28 @@ impl CpuExecutor {
             .map_err(|source| CpuModelError::Owner { threads, source })?;
         let enable_chunked_context = config.enable_chunked_context;
         let (guides, owner) = (OnceLock::new(), Mutex::new(Some(owner)));
-        Ok(Self { limits, facts, enable_chunked_context, engine, guides, num_blocks, tokens_per_block, queue, owner })
+        Ok(Self {
+            limits,
+            facts,
+            enable_chunked_context,
+            tokenizer,
+            guides,
+            num_blocks,
+            tokens_per_block,
+            queue,
+            owner,
+        })
     }
 
-    /// Compiles a guide. The first one reads the engine's tokenizer, which nothing else here needs.
+    /// Compiles a guide. The first one asks for the tokenizer, which nothing else here needs.
     fn guide(&self, params: &GuidedDecodingParams, end_ids: &[TokenId]) -> Result<Guide, EnqueueError> {
-        let Some(engine) = &self.engine else {
+        let Some(tokenizer) = &self.tokenizer else {
             let feature = "guides over a model without a tokenizer".to_owned();
             return Err(EnqueueError::Unsupported { executor: NAME, feature });
         };
         let factory = self.guides.get_or_init(|| {
-            let tokenizer = Tokenizer::open(engine).map_err(|error| engine_format::error::with_causes(&error))?;
-            GuideFactory::new(&tokenizer, self.facts.vocab_size)
+            let tokenizer = tokenizer.get().map_err(|error| engine_format::error::with_causes(&error))?;
+            GuideFactory::new(tokenizer, self.facts.vocab_size)
                 .map_err(|error| engine_format::error::with_causes(&error))
         });
         match factory {

@@ -1,6 +1,7 @@
 //! `tokenizer_config.json` and `special_tokens_map.json`: the names of special tokens.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -104,9 +105,7 @@ pub(crate) fn read_json_object(path: &Path) -> Result<Option<Map<String, Value>>
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => {
-            return Err(TokenizerError::Read { path: path.to_path_buf(), source });
-        }
+        Err(error) => return Err(TokenizerError::Read { path: path.to_path_buf(), source: Arc::new(error) }),
     };
     let parsed: Result<Map<String, Value>, _> = serde_json::from_slice(&bytes);
     parsed.map(Some).map_err(|error| TokenizerError::Invalid { path: path.to_path_buf(), detail: error.to_string() })

@@ -1,7 +1,7 @@
 //! Encoding and decoding, and who decides about BOS.
 
 use serde_json::{Value, json};
-use text::tokenizer::{Tokenizer, TokenizerError};
+use text::tokenizer::{LazyTokenizer, Tokenizer, TokenizerError};
 
 use crate::support::{both, directory, ids, words};
 
@@ -157,6 +157,23 @@ fn errors_name_the_file_and_what_to_do() {
         }
         assert!(error.contains(&dir.path().display().to_string()), "{error:?} names no file");
     }
+}
+
+#[test]
+fn a_lazy_tokenizer_is_parsed_once() {
+    let dir = directory(&[("tokenizer.json", words(&VOCAB, &SPECIAL, Value::Null, Value::Null))]);
+    let lazy = LazyTokenizer::of(dir.path());
+    assert!(!lazy.is_parsed());
+    let clone = lazy.clone();
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| clone.get().unwrap());
+        assert!(std::ptr::eq(lazy.get().unwrap(), other.join().unwrap()));
+    });
+    drop(dir);
+    assert_eq!(lazy.get().unwrap().encode("sun", false).unwrap(), [3], "the file is not read again");
+    let none = LazyTokenizer::of("/no/such/directory".as_ref());
+    let errors = [(); 2].map(|()| none.get().unwrap_err().to_string());
+    assert!(errors[0].contains("has no tokenizer.json") && errors[0] == errors[1], "{errors:?}");
 }
 
 #[test]

@@ -145,7 +145,7 @@ fn run(executor: Scripted, jobs: Vec<Job>) -> Outcome {
 }
 
 fn run_shared(executor: Arc<Scripted>, jobs: Vec<Job>) -> Outcome {
-    let session = Session::start(executor, Some(Arc::new(tokenizer()))).unwrap();
+    let session = Session::start(executor, Some(tokenizer().into())).unwrap();
     let (mut completions, mut streamed) = (Vec::new(), BTreeMap::<_, String>::new());
     let result = complete(&session, jobs, |event| match event {
         Event::Text { index, sequence_index, text, .. } => {
