@@ -93,6 +93,11 @@ typedef struct trtllm_engine trtllm_engine;
 typedef struct trtllm_iteration_stats_list trtllm_iteration_stats_list;
 
 /**
+ * A queue for the responses of some of an engine's requests. Made by `trtllm_new_queue`, ended by `trtllm_free_queue`.
+ */
+typedef struct trtllm_queue trtllm_queue;
+
+/**
  * Responses that the library made and the host frees, with `trtllm_free_responses`.
  */
 typedef struct trtllm_responses trtllm_responses;
@@ -393,6 +398,43 @@ typedef struct trtllm_engine_info {
 typedef uint32_t trtllm_shutdown;
 
 /**
+ * How grave a message of the log is. A level includes those before it.
+ */
+typedef uint32_t trtllm_log_level;
+
+/**
+ * A message of the log. The library fills it; later versions may make it longer.
+ */
+typedef struct trtllm_log_record {
+    /**
+     * Bytes of this struct.
+     */
+    size_t struct_size;
+    /**
+     * Who says it: a part of the library, for example `runner::engine`, or `tensorrt_llm`.
+     */
+    struct trtllm_str target;
+    /**
+     * What: a sentence, or of TensorRT-LLM a line with its own marks.
+     */
+    struct trtllm_str message;
+    /**
+     * How grave it is.
+     */
+    trtllm_log_level level;
+} trtllm_log_record;
+
+/**
+ * Takes a message of the log, on whichever thread it comes from: one of the host's in a call of this library, or one of the
+ * library's; from several at the same time. The record is valid during the call.
+ *
+ * The library may hold locks meanwhile. So every function of this header that returns a status answers
+ * `TRTLLM_STATUS_WRONG_THREAD` here, and the callback must not wait for another thread that may be in such a function. It must not
+ * unwind: no C++ exception may leave it.
+ */
+typedef void (*trtllm_log_callback)(void *user_data, const struct trtllm_log_record *record);
+
+/**
  * The memory plan of a model on a target, for the rank that needs most. An estimate: what a TensorRT engine takes is known
  * when it is built.
  */
@@ -616,8 +658,9 @@ typedef struct trtllm_response {
  * engine wait until it returns. The response is valid during the call. After the one with `is_final` there is no further
  * call with this `user_data`.
  *
- * It may call every function but those that wait for the engine (`trtllm_await_responses`, `trtllm_shutdown_engine`,
- * `trtllm_close_engine`), which answer `TRTLLM_STATUS_WRONG_THREAD`. It must not unwind: no C++ exception may leave it.
+ * It may call every function but those that wait for the engine (`trtllm_await_responses`, `trtllm_await_queue`,
+ * `trtllm_shutdown_engine`, `trtllm_close_engine`), which answer `TRTLLM_STATUS_WRONG_THREAD`. With `trtllm_fail` it ends its
+ * request: it is called once more, with that error. It must not unwind: no C++ exception may leave it.
  */
 typedef void (*trtllm_response_callback)(void *user_data, const struct trtllm_response *response);
 
@@ -652,7 +695,7 @@ typedef struct trtllm_logits_context {
  * token: bias, temperature, penalties, guide and filters come after it. Minus infinity excludes a token.
  * Log-probabilities that the request asks for are of the logits before the call.
  *
- * Returns 0; anything else, a logit that is plus infinity or NaN, or no token left ends the request with an error.
+ * Returns 0; anything else, `trtllm_fail`, a logit that is plus infinity or NaN, or no token left ends the request with an error.
  *
  * Called once for each token of each sequence, on any thread, and for several sequences at the same time. Generation waits
  * for it. The pointers are valid during the call. It must not unwind (no C++ exception may leave it), and must not call a
@@ -790,7 +833,7 @@ typedef struct trtllm_request {
      */
     size_t top_log_probs;
     /**
-     * Takes the request's responses; NULL to take them with `trtllm_await_responses`.
+     * Takes the request's responses; NULL to take them with `trtllm_await_responses`, or from `queue`.
      */
     trtllm_response_callback on_response;
     /**
@@ -876,6 +919,11 @@ typedef struct trtllm_request {
      * as the executor chooses. TensorRT-LLM's executor only.
      */
     int32_t retention_priority;
+    /**
+     * Where the responses go, to be taken with `trtllm_await_queue`; NULL to take them with `trtllm_await_responses`. A queue of
+     * the same engine; excludes `on_response`.
+     */
+    struct trtllm_queue *queue;
 } trtllm_request;
 
 /**
@@ -991,6 +1039,26 @@ typedef struct trtllm_iteration_stats {
  * Ends them with `TRTLLM_FINISH_REASON_CANCELLED`.
  */
 #define TRTLLM_SHUTDOWN_CANCEL 1
+
+/**
+ * Something failed.
+ */
+#define TRTLLM_LOG_ERROR 1
+
+/**
+ * Something may go wrong.
+ */
+#define TRTLLM_LOG_WARNING 2
+
+/**
+ * Something happened.
+ */
+#define TRTLLM_LOG_INFO 3
+
+/**
+ * Anything finer.
+ */
+#define TRTLLM_LOG_DEBUG 4
 
 /**
  * Nothing is asked of it.
@@ -1128,7 +1196,7 @@ typedef struct trtllm_iteration_stats {
 #define TRTLLM_STATUS_CANCELLED 10
 
 /**
- * The function waits, and must not be called from a callback that the library runs.
+ * The function waits, and must not be called from a callback that the library runs; or it is for callbacks only.
  */
 #define TRTLLM_STATUS_WRONG_THREAD 11
 
@@ -1231,6 +1299,31 @@ trtllm_status trtllm_shutdown_engine(struct trtllm_engine *engine,
 trtllm_status trtllm_close_engine(struct trtllm_engine *engine);
 
 /**
+ * In a response callback or a logits post-processor: says why it fails. The message becomes the error of the request, which ends
+ * with it (`TRTLLM_STATUS_REQUEST_FAILED`), whatever the callback returns. The last message counts. A response callback is
+ * called once more, with that error; in the call for a final response a message changes nothing.
+ *
+ * Errors: `TRTLLM_STATUS_WRONG_THREAD` outside of those, `TRTLLM_STATUS_INVALID_ARGUMENT`. Thread-safe.
+ */
+trtllm_status trtllm_fail(struct trtllm_str message);
+
+/**
+ * Sends what the library logs, down to `level`, to `callback`, in place of the one before; NULL sends it nowhere, which is so at
+ * the start, and `level` does not count then. When this function has returned, the callback before is not running and is never
+ * called again.
+ *
+ * What TensorRT-LLM logs comes too, from the first TensorRT engine on that is opened after this call. TensorRT-LLM writes to
+ * `std::cout` and `std::cerr`: from then on lines that begin with its mark are taken from there, for as long as there is a callback;
+ * everything else that the process writes goes where it went.
+ *
+ * Errors: `TRTLLM_STATUS_INVALID_ARGUMENT` for another level; `TRTLLM_STATUS_UNSUPPORTED` in a Rust program that listens to `tracing`
+ * itself; `TRTLLM_STATUS_WRONG_THREAD` in a log callback. Thread-safe. The setting is the process's.
+ */
+trtllm_status trtllm_set_log_callback(trtllm_log_level level,
+                                      trtllm_log_callback callback,
+                                      void *user_data);
+
+/**
  * Plans the memory of the engine that `options` ask for, from any machine and with only the model's `config.json` at hand;
  * `output` and `checkpoint` are not looked at, and without `gpu` it is `auto`. Set `plan->struct_size` before the call.
  *
@@ -1238,6 +1331,47 @@ trtllm_status trtllm_close_engine(struct trtllm_engine *engine);
  */
 trtllm_status trtllm_plan_memory(const struct trtllm_build_options *options,
                                  struct trtllm_memory_plan *plan);
+
+/**
+ * Makes a queue and writes it to `queue`. The responses of requests whose `queue` it is go there, and to nobody else. It lives
+ * until it is freed: also when its engine is closed, after which it gives the responses that it still has. Thread-safe.
+ */
+trtllm_status trtllm_new_queue(struct trtllm_engine *engine,
+                               struct trtllm_queue **queue);
+
+/**
+ * Waits for responses of requests whose `queue` this is; otherwise as `trtllm_await_responses`, which never gets them.
+ * `TRTLLM_STATUS_SHUT_DOWN` also when the queue is freed meanwhile. Thread-safe; not to be called from a callback
+ * (`TRTLLM_STATUS_WRONG_THREAD`).
+ */
+trtllm_status trtllm_await_queue(struct trtllm_queue *queue, uint64_t timeout_ms, struct trtllm_responses **responses);
+
+/**
+ * Frees a queue. Its responses are lost, threads that wait for some get `TRTLLM_STATUS_SHUT_DOWN`, and its requests that have not
+ * ended are cancelled when their next response comes: `trtllm_cancel` ends them sooner. Thread-safe; also in a callback.
+ */
+trtllm_status trtllm_free_queue(struct trtllm_queue *queue);
+
+/**
+ * Writes a file descriptor to `fd` that is readable while responses wait that `trtllm_await_responses` would give, for hosts that
+ * wait with `poll` or `epoll`. When it is, await with a `timeout_ms` of 0, which takes all that there are.
+ *
+ * When the engine was shut down or closed it is readable for good: await then gives the last responses, and then
+ * `TRTLLM_STATUS_SHUT_DOWN` (of an engine that was closed `TRTLLM_STATUS_INVALID_HANDLE`), and the host is done with it.
+ *
+ * The descriptor is the host's, to be closed with `close` at any time, before or after the engine. It must not be read or
+ * written. Each call makes another one, which tells the same. It is closed by `exec`.
+ *
+ * Errors: `TRTLLM_STATUS_SYSTEM` when the process has too many descriptors. Thread-safe.
+ */
+trtllm_status trtllm_response_fd(struct trtllm_engine *engine,
+                                 int32_t *fd);
+
+/**
+ * As `trtllm_response_fd`, for the responses of a queue. It is readable for good also when the queue is freed. Thread-safe.
+ */
+trtllm_status trtllm_queue_fd(struct trtllm_queue *queue,
+                              int32_t *fd);
 
 /**
  * Writes a greedy request of default settings, without a prompt, to `request`, a struct of `struct_size` bytes:
@@ -1265,7 +1399,7 @@ trtllm_status trtllm_enqueue(struct trtllm_engine *engine,
 trtllm_status trtllm_cancel(struct trtllm_engine *engine, uint64_t request_id);
 
 /**
- * Waits until there are responses of requests without a callback, and writes all that there are to `responses`, as a new list
+ * Waits until there are responses of requests without a callback and a queue, and writes all that there are to `responses`, as a new list
  * with at least one: those of a sequence in order, a request's final one last. Several threads may wait; each response goes to
  * one of them. Responses that nobody takes are kept; when thousands wait, further ones are merged, those of a sequence into one,
  * so that they need no more memory than their tokens and text.

@@ -189,6 +189,53 @@ private:
     detail::Handle<trtllm_responses, trtllm_free_responses> handle_;
 };
 
+/// Waits without limit.
+constexpr std::chrono::milliseconds forever = std::chrono::milliseconds::max();
+
+namespace detail {
+
+/// Waits with `await(limit, &responses)`; empty when nothing came in time.
+template <typename Await>
+Responses await(std::chrono::milliseconds timeout, Await await) {
+    trtllm_responses* responses = nullptr;
+    const uint64_t limit = timeout == forever       ? TRTLLM_WAIT_FOREVER
+                           : timeout.count() < 0 ? 0
+                                                 : static_cast<uint64_t>(timeout.count());
+    const trtllm_status status = await(limit, &responses);
+    if (status == TRTLLM_STATUS_TIMED_OUT) {
+        return Responses();
+    }
+    check(status);
+    return Responses(responses);
+}
+
+}  // namespace detail
+
+/// A queue for the responses of the requests that name it (`request.options.queue = queue.handle()`); freed with the object.
+class Queue {
+public:
+    explicit Queue(trtllm_queue* handle) noexcept : handle_(handle) {}
+
+    trtllm_queue* handle() const noexcept { return handle_.get(); }
+
+    /// Responses of the queue's requests; as `Engine::await`.
+    Responses await(std::chrono::milliseconds timeout = forever) {
+        return detail::await(timeout, [this](uint64_t limit, trtllm_responses** responses) {
+            return trtllm_await_queue(handle(), limit, responses);
+        });
+    }
+
+    /// A descriptor that is readable while responses wait, as `trtllm_queue_fd`: the caller's, to be closed with `close`.
+    int response_fd() const {
+        int32_t fd = -1;
+        check(trtllm_queue_fd(handle(), &fd));
+        return fd;
+    }
+
+private:
+    detail::Handle<trtllm_queue, trtllm_free_queue> handle_;
+};
+
 /// Statistics of iterations: a range of `const trtllm_iteration_stats&`, which are valid as long as this object.
 class IterationStats : public detail::Pointers<trtllm_iteration_stats> {
 public:
@@ -210,8 +257,8 @@ struct Logits {
     float* end() const noexcept { return data + size; }
 };
 
-/// A request whose texts and lists it owns. `options` is what trtllm.h has: settings that are numbers and flags are set there;
-/// its pointers and callbacks are those of the members below, whatever it says. Its `user_data` comes back in the responses
+/// A request whose texts and lists it owns. `options` is what trtllm.h has: settings that are numbers and flags, and its queue, are
+/// set there; its other pointers and callbacks are those of the members below, whatever it says. Its `user_data` comes back in the responses
 /// of a request without callbacks; with some it is the library's.
 struct Request {
     trtllm_request options;
@@ -229,10 +276,11 @@ struct Request {
     std::string guide;
     /// The folder of a LoRA adapter; empty for none.
     std::string lora;
-    /// As `on_response` of trtllm.h. It must not throw: std::terminate is called if it does.
+    /// As `on_response` of trtllm.h. Throwing ends the request with what the exception says: it is called once more, with that
+    /// error. Nobody is there for what it throws in its final call: std::terminate is called.
     std::function<void(const trtllm_response&)> on_response;
     /// As `logits_post_processor` of trtllm.h; needs an `on_response`, with whose last call both functions are destroyed.
-    /// Throwing ends the request with an error.
+    /// Throwing ends the request with what the exception says.
     std::function<void(const trtllm_logits_context&, Logits)> logits_post_processor;
 
     Request() { check(trtllm_init_request(&options, sizeof options)); }
@@ -257,7 +305,7 @@ private:
 class Engine {
 public:
     /// Waits without limit.
-    static constexpr std::chrono::milliseconds forever = std::chrono::milliseconds::max();
+    static constexpr std::chrono::milliseconds forever = trtllm::forever;
 
     static trtllm_engine_config default_config() {
         trtllm_engine_config config;
@@ -287,19 +335,26 @@ public:
 
     void cancel(uint64_t request_id) { check(trtllm_cancel(handle(), request_id)); }
 
-    /// Responses of requests without a callback; empty when none came in time (below 0 is 0). Throws TRTLLM_STATUS_SHUT_DOWN when the
+    /// Responses of requests without a callback and a queue; empty when none came in time (below 0 is 0). Throws TRTLLM_STATUS_SHUT_DOWN when the
     /// engine was shut down and all have been taken.
     Responses await(std::chrono::milliseconds timeout = forever) {
-        trtllm_responses* responses = nullptr;
-        const uint64_t limit = timeout == forever       ? TRTLLM_WAIT_FOREVER
-                               : timeout.count() < 0 ? 0
-                                                     : static_cast<uint64_t>(timeout.count());
-        const trtllm_status status = trtllm_await_responses(handle(), limit, &responses);
-        if (status == TRTLLM_STATUS_TIMED_OUT) {
-            return Responses();
-        }
-        check(status);
-        return Responses(responses);
+        return detail::await(timeout, [this](uint64_t limit, trtllm_responses** responses) {
+            return trtllm_await_responses(handle(), limit, responses);
+        });
+    }
+
+    /// A queue for the responses of some requests alone.
+    Queue new_queue() {
+        trtllm_queue* queue = nullptr;
+        check(trtllm_new_queue(handle(), &queue));
+        return Queue(queue);
+    }
+
+    /// A descriptor that is readable while responses wait, as `trtllm_response_fd`: the caller's, to be closed with `close`.
+    int response_fd() const {
+        int32_t fd = -1;
+        check(trtllm_response_fd(handle(), &fd));
+        return fd;
     }
 
     /// Takes no more requests and returns when all have ended.
@@ -377,17 +432,34 @@ private:
 
 namespace detail {
 
+/// Tells the library what the exception that is being handled says.
+inline void fail_with_exception() noexcept {
+    try {
+        throw;
+    } catch (const std::exception& error) {
+        trtllm_fail(str(error.what()));
+    } catch (...) {
+        trtllm_fail(str("it threw something that is no std::exception"));
+    }
+}
+
 /// The functions of a request, from `enqueue` to its final response.
 struct Callbacks {
     std::function<void(const trtllm_response&)> on_response;
     std::function<void(const trtllm_logits_context&, Logits)> logits_post_processor;
 
-    /// An exception ends the program here, and not somewhere in the library.
+    /// What is thrown in the final call ends the program here, and not somewhere in the library.
     static void respond(void* user_data, const trtllm_response* response) noexcept {
         auto* const callbacks = static_cast<Callbacks*>(user_data);
-        callbacks->on_response(*response);
         if (response->is_final) {
+            callbacks->on_response(*response);
             delete callbacks;
+            return;
+        }
+        try {
+            callbacks->on_response(*response);
+        } catch (...) {
+            fail_with_exception();
         }
     }
 
@@ -397,6 +469,7 @@ struct Callbacks {
             static_cast<Callbacks*>(user_data)->logits_post_processor(*context, Logits{logits, vocab_size});
             return 0;
         } catch (...) {
+            fail_with_exception();
             return 1;
         }
     }
@@ -528,6 +601,20 @@ inline trtllm_memory_plan plan_memory(const trtllm_build_options& options) {
     plan.struct_size = sizeof plan;
     check(trtllm_plan_memory(&options, &plan));
     return plan;
+}
+
+/// As `trtllm_set_log_callback`; an empty function clears it. The function before is destroyed when this returns. `on_record` must not
+/// throw: std::terminate is called if it does. One thread at a time sets it.
+inline void set_log_callback(trtllm_log_level level, std::function<void(const trtllm_log_record&)> on_record) {
+    using Function = std::function<void(const trtllm_log_record&)>;
+    // Never destroyed: the library may log while the program ends.
+    static std::unique_ptr<Function>& current = *new std::unique_ptr<Function>();
+    std::unique_ptr<Function> next = on_record ? std::make_unique<Function>(std::move(on_record)) : nullptr;
+    const trtllm_log_callback call = [](void* user_data, const trtllm_log_record* record) noexcept {
+        (*static_cast<Function*>(user_data))(*record);
+    };
+    check(trtllm_set_log_callback(level, next ? call : nullptr, next.get()));
+    current = std::move(next);
 }
 
 /// Whether this library can run engines on such an executor here, and why (not).

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
-use runner::executor::tensorrt_llm::CommunicationMode;
+use runner::executor::tensorrt_llm::{CaptureLog, CommunicationMode};
 use runner::executor::{CapacitySchedulerPolicy, ExecutorConfig, Limits};
 
 /// How the executor runs, in the terms of TensorRT-LLM's `ExecutorConfig`.
@@ -178,7 +178,7 @@ impl ExecutorArgs {
         tensorrt_llm.parallel.worker_executable_path = worker.or(tensorrt_llm.parallel.worker_executable_path.take());
         set(&mut tensorrt_llm.start_up_timeout, self.start_up_timeout);
         // A program's standard output is its own.
-        tensorrt_llm.capture_log = true;
+        tensorrt_llm.capture_log = CaptureLog::Everything;
         set(&mut config.enable_chunked_context, self.enable_chunked_context);
         set(&mut config.max_queue_size, self.max_queue_size);
         set(&mut config.capacity_scheduler_policy, self.capacity_scheduler_policy.map(Policy::get));
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn what_is_not_given_is_the_default() {
         let mut config = typed("").config().unwrap();
-        config.tensorrt_llm.capture_log = false;
+        config.tensorrt_llm.capture_log = CaptureLog::Nothing;
         assert_eq!(config, ExecutorConfig::default());
     }
 
@@ -259,7 +259,7 @@ mod tests {
                 ..KvCacheConfig::default()
             },
             max_queue_size: 9,
-            tensorrt_llm: TensorRtLlmConfig { capture_log: true, ..TensorRtLlmConfig::default() },
+            tensorrt_llm: TensorRtLlmConfig { capture_log: CaptureLog::Everything, ..TensorRtLlmConfig::default() },
             ..ExecutorConfig::default()
         };
         assert_eq!(config, expected);

@@ -1,5 +1,6 @@
 //! An engine directory, opened to be run: its executor, and what turns text into requests.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -78,6 +79,21 @@ pub enum Running {
     TensorRtLlm(Arc<TensorRtLlmExecutor>),
 }
 
+/// What runs, in a few words.
+impl fmt::Display for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu(executor) => {
+                let facts = executor.facts();
+                let (isa, threads) = (facts.isa, facts.threads);
+                let (tokens, bytes) = (facts.kv_cache_tokens, facts.kv_cache_bytes);
+                write!(f, "the CPU executor: {isa}, {threads} threads, a KV cache of {tokens} tokens ({bytes} bytes)")
+            }
+            Self::TensorRtLlm(executor) => write!(f, "TensorRT-LLM {}", executor.facts().version),
+        }
+    }
+}
+
 impl Engine {
     /// Opens an engine directory and starts its executor. Tokenizer and chat template are read when they are first asked for.
     ///
@@ -121,6 +137,7 @@ impl Engine {
         config.validate()?;
         let end_ids = end_ids(&dir, tokenizer.as_ref())?;
         let running = run(&dir, config, tokenizer.as_ref(), &end_ids)?;
+        tracing::info!("opened `{}` with {running}", dir.path().display());
         Ok(Self { dir, running, tokenizer, end_ids, chat: OnceLock::new(), adapters: Mutex::default() })
     }
 

@@ -67,17 +67,18 @@ pub enum Destination {
     /// To whoever waits in [`Session::await_outputs`].
     #[default]
     Session,
-    /// To a queue of [`Session::new_queue`].
+    /// To a queue of [`Session::new_queue`]. Where that was abandoned, the request is cancelled.
     Queue(Arc<OutputQueue>),
     /// To a function, called on the session's thread. It may submit and cancel; what it must not do is wait for outputs. All
-    /// other outputs wait until it returns. If it panics it is not called again, and the request is cancelled.
+    /// other outputs wait until it returns. If it fails, it is called once more with that error, which ends the request. If it
+    /// panics it is not called again, and the request is cancelled.
     Callback(OutputCallback),
     /// To nobody.
     Nowhere,
 }
 
-/// Takes the outputs of one request; dropped after the final one.
-pub type OutputCallback = Box<dyn FnMut(Output) + Send>;
+/// Takes the outputs of one request; dropped after the final one. An error is a sentence.
+pub type OutputCallback = Box<dyn FnMut(Output) -> Result<(), String> + Send>;
 
 impl Submission {
     /// A request whose outputs carry text and are waited for.
@@ -143,6 +144,11 @@ impl Session {
     /// `timeout` is `None`. Outputs that nobody takes are kept; thousands that wait are merged, those of a sequence into one.
     pub fn await_outputs(&self, timeout: Option<Duration>) -> Awaited {
         self.queues.shared.take(timeout)
+    }
+
+    /// The queue of [`Session::await_outputs`].
+    pub fn queue(&self) -> &OutputQueue {
+        &self.queues.shared
     }
 
     /// A queue for the outputs of some requests alone. It closes with the session.

@@ -14,6 +14,7 @@ use text::chat::ChatTemplate;
 
 use super::entry::{check_may_wait, entry};
 use super::handles::{Kind, Table};
+use super::log;
 use super::options::{self, Options};
 use super::pointers::{Out, optional_text, text};
 use super::status::{
@@ -248,7 +249,10 @@ pub unsafe extern "C" fn trtllm_open_engine(
             false => unsafe { options::read(config, "config") }?,
         };
         // SAFETY: as the caller promises.
-        let config = unsafe { config.to_config() }?;
+        let mut config = unsafe { config.to_config() }?;
+        if log::is_set() {
+            config.tensorrt_llm.capture_log = tensorrt_llm::CaptureLog::OwnLines;
+        }
         let dir = EngineDir::open(Path::new(path)).map_err(|error| cannot_open(&error.into()))?;
         let engine = Engine::start_with_text(dir, &config).map_err(|error| cannot_open(&error))?;
         let session = Session::start(engine.executor(), engine.tokenizer().cloned())

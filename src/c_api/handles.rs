@@ -23,15 +23,17 @@ pub(crate) enum Kind {
     Responses,
     IterationStats,
     Detokenizer,
+    Queue,
 }
 
-const NAMES: [(Kind, &str); 6] = [
+const NAMES: [(Kind, &str); 7] = [
     (Kind::String, "trtllm_string"),
     (Kind::TokenIds, "trtllm_token_ids"),
     (Kind::Engine, "trtllm_engine"),
     (Kind::Responses, "trtllm_responses"),
     (Kind::IterationStats, "trtllm_iteration_stats_list"),
     (Kind::Detokenizer, "trtllm_detokenizer"),
+    (Kind::Queue, "trtllm_queue"),
 ];
 
 fn name_of(kind: u8) -> Option<&'static str> {

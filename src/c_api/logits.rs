@@ -27,7 +27,7 @@ pub struct trtllm_logits_context {
 /// token: bias, temperature, penalties, guide and filters come after it. Minus infinity excludes a token.
 /// Log-probabilities that the request asks for are of the logits before the call.
 ///
-/// Returns 0; anything else, a logit that is plus infinity or NaN, or no token left ends the request with an error.
+/// Returns 0; anything else, `trtllm_fail`, a logit that is plus infinity or NaN, or no token left ends the request with an error.
 ///
 /// Called once for each token of each sequence, on any thread, and for several sequences at the same time. Generation waits
 /// for it. The pointers are valid during the call. It must not unwind (no C++ exception may leave it), and must not call a
@@ -72,7 +72,10 @@ pub(crate) fn post_processor(hook: trtllm_logits_post_processor, user_data: User
             num_prompt_tokens: context.num_prompt_tokens,
         };
         // SAFETY: the host promises a function of this type that does not unwind; the pointers are valid during the call.
-        let result = callback(|| unsafe { hook(user_data.get(), &context, logits.as_mut_ptr(), logits.len()) });
-        if result == 0 { Ok(()) } else { Err(format!("it returned {result}")) }
+        match callback(|| unsafe { hook(user_data.get(), &context, logits.as_mut_ptr(), logits.len()) }) {
+            (_, Some(message)) => Err(message),
+            (0, None) => Ok(()),
+            (other, None) => Err(format!("it returned {other}")),
+        }
     }))
 }

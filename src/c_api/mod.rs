@@ -12,9 +12,11 @@
 //! | `handles` | handles that know when they are stale |
 //! | [`strings`] | texts and lists of ids that the host owns |
 //! | [`version`] | versions, and what this build can run |
+//! | [`log`] | what the library logs, brought to the host |
 //! | [`engine`] | opening, describing and closing engines |
-//! | [`request`], [`response`], [`logits`] | requests, what comes of them, and the logits hook |
+//! | [`request`], [`response`], [`logits`], [`fail`] | requests, what comes of them, the logits hook, how callbacks fail |
 //! | `submission`, [`request_queue`] | a request of C as one of the session; queued, cancelled |
+//! | [`queue`] | response queues, and descriptors that say when responses wait |
 //! | [`stats`] | statistics of iterations |
 //! | [`tokenizer`] | tokens, text, chat |
 //! | [`build`], [`memory_plan`] | building engines |
@@ -29,11 +31,14 @@
 pub mod build;
 pub mod engine;
 mod entry;
+pub mod fail;
 mod handles;
+pub mod log;
 pub mod logits;
 pub mod memory_plan;
 mod options;
 mod pointers;
+pub mod queue;
 pub mod request;
 pub mod request_queue;
 pub mod response;

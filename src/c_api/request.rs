@@ -9,6 +9,7 @@ use runner::request_builder::DEFAULT_MAX_NEW_TOKENS;
 use super::entry::entry;
 use super::logits::trtllm_logits_post_processor;
 use super::options::{self, Options};
+use super::queue::trtllm_queue;
 use super::response::trtllm_response_callback;
 use super::status::trtllm_status;
 use super::strings::{CBool, trtllm_ids, trtllm_str};
@@ -111,7 +112,7 @@ pub struct trtllm_request {
     pub beam_width: usize,
     /// How many of the most probable tokens to return at each position, with their log-probabilities.
     pub top_log_probs: usize,
-    /// Takes the request's responses; NULL to take them with `trtllm_await_responses`.
+    /// Takes the request's responses; NULL to take them with `trtllm_await_responses`, or from `queue`.
     pub on_response: trtllm_response_callback,
     /// Sees and edits the logits; NULL for none.
     pub logits_post_processor: trtllm_logits_post_processor,
@@ -156,6 +157,9 @@ pub struct trtllm_request {
     /// How long the KV-cache blocks of prompt and output are kept for reuse: from 0, to go first, to 100; below 0 (the default)
     /// as the executor chooses. TensorRT-LLM's executor only.
     pub retention_priority: i32,
+    /// Where the responses go, to be taken with `trtllm_await_queue`; NULL to take them with `trtllm_await_responses`. A queue of
+    /// the same engine; excludes `on_response`.
+    pub queue: *mut trtllm_queue,
 }
 
 // SAFETY: `repr(C)`, begins with its size, and holds numbers, bytes, raw pointers and nullable functions only.
@@ -213,6 +217,7 @@ unsafe impl Options for trtllm_request {
             return_prompt_log_probs: CBool::FALSE,
             lora: trtllm_str::EMPTY,
             retention_priority: -1,
+            queue: ptr::null_mut(),
         }
     }
 }

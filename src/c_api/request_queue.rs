@@ -6,6 +6,7 @@ use super::engine::{ENGINES, trtllm_engine};
 use super::entry::entry;
 use super::options;
 use super::pointers::Out;
+use super::queue::outputs_of;
 use super::request::trtllm_request;
 use super::status::trtllm_status;
 use super::submission::{refused, submission};
@@ -28,7 +29,9 @@ pub unsafe extern "C" fn trtllm_enqueue(
         // SAFETY: as the caller promises, for the request, what it points to, and the place of the id.
         let (out, submission) = unsafe {
             let out = Out::new(request_id, "request_id")?;
-            (out, submission(&open, &options::read(request, "request")?)?)
+            let request = options::read(request, "request")?;
+            let queue = outputs_of(request.queue, engine)?;
+            (out, submission(&open, &request, queue)?)
         };
         let id = open.session.submit(submission).map_err(|error| refused(&error))?;
         out.write(id.0);

@@ -5,7 +5,7 @@ use std::ptr;
 use std::time::Duration;
 
 use runner::executor::{FinishReason, Response, TokenLogProb, TokenResult};
-use runner::session::{Awaited, Output, OutputCallback, SequenceStats};
+use runner::session::{Awaited, Output, OutputCallback, OutputQueue, SequenceStats};
 
 use super::engine::{ENGINES, trtllm_engine};
 use super::entry::{callback, check_may_wait, entry};
@@ -103,8 +103,9 @@ pub struct trtllm_response {
 /// engine wait until it returns. The response is valid during the call. After the one with `is_final` there is no further
 /// call with this `user_data`.
 ///
-/// It may call every function but those that wait for the engine (`trtllm_await_responses`, `trtllm_shutdown_engine`,
-/// `trtllm_close_engine`), which answer `TRTLLM_STATUS_WRONG_THREAD`. It must not unwind: no C++ exception may leave it.
+/// It may call every function but those that wait for the engine (`trtllm_await_responses`, `trtllm_await_queue`,
+/// `trtllm_shutdown_engine`, `trtllm_close_engine`), which answer `TRTLLM_STATUS_WRONG_THREAD`. With `trtllm_fail` it ends its
+/// request: it is called once more, with that error. It must not unwind: no C++ exception may leave it.
 pub type trtllm_response_callback =
     Option<unsafe extern "C" fn(user_data: *mut c_void, response: *const trtllm_response)>;
 
@@ -116,7 +117,7 @@ static RESPONSES: Table<ResponseList, trtllm_responses> = Table::new(Kind::Respo
 /// No limit, for `trtllm_await_responses`.
 pub const TRTLLM_WAIT_FOREVER: u64 = 18_446_744_073_709_551_615;
 
-/// Waits until there are responses of requests without a callback, and writes all that there are to `responses`, as a new list
+/// Waits until there are responses of requests without a callback and a queue, and writes all that there are to `responses`, as a new list
 /// with at least one: those of a sequence in order, a request's final one last. Several threads may wait; each response goes to
 /// one of them. Responses that nobody takes are kept; when thousands wait, further ones are merged, those of a sequence into one,
 /// so that they need no more memory than their tokens and text.
@@ -133,18 +134,31 @@ pub unsafe extern "C" fn trtllm_await_responses(
     entry(|| {
         let open = ENGINES.get(engine)?;
         // SAFETY: as the caller promises.
-        let out = unsafe { Out::new(responses, "responses") }?;
-        check_may_wait()?;
-        let timeout = (timeout_ms != TRTLLM_WAIT_FOREVER).then(|| Duration::from_millis(timeout_ms));
-        match open.session.await_outputs(timeout) {
-            Awaited::Outputs(outputs) => {
-                out.write(RESPONSES.insert(ResponseList::new(outputs))?);
-                Ok(())
-            }
-            Awaited::TimedOut => Err(Failure::new(TRTLLM_STATUS_TIMED_OUT, "no response came in time")),
-            Awaited::Closed => Err(Failure::new(TRTLLM_STATUS_SHUT_DOWN, "the engine has been shut down")),
-        }
+        unsafe { await_outputs(open.session.queue(), timeout_ms, responses) }
     })
+}
+
+/// Waits for outputs of a queue and writes them to `responses`.
+///
+/// # Safety
+/// As [`Out::new`].
+pub(super) unsafe fn await_outputs(
+    queue: &OutputQueue,
+    timeout_ms: u64,
+    responses: *mut *mut trtllm_responses,
+) -> Result<(), Failure> {
+    // SAFETY: as the caller promises.
+    let out = unsafe { Out::new(responses, "responses") }?;
+    check_may_wait()?;
+    let timeout = (timeout_ms != TRTLLM_WAIT_FOREVER).then(|| Duration::from_millis(timeout_ms));
+    match queue.take(timeout) {
+        Awaited::Outputs(outputs) => {
+            out.write(RESPONSES.insert(ResponseList::new(outputs))?);
+            Ok(())
+        }
+        Awaited::TimedOut => Err(Failure::new(TRTLLM_STATUS_TIMED_OUT, "no response came in time")),
+        Awaited::Closed => Err(Failure::new(TRTLLM_STATUS_SHUT_DOWN, "the engine has been shut down")),
+    }
 }
 
 /// Looks into a list of responses: writes to `array` where pointers to them are, and to `count` how many. All of it is valid
@@ -178,7 +192,8 @@ pub(crate) fn output_callback(on_response: trtllm_response_callback, user_data: 
         let owned = OwnedResponse::new(output);
         let response = owned.view();
         // SAFETY: the host promises a function of this type that does not unwind; the response is valid during the call.
-        callback(|| unsafe { on_response(user_data.get(), &response) });
+        let ((), failure) = callback(|| unsafe { on_response(user_data.get(), &response) });
+        failure.map_or(Ok(()), Err)
     }))
 }
 

@@ -31,7 +31,7 @@ pub const TRTLLM_STATUS_INVALID_FILES: trtllm_status = 8;
 pub const TRTLLM_STATUS_SYSTEM: trtllm_status = 9;
 /// A callback asked to stop.
 pub const TRTLLM_STATUS_CANCELLED: trtllm_status = 10;
-/// The function waits, and must not be called from a callback that the library runs.
+/// The function waits, and must not be called from a callback that the library runs; or it is for callbacks only.
 pub const TRTLLM_STATUS_WRONG_THREAD: trtllm_status = 11;
 /// In a response: the request failed while it ran.
 pub const TRTLLM_STATUS_REQUEST_FAILED: trtllm_status = 12;

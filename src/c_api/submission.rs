@@ -1,10 +1,12 @@
 //! A request of C as a submission of the session. What both know as text goes through [`RequestBuilder`], as in the programs; what a
 //! host thinks of in tokens is added here.
 
+use std::sync::Arc;
+
 use runner::executor::{EarlyStopping, EnqueueError, GuidedDecodingParams, RequestSpec, TokenId};
 use runner::generation_options::GenerationOptions;
 use runner::request_builder::{BuildRequestError, Prompt};
-use runner::session::{Destination, Submission};
+use runner::session::{Destination, OutputQueue, Submission};
 
 use super::engine::OpenEngine;
 use super::logits::{UserData, post_processor};
@@ -48,7 +50,11 @@ fn invalid(error: &BuildRequestError) -> Failure {
 ///
 /// # Safety
 /// Everything that the request points to can be read, as the header has it.
-pub(super) unsafe fn submission(open: &OpenEngine, request: &trtllm_request) -> Result<Submission, Failure> {
+pub(super) unsafe fn submission(
+    open: &OpenEngine,
+    request: &trtllm_request,
+    queue: Option<Arc<OutputQueue>>,
+) -> Result<Submission, Failure> {
     // SAFETY: as the caller promises, for every call here.
     unsafe {
         let stop = texts(request.stop, request.num_stop, "stop")?;
@@ -62,8 +68,14 @@ pub(super) unsafe fn submission(open: &OpenEngine, request: &trtllm_request) -> 
         let spec = with_tokens(spec, request)?;
         let submission = builder.submission(spec, stop, has_text).map_err(|error| invalid(&error))?;
         let user_data = UserData::new(request.user_data);
-        let destination =
-            output_callback(request.on_response, user_data).map_or(Destination::Session, Destination::Callback);
+        let destination = match (output_callback(request.on_response, user_data), queue) {
+            (None, None) => Destination::Session,
+            (Some(on_response), None) => Destination::Callback(on_response),
+            (None, Some(queue)) => Destination::Queue(queue),
+            (Some(_), Some(_)) => {
+                return Err(Failure::argument("the request has both on_response and queue: its responses go to one"));
+            }
+        };
         Ok(Submission { destination, tag: request.user_data as usize as u64, ..submission })
     }
 }

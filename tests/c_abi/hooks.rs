@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 
 use trtllm::c_api::engine::{TRTLLM_SHUTDOWN_CANCEL, trtllm_close_engine, trtllm_engine, trtllm_shutdown_engine};
+use trtllm::c_api::fail::trtllm_fail;
 use trtllm::c_api::logits::trtllm_logits_context;
 use trtllm::c_api::request::trtllm_request;
 use trtllm::c_api::request_queue::trtllm_enqueue;
@@ -16,7 +17,7 @@ use trtllm::c_api::status::{
 };
 use trtllm::c_api::strings::trtllm_ids;
 
-use crate::support::{Host, copied, ids, is, request};
+use crate::support::{Host, copied, ids, is, last_error, request, text_of};
 
 const PROMPT: [u32; 3] = [1, 2, 3];
 
@@ -84,7 +85,12 @@ unsafe extern "C" fn fail(
         1 => return 7,
         2 => logits[4] = f32::NAN,
         3 => logits[4] = f32::INFINITY,
-        _ => logits.fill(f32::NEG_INFINITY),
+        4 => logits.fill(f32::NEG_INFINITY),
+        // SAFETY: the texts are constants. The last one counts, and the hook's answer does not.
+        _ => unsafe {
+            trtllm_fail(text_of("not this"));
+            trtllm_fail(text_of("the host's table has no row 5"));
+        },
     }
     0
 }
@@ -92,11 +98,17 @@ unsafe extern "C" fn fail(
 #[test]
 fn a_hook_that_fails_ends_its_request_and_no_other() {
     let host = Host::parity("mistral-gqa");
-    let expected = ["returned 7", "NaN for token 4", "inf for token 4", "excluded every token"];
+    let expected = [
+        "returned 7",
+        "NaN for token 4",
+        "inf for token 4",
+        "excluded every token",
+        "failed: the host's table has no row 5",
+    ];
     for sequences in [1, 3] {
         let plain = host.enqueue(&of_prompt());
         let mut failing = Vec::new();
-        for way in 1..=4 {
+        for way in 1..=5 {
             let mut request = of_prompt();
             request.logits_post_processor = Some(fail);
             request.user_data = ptr::without_provenance_mut(way);
@@ -104,8 +116,8 @@ fn a_hook_that_fails_ends_its_request_and_no_other() {
             request.ignore_eos = true.into();
             failing.push(host.enqueue(&request));
         }
-        let (mut errors, mut tokens) = (vec![String::new(); 4], Vec::new());
-        host.await_all(5, |response| {
+        let (mut errors, mut tokens) = (vec![String::new(); 5], Vec::new());
+        host.await_all(6, |response| {
             if response.request_id == plain {
                 assert_eq!(response.status, TRTLLM_STATUS_OK);
                 tokens.extend(ids(response));
@@ -166,4 +178,60 @@ fn a_callback_may_enqueue_and_may_not_wait() {
     drop(host);
     let statuses = visitor.statuses.lock().unwrap();
     assert_eq!(*statuses, vec![TRTLLM_STATUS_WRONG_THREAD; 150]);
+}
+
+/// What a callback saw, and when it fails: at the response of this number.
+struct Failing {
+    at: usize,
+    seen: Mutex<Vec<(trtllm_status, String)>>,
+    done: Sender<()>,
+}
+
+unsafe extern "C" fn fail_at(user_data: *mut c_void, response: *const trtllm_response) {
+    // SAFETY: the test keeps it until the last call; the response is valid during the call.
+    let (failing, response) = unsafe { (&*user_data.cast::<Failing>(), &*response) };
+    let mut seen = failing.seen.lock().unwrap();
+    seen.push((response.status, copied(response.error)));
+    if seen.len() == failing.at || is(response.is_final) {
+        // SAFETY: the text is a constant.
+        assert_eq!(unsafe { trtllm_fail(text_of("the client has gone")) }, TRTLLM_STATUS_OK);
+    }
+    if is(response.is_final) {
+        failing.done.send(()).unwrap();
+    }
+}
+
+#[test]
+fn a_callback_that_fails_gets_its_message_as_the_end() {
+    let host = Host::parity("mistral-gqa");
+    for (at, expected) in [(1, 2), (3, 4), (6, 6), (100, 6)] {
+        let (done, finished) = channel();
+        let failing = Failing { at, seen: Mutex::default(), done };
+        let mut request = of_prompt();
+        request.ignore_eos = true.into();
+        request.on_response = Some(fail_at);
+        request.user_data = ptr::from_ref(&failing).cast_mut().cast();
+        host.enqueue(&request);
+        finished.recv().unwrap();
+        // Another request's end: no further call was on its way.
+        host.enqueue(&of_prompt());
+        host.await_all(1, |_| ());
+        let seen = failing.seen.lock().unwrap();
+        assert_eq!(seen.len(), expected, "{seen:?}");
+        let (status, message) = seen.last().unwrap();
+        match at {
+            1 | 3 => {
+                assert_eq!((*status, message.as_str()), (TRTLLM_STATUS_REQUEST_FAILED, "the client has gone"));
+            }
+            // The final response was this request's end already.
+            _ => assert_eq!(*status, TRTLLM_STATUS_OK),
+        }
+    }
+}
+
+#[test]
+fn only_callbacks_fail() {
+    // SAFETY: the text is a constant.
+    assert_eq!(unsafe { trtllm_fail(text_of("too early")) }, TRTLLM_STATUS_WRONG_THREAD);
+    assert!(last_error().contains("callbacks"), "{}", last_error());
 }

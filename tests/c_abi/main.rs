@@ -9,4 +9,6 @@ mod building;
 mod generation;
 mod hooks;
 mod layout;
+mod log;
+mod queues;
 mod support;

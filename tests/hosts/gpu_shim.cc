@@ -7,6 +7,8 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <iostream>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -247,6 +249,37 @@ void build_at_once(trtllm_gpu_table const& table) {
     check(std::getenv("IS_BUILDING") == nullptr, "IS_BUILDING is left behind");
 }
 
+// Lines with TensorRT-LLM's mark are offered, whole, each once; the rest of what a host writes goes on as it comes.
+void capturing(trtllm_gpu_table const& table) {
+    // What is behind the streams from now on.
+    static std::ostringstream screen;
+    std::cout.rdbuf(screen.rdbuf());
+    static std::vector<std::string> offered;
+    static bool takes = true;
+    table.capture_log(
+        [](void*, std::int32_t, char const* line) {
+            // A host that shows what it gets.
+            std::cout << "host: " << line << std::endl;
+            offered.emplace_back(line);
+            return takes;
+        },
+        false, nullptr);
+    std::cout << "ready> " << std::flush;
+    check(screen.str() == "ready> ", "what a host shows waits for nothing");
+    std::cout << "[TensorRT-LLM][INFO] one" << std::endl << "two\n[TensorRT" << "-LLM][WARNING] three\nfo" << "ur" << '\n';
+    check(offered == std::vector<std::string>{"[TensorRT-LLM][INFO] one", "[TensorRT-LLM][WARNING] three"}, "marked lines");
+    takes = false;
+    std::cout << "[TensorRT-LLM][INFO] five\n";
+    check(screen.str() == "ready> host: [TensorRT-LLM][INFO] one\ntwo\nhost: [TensorRT-LLM][WARNING] three\nfour\n"
+                          "host: [TensorRT-LLM][INFO] five\n[TensorRT-LLM][INFO] five\n",
+          screen.str().c_str());
+    // Everything, and from several threads.
+    table.capture_log([](void*, std::int32_t, char const*) { return ++lines > 0; }, true, nullptr);
+    auto const shown = screen.str();
+    std::cout << "six\n";
+    check(lines == 1 && screen.str() == shown, "everything is taken");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -255,7 +288,7 @@ int main(int argc, char** argv) {
     }
     trtllm_gpu_table const& table = *trtllm_gpu_shim_table();
     check(table.abi == TRTLLM_GPU_ABI && std::strstr(table.version(), "stand-in") != nullptr, "not the stand-in");
-    table.capture_log([](void*, std::int32_t, char const*) { lines++; }, nullptr);
+    capturing(table);
     std::string const folder = argv[1];
     soak(table, engine(folder, "tokens_per_response 2\nempty_final 1\n"), std::atol(argv[2]));
     // Everything that can be thrown is.

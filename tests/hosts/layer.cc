@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include <unistd.h>
+
 #include <trtllm.hpp>
 
 namespace {
@@ -171,14 +173,19 @@ void lists(trtllm::Engine& engine) {
 }
 
 // A request with callbacks; they are gone when this returns, after the final response or the refusal.
-trtllm_status call_back(trtllm::Engine& engine, bool refused, bool hook_throws) {
+trtllm_status call_back(trtllm::Engine& engine, bool refused, bool hook_throws, bool response_throws = false) {
     const auto alive = std::make_shared<int>(0);
     auto done = std::make_shared<std::promise<trtllm_status>>();
     std::future<trtllm_status> status = done->get_future();
     trtllm::Request request = short_request();
-    request.on_response = [alive, done](const trtllm_response& response) {
+    request.on_response = [alive, done, response_throws](const trtllm_response& response) {
+        if (response.status == TRTLLM_STATUS_REQUEST_FAILED) {
+            EXPECT(trtllm::view(response.error).find("stopped") != std::string_view::npos);
+        }
         if (response.is_final) {
             done->set_value(response.status);
+        } else if (response_throws) {
+            throw Stopped();
         }
     };
     request.logits_post_processor = [alive, hook_throws](const trtllm_logits_context& context, trtllm::Logits logits) {
@@ -204,6 +211,40 @@ trtllm_status call_back(trtllm::Engine& engine, bool refused, bool hook_throws) 
     return found;
 }
 
+// What the library logs, as long as it is wanted.
+void log(const std::string& output) {
+    const auto alive = std::make_shared<std::vector<std::string>>();
+    trtllm::set_log_callback(TRTLLM_LOG_INFO, [alive](const trtllm_log_record& record) {
+        EXPECT(record.level == TRTLLM_LOG_INFO && !trtllm::view(record.target).empty());
+        alive->emplace_back(trtllm::view(record.message));
+    });
+    trtllm::Engine engine(output);
+    trtllm::set_log_callback(0, nullptr);
+    EXPECT(alive.use_count() == 1 && alive->size() == 1 && alive->front().find(output) != std::string::npos);
+    EXPECT(thrown_by([] { trtllm::set_log_callback(77, [](const trtllm_log_record&) {}); }) ==
+           TRTLLM_STATUS_INVALID_ARGUMENT);
+    trtllm::Engine silent(output);
+    EXPECT(alive->size() == 1);
+}
+
+// What goes to a queue comes from there.
+void queues(trtllm::Engine& engine) {
+    trtllm::Queue first = engine.new_queue(), second = engine.new_queue();
+    trtllm::Request request = short_request();
+    request.options.streaming = false;
+    request.options.queue = first.handle();
+    const uint64_t of_first = engine.enqueue(request);
+    request.options.queue = second.handle();
+    const uint64_t of_second = engine.enqueue(request);
+    EXPECT(second.await()[0].request_id == of_second && first.await()[0].request_id == of_first);
+    EXPECT(first.await(std::chrono::milliseconds(0)).empty() && engine.await(std::chrono::milliseconds(0)).empty());
+    for (const int fd : {first.response_fd(), engine.response_fd()}) {
+        EXPECT(fd >= 0 && close(fd) == 0);
+    }
+    request.on_response = [](const trtllm_response&) {};
+    EXPECT(thrown_by([&] { engine.enqueue(request); }) == TRTLLM_STATUS_INVALID_ARGUMENT);
+}
+
 int run(const std::string& model, const std::string& output) {
     static_assert(!std::is_copy_constructible_v<trtllm::Engine> && std::is_nothrow_move_constructible_v<trtllm::Engine>);
     static_assert(!std::is_copy_constructible_v<trtllm::Responses>);
@@ -221,6 +262,10 @@ int run(const std::string& model, const std::string& output) {
     lists(engine);
     EXPECT(call_back(engine, false, false) == TRTLLM_STATUS_OK);
     EXPECT(call_back(engine, false, true) == TRTLLM_STATUS_REQUEST_FAILED);
+    EXPECT(call_back(engine, false, false, true) == TRTLLM_STATUS_REQUEST_FAILED);
+    EXPECT(trtllm_fail(TRTLLM_STR("no callback runs")) == TRTLLM_STATUS_WRONG_THREAD);
+    queues(engine);
+    log(output);
     EXPECT(call_back(engine, true, false) == TRTLLM_STATUS_INVALID_ARGUMENT);
     trtllm::Request alone = short_request();
     alone.logits_post_processor = [](const trtllm_logits_context&, trtllm::Logits) {};

@@ -51,6 +51,11 @@ static int32_t stop_at_once(void *user_data, const trtllm_progress *progress) {
     return 1;
 }
 
+static void log_nothing(void *user_data, const trtllm_log_record *record) {
+    (void)user_data;
+    (void)record;
+}
+
 /* A struct one byte into a buffer that is large enough. */
 static void *unaligned(void *buffer) { return (char *)buffer + 1; }
 
@@ -152,6 +157,8 @@ static void engines(trtllm_str path) {
     trtllm_iteration_stats_list *stats = NULL;
     trtllm_string *lines = NULL;
     trtllm_responses *responses = NULL;
+    trtllm_queue *queue = NULL;
+    int32_t fd = -1;
     trtllm_request request;
     uint64_t id = 0;
     EXPECT(OK, trtllm_init_request(&request, sizeof request));
@@ -165,6 +172,8 @@ static void engines(trtllm_str path) {
         EXPECT(INVALID_HANDLE, trtllm_enqueue(handles[i], &request, &id));
         EXPECT(INVALID_HANDLE, trtllm_cancel(handles[i], 0));
         EXPECT(INVALID_HANDLE, trtllm_await_responses(handles[i], 0, &responses));
+        EXPECT(INVALID_HANDLE, trtllm_new_queue(handles[i], &queue));
+        EXPECT(INVALID_HANDLE, trtllm_response_fd(handles[i], &fd));
         EXPECT(INVALID_HANDLE, trtllm_take_iteration_stats(handles[i], &stats));
         EXPECT(INVALID_HANDLE, trtllm_take_request_stats(handles[i], &lines));
         EXPECT(INVALID_HANDLE, trtllm_take_kv_cache_events(handles[i], 0, &lines));
@@ -209,7 +218,7 @@ static void requests(trtllm_engine *engine) {
         EXPECT(INVALID_ARGUMENT, trtllm_enqueue(engine, &request, &id));                                               \
     } while (0)
     WITH(request.struct_size = 0);
-    WITH(request.struct_size = sizeof request - 1);
+    WITH(request.struct_size = offsetof(trtllm_request, queue) - 1);
     WITH(request.struct_size = SIZE_MAX);
     WITH(request.token_ids = NULL_IDS);
     WITH(request.token_ids.len = SIZE_MAX);
@@ -308,6 +317,48 @@ static void requests(trtllm_engine *engine) {
     EXPECT(UNSUPPORTED, trtllm_take_request_stats(engine, &lines));
     EXPECT(INVALID_ARGUMENT, trtllm_take_kv_cache_events(engine, 0, NULL));
     EXPECT(UNSUPPORTED, trtllm_take_kv_cache_events(engine, UINT64_MAX, &lines));
+}
+
+static void queues(trtllm_engine *engine, trtllm_str path) {
+    trtllm_queue *queue = NULL, *foreign = NULL;
+    trtllm_engine *other = NULL;
+    trtllm_responses *responses = NULL;
+    int32_t fd = -1;
+    uint64_t id = 0;
+    trtllm_request request;
+    EXPECT(OK, trtllm_init_request(&request, sizeof request));
+    request.token_ids = (trtllm_ids){IDS, 3};
+    EXPECT(INVALID_ARGUMENT, trtllm_new_queue(engine, NULL));
+    EXPECT(INVALID_ARGUMENT, trtllm_response_fd(engine, NULL));
+    EXPECT(OK, trtllm_new_queue(engine, &queue));
+    EXPECT(INVALID_ARGUMENT, trtllm_queue_fd(queue, NULL));
+    EXPECT(INVALID_ARGUMENT, trtllm_await_queue(queue, 0, NULL));
+    EXPECT(TIMED_OUT, trtllm_await_queue(queue, 0, &responses));
+    request.queue = INVENTED(trtllm_queue);
+    EXPECT(INVALID_HANDLE, trtllm_enqueue(engine, &request, &id));
+    EXPECT(OK, trtllm_open_engine(path, NULL, &other));
+    EXPECT(OK, trtllm_new_queue(other, &foreign));
+    request.queue = foreign;
+    EXPECT(INVALID_ARGUMENT, trtllm_enqueue(engine, &request, &id));
+    EXPECT_MESSAGE("another engine");
+    EXPECT(OK, trtllm_close_engine(other));
+    EXPECT(SHUT_DOWN, trtllm_await_queue(foreign, TRTLLM_WAIT_FOREVER, &responses));
+    EXPECT(OK, trtllm_free_queue(foreign));
+    EXPECT(OK, trtllm_free_queue(queue));
+    request.queue = queue;
+    EXPECT(INVALID_HANDLE, trtllm_enqueue(engine, &request, &id));
+    trtllm_queue *const handles[] = {NULL, queue, (trtllm_queue *)engine, FOREIGN(trtllm_queue)};
+    for (size_t i = 0; i < sizeof handles / sizeof *handles; i++) {
+        EXPECT(INVALID_HANDLE, trtllm_await_queue(handles[i], 0, &responses));
+        EXPECT(INVALID_HANDLE, trtllm_queue_fd(handles[i], &fd));
+        EXPECT(INVALID_HANDLE, trtllm_free_queue(handles[i]));
+    }
+    EXPECT(INVALID_ARGUMENT, trtllm_set_log_callback(0, log_nothing, NULL));
+    EXPECT(INVALID_ARGUMENT, trtllm_set_log_callback(5, log_nothing, NULL));
+    EXPECT(OK, trtllm_set_log_callback(TRTLLM_LOG_DEBUG, log_nothing, NULL));
+    EXPECT(OK, trtllm_set_log_callback(0, NULL, NULL));
+    EXPECT(WRONG_THREAD, trtllm_fail(TRTLLM_STR("outside of a callback")));
+    EXPECT(INVALID_ARGUMENT, trtllm_fail(NOT_UTF8));
 }
 
 static void texts(trtllm_engine *engine) {
@@ -444,6 +495,7 @@ int main(int argc, char **argv) {
     strings(engine);
     engines(path);
     requests(engine);
+    queues(engine, path);
     texts(engine);
     builds(path, model);
     EXPECT(OK, trtllm_close_engine(engine));

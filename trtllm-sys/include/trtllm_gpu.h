@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 /* Changes whenever anything below does. */
-#define TRTLLM_GPU_ABI 2
+#define TRTLLM_GPU_ABI 3
 
 /* The name of the function that gives the table. */
 #define TRTLLM_GPU_ENTRY "trtllm_gpu"
@@ -229,6 +229,9 @@ typedef struct {
 /* Takes a line of what TensorRT-LLM logs, on any thread. `severity`: 0 error, 1 warning, 2 information, 3 anything finer. */
 typedef void (*trtllm_gpu_log)(void *user_data, int32_t severity, const char *line);
 
+/* The same; false to let the line go where it would have gone. */
+typedef bool (*trtllm_gpu_take_line)(void *user_data, int32_t severity, const char *line);
+
 /* What a node of a network does. Numbers of types and kinds are nvinfer1's own. */
 enum {
     TRTLLM_GPU_CONSTANT = 0,
@@ -331,10 +334,11 @@ typedef struct {
     /* Version of TensorRT-LLM that was loaded. */
     const char *(*version)(void);
     /*
-     * Sends what the library writes to std::cout and std::cerr, line by line, to `log`, for as long as the process runs. It
-     * writes nowhere else. Everybody else's lines through those two streams go there too.
+     * Offers what the library writes to std::cout and std::cerr, line by line, to `take`, for as long as the process runs. It
+     * writes nowhere else. With `everything`, everybody's lines through those two streams are offered, else those that begin with
+     * the library's mark, `[TensorRT-LLM]`. What is written from within `take` is not offered.
      */
-    void (*capture_log)(trtllm_gpu_log log, void *user_data);
+    void (*capture_log)(trtllm_gpu_take_line take, bool everything, void *user_data);
 
     /* `tokenizer` may be NULL: no guided decoding. */
     int32_t (*open)(const char *engine_dir, const trtllm_gpu_setting *settings, size_t num_settings,

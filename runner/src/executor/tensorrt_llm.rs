@@ -25,7 +25,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use engine_format::EngineDir;
-use trtllm_sys::gpu::{GpuError, GpuExecutor, GpuLibrary, GpuTokenizer, Setting, SettingValue, Severity, same_release};
+use trtllm_sys::gpu::{
+    GpuError, GpuExecutor, GpuLibrary, GpuTokenizer, LogLine, Setting, SettingValue, Severity, same_release,
+};
 
 use outbox::Taken;
 
@@ -34,8 +36,8 @@ use super::{
 };
 
 pub use super::tensorrt_llm_config::{
-    CommunicationMode, ContextChunkingPolicy, Decoding, DecodingMode, DynamicBatch, Eagle, ExtendedRuntimePerfKnob,
-    KvCache, Lookahead, Parallel, PeftCache, Scheduler, TensorRtLlmConfig,
+    CaptureLog, CommunicationMode, ContextChunkingPolicy, Decoding, DecodingMode, DynamicBatch, Eagle,
+    ExtendedRuntimePerfKnob, KvCache, Lookahead, Parallel, PeftCache, Scheduler, TensorRtLlmConfig,
 };
 
 use capabilities::Capabilities;
@@ -107,13 +109,16 @@ impl TensorRtLlmExecutor {
         let limits = config.lowered(engine.manifest().limits)?;
         let own = &config.tensorrt_llm;
         let able = Capabilities::new(engine.config().vocab_size, limits, build, config, tokenizer.is_some());
-        if own.capture_log {
-            library.capture_log(|line| match line.severity {
-                Severity::Error => tracing::error!(target: "tensorrt_llm", "{}", line.text),
-                Severity::Warning => tracing::warn!(target: "tensorrt_llm", "{}", line.text),
-                Severity::Info => tracing::info!(target: "tensorrt_llm", "{}", line.text),
-                Severity::Debug => tracing::debug!(target: "tensorrt_llm", "{}", line.text),
-            });
+        match own.capture_log {
+            CaptureLog::Nothing => {}
+            CaptureLog::OwnLines => library.offer_log(|line| {
+                let somebody_listens = tracing::enabled!(target: "tensorrt_llm", tracing::Level::ERROR);
+                if somebody_listens {
+                    log(line);
+                }
+                somebody_listens
+            }),
+            CaptureLog::Everything => library.capture_log(log),
         }
         let tokenizer = tokenizer.filter(|_| own.guided_decoding);
         let mode = workers::mode(&own.parallel, build.world_size);
@@ -186,6 +191,16 @@ impl TensorRtLlmExecutor {
     /// What TensorRT-LLM says; [`GpuError::Unsupported`] without [`KvCache::event_buffer_max_size`].
     pub fn kv_cache_events(&self, timeout: Duration) -> Result<String, GpuError> {
         self.shared.gpu.kv_cache_events(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// Brings a line of TensorRT-LLM's log to whoever listens.
+fn log(line: LogLine<'_>) {
+    match line.severity {
+        Severity::Error => tracing::error!(target: "tensorrt_llm", "{}", line.text),
+        Severity::Warning => tracing::warn!(target: "tensorrt_llm", "{}", line.text),
+        Severity::Info => tracing::info!(target: "tensorrt_llm", "{}", line.text),
+        Severity::Debug => tracing::debug!(target: "tensorrt_llm", "{}", line.text),
     }
 }
 

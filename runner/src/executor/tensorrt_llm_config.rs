@@ -57,10 +57,22 @@ pub struct TensorRtLlmConfig {
     /// How long cancelled requests may take to end at shutdown, in seconds; then they end with an error.
     #[serde(skip_serializing)]
     pub shutdown_timeout: u64,
-    /// Whether what TensorRT-LLM logs goes to `tracing` (target `tensorrt_llm`). It logs through C++'s `std::cout` and
-    /// `std::cerr`, so everything that this process writes through them goes there too. Programs of this project set it.
+    /// What goes to `tracing` (target `tensorrt_llm`) of what TensorRT-LLM logs.
     #[serde(skip)]
-    pub capture_log: bool,
+    pub capture_log: CaptureLog,
+}
+
+/// What goes to `tracing` of what this process writes to C++'s `std::cout` and `std::cerr`, where TensorRT-LLM logs. The first engine of
+/// a process that asks for something decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CaptureLog {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The lines that TensorRT-LLM has marked as its own, while somebody listens to `tracing`: for hosts, which write there too.
+    OwnLines,
+    /// Every line. Programs of this project ask for it: their standard output is their own.
+    Everything,
 }
 
 impl Default for TensorRtLlmConfig {
@@ -84,7 +96,7 @@ impl Default for TensorRtLlmConfig {
             start_up_timeout: 300,
             stall_timeout: 600,
             shutdown_timeout: 60,
-            capture_log: false,
+            capture_log: CaptureLog::Nothing,
         }
     }
 }

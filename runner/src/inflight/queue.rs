@@ -219,6 +219,9 @@ impl Queue {
 
     /// The owner's last act, also when it panics: nobody is left waiting.
     pub(super) fn owner_is_gone(&self) {
+        if std::thread::panicking() {
+            tracing::error!("the CPU executor's owner thread ended unexpectedly");
+        }
         let mut state = self.lock();
         state.owner_gone = true;
         let arrived: Vec<_> = state.arrived.drain(..).map(|arrival| arrival.id).collect();

@@ -44,13 +44,18 @@ impl Entry {
         self.sequences.iter().all(Option::is_none)
     }
 
+    /// Nothing more of it is told.
+    pub(super) fn end(&mut self) {
+        self.sequences.clear();
+    }
+
     /// Takes a response in, as an `output` that has no text yet, and makes of it what is to be delivered.
     #[inline]
     pub(super) fn take(&mut self, output: &mut Output, now: Instant) -> Taken {
         let nothing = Taken { deliver: false, stopped: None };
         let Response::Result(result) = &mut output.response else {
             let deliver = !self.is_over();
-            self.sequences.clear();
+            self.end();
             return Taken { deliver, stopped: None };
         };
         let index = result.sequence_index;

@@ -4,8 +4,12 @@
 //! more than `UNMERGED`, and one for each sequence and each request, ever wait.
 
 use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, eventfd};
 
 use crate::executor::RequestId;
 
@@ -39,6 +43,9 @@ struct State {
     /// merged until all are taken: one that were only appended would be overtaken.
     last: HashMap<(RequestId, usize), usize>,
     closed: bool,
+    abandoned: bool,
+    /// For hosts that wait for descriptors. Its counter is above 0 while outputs wait, and from the end on.
+    event: Option<OwnedFd>,
 }
 
 impl OutputQueue {
@@ -46,12 +53,20 @@ impl OutputQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds `outputs` and leaves none in it.
-    pub(super) fn put(&self, outputs: &mut Vec<Output>) {
+    /// Adds `outputs` and leaves none in it. Whether somebody may still take them.
+    pub(super) fn put(&self, outputs: &mut Vec<Output>) -> bool {
         if outputs.is_empty() {
-            return;
+            return true;
         }
         let mut state = self.lock();
+        if state.abandoned {
+            drop(state);
+            outputs.clear();
+            return false;
+        }
+        if state.outputs.is_empty() {
+            state.raise();
+        }
         if state.last.is_empty() && state.outputs.len() + outputs.len() <= UNMERGED {
             state.outputs.append(outputs);
         } else {
@@ -59,12 +74,47 @@ impl OutputQueue {
         }
         drop(state);
         self.ready.notify_one();
+        true
     }
 
     /// No more will come.
     pub(super) fn close(&self) {
-        self.lock().closed = true;
+        let mut state = self.lock();
+        state.closed = true;
+        state.raise();
+        drop(state);
         self.ready.notify_all();
+    }
+
+    /// Nobody takes outputs any more: those that wait are dropped, whoever waits is told that the queue is closed, and a request
+    /// whose next output would go here is cancelled.
+    pub fn abandon(&self) {
+        let mut state = self.lock();
+        state.abandoned = true;
+        state.last.clear();
+        let outputs = std::mem::take(&mut state.outputs);
+        drop(state);
+        drop(outputs);
+        self.close();
+    }
+
+    /// A descriptor that is readable while outputs wait, and for ever once the queue is closed, for `poll` and `epoll`. It is the
+    /// caller's, and another one of the same event at each call; it must not be read or written.
+    ///
+    /// # Errors
+    /// The process has too many descriptors.
+    pub fn event_fd(&self) -> io::Result<OwnedFd> {
+        let mut state = self.lock();
+        if state.event.is_none() {
+            state.event = Some(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+            if state.closed || !state.outputs.is_empty() {
+                state.raise();
+            }
+        }
+        match &state.event {
+            Some(event) => event.try_clone(),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 
     /// Waits until there are outputs and takes all of them; without a limit where `timeout` is `None`. Several threads may
@@ -75,6 +125,7 @@ impl OutputQueue {
         loop {
             if !state.outputs.is_empty() {
                 state.last.clear();
+                state.lower();
                 return Awaited::Outputs(std::mem::take(&mut state.outputs));
             }
             if state.closed {
@@ -95,6 +146,22 @@ impl OutputQueue {
 }
 
 impl State {
+    /// Makes the descriptor readable, where there is one.
+    fn raise(&self) {
+        if let Some(event) = &self.event {
+            // Fails only where the counter is full, and the descriptor is readable then.
+            let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
+        }
+    }
+
+    /// No outputs wait any more.
+    fn lower(&self) {
+        if let Some(event) = self.event.as_ref().filter(|_| !self.closed) {
+            // Fails only where the counter is 0 already.
+            let _ = rustix::io::read(event, &mut [0_u8; 8]);
+        }
+    }
+
     /// Adds an output to the last one of its sequence that waits. A request's final output stays behind all others of the
     /// request, so it is never added to an earlier one.
     fn merge(&mut self, output: Output) {

@@ -12,7 +12,7 @@ use crate::executor::{EnqueueError, Executor, RequestId, Response};
 use super::arrivals::Arrivals;
 use super::entry::{Entry, Taken};
 use super::queues::Queues;
-use super::{Destination, Output, OutputQueue};
+use super::{Destination, Output, OutputCallback, OutputQueue};
 
 /// Runs until the executor is shut down and every response has been taken. However it ends, every request that is known gets
 /// its final output, and later submissions are refused.
@@ -28,6 +28,7 @@ pub(super) fn run(executor: &dyn Executor, arrivals: &Arrivals, queues: &Queues)
     };
     arrivals.close(&mut router.entries, reason);
     if failed {
+        tracing::error!("{message}");
         // Its panic, too, would keep requests from their end.
         let _ = contained(|| executor.cancel_all());
     }
@@ -83,9 +84,10 @@ impl Router<'_> {
             Some(_) if is_over => self.executor.cancel(id),
             Some(sequence_index) => self.executor.cancel_sequence(id, sequence_index),
         }
-        if is_news {
-            deliver(self.executor, self.queue, &mut self.outputs, id, &mut entry.destination, output);
+        if is_news && !deliver(self.executor, self.queue, &mut self.outputs, id, &mut entry.destination, output) {
+            entry.end();
         }
+        let is_over = entry.is_over();
         // A callback is dropped with its final output, even where the executor has not ended the request yet.
         if is_last_response {
             discard(occupied.remove().destination);
@@ -99,7 +101,8 @@ impl Router<'_> {
     }
 }
 
-/// Brings an output of request `id` to its destination. `outputs` are on their way to `queue`.
+/// Brings an output of request `id` to its destination. `outputs` are on their way to `queue`. Whether the request goes on: it
+/// ends where nobody wants its outputs any more.
 #[inline]
 fn deliver(
     executor: &dyn Executor,
@@ -108,21 +111,39 @@ fn deliver(
     id: RequestId,
     destination: &mut Destination,
     output: Output,
-) {
-    match destination {
-        Destination::Session => outputs.push(output),
+) -> bool {
+    let is_last = output.response.is_final();
+    let is_wanted = match destination {
+        Destination::Session => {
+            outputs.push(output);
+            true
+        }
         Destination::Queue(queue) => queue.put(&mut vec![output]),
         Destination::Callback(on_output) => {
             // Those who wait for outputs do not wait for a callback.
             queue.put(outputs);
-            if contained(|| on_output(output)).is_err() {
-                // What panicked is not called again; its request ends, and nothing else does.
-                discard(std::mem::replace(destination, Destination::Nowhere));
-                executor.cancel(id);
-            }
+            call(on_output, id, output)
         }
-        Destination::Nowhere => {}
+        Destination::Nowhere => true,
+    };
+    if !is_wanted {
+        discard(std::mem::replace(destination, Destination::Nowhere));
+        if !is_last {
+            executor.cancel(id);
+        }
     }
+    is_wanted
+}
+
+/// Calls a callback. If it fails, the request ends with what it says, which it is told; what panicked is not called again.
+/// Nothing else ends.
+fn call(on_output: &mut OutputCallback, id: RequestId, output: Output) -> bool {
+    let (is_last, tag) = (output.response.is_final(), output.tag);
+    let result = contained(|| on_output(output));
+    if let (Ok(Err(message)), false) = (&result, is_last) {
+        let _ = contained(|| on_output(Output::error(id, message.clone(), tag)));
+    }
+    matches!(result, Ok(Ok(())))
 }
 
 /// Drops a destination. What a callback owns may panic as it is dropped.

@@ -1,9 +1,12 @@
 #include "log.h"
 
+#include <algorithm>
+#include <array>
+#include <atomic>
 #include <iostream>
-#include <mutex>
 #include <streambuf>
 #include <string>
+#include <string_view>
 #include <utility>
 
 namespace shim {
@@ -31,16 +34,30 @@ std::string& last_error() {
     return one;
 }
 
-// A stream's buffer that hands out lines. Threads write into it without asking each other, as they may do with std::cout.
+// What TensorRT-LLM's logger begins its lines with.
+constexpr std::string_view kMark = "[TensorRT-LLM]";
+
+// What a thread has written to a stream and what is not decided yet. Threads are kept apart: they write without asking each other.
+struct Line {
+    std::string begun;
+    // The line is nobody's business here: what comes of it goes where it would have gone.
+    bool passes = false;
+};
+
+// Where lines go.
+struct Taker {
+    trtllm_gpu_take_line take;
+    bool everything;
+    void* userData;
+};
+
+std::atomic<Taker const*> taker{nullptr};
+
+// A stream's buffer that offers lines.
 class Lines : public std::streambuf {
 public:
-    explicit Lines(std::int32_t severity) : mSeverity(severity) {}
-
-    void send_to(trtllm_gpu_log log, void* userData) {
-        std::lock_guard<std::mutex> const lock(mMutex);
-        mLog = log;
-        mUserData = userData;
-    }
+    Lines(std::size_t stream, std::int32_t severity, std::streambuf* behind)
+        : mStream(stream), mSeverity(severity), mBehind(behind) {}
 
 protected:
     int_type overflow(int_type character) override {
@@ -52,40 +69,96 @@ protected:
     }
 
     std::streamsize xsputn(char const* text, std::streamsize size) override {
-        std::lock_guard<std::mutex> const lock(mMutex);
-        for (std::streamsize i = 0; i < size; i++) {
-            if (text[i] != '\n') {
-                mLine += text[i];
-                continue;
+        std::string_view rest(text, static_cast<std::size_t>(size));
+        auto& line = own();
+        if (is_offering()) {
+            // Written by whoever takes a line.
+            return mBehind->sputn(text, size);
+        }
+        bool const everything = taker.load()->everything;
+        if (rest.substr(0, kMark.size()) == kMark) {
+            line.passes = false;
+        }
+        while (!rest.empty()) {
+            auto const end = rest.find('\n');
+            auto const piece = rest.substr(0, end == std::string_view::npos ? end : end + 1);
+            rest.remove_prefix(piece.size());
+            if (line.passes) {
+                mBehind->sputn(piece.data(), static_cast<std::streamsize>(piece.size()));
+            } else {
+                line.begun += piece;
+                decide(line, everything);
             }
-            auto const severity = severity_of(mLine, mSeverity);
-            if (severity == 0) {
-                last_error() = mLine;
+            if (end != std::string_view::npos) {
+                line.passes = false;
             }
-            mLog(mUserData, severity, mLine.c_str());
-            mLine.clear();
         }
         return size;
     }
 
+    int sync() override { return mBehind->pubsync(); }
+
 private:
+    // What this thread has begun.
+    Line& own() const {
+        thread_local std::array<Line, 2> lines;
+        return lines[mStream];
+    }
+
+    static bool& is_offering() {
+        thread_local bool one = false;
+        return one;
+    }
+
+    // Offers a line that is whole, and lets go of one that is not TensorRT-LLM's.
+    void decide(Line& line, bool everything) {
+        auto const known = std::min(line.begun.size(), kMark.size());
+        if (!everything && line.begun.compare(0, known, kMark.substr(0, known)) != 0) {
+            line.passes = true;
+            pass(line);
+        } else if (line.begun.back() == '\n') {
+            line.begun.pop_back();
+            offer(line);
+        }
+    }
+
+    void offer(Line& line) {
+        auto const severity = severity_of(line.begun, mSeverity);
+        if (severity == 0) {
+            last_error() = line.begun;
+        }
+        auto const* const to = taker.load();
+        is_offering() = true;
+        bool const taken = to->take(to->userData, severity, line.begun.c_str());
+        is_offering() = false;
+        if (!taken) {
+            line.begun += '\n';
+            pass(line);
+        }
+        line.begun.clear();
+    }
+
+    void pass(Line& line) {
+        mBehind->sputn(line.begun.data(), static_cast<std::streamsize>(line.begun.size()));
+        line.begun.clear();
+    }
+
+    std::size_t const mStream;
     std::int32_t const mSeverity;
-    std::mutex mMutex;
-    std::string mLine;
-    trtllm_gpu_log mLog = nullptr;
-    void* mUserData = nullptr;
+    std::streambuf* const mBehind;
 };
 
 }  // namespace
 
-void capture_log(trtllm_gpu_log log, void* userData) {
+void capture_log(trtllm_gpu_take_line take, bool everything, void* userData) {
     // Never freed: others write through them until the process has ended.
-    static Lines* const out = new Lines(2);
-    static Lines* const err = new Lines(0);
-    out->send_to(log, userData);
-    err->send_to(log, userData);
-    std::cout.rdbuf(out);
-    std::cerr.rdbuf(err);
+    taker.store(new Taker{take, everything, userData});
+    static bool const captured = [] {
+        std::cout.rdbuf(new Lines(0, 2, std::cout.rdbuf()));
+        std::cerr.rdbuf(new Lines(1, 0, std::cerr.rdbuf()));
+        return true;
+    }();
+    static_cast<void>(captured);
 }
 
 std::string take_error() { return std::exchange(last_error(), {}); }

@@ -9,7 +9,7 @@ namespace shim {
 
 // TensorRT-LLM's logger writes to std::cout and std::cerr and to nothing else, so those are what is captured. Later calls
 // change where the lines go.
-void capture_log(trtllm_gpu_log log, void* userData);
+void capture_log(trtllm_gpu_take_line take, bool everything, void* userData);
 
 // The last error that TensorRT-LLM wrote in this thread since the last call, where its log is captured; else empty.
 std::string take_error();

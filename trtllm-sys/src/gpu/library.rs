@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use crate::dynamic_library::DynamicLibrary;
 
-use super::bindings::{TRTLLM_GPU_ABI, TRTLLM_GPU_ENTRY, trtllm_gpu_log, trtllm_gpu_table};
+use super::bindings::{TRTLLM_GPU_ABI, TRTLLM_GPU_ENTRY, trtllm_gpu_table};
 
 /// The shim over TensorRT-LLM, and TensorRT-LLM with it, loaded until the process ends.
 #[derive(Debug, Clone)]
@@ -119,22 +119,36 @@ impl GpuLibrary {
 
     /// Sends what TensorRT-LLM logs to `log` instead of standard output, from any thread, for as long as the process runs.
     /// TensorRT-LLM writes through C++'s `std::cout` and `std::cerr`, so what a host writes through these goes there too.
-    /// Only the first call of a process counts.
+    /// Only the first call of a process counts, of this function or [`GpuLibrary::offer_log`].
     pub fn capture_log(&self, log: impl Fn(LogLine<'_>) + Send + Sync + 'static) {
-        static LOG: OnceLock<Log> = OnceLock::new();
-        extern "C" fn take(user_data: *mut c_void, severity: i32, line: *const c_char) {
-            // SAFETY: the pointer was made from a `&'static Log` below.
-            take_line(unsafe { &*user_data.cast::<Log>() }, severity, line);
+        self.capture(true, move |line| {
+            log(line);
+            true
+        });
+    }
+
+    /// As [`GpuLibrary::capture_log`], but leaves what a host writes as it is: lines that begin with TensorRT-LLM's mark are offered
+    /// to `take`, and go where they would have gone where it answers false.
+    pub fn offer_log(&self, take: impl Fn(LogLine<'_>) -> bool + Send + Sync + 'static) {
+        self.capture(false, take);
+    }
+
+    fn capture(&self, everything: bool, take: impl Fn(LogLine<'_>) -> bool + Send + Sync + 'static) {
+        type Take = Box<dyn Fn(LogLine<'_>) -> bool + Send + Sync>;
+        static TAKE: OnceLock<Take> = OnceLock::new();
+        extern "C" fn take_line(user_data: *mut c_void, severity: i32, line: *const c_char) -> bool {
+            // SAFETY: the pointer was made from a `&'static Take` below.
+            let take = unsafe { &*user_data.cast::<Take>() };
+            with_line(severity, line, take).unwrap_or(true)
         }
         let mut is_first = false;
-        let log: &'static Log = LOG.get_or_init(|| {
+        let take: &'static Take = TAKE.get_or_init(|| {
             is_first = true;
-            Box::new(log)
+            Box::new(take)
         });
         if let (true, Some(capture)) = (is_first, self.table.get().capture_log) {
-            let take: trtllm_gpu_log = Some(take);
             // SAFETY: both stay valid for ever, and the function may be called on any thread.
-            unsafe { capture(take, std::ptr::from_ref(log).cast_mut().cast()) };
+            unsafe { capture(Some(take_line), everything, std::ptr::from_ref(take).cast_mut().cast()) };
         }
     }
 
@@ -145,6 +159,11 @@ impl GpuLibrary {
 
 /// Gives a line that C++ wrote to `log`.
 pub(super) fn take_line(log: &Log, severity: i32, line: *const c_char) {
+    with_line(severity, line, log);
+}
+
+/// What `take` says to a line that C++ wrote; `None` if it panics.
+fn with_line<T>(severity: i32, line: *const c_char, take: impl Fn(LogLine<'_>) -> T) -> Option<T> {
     let severity = match severity {
         0 => Severity::Error,
         1 => Severity::Warning,
@@ -153,7 +172,7 @@ pub(super) fn take_line(log: &Log, severity: i32, line: *const c_char) {
     };
     let text = to_text(line).unwrap_or_default();
     // A panic may not leave through C++.
-    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| log(LogLine { severity, text: &text })));
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| take(LogLine { severity, text: &text }))).ok()
 }
 
 /// Major and minor version.
