@@ -261,6 +261,11 @@ typedef struct trtllm_build_options {
      * GPU engines: ranks that are compiled at the same time; 0 for one.
      */
     size_t workers;
+    /**
+     * Whether weights may be infinite or NaN, or too large for bfloat16. Without, a model that has such weights is refused with
+     * `TRTLLM_STATUS_INVALID_FILES`, and the first one is named.
+     */
+    bool allow_non_finite;
 } trtllm_build_options;
 
 /**

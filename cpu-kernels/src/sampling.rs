@@ -3,11 +3,18 @@
 #![forbid(unsafe_code)]
 
 use crate::any_instruction_set::with_isa;
-use crate::generic::sampling::{ExpWeights, Maxima, SumAtLeast};
+use crate::generic::sampling::{AllFinite, ExpWeights, Maxima, SumAtLeast};
 use crate::instruction_set::InstructionSet;
 use crate::kernels::Kernels;
 
 impl Kernels {
+    /// Whether no element of `x` is infinite or not a number.
+    pub fn all_finite(&self, x: &[f32]) -> bool {
+        let mut out = true;
+        with_isa!(self.0, isa => isa.vectorize(AllFinite { x, out: &mut out }));
+        out
+    }
+
     /// The largest number in each block of `block` elements of `x`, of which the last may be shorter; minus infinity
     /// where a block has none. What is not a number is passed over.
     ///

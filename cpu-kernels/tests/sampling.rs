@@ -8,6 +8,7 @@ use cpu_kernels::Kernels;
 on_every_isa!(
     maxima_are_those_of_a_plain_loop,
     maxima_pass_over_what_is_no_number,
+    one_number_that_is_not_finite_is_noticed_anywhere,
     weights_are_near_f64,
     weights_do_not_depend_on_their_place,
     weights_at_the_limits,
@@ -46,6 +47,22 @@ fn maxima_pass_over_what_is_no_number(kernels: Kernels) {
         }
     }
     assert_eq!(maxima_of(kernels, &[1.0, f32::INFINITY, f32::NEG_INFINITY], 2), [f32::INFINITY, f32::NEG_INFINITY]);
+}
+
+fn one_number_that_is_not_finite_is_noticed_anywhere(kernels: Kernels) {
+    assert!(kernels.all_finite(&[]));
+    for len in 1..150 {
+        // The largest and smallest there are, whose products and sums must not be taken for infinity.
+        let mut x: Vec<f32> = [f32::MAX, f32::MIN, f32::from_bits(1), -0.0].into_iter().cycle().take(len).collect();
+        assert!(kernels.all_finite(&x), "{len}");
+        for place in 0..len {
+            for value in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let before = std::mem::replace(&mut x[place], value);
+                assert!(!kernels.all_finite(&x), "{value} at {place} of {len}");
+                x[place] = before;
+            }
+        }
+    }
 }
 
 fn weights_of(kernels: Kernels, x: &[f32], best: f32, scale: f32) -> Vec<f32> {

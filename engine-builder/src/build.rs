@@ -23,7 +23,7 @@ use engine_format::manifest::Limits;
 use engine_format::target::GPUS;
 use engine_format::{Mapping, ModelConfig, Target};
 
-use crate::checkpoint::write::write_checkpoint;
+use crate::checkpoint::write::{CheckpointRequest, write_checkpoint};
 use crate::command;
 use crate::compile::cpu::{CpuEngineRequest, build_cpu_engine};
 use crate::error::BuildError;
@@ -240,7 +240,9 @@ impl Builder<'_> {
         let Some(path) = &settings.checkpoint else {
             return Ok(None);
         };
-        let written = write_checkpoint(source, mapping, path, settings.force, self.progress, self.interrupt)?;
+        let Settings { force, allow_non_finite, .. } = *settings;
+        let request = CheckpointRequest { output: path, mapping, force, allow_non_finite };
+        let written = write_checkpoint(source, &request, self.progress, self.interrupt)?;
         let ranks = mapping.world_size();
         let what = match ranks {
             1 => "TensorRT-LLM checkpoint".to_owned(),
@@ -254,8 +256,9 @@ impl Builder<'_> {
         let (source, mapping) = self.open_model(settings)?;
         let limits = cpu_limits(source.config(), settings.limits);
         let checkpoint = self.checkpoint(settings, &source, mapping)?;
-        let (force, model) = (settings.force, settings.model.clone());
-        let request = CpuEngineRequest { output: output.to_owned(), force, limits, model };
+        let Settings { force, allow_non_finite, .. } = *settings;
+        let (output_dir, model) = (output.to_owned(), settings.model.clone());
+        let request = CpuEngineRequest { output: output_dir, force, allow_non_finite, limits, model };
         let written = build_cpu_engine(&source, &request, self.progress, self.interrupt)?;
         self.progress.note(&wrote("CPU engine", output, written));
         self.progress.note(&format!(

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use engine_format::FormatError;
 
+use crate::non_finite::NonFiniteWeights;
+
 /// Shorthand for this crate's results.
 pub type Result<T, E = BuildError> = std::result::Result<T, E>;
 
@@ -66,6 +68,9 @@ pub enum BuildError {
         /// What went wrong and, where it is known, what to do.
         problem: String,
     },
+    /// Weights are infinite or not a number, and nobody said that they may be.
+    #[error("{0}: fetch the model again, or set `allow_non_finite` where they are meant")]
+    NonFinite(Box<NonFiniteWeights>),
     /// The source is a checkpoint that is split over ranks already, and the request needs whole weights.
     #[error(
         "`{path}` is split over {tp_size} tensor-parallel and {pp_size} pipeline-parallel ranks and cannot be split another way: start from the model that it was made from"

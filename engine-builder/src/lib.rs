@@ -30,6 +30,7 @@
 //! let request = CpuEngineRequest {
 //!     output: "engine".into(),
 //!     force: false,
+//!     allow_non_finite: false,
 //!     limits: Limits { max_seq_len: 256, max_batch_size: 8, max_num_tokens: 2048 },
 //!     model: "assets/demo-model".into(),
 //! };
@@ -50,6 +51,7 @@ pub mod huggingface;
 mod machine;
 pub mod memory_plan;
 pub mod network;
+mod non_finite;
 pub mod output;
 pub mod progress;
 pub mod settings;
@@ -58,4 +60,5 @@ mod stream;
 pub mod units;
 
 pub use error::{BuildError, Result};
+pub use non_finite::NonFiniteWeights;
 pub use source::{PartView, Source};

@@ -35,6 +35,8 @@ pub struct Settings {
     pub checkpoint: Option<PathBuf>,
     /// Whether outputs that are there already are replaced.
     pub force: bool,
+    /// Whether weights may be infinite or NaN, and weights of fp32 too large for bfloat16.
+    pub allow_non_finite: bool,
     /// What to make.
     pub task: Task,
 }
@@ -181,6 +183,7 @@ impl Settings {
             gpu: GpuSettings::default(),
             checkpoint: None,
             force: false,
+            allow_non_finite: false,
             task,
         }
     }

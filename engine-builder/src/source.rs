@@ -5,12 +5,15 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use engine_format::dtype::round_to_bf16;
 use engine_format::json::{self, Object};
 use engine_format::safetensors_dir::TensorView;
 use engine_format::{Dtype, FormatError, Mapping, ModelConfig, Part, SafetensorsDir, Weight, bf16, checkpoint};
+use rayon::prelude::*;
 
 use crate::error::{BuildError, Result};
 use crate::huggingface;
+use crate::non_finite::{Findings, all_finite};
 
 /// An opened model: its configuration, and its weights by part.
 ///
@@ -127,6 +130,24 @@ impl Source {
             Weights::Checkpoint(own, _) if *own != Mapping::SINGLE => Err(self.split_error(*own)),
             _ => Ok(None),
         }
+    }
+
+    /// What of the weights is no finite number: reads all of them.
+    pub(crate) fn note_non_finite(&self) -> Findings {
+        let findings = Findings::default();
+        let sets = match &self.weights {
+            Weights::HuggingFace(tensors) => std::slice::from_ref(tensors),
+            Weights::Checkpoint(_, ranks) => ranks,
+        };
+        let views = sets.iter().flat_map(|tensors| tensors.names().filter_map(|(name, _)| tensors.tensor(name).ok()));
+        views.map(PartView::new).par_bridge().for_each(|view| {
+            let rows = 0..view.row_count();
+            if view.as_bf16(rows.clone()).is_none_or(|weights| !all_finite(weights)) {
+                findings.note(&view, rows.clone(), 0..view.column_count());
+            }
+            view.release(rows);
+        });
+        findings
     }
 
     /// First row and number of rows of a part in the whole weight.
@@ -268,6 +289,33 @@ impl<'a> PartView<'a> {
             let row = &row[columns.start * size..columns.end * size];
             self.tensor.dtype.convert_to_bf16(row, out);
         }
+    }
+
+    /// Calls `found` with row and column in the stored tensor, and with the value, of each element in the given rows and
+    /// columns that is infinite or not a number as a bfloat16.
+    ///
+    /// # Panics
+    /// When the view has no such rows or columns.
+    pub(crate) fn for_each_non_finite(
+        &self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        mut found: impl FnMut((usize, usize), f32),
+    ) {
+        let bytes = &self.tensor.bytes[self.byte_range(&rows)];
+        let row_bytes = (self.columns * self.tensor.dtype.size()).max(1);
+        for (row, bytes) in (self.rows.start + rows.start..).zip(bytes.chunks_exact(row_bytes)) {
+            for (column, value) in self.tensor.dtype.values(bytes).enumerate() {
+                if columns.contains(&column) && !round_to_bf16(value).is_finite() {
+                    found((row, column), value);
+                }
+            }
+        }
+    }
+
+    /// The file that holds it, and the tensor's name there.
+    pub(crate) fn name(&self) -> (&'a Path, &'a str) {
+        (self.tensor.file.path(), self.tensor.name)
     }
 
     /// Asks the system to read some rows ahead of their use.

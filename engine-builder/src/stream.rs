@@ -16,6 +16,7 @@ use engine_format::{FormatError, bf16};
 use rayon::prelude::*;
 
 use crate::error::Result;
+use crate::non_finite::{Findings, all_finite};
 use crate::progress::{Interrupt, Progress};
 
 /// A block is at least this many bytes, unless the file ends.
@@ -72,6 +73,8 @@ pub(crate) trait Fill: Sync {
     fn fill(&self, piece: &Piece, out: &mut [bf16]);
     /// `piece` will be asked for soon.
     fn prefetch(&self, piece: &Piece);
+    /// Notes what of `piece` is no finite number in the source.
+    fn note_non_finite(&self, piece: &Piece, findings: &Findings);
 }
 
 /// A file to write.
@@ -84,6 +87,8 @@ pub(crate) struct Job<'a> {
     pub(crate) pieces: &'a [Piece],
     /// Size of the file.
     pub(crate) total_bytes: usize,
+    /// What is no finite number.
+    pub(crate) findings: &'a Findings,
 }
 
 /// BLAKE3 of a file and of each of its tensors, in hexadecimal.
@@ -190,7 +195,7 @@ fn make_blocks(
             },
         };
         let (buffer, ()) = rayon::join(
-            || next.map_or_else(Vec::new, |block| make(block, buffer, fill)),
+            || next.map_or_else(Vec::new, |block| make(block, buffer, fill, job.findings)),
             || {
                 if let (Some(hashing), Some((block, content))) = (&mut hashing, &made) {
                     hashing.update(block, bytemuck::cast_slice(content));
@@ -208,7 +213,7 @@ fn make_blocks(
 }
 
 /// The content of a block, in `buffer`.
-fn make(block: &Block<'_>, mut buffer: Vec<bf16>, fill: &impl Fill) -> Vec<bf16> {
+fn make(block: &Block<'_>, mut buffer: Vec<bf16>, fill: &impl Fill, findings: &Findings) -> Vec<bf16> {
     buffer.resize(block.range.len() / ELEMENT, bf16::ZERO);
     let mut rest = buffer.as_mut_slice();
     let mut position = block.range.start;
@@ -222,7 +227,12 @@ fn make(block: &Block<'_>, mut buffer: Vec<bf16>, fill: &impl Fill) -> Vec<bf16>
         position = piece.offset + piece.bytes;
     }
     rest.fill(bf16::ZERO);
-    work.into_par_iter().for_each(|(piece, out)| fill.fill(piece, out));
+    work.into_par_iter().for_each(|(piece, out)| {
+        fill.fill(piece, out);
+        if !all_finite(out) {
+            fill.note_non_finite(piece, findings);
+        }
+    });
     buffer
 }
 

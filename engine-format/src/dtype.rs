@@ -70,6 +70,16 @@ impl Dtype {
         }
     }
 
+    /// Little-endian elements, exactly; `bytes` may have any alignment.
+    pub fn values(self, bytes: &[u8]) -> impl Iterator<Item = f32> {
+        bytes.chunks_exact(self.size()).map(move |bytes| match *bytes {
+            [a, b, c, d] => f32::from_le_bytes([a, b, c, d]),
+            [a, b] if self == Self::F16 => f16::from_le_bytes([a, b]).to_f32(),
+            [a, b] => bf16::from_le_bytes([a, b]).to_f32(),
+            _ => f32::NAN,
+        })
+    }
+
     fn convert<const N: usize>(self, bytes: &[u8], out: &mut [bf16], element: impl Fn([u8; N]) -> bf16) {
         assert_eq!(bytes.len(), out.len() * self.size(), "source and destination must hold the same elements");
         for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
@@ -117,6 +127,9 @@ mod tests {
                 }
                 let mut out = vec![bf16::ZERO; values.len()];
                 dtype.convert_to_bf16(&bytes[shift..], &mut out);
+                for (value, expected) in dtype.values(&bytes[shift..]).zip(&expected) {
+                    prop_assert_eq!(bf16::from_f32(value).to_bits(), expected.to_bits());
+                }
                 let bits = |v: &[bf16]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
                 prop_assert_eq!(bits(&out), bits(&expected));
                 let mut scaled = vec![bf16::ZERO; values.len()];

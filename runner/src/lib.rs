@@ -5,6 +5,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`executor`] | the contract: requests, responses, [`Executor`](executor::Executor); TensorRT-LLM's executor |
+//! | `logits` | what a model's raw logits must be |
 //! | [`mod@model`] | what in-flight batching needs of a model |
 //! | [`inflight`] | the contract over a model: scheduler, KV cache, sampler, the owner thread |
 //! | [`cpu_model`] | the decoder on the CPU: mapped weights, KV cache, forward pass |
@@ -22,6 +23,7 @@ pub mod engine;
 pub mod executor;
 pub mod generation_options;
 pub mod inflight;
+mod logits;
 pub mod model;
 pub mod request_builder;
 pub mod scripted_model;

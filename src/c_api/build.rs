@@ -93,6 +93,9 @@ pub struct trtllm_build_options {
     pub opt_num_tokens: usize,
     /// GPU engines: ranks that are compiled at the same time; 0 for one.
     pub workers: usize,
+    /// Whether weights may be infinite or NaN, or too large for bfloat16. Without, a model that has such weights is refused with
+    /// `TRTLLM_STATUS_INVALID_FILES`, and the first one is named.
+    pub allow_non_finite: CBool,
 }
 
 // SAFETY: `repr(C)`, begins with its size, and holds numbers, bytes, raw pointers and nullable functions only.
@@ -123,6 +126,7 @@ unsafe impl Options for trtllm_build_options {
             max_beam_width: 0,
             opt_num_tokens: 0,
             workers: 0,
+            allow_non_finite: CBool::FALSE,
         }
     }
 }
@@ -195,6 +199,7 @@ pub(super) unsafe fn settings(options: &trtllm_build_options) -> Result<Settings
         },
         checkpoint,
         force: options.force.get(),
+        allow_non_finite: options.allow_non_finite.get(),
     })
 }
 

@@ -163,3 +163,22 @@ fn what_can_be_run_is_explained() {
         assert!(expected.is_none_or(|expected| is(available) == expected), "{explanation}");
     }
 }
+
+#[test]
+fn weights_that_are_no_numbers_are_refused_unless_they_are_allowed() {
+    let damaged = common::with_nan(Path::new(&model()), "model.norm.weight", 3);
+    let (dir, model) = (tempfile::tempdir().unwrap(), damaged.path().to_str().unwrap().to_owned());
+    let output = dir.path().join("engine");
+    let mut options = options(&model);
+    options.output = text_of(output.to_str().unwrap());
+    options.gpu = text_of("none");
+    // SAFETY: the options and what they point to live through the call, here and below.
+    assert_eq!(unsafe { trtllm_build_engine(&options) }, TRTLLM_STATUS_INVALID_FILES);
+    let error = last_error();
+    for part in ["model.safetensors", "`model.norm.weight`", "NaN at [3, 0]", "`allow_non_finite`"] {
+        assert!(error.contains(part), "{error}");
+    }
+    options.allow_non_finite = true.into();
+    // SAFETY: as above.
+    ok(unsafe { trtllm_build_engine(&options) });
+}

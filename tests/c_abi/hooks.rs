@@ -17,6 +17,7 @@ use trtllm::c_api::status::{
 };
 use trtllm::c_api::strings::trtllm_ids;
 
+use crate::common;
 use crate::support::{Host, copied, ids, is, last_error, request, text_of};
 
 const PROMPT: [u32; 3] = [1, 2, 3];
@@ -132,6 +133,37 @@ fn a_hook_that_fails_ends_its_request_and_no_other() {
             assert!(error.contains(expected), "{error}");
         }
     }
+}
+
+unsafe extern "C" fn count_calls(
+    user_data: *mut c_void,
+    _context: *const trtllm_logits_context,
+    _logits: *mut f32,
+    _vocab_size: usize,
+) -> i32 {
+    // SAFETY: the test keeps the counter until the request has ended.
+    unsafe { &*user_data.cast::<AtomicUsize>() }.fetch_add(1, Ordering::Relaxed);
+    0
+}
+
+#[test]
+fn a_hook_is_not_shown_logits_that_are_no_numbers_and_not_blamed_for_them() {
+    let model = common::with_nan(&common::fixture("parity/mistral-gqa"), "model.norm.weight", 3);
+    let host = Host::new(common::build(model.path(), 64));
+    let calls = AtomicUsize::new(0);
+    for beam_width in [1, 2] {
+        let mut request = of_prompt();
+        request.beam_width = beam_width;
+        request.logits_post_processor = Some(count_calls);
+        request.user_data = ptr::from_ref(&calls).cast_mut().cast();
+        host.enqueue(&request);
+        host.await_all(1, |response| {
+            assert_eq!(response.status, TRTLLM_STATUS_REQUEST_FAILED);
+            let error = copied(response.error);
+            assert!(error.starts_with("the model's logits are not numbers") && !error.contains("processor"), "{error}");
+        });
+    }
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
 }
 
 /// Looks at everything that a callback must not do, and submits one more request.

@@ -63,7 +63,7 @@ impl Host {
         Self::new(common::build(&common::fixture("parity").join(name), 64))
     }
 
-    fn new(built: common::Engine) -> Self {
+    pub(crate) fn new(built: common::Engine) -> Self {
         let engine = open(&built.path, ptr::null());
         Self { engine, built }
     }

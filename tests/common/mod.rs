@@ -36,7 +36,25 @@ pub struct Engine {
     pub engine: EngineDir,
 }
 
-/// Builds a CPU engine from a model directory, with at most `max_num_tokens` tokens a step.
+/// A copy of a model directory in which one element of a bfloat16 tensor of `model.safetensors` is NaN.
+pub fn with_nan(model: &Path, tensor: &str, element: usize) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(model).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let path = dir.path().join("model.safetensors");
+    let mut content = std::fs::read(&path).unwrap();
+    let (head, metadata) = safetensors::SafeTensors::read_metadata(&content).unwrap();
+    let info = metadata.info(tensor).unwrap();
+    assert_eq!(info.dtype, safetensors::Dtype::BF16);
+    let place = 8 + head + info.data_offsets.0 + 2 * element;
+    content[place..place + 2].copy_from_slice(&0x7fc0_u16.to_le_bytes());
+    std::fs::write(&path, content).unwrap();
+    dir
+}
+
+/// Builds a CPU engine from a model directory, with at most `max_num_tokens` tokens a step. Its weights may be anything.
 pub fn build(model: &Path, max_num_tokens: usize) -> Engine {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("engine");
@@ -45,6 +63,7 @@ pub fn build(model: &Path, max_num_tokens: usize) -> Engine {
     let request = CpuEngineRequest {
         output: path.clone(),
         force: false,
+        allow_non_finite: true,
         limits: Limits { max_seq_len, max_batch_size: 8, max_num_tokens },
         model: model.display().to_string(),
     };

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use trtllm::runner::executor::{
-    Executor, ExecutorConfig, KvCacheConfig, OutputConfig, PerfMetrics, RequestSpec, SamplingConfig,
+    Executor, ExecutorConfig, KvCacheConfig, OutputConfig, PerfMetrics, RequestSpec, Response, SamplingConfig,
+    TokenResult,
 };
 use trtllm::runner::inflight::CpuExecutor;
 
@@ -41,6 +42,54 @@ fn threads_and_chunks_do_not_change_a_bit() {
     let alone = run(128, 1);
     for (max_num_tokens, threads) in [(1, 1), (7, 2), (33, 3), (128, 4)] {
         assert!(alone == run(max_num_tokens, threads), "chunks of {max_num_tokens}, {threads} threads");
+    }
+}
+
+/// A token whose embedding is NaN: what has seen it ends with an error, and everything else is as ever.
+#[test]
+fn a_request_whose_logits_are_no_numbers_ends_and_no_other() {
+    let fixture = common::fixture("parity/mistral-gqa");
+    let (engine, hidden) = (engine(), engine().engine.config().hidden_size);
+    let damaged = common::build(common::with_nan(&fixture, "model.embed_tokens.weight", 7 * hidden).path(), 16);
+    let (sound, executor) = (open(&engine, &ExecutorConfig::default()), open(&damaged, &ExecutorConfig::default()));
+    let beams = SamplingConfig { beam_width: 2, ..SamplingConfig::default() };
+    let draws = SamplingConfig { num_return_sequences: 3, temperature: 1.0, ..SamplingConfig::default() };
+    let (mut failing, mut whole) = (Vec::new(), Vec::new());
+    for sampling in [SamplingConfig::default(), beams, draws] {
+        for return_prompt_log_probs in [false, true] {
+            let output = OutputConfig { return_log_probs: true, return_prompt_log_probs, ..OutputConfig::default() };
+            let spec = |prompt: Vec<u32>| RequestSpec {
+                output,
+                sampling: sampling.clone(),
+                streaming: false,
+                bad_words: vec![vec![7]],
+                ..RequestSpec::new(prompt, 5)
+            };
+            failing.push(enqueue(&executor, spec((1..20).collect())));
+            let id = enqueue(&sound, spec((8..27).collect()));
+            let expected = gather(&sound, 1).remove(&id).unwrap();
+            whole.push((enqueue(&executor, spec((8..27).collect())), expected));
+        }
+    }
+    let (mut finals, mut found) = (0, Vec::new());
+    while finals < failing.len() + whole.len() {
+        let responses = executor.await_responses(None);
+        finals += responses.iter().filter(|response| response.is_final()).count();
+        found.extend(responses);
+    }
+    for id in failing {
+        let of_it: Vec<_> = found.iter().filter(|response| response.request_id() == id).collect();
+        let [Response::Error { message, .. }] = of_it[..] else { panic!("{of_it:?}") };
+        assert!(message.contains("the model's logits are not numbers"), "{message}");
+    }
+    for (id, expected) in whole {
+        let of_it: Vec<_> = found.iter().filter(|response| response.request_id() == id).collect();
+        assert_eq!(of_it.len(), expected.len());
+        for (found, expected) in of_it.into_iter().zip(expected) {
+            let Response::Result(found) = found else { panic!("{found:?}") };
+            let place = |result: &TokenResult| (result.output_token_ids.clone(), result.log_probs.clone());
+            assert_eq!(place(found), place(&expected));
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod endings;
 mod guides;
 mod log_probs;
 mod machine;
+mod not_a_number;
 mod prompts;
 mod sampling;
 mod sequences;

@@ -21,6 +21,34 @@ impl Task for Maxima<'_> {
     }
 }
 
+/// Vectors looked at side by side, to hide the latency of a multiplication.
+const CHAINS: usize = 4;
+
+/// Writes whether every element of `x` is finite to `out`.
+pub(crate) struct AllFinite<'a> {
+    pub(crate) x: &'a [f32],
+    pub(crate) out: &'a mut bool,
+}
+
+impl Task for AllFinite<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // A finite number times zero is zero; infinity and NaN leave a NaN, which no addition removes.
+        let zero = s.splat(0.0);
+        let mut sums = [zero; CHAINS];
+        let mut rows = self.x.chunks_exact(CHAINS * S::LANES);
+        for row in &mut rows {
+            for (chain, sum) in sums.iter_mut().enumerate() {
+                *sum = s.fma(s.load(&row[chain * S::LANES..][..S::LANES]), zero, *sum);
+            }
+        }
+        for part in rows.remainder().chunks(S::LANES) {
+            sums[0] = s.fma(s.load(part), zero, sums[0]);
+        }
+        *self.out = s.sum(s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3]))) == 0.0;
+    }
+}
+
 /// The lowest exponent whose power of e is a normal f32. Subnormal results cost some CPUs hundreds of cycles each.
 const LOWEST: f32 = -87.0;
 

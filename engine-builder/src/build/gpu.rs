@@ -9,7 +9,7 @@ use trtllm_sys::{Device, GpuLibrary, GpuSupport, loader};
 
 use super::print_network::{networks, options, write};
 use super::{BuildFailure, Builder, Built, wrote};
-use crate::checkpoint::write::write_checkpoint;
+use crate::checkpoint::write::{CheckpointRequest, write_checkpoint};
 use crate::command;
 use crate::compile::gpu::{Compile, GpuEngineRequest, build_gpu_engine};
 use crate::compile::tensorrt::TensorRt;
@@ -166,6 +166,8 @@ impl Builder<'_> {
         output: &Path,
     ) -> Result<(Source, Option<Temporary>)> {
         if source.mapping() == Some(mapping) {
+            // Nothing is converted, so nobody else looks at the weights.
+            source.note_non_finite().finish(settings.allow_non_finite, self.progress)?;
             return Ok((source, None));
         }
         if let Some(path) = &settings.checkpoint {
@@ -175,7 +177,9 @@ impl Builder<'_> {
         let path = output.with_file_name(format!(".{name}.checkpoint-{}", std::process::id()));
         let temporary = Temporary(path.clone());
         self.progress.note("writing the TensorRT-LLM checkpoint that TensorRT reads; it goes when the engine is there");
-        write_checkpoint(&source, mapping, &path, true, self.progress, self.interrupt)?;
+        let allow_non_finite = settings.allow_non_finite;
+        let request = CheckpointRequest { output: &path, mapping, force: true, allow_non_finite };
+        write_checkpoint(&source, &request, self.progress, self.interrupt)?;
         Ok((Source::open(&path)?, Some(temporary)))
     }
 }

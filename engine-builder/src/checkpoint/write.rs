@@ -11,6 +11,7 @@ use engine_format::{Mapping, Weight, bf16, shape};
 use super::header;
 use crate::companions;
 use crate::error::Result;
+use crate::non_finite::Findings;
 use crate::output::{Written, check_free_space, pretty};
 use crate::progress::{Interrupt, Progress};
 use crate::source::{PartView, Source};
@@ -19,21 +20,32 @@ use crate::stream::{self, Fill, Job, Piece};
 /// The file that shows that a directory is a checkpoint, so that it may be replaced on request.
 pub const MARKER: &str = "rank0.safetensors";
 
-/// Writes `source` as a checkpoint for `mapping` into the new directory `output`; with `force`, a checkpoint that is
-/// there is replaced. Weights are rounded to bfloat16.
+/// What to write, and where.
+#[derive(Debug, Clone)]
+pub struct CheckpointRequest<'a> {
+    /// The directory to make.
+    pub output: &'a Path,
+    /// How the weights are split over ranks.
+    pub mapping: Mapping,
+    /// Whether a checkpoint that is there already is replaced.
+    pub force: bool,
+    /// Whether weights may be infinite or NaN.
+    pub allow_non_finite: bool,
+}
+
+/// Writes `source` as a checkpoint. Weights are rounded to bfloat16.
 ///
 /// # Errors
-/// A mapping that does not work out, a source that is split another way, an output that exists or does not fit. Then
-/// `output` is as it was.
+/// A mapping that does not work out, a source that is split another way, weights that are not finite, an output that exists or
+/// does not fit. Then the output is as it was.
 pub fn write_checkpoint(
     source: &Source,
-    mapping: Mapping,
-    output: &Path,
-    force: bool,
+    request: &CheckpointRequest<'_>,
     progress: &dyn Progress,
     interrupt: &Interrupt,
 ) -> Result<Written> {
     let start = Instant::now();
+    let &CheckpointRequest { output, mapping, force, allow_non_finite } = request;
     let config = source.config();
     mapping.validate(config)?;
     let mut ranks = Vec::new();
@@ -45,12 +57,18 @@ pub fn write_checkpoint(
     let staged = StagedDir::create(output, force, MARKER)?;
     let total = ranks.iter().map(|rank| rank.layout.total_bytes as u64).sum();
     check_free_space(output, staged.path(), total)?;
+    let findings = Findings::default();
     for (index, rank) in ranks.iter().enumerate() {
-        let path = staged.path().join(rank_file(index));
-        let job =
-            Job { path: &path, head: &rank.layout.head, pieces: &rank.pieces, total_bytes: rank.layout.total_bytes };
+        let job = Job {
+            path: &staged.path().join(rank_file(index)),
+            head: &rank.layout.head,
+            pieces: &rank.pieces,
+            total_bytes: rank.layout.total_bytes,
+            findings: &findings,
+        };
         stream::write(&job, rank, false, progress, interrupt)?;
     }
+    findings.finish(allow_non_finite, progress)?;
     let config = pretty(&to_json(config, mapping));
     staged.write(CONFIG_FILE, &config)?;
     let companions = companions::read(source.path())?;
@@ -167,5 +185,9 @@ impl Fill for Rank<'_> {
 
     fn prefetch(&self, piece: &Piece) {
         self.for_each_run(piece, |run, rows, _| run.view.prefetch(rows));
+    }
+
+    fn note_non_finite(&self, piece: &Piece, findings: &Findings) {
+        self.for_each_run(piece, |run, rows, _| findings.note(&run.view, rows, run.columns.clone()));
     }
 }

@@ -14,6 +14,7 @@ use engine_format::{Mapping, ModelConfig, Weight, bf16};
 
 use crate::companions;
 use crate::error::Result;
+use crate::non_finite::Findings;
 use crate::output::{Written, check_free_space, pretty};
 use crate::progress::{Interrupt, Progress};
 use crate::source::{PartView, Source};
@@ -26,6 +27,8 @@ pub struct CpuEngineRequest {
     pub output: PathBuf,
     /// Whether an engine that is there already is replaced.
     pub force: bool,
+    /// Whether weights may be infinite or NaN.
+    pub allow_non_finite: bool,
     /// Limits that the engine records.
     pub limits: Limits,
     /// The model, as the user named it, for the record.
@@ -35,7 +38,8 @@ pub struct CpuEngineRequest {
 /// Builds the CPU engine of `source`.
 ///
 /// # Errors
-/// An output that exists or does not fit, an interrupt, or what the system said. Then the output is as it was.
+/// An output that exists or does not fit, weights that are not finite, an interrupt, or what the system said. Then the output
+/// is as it was.
 pub fn build_cpu_engine(
     source: &Source,
     request: &CpuEngineRequest,
@@ -49,13 +53,16 @@ pub fn build_cpu_engine(
     let weights_bytes = engine.plan.total_bytes as u64;
     check_free_space(output, staged.path(), weights_bytes)?;
 
+    let findings = Findings::default();
     let job = Job {
         path: &staged.path().join(WEIGHTS_FILE),
         head: &engine.plan.head,
         pieces: &engine.pieces,
         total_bytes: engine.plan.total_bytes,
+        findings: &findings,
     };
     let hashes = stream::write(&job, &engine, true, progress, interrupt)?;
+    findings.finish(request.allow_non_finite, progress)?;
 
     let mut small_files = companions::read(source.path())?;
     let config = config_json(source.config(), Mapping::SINGLE, request.limits);
@@ -227,6 +234,12 @@ impl Fill for PackedEngine<'_> {
     fn prefetch(&self, piece: &Piece) {
         self.for_each_part(piece.tensor, piece.rows.clone(), |part, rows, _| {
             part.prefetch(rows);
+        });
+    }
+
+    fn note_non_finite(&self, piece: &Piece, findings: &Findings) {
+        self.for_each_part(piece.tensor, piece.rows.clone(), |part, rows, _| {
+            findings.note(part, rows, 0..part.column_count());
         });
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use engine_builder::checkpoint::write::write_checkpoint;
+use engine_builder::checkpoint::write::{CheckpointRequest, write_checkpoint};
 use engine_builder::progress::{Interrupt, Quiet};
 use engine_builder::{BuildError, Source};
 use engine_format::{EngineDir, Mapping};
@@ -11,7 +11,7 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::support::{Model, build, entries, fixtures};
+use crate::support::{Model, build, checkpoint_request, entries, fixtures};
 
 const fn mapping(tp_size: usize, pp_size: usize) -> Mapping {
     Mapping { tp_size, pp_size }
@@ -19,7 +19,8 @@ const fn mapping(tp_size: usize, pp_size: usize) -> Mapping {
 
 fn write(model: &Path, mapping: Mapping, output: &Path) -> Result<(), BuildError> {
     let source = Source::open(model)?;
-    write_checkpoint(&source, mapping, output, false, &Quiet, &Interrupt::new()).map(|_| ())
+    let request = CheckpointRequest { mapping, ..checkpoint_request(output) };
+    write_checkpoint(&source, &request, &Quiet, &Interrupt::new()).map(|_| ())
 }
 
 /// Every key of `expected` is in `found` with the same value, in nested objects too.

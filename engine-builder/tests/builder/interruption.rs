@@ -7,9 +7,8 @@ use engine_builder::checkpoint::write::write_checkpoint;
 use engine_builder::compile::cpu::build_cpu_engine;
 use engine_builder::progress::{Interrupt, Progress, Quiet};
 use engine_builder::{BuildError, Source};
-use engine_format::Mapping;
 
-use crate::support::{Model, entries, request};
+use crate::support::{Model, checkpoint_request, entries, request};
 
 /// Asks to stop once some bytes are written.
 struct StopAfter {
@@ -52,8 +51,7 @@ fn an_interrupt_leaves_nothing() {
         assert!(matches!(built, Err(BuildError::Interrupted)), "{built:?}");
         let progress = stop();
         let interrupt = progress.interrupt.handle();
-        let mapping = Mapping::SINGLE;
-        let written = write_checkpoint(&source, mapping, &output, false, &progress, &interrupt);
+        let written = write_checkpoint(&source, &checkpoint_request(&output), &progress, &interrupt);
         assert!(matches!(written, Err(BuildError::Interrupted)), "{written:?}");
         assert_eq!(entries(dir.path()), ["model"]);
     }
@@ -72,7 +70,7 @@ fn a_full_disk_is_an_error_that_names_the_file_and_leaves_nothing() {
         assert!(error.is_disk_full(), "{error:?}");
         assert!(error.to_string().contains("rank0.weights"), "{error}");
         let checkpoint = dir.join("checkpoint");
-        let error = write_checkpoint(&source, Mapping::SINGLE, &checkpoint, false, &quiet, &interrupt).unwrap_err();
+        let error = write_checkpoint(&source, &checkpoint_request(&checkpoint), &quiet, &interrupt).unwrap_err();
         assert!(error.is_disk_full(), "{error:?}");
         assert!(error.to_string().contains("rank0.safetensors"), "{error}");
         return;

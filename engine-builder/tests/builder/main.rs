@@ -8,4 +8,5 @@ mod config;
 mod cpu_engine;
 mod hub;
 mod interruption;
+mod non_finite;
 mod support;

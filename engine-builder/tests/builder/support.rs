@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use engine_builder::checkpoint::write::CheckpointRequest;
 use engine_builder::compile::cpu::{CpuEngineRequest, build_cpu_engine};
 use engine_builder::progress::{Interrupt, Quiet};
 use engine_builder::{BuildError, Source};
+use engine_format::Mapping;
 use engine_format::manifest::Limits;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -32,7 +34,17 @@ pub(crate) fn fixtures(folder: &str) -> Vec<PathBuf> {
 pub(crate) const LIMITS: Limits = Limits { max_seq_len: 64, max_batch_size: 4, max_num_tokens: 32 };
 
 pub(crate) fn request(output: &Path) -> CpuEngineRequest {
-    CpuEngineRequest { output: output.to_owned(), force: false, limits: LIMITS, model: "a model".into() }
+    CpuEngineRequest {
+        output: output.to_owned(),
+        force: false,
+        allow_non_finite: false,
+        limits: LIMITS,
+        model: "a model".into(),
+    }
+}
+
+pub(crate) fn checkpoint_request(output: &Path) -> CheckpointRequest<'_> {
+    CheckpointRequest { output, mapping: Mapping::SINGLE, force: false, allow_non_finite: false }
 }
 
 /// Opens the model and builds its CPU engine.

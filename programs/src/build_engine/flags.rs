@@ -127,6 +127,10 @@ pub(crate) struct Args {
     #[arg(long)]
     force: bool,
 
+    /// Build although weights are infinite or NaN, or too large for bfloat16; the first one is named
+    #[arg(long)]
+    allow_non_finite: bool,
+
     /// Fetch the model from the Hugging Face hub if it is not in the local cache
     #[arg(long)]
     download: bool,
@@ -206,6 +210,7 @@ impl Args {
             },
             checkpoint: self.checkpoint.clone(),
             force: self.force,
+            allow_non_finite: self.allow_non_finite,
             task,
         }
     }

@@ -3,6 +3,7 @@
 use trtllm_sys::gpu::{GpuOutput, GpuPerfMetrics, GpuResult};
 
 use crate::executor::{FinishReason, PerfMetrics, RequestId, RequestSpec, Response, TokenId, TokenResult};
+use crate::logits;
 
 /// One request.
 #[derive(Debug)]
@@ -122,6 +123,13 @@ impl Route {
                 return result.is_final;
             }
         }
+        // Of generated tokens TensorRT-LLM shows no logits, but what they were is seen in the log-probabilities.
+        let log_probs = result.outputs.iter().filter_map(|output| output.log_probs).flatten();
+        if log_probs.copied().any(f32::is_nan) {
+            let message = "the model's logits are not numbers: TensorRT-LLM gave NaN as a log-probability; the weights are damaged or overflow: build the engine again from intact weights";
+            self.fail(id, message.to_owned(), responses);
+            return result.is_final;
+        }
         let first = responses.len();
         if self.is_beam_search {
             for (beam, output) in result.outputs.iter().take(self.sequences.len()).enumerate() {
@@ -202,8 +210,11 @@ impl Route {
                 prompt.len()
             ));
         }
-        let of = |(row, &next): (&[f32], &TokenId)| log_softmax(&row[..vocab_size], next);
-        Ok(Some(logits.chunks_exact(columns).zip(&prompt[1..]).map(of).collect()))
+        let rows = || logits.chunks_exact(columns).map(|row| &row[..vocab_size]);
+        if let Some(row) = rows().find(|row| row.iter().any(|logit| !logit.is_finite())) {
+            return Err(logits::problem(row, vocab_size));
+        }
+        Ok(Some(rows().zip(&prompt[1..]).map(|(row, &next)| log_softmax(row, next)).collect()))
     }
 }
 

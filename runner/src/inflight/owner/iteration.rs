@@ -11,6 +11,7 @@ use super::Owner;
 use crate::executor::{FinishReason, InflightBatchingStats, IterationStats, Response, TokenId};
 use crate::inflight::running::{Chosen, Running};
 use crate::inflight::scheduler::{SequenceId, Step, StepPart};
+use crate::logits::check_finite;
 use crate::model::{ForwardError, Model, StepSequence};
 
 /// Rows of logits computed at a time; bounds their memory to this many vocabularies.
@@ -104,7 +105,7 @@ impl<M: Model> Owner<M> {
     /// Log-probabilities of the prompt tokens that follow those of the step, where they are asked for.
     fn prompt_log_probs(&mut self, step: &Step) -> Duration {
         let mut model_latency = Duration::ZERO;
-        let kernels = self.model.kernels();
+        let (kernels, vocab_size) = (self.model.kernels(), self.model.vocab_size());
         let mut first_row = 0;
         for part in &step.parts {
             let row = first_row;
@@ -126,17 +127,26 @@ impl<M: Model> Owner<M> {
             // The last token of the prompt is followed by output, not by prompt.
             let next = self.scheduler.tokens(part.sequence, part.beam)[part.start + 1..].iter().take(part.tokens);
             let followed: Vec<(usize, TokenId)> = (row..).zip(next.copied()).collect();
+            let score = |(logits, &(_, next)): (&mut [f32], &(usize, TokenId))| {
+                check_finite(kernels, logits, vocab_size)?;
+                Ok(logits[next as usize] - kernels.log_sum_exp(logits))
+            };
             for rows in followed.chunks(LOGITS_ROWS) {
                 let began = Instant::now();
                 let numbers: Vec<_> = rows.iter().map(|&(row, _)| row).collect();
                 let logits = self.model.logits(&numbers, &mut self.logits);
                 model_latency += began.elapsed();
-                let width = logits.len() / rows.len();
-                let log_probs: Vec<f32> = self.model.pool().install(|| {
-                    let scored = logits.par_chunks_exact(width).zip(rows);
-                    scored.map(|(logits, &(_, next))| logits[next as usize] - kernels.log_sum_exp(logits)).collect()
-                });
-                collected.extend(log_probs);
+                let log_probs: Result<Vec<f32>, String> = self
+                    .model
+                    .pool()
+                    .install(|| logits.par_chunks_exact_mut(vocab_size).zip(rows).map(score).collect());
+                match log_probs {
+                    Ok(log_probs) => collected.extend(log_probs),
+                    Err(problem) => {
+                        self.fail(part.sequence, &problem);
+                        break;
+                    }
+                }
             }
         }
         model_latency
@@ -173,7 +183,11 @@ impl<M: Model> Owner<M> {
             let scheduler = &self.scheduler;
             let chosen: Vec<_> = self.model.pool().install(|| {
                 let choose = |(id, running, logits): &mut (SequenceId, Box<Running>, &mut [f32])| {
-                    running.choose(kernels, logits, |beam| scheduler.tokens(*id, beam))
+                    // Before anybody changes them: a bias, a ban, a guide or a hook is not to blame for what the model computed.
+                    match check_finite(kernels, logits, vocab_size) {
+                        Ok(()) => running.choose(kernels, logits, |beam| scheduler.tokens(*id, beam)),
+                        Err(problem) => Chosen::Failed(problem),
+                    }
                 };
                 draws.par_iter_mut().with_max_len(1).map(choose).collect()
             });
