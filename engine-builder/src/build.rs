@@ -222,7 +222,7 @@ impl Builder<'_> {
         let mapping = settings.mapping(source.config(), source.mapping())?;
         self.progress.note(&format!(
             "model: {} ({}), {} in {}",
-            settings.model,
+            settings.model.display(),
             summary(source.config()),
             units::bytes(source.total_bytes()),
             source.dtype()?.name(),
@@ -257,7 +257,7 @@ impl Builder<'_> {
         let limits = cpu_limits(source.config(), settings.limits);
         let checkpoint = self.checkpoint(settings, &source, mapping)?;
         let Settings { force, allow_non_finite, .. } = *settings;
-        let (output_dir, model) = (output.to_owned(), settings.model.clone());
+        let (output_dir, model) = (output.to_owned(), settings.model.to_string_lossy().into_owned());
         let request = CpuEngineRequest { output: output_dir, force, allow_non_finite, limits, model };
         let written = build_cpu_engine(&source, &request, self.progress, self.interrupt)?;
         self.progress.note(&wrote("CPU engine", output, written));

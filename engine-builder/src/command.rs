@@ -31,10 +31,10 @@ fn beside_this_program(name: &str) -> String {
 /// The command that builds what `settings` ask for, from the checkpoint where there is one (which has its split in it).
 fn build(settings: &Settings, checkpoint: Option<&Path>) -> String {
     let model = match checkpoint {
-        Some(path) => path.to_string_lossy().into_owned(),
-        None => settings.model.clone(),
+        Some(path) => path,
+        None => &settings.model,
     };
-    let mut words = vec!["build-engine".to_owned(), "--model".to_owned(), quote(&model)];
+    let mut words = vec!["build-engine".to_owned(), "--model".to_owned(), quote(&model.to_string_lossy())];
     let mut option = |name: &str, value: Option<String>| {
         if let Some(value) = value {
             words.extend([name.to_owned(), value]);

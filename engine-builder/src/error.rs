@@ -49,10 +49,10 @@ pub enum BuildError {
         free: u64,
     },
     /// `--model` names nothing that is there.
-    #[error("cannot find the model `{model}`: {tried}")]
+    #[error("cannot find the model `{model}`: {tried}", model = model.display())]
     NoModel {
         /// The model, as the user named it.
-        model: String,
+        model: PathBuf,
         /// What was looked for and what to do, as the end of the sentence.
         tried: String,
     },

@@ -48,6 +48,7 @@ mod companions;
 pub mod compile;
 pub mod error;
 pub mod huggingface;
+mod lookalike;
 mod machine;
 pub mod memory_plan;
 pub mod network;

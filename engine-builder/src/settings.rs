@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use engine_format::checkpoint::{self, CONFIG_FILE};
-use engine_format::json::{self, Object};
+use engine_format::json::Object;
 use engine_format::manifest::MANIFEST_FILE;
 use engine_format::staging::StagedDir;
 use engine_format::{Mapping, ModelConfig, Target};
@@ -13,12 +13,13 @@ use crate::checkpoint::write::MARKER;
 use crate::error::Result;
 use crate::huggingface;
 use crate::memory_plan::LimitRequest;
+use crate::source::read_config_file;
 
 /// What one run of `build-engine` does.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The model, as the user named it.
-    pub model: String,
+    pub model: PathBuf,
     /// Whether the model may be fetched from the Hugging Face hub.
     pub download: bool,
     /// The target; `None` when it is to be chosen.
@@ -172,9 +173,9 @@ pub enum SettingsError {
 
 impl Settings {
     /// Everything left open but what to make, and of which model.
-    pub fn new(model: &str, task: Task) -> Self {
+    pub fn new(model: impl Into<PathBuf>, task: Task) -> Self {
         Self {
-            model: model.to_owned(),
+            model: model.into(),
             download: false,
             target: None,
             tp_size: None,
@@ -274,7 +275,7 @@ fn check_output(path: &Path, force: bool, marker: &str) -> Result<()> {
 /// Whatever is wrong with `config.json`.
 pub fn read_config(dir: &Path) -> Result<(ModelConfig, Option<Mapping>)> {
     let path = dir.join(CONFIG_FILE);
-    let value = json::read_file(&path, "a model directory needs one")?;
+    let value = read_config_file(dir)?;
     let root = Object::root(&path, &value)?;
     if root.get("architecture").is_some() && root.get("mapping").is_some() {
         let (config, mapping) = checkpoint::from_json(&root)?;

@@ -7,12 +7,16 @@ use std::path::{Path, PathBuf};
 
 use engine_format::dtype::round_to_bf16;
 use engine_format::json::{self, Object};
+use engine_format::manifest::MANIFEST_FILE;
 use engine_format::safetensors_dir::TensorView;
 use engine_format::{Dtype, FormatError, Mapping, ModelConfig, Part, SafetensorsDir, Weight, bf16, checkpoint};
 use rayon::prelude::*;
+use serde_json::Value;
 
 use crate::error::{BuildError, Result};
 use crate::huggingface;
+use crate::huggingface::config::CONFIG_FILE;
+use crate::lookalike;
 use crate::non_finite::{Findings, all_finite};
 
 /// An opened model: its configuration, and its weights by part.
@@ -39,11 +43,12 @@ impl Source {
     /// Whatever is wrong with `config.json` or with any tensor, before anything is written anywhere.
     pub fn open(dir: &Path) -> Result<Self> {
         if !dir.is_dir() {
-            let hint = "a model is a directory with `config.json` and safetensors files".to_owned();
+            let hint = lookalike::describe(dir)
+                .unwrap_or_else(|| "a model is a directory with `config.json` and safetensors files".to_owned());
             return Err(BuildError::Format(FormatError::Missing { path: dir.to_owned(), hint }));
         }
         let config_path = dir.join(checkpoint::CONFIG_FILE);
-        let value = json::read_file(&config_path, "a model directory needs one")?;
+        let value = read_config_file(dir)?;
         let root = Object::root(&config_path, &value)?;
         let (config, weights) = if root.get("architecture").is_some() && root.get("mapping").is_some() {
             let (config, mapping) = checkpoint::from_json(&root)?;
@@ -51,7 +56,7 @@ impl Source {
             (config, Weights::Checkpoint(mapping, ranks))
         } else {
             let mut config = huggingface::config::parse(&config_path, &value)?;
-            let tensors = SafetensorsDir::open(dir)?;
+            let tensors = SafetensorsDir::open(dir).map_err(|error| said_of(dir, error))?;
             if config.tie_word_embeddings && huggingface::weights::has_own_head(&tensors)? {
                 config.tie_word_embeddings = false;
             }
@@ -163,6 +168,30 @@ impl Source {
 
     fn no_such_part(&self, weight: Weight) -> BuildError {
         BuildError::Format(FormatError::MissingTensor { path: self.path.clone(), tensor: weight.name(0) })
+    }
+}
+
+/// The content of the model's `config.json`.
+///
+/// # Errors
+/// Where there is none: what the directory is instead, as far as that is known. An engine, which has one that means something
+/// else.
+pub(crate) fn read_config_file(dir: &Path) -> Result<Value> {
+    if dir.join(MANIFEST_FILE).is_file() {
+        let tried = lookalike::describe(dir).unwrap_or_default();
+        return Err(BuildError::NoModel { model: dir.to_owned(), tried });
+    }
+    let hint = "a model directory needs one";
+    Ok(json::read_file(&dir.join(CONFIG_FILE), hint).map_err(|error| said_of(dir, error))?)
+}
+
+/// The error of a model directory that lacks a file, with what the directory is instead.
+fn said_of(dir: &Path, error: FormatError) -> FormatError {
+    match error {
+        FormatError::Missing { path, hint } => {
+            FormatError::Missing { path, hint: lookalike::describe(dir).unwrap_or(hint) }
+        }
+        other => other,
     }
 }
 

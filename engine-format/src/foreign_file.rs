@@ -42,7 +42,7 @@ impl ForeignFile {
     }
 
     /// What it is, with an article, and what to do.
-    fn describe(self) -> (&'static str, &'static str) {
+    pub fn describe(self) -> (&'static str, &'static str) {
         match self {
             Self::GitLfsPointer => (
                 "a Git LFS pointer",

@@ -170,7 +170,7 @@ pub(super) unsafe fn settings(options: &trtllm_build_options) -> Result<Settings
         name.parse::<Target>().map_err(|error| Failure::from_error(TRTLLM_STATUS_INVALID_ARGUMENT, &error))
     });
     Ok(Settings {
-        model: model.to_owned(),
+        model: model.into(),
         download: options.download.get(),
         target: target.transpose()?,
         tp_size: chosen(options.tp_size),

@@ -77,7 +77,7 @@ impl Builder<'_> {
         let request = GpuEngineRequest {
             output,
             force: settings.force,
-            model: &settings.model,
+            model: &settings.model.to_string_lossy(),
             target: target.name(),
             tensorrt_llm: &version,
             tensorrt: machine.library.as_ref().and_then(GpuLibrary::tensorrt_version),

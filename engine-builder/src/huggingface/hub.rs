@@ -11,6 +11,7 @@ use engine_format::safetensors_dir::{INDEX_FILE, SINGLE_FILE};
 
 use super::config::CONFIG_FILE;
 use crate::error::{BuildError, Result};
+use crate::lookalike;
 use crate::progress::{Interrupt, Progress};
 
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
@@ -20,7 +21,7 @@ const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 ///
 /// # Errors
 /// [`BuildError::NoModel`] that says what was tried, [`BuildError::Hub`], [`BuildError::Interrupted`].
-pub fn resolve(model: &str, download: bool, progress: &dyn Progress, interrupt: &Interrupt) -> Result<PathBuf> {
+pub fn resolve(model: &Path, download: bool, progress: &dyn Progress, interrupt: &Interrupt) -> Result<PathBuf> {
     Hub::from_env().resolve(model, download, progress, interrupt)
 }
 
@@ -33,12 +34,15 @@ pub struct Hub {
     pub endpoint: String,
     /// What to show the server for models that are not public.
     pub token: Option<String>,
+    /// Whether the server may not be asked.
+    pub offline: bool,
 }
 
 impl Hub {
-    /// The places that the Hugging Face libraries use: `HF_HUB_CACHE`, else `hub` in `HF_HOME`, else in
-    /// `XDG_CACHE_HOME/huggingface`, else in `~/.cache/huggingface`; `HF_ENDPOINT`; `HF_TOKEN`, else the file `token`
-    /// beside the cache.
+    /// The places that the Hugging Face libraries use: `HF_HUB_CACHE` (or, by its older name, `HUGGINGFACE_HUB_CACHE`), else
+    /// `hub` in `HF_HOME`, else in `XDG_CACHE_HOME/huggingface`, else in `~/.cache/huggingface`; `HF_ENDPOINT`; `HF_TOKEN`, else
+    /// the file `token` beside the cache. `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE` set to 1, ON, YES or TRUE forbid to ask
+    /// the server.
     pub fn from_env() -> Self {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let home = variable("HF_HOME").map_or_else(
@@ -50,12 +54,17 @@ impl Hub {
             PathBuf::from,
         );
         let text = |name| variable(name).and_then(|value| value.into_string().ok());
+        let is_on =
+            |name| text(name).is_some_and(|value| ["1", "on", "yes", "true"].contains(&value.to_lowercase().as_str()));
         let saved_token = || std::fs::read_to_string(home.join("token")).ok();
         let token = text("HF_TOKEN").or_else(saved_token);
         Self {
-            cache: variable("HF_HUB_CACHE").map_or_else(|| home.join("hub"), PathBuf::from),
+            cache: variable("HF_HUB_CACHE")
+                .or_else(|| variable("HUGGINGFACE_HUB_CACHE"))
+                .map_or_else(|| home.join("hub"), PathBuf::from),
             endpoint: text("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned()),
             token: token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()),
+            offline: ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].into_iter().any(is_on),
         }
     }
 
@@ -65,29 +74,31 @@ impl Hub {
     /// As the function [`resolve`].
     pub fn resolve(
         &self,
-        model: &str,
+        model: &Path,
         download: bool,
         progress: &dyn Progress,
         interrupt: &Interrupt,
     ) -> Result<PathBuf> {
-        let path = Path::new(model);
-        if path.is_dir() {
-            return Ok(path.to_owned());
+        if model.is_dir() {
+            return Ok(model.to_owned());
         }
         let nothing = |tried: String| BuildError::NoModel { model: model.to_owned(), tried };
-        if path.exists() {
-            return Err(nothing(
-                "it is a file; give the directory that holds `config.json` and the safetensors files".into(),
-            ));
+        if let Some(what) = lookalike::describe(model) {
+            return Err(nothing(what));
         }
-        if !is_model_id(model) {
+        let Some(model) = model.to_str().filter(|model| is_model_id(model)) else {
             return Err(nothing(
                 "there is no such directory, and it is not an `org/name` of the Hugging Face hub".into(),
             ));
-        }
+        };
         let cached = self.cached(model);
         if let Some(snapshot) = cached.as_deref().filter(|snapshot| is_complete(snapshot)) {
             return Ok(snapshot.to_owned());
+        }
+        if download && self.offline {
+            return Err(nothing(
+                "it is not whole in the Hugging Face cache, and HF_HUB_OFFLINE forbids to fetch it".into(),
+            ));
         }
         if download {
             #[cfg(feature = "download")]
@@ -108,12 +119,19 @@ impl Hub {
         }))
     }
 
-    /// The snapshot that the cache's branch `main` of the model points to.
+    /// The snapshot that the cache's branch `main` of the model points to. Where the cache knows no branches, as when it was
+    /// copied or a revision was fetched by its hash: a whole snapshot, the latest of several.
     fn cached(&self, model: &str) -> Option<PathBuf> {
         let repository = self.cache.join(format!("models--{}", model.replace('/', "--")));
-        let revision = std::fs::read_to_string(repository.join("refs/main")).ok()?;
-        let snapshot = repository.join("snapshots").join(revision.trim());
-        snapshot.is_dir().then_some(snapshot)
+        let snapshots = repository.join("snapshots");
+        if let Ok(revision) = std::fs::read_to_string(repository.join("refs/main")) {
+            let snapshot = snapshots.join(revision.trim());
+            return snapshot.is_dir().then_some(snapshot);
+        }
+        let found = std::fs::read_dir(snapshots).ok()?.flatten().map(|entry| entry.path());
+        let age =
+            |snapshot: &PathBuf| (is_complete(snapshot), std::fs::metadata(snapshot).and_then(|m| m.modified()).ok());
+        found.filter(|snapshot| snapshot.is_dir()).max_by_key(age)
     }
 }
 

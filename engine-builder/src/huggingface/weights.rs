@@ -68,6 +68,9 @@ pub fn check(tensors: &SafetensorsDir, config: &ModelConfig) -> Result<()> {
                 let hint = "tensor `lm_head.weight` is missing, and `tie_word_embeddings` in its `config.json` is not true, so the head is not the embedding";
                 return Err(FormatError::damaged(tensors.path(), hint));
             }
+            if !tensors.contains(&name) {
+                return Err(missing(tensors, &name, config));
+            }
             tensors.tensor(&name)?.expect_shape(&weight.part_shape(part, config))?;
             known.insert(name);
         }
@@ -78,6 +81,40 @@ pub fn check(tensors: &SafetensorsDir, config: &ModelConfig) -> Result<()> {
         None => Ok(()),
         Some((tensor, path)) => Err(FormatError::UnknownTensor { path: path.to_owned(), tensor: tensor.to_owned() }),
     }
+}
+
+/// What programs put before the names of a model that they hold, and how to save the model alone.
+const WRAPPERS: [(&str, &str); 5] = [
+    ("base_model.model.", "PEFT: merge the adapter with `merge_and_unload()`, and save the model that this returns"),
+    ("module.", "PyTorch's data parallelism: save `model.module`"),
+    ("_orig_mod.", "`torch.compile`: save `model._orig_mod`"),
+    ("language_model.", "a model of text and images: save its language model alone"),
+    ("model.language_model.", "a model of text and images: save its language model alone"),
+];
+
+/// The error for a tensor that is not there, with what is there under a longer or a shorter name.
+fn missing(tensors: &SafetensorsDir, name: &str, config: &ModelConfig) -> FormatError {
+    let refused = |problem: String| FormatError::tensor(tensors.path(), name, problem);
+    let without_model = name.strip_prefix("model.").filter(|inner| tensors.contains(inner));
+    if without_model.is_some() {
+        return refused(
+            "is missing; the names here lack `model.`: the inner model was saved, without its head; save the `…ForCausalLM`"
+                .into(),
+        );
+    }
+    let longer = tensors.names().find_map(|(other, _)| other.strip_suffix(name).filter(|prefix| !prefix.is_empty()));
+    if let Some(prefix) = longer {
+        let wrapper = WRAPPERS.iter().find(|(known, _)| *known == prefix);
+        let whose =
+            wrapper.map_or_else(|| "save the model without it".to_owned(), |(_, what)| format!("it is that of {what}"));
+        return refused(format!("is missing; the names here begin with `{prefix}`: {whose}"));
+    }
+    if name == "model.embed_tokens.weight" && config.tie_word_embeddings && tensors.contains("lm_head.weight") {
+        return refused(
+            "is missing; of the embedding and the head, which are tied, only `lm_head.weight` is here: load the model with Transformers, and save it again".into(),
+        );
+    }
+    FormatError::MissingTensor { path: tensors.path().to_owned(), tensor: name.to_owned() }
 }
 
 #[cfg(test)]

@@ -104,6 +104,92 @@ fn missing_files() {
     assert!(error.contains("no/such/model"), "{error}");
 }
 
+const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n";
+
+#[test]
+fn files_that_are_something_else_are_recognised() {
+    let put =
+        |name: &'static str, content: &'static str| move |path: &Path| fs::write(path.join(name), content).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        refused(as_it_is, put(name, POINTER), &[name, "Git LFS pointer", "git lfs pull"]);
+        refused(as_it_is, put(name, "<!DOCTYPE html>\n<title>Log in"), &[name, "HTML page"]);
+        refused(as_it_is, put(name, "GGUF\u{3}"), &[name, "GGUF"]);
+        refused(as_it_is, put(name, "PK\u{3}\u{4}"), &[name, "Zip"]);
+    }
+}
+
+#[test]
+fn directories_that_are_something_else_are_recognised() {
+    let holds = |names: &'static [&'static str]| {
+        move |path: &Path| {
+            fs::remove_file(path.join("model.safetensors")).unwrap();
+            fs::remove_file(path.join("config.json")).unwrap();
+            for name in names {
+                fs::create_dir_all(path.join(name).parent().unwrap()).unwrap();
+                fs::write(path.join(name), "").unwrap();
+            }
+        }
+    };
+    let cases: [(&[&str], &[&str]); 7] = [
+        (&["refs/main", "snapshots/abc/config.json"], &["cache", "snapshots/abc`"]),
+        (&["adapter_config.json"], &["LoRA adapter", "--lora"]),
+        (&["m-q4.gguf"], &["m-q4.gguf", "GGUF"]),
+        (&["consolidated.safetensors", "params.json"], &["Mistral's own format"]),
+        (&["consolidated.00.pth", "params.json"], &["Meta's own format"]),
+        (&["m.nemo"], &["NeMo"]),
+        (&["inner/config.json"], &["the model may be `", "model/inner`"]),
+    ];
+    for (names, words) in cases {
+        refused(as_it_is, holds(names), &[&["config.json` is missing"], words].concat());
+    }
+    let only_pickled = |path: &Path| {
+        fs::rename(path.join("model.safetensors"), path.join("pytorch_model-00001-of-00001.bin")).unwrap();
+    };
+    refused(
+        as_it_is,
+        only_pickled,
+        &["model.safetensors` is missing", "pytorch_model-00001-of-00001.bin", "save_pretrained"],
+    );
+}
+
+#[test]
+fn an_engine_is_no_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, engine) = (dir.path().join("model"), dir.path().join("engine"));
+    Model::tiny().write(&model);
+    build(&model, &engine).unwrap();
+    let error = Source::open(&engine).unwrap_err().to_string();
+    assert!(error.contains("it is an engine: run it with `run-engine --engine"), "{error}");
+}
+
+#[test]
+fn tensors_under_other_names_are_recognised() {
+    let renamed = |rename: fn(&str) -> String| {
+        move |model: &mut Model| {
+            let tensors = std::mem::take(&mut model.tensors);
+            model.tensors = tensors.into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect();
+        }
+    };
+    type Rename = fn(&str) -> String;
+    let prefixes: [(Rename, &str); 5] = [
+        (|name| format!("language_model.{name}"), "`language_model.`: it is that of a model of text and images"),
+        (|name| format!("base_model.model.{name}"), "merge_and_unload"),
+        (|name| format!("module.{name}"), "model.module"),
+        (|name| format!("_orig_mod.{name}"), "torch.compile"),
+        (|name| format!("other.{name}"), "begin with `other.`"),
+    ];
+    for (rename, words) in prefixes {
+        refused(renamed(rename), untouched, &["is missing", words]);
+    }
+    let inner = |name: &str| name.strip_prefix("model.").unwrap_or(name).to_owned();
+    refused(renamed(inner), untouched, &["model.embed_tokens.weight", "lack `model.`"]);
+    let only_the_head = |model: &mut Model| {
+        model.config["tie_word_embeddings"] = true.into();
+        model.tensors.remove("model.embed_tokens.weight");
+    };
+    refused(only_the_head, untouched, &["model.embed_tokens.weight", "only `lm_head.weight` is here"]);
+}
+
 #[test]
 fn shards_that_do_not_fit_their_index() {
     let dir = tempfile::tempdir().unwrap();

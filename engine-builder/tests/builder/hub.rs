@@ -15,11 +15,11 @@ use crate::support::{Model, entries};
 const REVISION: &str = "0123456789abcdef0123456789abcdef01234567";
 
 fn hub(cache: &Path, endpoint: &str) -> Hub {
-    Hub { cache: cache.to_owned(), endpoint: endpoint.to_owned(), token: Some("secret".to_owned()) }
+    Hub { cache: cache.to_owned(), endpoint: endpoint.to_owned(), token: Some("secret".to_owned()), offline: false }
 }
 
 fn resolve(hub: &Hub, model: &str, download: bool) -> Result<std::path::PathBuf, BuildError> {
-    hub.resolve(model, download, &Quiet, &Interrupt::new())
+    hub.resolve(Path::new(model), download, &Quiet, &Interrupt::new())
 }
 
 #[test]
@@ -63,6 +63,29 @@ fn a_cached_model_is_found_and_a_partial_one_is_not() {
     fs::remove_file(snapshot.join("model-00002-of-00002.safetensors")).unwrap();
     let error = resolve(&offline, "org/name", false).unwrap_err().to_string();
     assert!(error.contains("only a part") && error.contains("--download"), "{error}");
+}
+
+#[test]
+fn a_snapshot_without_branches_is_found_the_whole_and_latest_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = dir.path().join("models--org--name/snapshots");
+    let there = hub(dir.path(), "http://127.0.0.1:9");
+    Model::tiny().write_shards(&snapshots.join("old"));
+    assert_eq!(resolve(&there, "org/name", false).unwrap(), snapshots.join("old"));
+    Model::tiny().write_shards(&snapshots.join("new"));
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
+    fs::File::open(snapshots.join("new")).unwrap().set_modified(later).unwrap();
+    assert_eq!(resolve(&there, "org/name", false).unwrap(), snapshots.join("new"));
+    fs::remove_file(snapshots.join("new/config.json")).unwrap();
+    assert_eq!(resolve(&there, "org/name", false).unwrap(), snapshots.join("old"));
+}
+
+#[test]
+fn offline_the_server_is_not_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let offline = Hub { offline: true, ..hub(dir.path(), "http://127.0.0.1:9") };
+    let error = resolve(&offline, "org/name", true).unwrap_err();
+    assert!(matches!(error, BuildError::NoModel { .. }) && error.to_string().contains("HF_HUB_OFFLINE"), "{error}");
 }
 
 /// Serves `files` of `org/name` as the hub does, until the process ends; `cut` names a file whose body is cut short.

@@ -34,7 +34,7 @@ fn positive() -> RangedU64ValueParser<usize> {
 pub(crate) struct Args {
     /// The model: a directory, `org/name` of the local Hugging Face cache, or a checkpoint that this program wrote
     #[arg(long, value_name = "MODEL")]
-    model: String,
+    model: PathBuf,
 
     /// What to build for: none (the CPU), auto (the GPU that is here), a100, a100-40gb, h100, h200, l40, l40s, b200,
     /// gb200 or rtx-pro-6000 [default: auto where a GPU and TensorRT-LLM are, else none]

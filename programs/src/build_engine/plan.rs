@@ -28,7 +28,7 @@ pub(crate) fn print(settings: &Settings, plans: &Plans, format: PlanFormat) -> R
 }
 
 fn header(settings: &Settings, config: &ModelConfig) -> String {
-    format!("model           {}\n                {}, bfloat16\n", settings.model, summary(config))
+    format!("model           {}\n                {}, bfloat16\n", settings.model.display(), summary(config))
 }
 
 /// Everything about one target.

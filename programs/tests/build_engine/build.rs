@@ -1,5 +1,6 @@
 //! What a build writes and says.
 
+use std::ffi::OsStr;
 use std::fs;
 
 use engine_format::EngineDir;
@@ -134,6 +135,23 @@ fn force_replaces_an_engine_and_nothing_else() {
     fs::remove_file(dir.path().join("out/engine.json")).unwrap();
     build(&["--force"]).expect(2, &["engine.json", "move it away yourself"]);
     assert!(dir.path().join("out/rank0.weights").is_file());
+}
+
+#[test]
+fn any_path_is_a_path() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    let not_utf8 = OsStr::from_bytes(b"model \xff");
+    let checkpoint = OsStr::from_bytes(b"ckpt \xff");
+    let engine = OsStr::from_bytes(b"engine \xff");
+    std::os::unix::fs::symlink(fixture("parity/mistral-gqa"), dir.path().join(not_utf8)).unwrap();
+    let words = |words: &'static [&'static str]| words.iter().map(OsStr::new).collect::<Vec<_>>();
+    let args =
+        [words(&["--gpu", "none", "--checkpoint"]), vec![checkpoint], words(&["--output"]), vec![engine]].concat();
+    run(dir.path(), args.iter().copied().chain([OsStr::new("--model"), not_utf8])).expect(0, &[]);
+    let again = [words(&["--gpu", "none", "--output", "again", "--model"]), vec![checkpoint]].concat();
+    run(dir.path(), again).expect(0, &[]);
+    EngineDir::open(&dir.path().join(engine)).unwrap();
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub(crate) fn program(dir: &Path) -> Command {
         .current_dir(dir)
         .env("HF_HOME", dir.join("no-hub"))
         .env_remove("HF_HUB_CACHE")
+        .env_remove("HUGGINGFACE_HUB_CACHE")
         .env("TRTLLM_GPU_LIB", dir.join("no-shim.so"));
     command
 }
