@@ -7,6 +7,8 @@ use clap::ValueEnum;
 use runner::executor::tensorrt_llm::{CaptureLog, CommunicationMode};
 use runner::executor::{CapacitySchedulerPolicy, ExecutorConfig, Limits};
 
+use crate::number::{positive, whole};
+
 /// How the executor runs, in the terms of TensorRT-LLM's `ExecutorConfig`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Executor")]
@@ -17,7 +19,7 @@ pub struct ExecutorArgs {
     pub config: Option<PathBuf>,
 
     /// Worker threads of the CPU engine [default: one for each logical CPU]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = whole::<u16>(1..=1024))]
     pub threads: Option<u16>,
 
     /// Most tokens of one sequence, prompt included; can only lower the engine's limit
@@ -67,7 +69,7 @@ pub struct ExecutorArgs {
     pub worker_executable: Option<PathBuf>,
 
     /// Seconds that an orchestrator's workers have to start [default: 300]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = whole::<u64>(0..=u64::MAX))]
     pub start_up_timeout: Option<u64>,
 }
 
@@ -200,15 +202,6 @@ impl ExecutorArgs {
             Some((flag, asked, limit)) => Err(AboveLimit { flag, asked, limit }),
             None => Ok(()),
         }
-    }
-}
-
-/// A number from 1.
-fn positive(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("must be at least 1".to_owned()),
-        Ok(number) => Ok(number),
-        Err(error) => Err(error.to_string()),
     }
 }
 

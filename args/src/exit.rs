@@ -52,6 +52,30 @@ pub fn exit_code(result: Result<(), Failure>) -> ExitCode {
     ExitCode::from(code)
 }
 
+impl Failure {
+    /// What a program says of it, without `error: `.
+    pub fn message(&self) -> String {
+        match self {
+            Self::Input(error) | Self::Machine(error) | Self::Other(error) => with_causes(error.as_ref()),
+            Self::Interrupted => "interrupted".to_owned(),
+        }
+    }
+
+    /// The same failure, with what it is about in front.
+    pub fn of(self, name: Option<&str>) -> Self {
+        let blame = |error: anyhow::Error| match name {
+            Some(name) => error.context(name.to_owned()),
+            None => error,
+        };
+        match self {
+            Self::Input(error) => Self::Input(blame(error)),
+            Self::Machine(error) => Self::Machine(blame(error)),
+            Self::Other(error) => Self::Other(blame(error)),
+            Self::Interrupted => Self::Interrupted,
+        }
+    }
+}
+
 /// A line to standard error. A reader that went away (`2>&1 | head`) is no reason to end a run.
 pub fn say(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");

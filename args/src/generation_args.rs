@@ -136,13 +136,14 @@ mod tests {
             let error = parse(arguments).unwrap_err();
             assert!(expected.iter().all(|part| error.contains(part)), "{error}");
         };
-        check(&["--top-k", "x"], &["--top-k <K>", "invalid digit"]);
+        check(&["--top-k", "x"], &["'x'", "--top-k <K>", "must be a whole number from 0"]);
+        check(&["--top-p", "x"], &["'x'", "--top-p <P>", "must be a number"]);
         check(&["--max-length=1", "--max-new-tokens=1"], &["--max-length", "--max-new-tokens", "cannot be used with"]);
         check(&["--json", "--regex=a"], &["--json", "--regex", "cannot be used with"]);
         check(&["--grammar=/no/such/file"], &["--grammar <FILE>", "cannot read the file"]);
         check(&["--temperature", "--top-k", "3"], &["a value is required for '--temperature <T>'"]);
         check(&["--lora="], &["--lora <DIR>"]);
-        check(&["--retention-priority=101"], &["--retention-priority <N>", "from 0 to 100"]);
+        check(&["--retention-priority=101"], &["--retention-priority <N>", "must be a whole number from 0 to 100"]);
         check(&["--seed=1", "--seed=2"], &["--seed", "cannot be used multiple times"]);
     }
 

@@ -6,42 +6,44 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 
-use runner::executor::Executor;
-
 use crate::exit::INTERRUPTED;
+
+/// What a first signal does.
+type Handler = Arc<dyn Fn() + Send + Sync>;
 
 /// Ctrl-C and SIGTERM: the first ends the run in order, the second at once.
 pub struct Interrupt {
     happened: Arc<AtomicBool>,
-    executor: Arc<Mutex<Option<Arc<dyn Executor>>>>,
+    handler: Arc<Mutex<Option<Handler>>>,
 }
 
 impl Interrupt {
     /// Watches for signals from now on.
     pub fn install() -> anyhow::Result<Self> {
-        let interrupt = Self { happened: Arc::default(), executor: Arc::default() };
-        let (happened, executor) = (interrupt.happened.clone(), interrupt.executor.clone());
-        let handler = move || {
+        let interrupt = Self { happened: Arc::default(), handler: Arc::default() };
+        let (happened, handler) = (interrupt.happened.clone(), interrupt.handler.clone());
+        let on_signal = move || {
             let again = happened.swap(true, Ordering::SeqCst);
-            let executor = executor.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            match executor {
-                Some(executor) if !again => executor.cancel_all(),
+            let handler = handler.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            match handler {
+                Some(handler) if !again => handler(),
                 _ => exit_interrupted(),
             }
         };
-        ctrlc::set_handler(handler).context("cannot watch for signals")?;
+        ctrlc::set_handler(on_signal).context("cannot watch for signals")?;
         Ok(interrupt)
     }
 
-    /// From now on, a signal ends what `executor` runs, in order.
-    pub fn watch(&self, executor: &Arc<dyn Executor>) {
-        *self.executor.lock().unwrap_or_else(PoisonError::into_inner) = Some(executor.clone());
+    /// From now on, a signal calls `handler`, which ends the run in order. It is called on a thread of its own.
+    pub fn watch(&self, handler: impl Fn() + Send + Sync + 'static) {
+        *self.handler.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(handler));
     }
 
     /// Ends the run as a first signal would.
     pub fn stop(&self) {
-        if let Some(executor) = &*self.executor.lock().unwrap_or_else(PoisonError::into_inner) {
-            executor.cancel_all();
+        let handler = self.handler.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(handler) = handler {
+            handler();
         }
     }
 

@@ -6,6 +6,7 @@
 //! | [`interrupt`] | Ctrl-C and SIGTERM |
 //! | [`executor_args`] | flags about the executor: threads, limits, KV cache |
 //! | [`generation_args`] | flags about what to generate, which are also the fields of a line of a prompts file |
+//! | [`number`] | numbers, refused in words |
 //! | [`generate`] | `--generate`: man page and completions |
 
 #![forbid(unsafe_code)]
@@ -15,6 +16,7 @@ pub mod exit;
 pub mod generate;
 pub mod generation_args;
 pub mod interrupt;
+pub mod number;
 
 pub use executor_args::ExecutorArgs;
 pub use exit::{Failure, input};

@@ -229,6 +229,11 @@ impl FormatError {
     }
 }
 
+/// A number of things: `1 token`, `2 tokens`.
+pub fn counted(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
 /// An error and its causes in one line; a cause that the error already tells is not told again.
 pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();

@@ -6,7 +6,7 @@ use args::exit::say;
 use runner::engine::{Engine, Running};
 use runner::executor::{Executor, ExecutorConfig, Shutdown};
 
-use crate::format::{short_count, threads};
+use crate::format::{counted, short_count};
 
 /// Shuts an executor down at the end of a run, whichever way that comes. The signal handler holds the executor too, so dropping ours
 /// would not; ranks that are processes of their own end with it only.
@@ -26,7 +26,12 @@ pub(crate) fn describe(engine: &Engine, config: &ExecutorConfig) {
         Running::Cpu(executor) => {
             let facts = executor.facts();
             let (tokens, bytes) = (facts.kv_cache_tokens, indicatif::HumanBytes(facts.kv_cache_bytes as u64));
-            format!("CPU ({}, {}); KV cache of {tokens} tokens ({bytes})", facts.isa, threads(facts.threads))
+            format!(
+                "CPU ({}, {}); KV cache of {} (up to {bytes}, taken as it fills)",
+                facts.isa,
+                counted(facts.threads, "thread"),
+                counted(tokens, "token")
+            )
         }
         Running::TensorRtLlm(executor) => {
             let facts = executor.facts();
@@ -54,6 +59,9 @@ pub(crate) fn describe(engine: &Engine, config: &ExecutorConfig) {
         } else {
             "free memory"
         };
-        say(format_args!("warning: {cause} allows sequences of {max_seq_len} tokens only, the engine {engine_limit}"));
+        say(format_args!(
+            "warning: {cause} allows sequences of {} only, the engine {engine_limit}",
+            counted(max_seq_len, "token")
+        ));
     }
 }

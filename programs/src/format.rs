@@ -1,5 +1,7 @@
 //! Short numbers.
 
+pub(crate) use engine_format::error::counted;
+
 /// A number with about three digits: `48`, `19.6 K`, `8.41 B`.
 pub(crate) fn short_count(number: f64) -> String {
     let units = [(1e9, "B"), (1e6, "M"), (1e3, "K")];
@@ -8,11 +10,6 @@ pub(crate) fn short_count(number: f64) -> String {
         Some((unit, name)) => format!("{:.2} {name}", number / unit),
         None => format!("{number}"),
     }
-}
-
-/// A number of threads: `1 thread`, `2 threads`.
-pub(crate) fn threads(number: usize) -> String {
-    format!("{number} thread{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

@@ -1,66 +1,103 @@
 //! Prompts as they were given: on the command line, in a file, on standard input.
+//!
+//! They are read one by one, while those before them run: a file of any length takes the memory of its longest line.
+
+mod file;
 
 use std::io::Read;
-use std::path::Path;
+use std::vec;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
 use crate::run_engine::flags::{Args, Format};
-use runner::executor::TokenId;
+use runner::executor::{RequestError, TokenId};
 use runner::generation_options::GenerationOptions;
 use runner::request_builder::{self, BuildRequestError};
 
-/// What some editors begin a text file with.
-const BYTE_ORDER_MARK: char = '\u{feff}';
+pub(crate) use file::PromptsFile;
 
 /// A prompt as it was given, with its own options.
 #[derive(Debug, Clone)]
 pub(crate) struct Prompt {
-    /// The line it is in, when it came from a file of prompts.
-    pub origin: Option<String>,
     /// The prompt itself.
     pub prompt: request_builder::Prompt,
     /// What is asked of its completion.
     pub options: GenerationOptions,
 }
 
-/// Collects every prompt: of the command line, of the file, or else of standard input. Empty only with `--verify`.
-pub(crate) fn collect(args: &Args) -> Result<Vec<Prompt>> {
-    let mut prompts = Vec::new();
-    let options = &args.generation.options;
-    let plain = |prompt| Prompt { origin: None, prompt, options: options.clone() };
-    prompts.extend(args.prompt.iter().map(|prompt| plain(text(prompt.clone(), args.chat))));
-    for given in &args.prompt_ids {
-        prompts.push(plain(ids(parse_ids(given)?, args.chat)?));
-    }
-    if let Some(path) = &args.prompts {
-        prompts.extend(from_file(path, args.chat, options)?);
-    }
-    if prompts.is_empty() && !args.verify {
-        use std::io::IsTerminal;
-        let mut read = String::new();
-        if !std::io::stdin().is_terminal() {
-            std::io::stdin().read_to_string(&mut read).context("cannot read the prompt from standard input")?;
-        }
-        let line = read.strip_suffix('\n').map_or(read.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+/// A prompt, or why it is none.
+#[derive(Debug)]
+pub(crate) struct Given {
+    /// What messages call it; nothing where it is the run's only one.
+    pub name: Option<String>,
+    /// The prompt. An error is its own, and no other prompt's.
+    pub prompt: Result<Prompt>,
+}
+
+/// Every prompt of a run: of the command line, of the file, or else of standard input. An error of the iterator itself ends it.
+#[derive(Debug)]
+pub(crate) struct Prompts {
+    typed: vec::IntoIter<Given>,
+    file: Option<PromptsFile>,
+}
+
+impl Prompts {
+    /// Reads what was typed, and opens the file; without either, reads standard input. Without a prompt only with `--verify`.
+    pub(crate) fn open(args: &Args) -> Result<Self> {
+        let options = &args.generation.options;
         ensure!(
-            !line.is_empty(),
-            "there is no prompt: give --prompt TEXT, --prompt-ids, --prompts FILE or standard input"
+            args.format == Format::Json || !options.asks_for_log_probs(),
+            "--logprobs, --top-logprobs and --prompt-logprobs are printed as JSON only: add --format json"
         );
-        prompts.push(plain(text(line.to_owned(), args.chat)));
+        let mut typed: Vec<_> = args.prompt.iter().map(|prompt| text(prompt.clone(), args.chat)).collect();
+        for given in &args.prompt_ids {
+            typed.push(ids(parse_ids(given)?, args.chat)?);
+        }
+        let file = args.prompts.as_deref().map(|path| PromptsFile::open(path, args.chat, options)).transpose()?;
+        if typed.is_empty() && file.is_none() && !args.verify {
+            typed.push(text(from_standard_input()?, args.chat));
+        }
+        let several = typed.len() > 1 || file.is_some();
+        let given = |(index, prompt)| Given {
+            name: several.then(|| format!("prompt {index}")),
+            prompt: Ok(Prompt { prompt, options: options.clone() }),
+        };
+        Ok(Self { typed: typed.into_iter().enumerate().map(given).collect::<Vec<_>>().into_iter(), file })
     }
-    if args.format != Format::Json
-        && let Some(prompt) = prompts.iter().find(|prompt| prompt.options.asks_for_log_probs())
-    {
-        let error =
-            anyhow!("--logprobs, --top-logprobs and --prompt-logprobs are printed as JSON only: add --format json");
-        return Err(match &prompt.origin {
-            Some(origin) => error.context(origin.clone()),
-            None => error,
-        });
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.typed.as_slice().is_empty() && self.file.is_none()
     }
-    Ok(prompts)
+
+    /// Whether the run is about one prompt, which was not in a file.
+    pub(crate) fn is_one(&self) -> bool {
+        self.typed.as_slice().len() == 1 && self.file.is_none()
+    }
+}
+
+impl Iterator for Prompts {
+    type Item = Result<Given>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.typed.next().map(Ok).or_else(|| self.file.as_mut()?.next())
+    }
+}
+
+/// All of standard input, as one prompt, without the end of its last line.
+fn from_standard_input() -> Result<String> {
+    use std::io::IsTerminal;
+    let mut read = String::new();
+    if !std::io::stdin().is_terminal() {
+        std::io::stdin().read_to_string(&mut read).context("cannot read the prompt from standard input")?;
+    }
+    let prompt = read.strip_suffix('\n').map_or(read.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+    ensure!(
+        !prompt.is_empty(),
+        "there is no prompt: give --prompt TEXT, --prompt-ids, --prompts FILE or standard input"
+    );
+    Ok(prompt.to_owned())
 }
 
 /// A prompt of text, or with `--chat` a conversation.
@@ -72,19 +109,6 @@ fn text(text: String, chat: bool) -> request_builder::Prompt {
 fn ids(ids: Vec<TokenId>, chat: bool) -> Result<request_builder::Prompt> {
     ensure!(!chat, "--chat needs text, but the prompt is given as token ids");
     Ok(request_builder::Prompt::Ids(ids))
-}
-
-/// Reads a file of prompts; what a line does not say is as in `defaults`.
-pub(crate) fn from_file(path: &Path, chat: bool, defaults: &GenerationOptions) -> Result<Vec<Prompt>> {
-    let mut prompts = Vec::new();
-    let text = read_prompts_file(path)?;
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let origin = format!("{}, line {}", name_of(path), number + 1);
-        let prompt = parse_line(line, chat, defaults).with_context(|| origin.clone())?;
-        prompts.push(Prompt { origin: Some(origin), ..prompt });
-    }
-    ensure!(!prompts.is_empty(), "{} holds no prompt", name_of(path));
-    Ok(prompts)
 }
 
 impl Prompt {
@@ -116,23 +140,19 @@ pub(crate) fn refused(error: BuildRequestError) -> anyhow::Error {
     }
 }
 
-/// What a file of prompts is called in messages.
-fn name_of(path: &Path) -> String {
-    if path == Path::new("-") { "standard input".to_owned() } else { format!("`{}`", path.display()) }
-}
-
-fn read_prompts_file(path: &Path) -> Result<String> {
-    let mut bytes = Vec::new();
-    if path == Path::new("-") {
-        std::io::stdin().read_to_end(&mut bytes).context("cannot read prompts from standard input")?;
-    } else {
-        bytes = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+/// What is wrong with an option that was typed, by its flag.
+pub(crate) fn refused_flag(error: BuildRequestError) -> anyhow::Error {
+    match error {
+        BuildRequestError::Option { field, problem } => {
+            let flag = if field == "num_return_sequences" { "n" } else { field }.replace('_', "-");
+            anyhow!(problem.replace(field, &format!("--{flag}")))
+        }
+        BuildRequestError::Request(RequestError::Sampling { field, range, value }) => {
+            let flag = if field == "num_return_sequences" { "n" } else { field }.replace('_', "-");
+            anyhow!("--{flag} must be {range}, not {value}")
+        }
+        other => refused(other),
     }
-    let mut text = String::from_utf8(bytes).with_context(|| format!("{} is not UTF-8 text", name_of(path)))?;
-    if text.starts_with(BYTE_ORDER_MARK) {
-        text.drain(..BYTE_ORDER_MARK.len_utf8());
-    }
-    Ok(text)
 }
 
 fn parse_ids(text: &str) -> Result<Vec<TokenId>> {
@@ -145,35 +165,36 @@ fn parse_ids(text: &str) -> Result<Vec<TokenId>> {
         .collect()
 }
 
-/// A line of a prompts file: JSON if it begins with `{`, else the prompt itself.
+/// A line of a prompts file: JSON if it begins with `{`, blanks aside, else the prompt itself.
 fn parse_line(line: &str, chat: bool, defaults: &GenerationOptions) -> Result<Prompt> {
-    if !line.starts_with('{') {
-        return Ok(Prompt { origin: None, prompt: text(line.to_owned(), chat), options: defaults.clone() });
+    if !line.trim_start().starts_with('{') {
+        return Ok(Prompt { prompt: text(line.to_owned(), chat), options: defaults.clone() });
     }
-    let mut fields: serde_json::Map<String, Value> = serde_json::from_str(line)?;
+    let mut fields: serde_json::Map<String, Value> = serde_json::from_str(line).map_err(|error| not_json(&error))?;
     let prompt = match (fields.remove("prompt"), fields.remove("prompt_ids")) {
         (Some(Value::String(prompt)), None) => text(prompt, chat),
         (Some(messages @ Value::Array(_)), None) if chat => request_builder::Prompt::Messages(messages.to_string()),
         (None, Some(given)) => {
-            ids(serde_json::from_value(given).context("`prompt_ids` must be a list of token ids")?, chat)?
+            let given = serde_json::from_value(given).map_err(|_| {
+                anyhow!("`prompt_ids` must be a list of token ids, which are whole numbers, for example [1, 2, 3]")
+            });
+            ids(given?, chat)?
         }
         (Some(_), None) => bail!("`prompt` must be a string, or with --chat a list of messages"),
         _ => bail!("a JSON line needs either `prompt` or `prompt_ids`"),
     };
-    for (name, value) in &fields {
-        // One at a time: the error of the whole object does not say which field it is about.
-        let alone = Value::Object([(name.clone(), value.clone())].into_iter().collect());
-        serde_json::from_value::<GenerationOptions>(alone).with_context(|| format!("`{name}`"))?;
-    }
-    let options: GenerationOptions = serde_json::from_value(Value::Object(fields))?;
-    ensure!(
-        options.max_new_tokens.is_none() || options.max_length.is_none(),
-        "`max_new_tokens` and `max_length` exclude each other"
-    );
-    if let [(first, _), (second, _), ..] = options.guides()[..] {
-        bail!("`{first}` and `{second}` exclude each other");
-    }
-    Ok(Prompt { origin: None, prompt, options: options.or(defaults) })
+    let options = GenerationOptions::from_json(fields).map_err(|problem| anyhow!(problem))?;
+    Ok(Prompt { prompt, options: options.or(defaults) })
+}
+
+/// What JSON lacks, with its column: the line is told by who reads the file.
+fn not_json(error: &serde_json::Error) -> anyhow::Error {
+    let text = error.to_string();
+    let problem = text.split(" at line ").next().unwrap_or_default();
+    anyhow!(
+        "the line begins with `{{` but is not valid JSON: {problem} (column {}); a prompt that begins with `{{` is written as JSON itself: {{\"prompt\": \"{{…\"}}",
+        error.column()
+    )
 }
 
 #[cfg(test)]
@@ -193,6 +214,10 @@ mod tests {
         assert_eq!(prompt.options.stop, Some(vec!["y".to_owned()]));
         let plain = parse_line("just text", false, &defaults).unwrap();
         assert_eq!(plain.options, defaults);
+        // Blanks before JSON are no part of it; blanks before text are.
+        let prompt = |line: &str| parse_line(line, false, &defaults).unwrap().prompt;
+        assert_eq!(prompt(" \t{\"prompt\": \"a\"} "), request_builder::Prompt::Text("a".into()));
+        assert_eq!(prompt("  a {"), request_builder::Prompt::Text("  a {".into()));
     }
 
     #[test]
@@ -236,24 +261,30 @@ mod tests {
             let error = format!("{:#}", parse_line(line, false, &GenerationOptions::default()).unwrap_err());
             assert!(error.contains(expected), "{error}");
         };
-        check("{", "EOF");
+        check("{", "the line begins with `{` but is not valid JSON: EOF while parsing an object (column 1)");
+        check("{x", "key must be a string (column 2)");
+        check(r#"{"prompt": "a"} x"#, "trailing characters (column 17)");
         check("{}", "needs either");
         check(r#"{"prompt": "a", "prompt_ids": [1]}"#, "needs either");
         check(r#"{"prompt": 1}"#, "must be a string");
         check(r#"{"prompt": []}"#, "with --chat");
         check(r#"{"prompt_ids": [-1]}"#, "prompt_ids");
         check(r#"{"prompt": "a", "max_tokens": 1}"#, "max_tokens");
-        check(r#"{"prompt": "a", "top_k": 1, "seed": -1}"#, "`seed`: invalid value: integer `-1`");
+        check(
+            r#"{"prompt": "a", "top_k": 1, "seed": -1}"#,
+            "`seed` must be a whole number from 0 to 18446744073709551615, not -1",
+        );
         check(r#"{"prompt": "a", "stop": 1}"#, "stop");
         check(r#"{"prompt": "a", "max_new_tokens": 1, "max_length": 2}"#, "exclude");
         check(r#"{"prompt": "a", "json": true, "regex": "a"}"#, "`json` and `regex` exclude");
         check(r#"{"prompt": "a", "json_schema": {}, "grammar": "a"}"#, "`json_schema` and `grammar` exclude");
-        check(r#"{"prompt": "a", "json_schema": 1}"#, "`json_schema`: must be an object or a string, not 1");
-        check(r#"{"prompt": "a", "early_stopping": 0.5}"#, "`early_stopping`: must be `true`");
+        check(r#"{"prompt": "a", "json_schema": 1}"#, "`json_schema` must be an object or a string, not 1");
+        check(r#"{"prompt": "a", "early_stopping": 0.5}"#, "`early_stopping` must be `true`");
         check(r#"{"prompt": "a", "logit_bias": {"x": 1}}"#, "`logit_bias`");
         check(r#"{"prompt": "a", "logit_bias": [[1, 2]]}"#, "`logit_bias`");
-        check(r#"{"prompt": "a", "bad_words": 1}"#, "`bad_words`: must be a string or a list of strings");
+        check(r#"{"prompt": "a", "bad_words": 1}"#, "`bad_words` must be a string or a list of strings");
         check(r#"{"prompt": "a", "n": 2, "num_return_sequences": 2}"#, "duplicate");
+        check(r#"{"prompt_ids": [1.5]}"#, "`prompt_ids` must be a list of token ids");
         assert!(parse_ids("1, 2,x").unwrap_err().to_string().contains("`x`"));
         assert_eq!(parse_ids("1, 2").unwrap(), [1, 2]);
     }

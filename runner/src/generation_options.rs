@@ -12,6 +12,8 @@ use crate::executor::{EarlyStopping, GuidedDecodingParams, TokenId};
 
 use from_text::FromText;
 
+pub use from_text::whole_number;
+
 /// An option, as a program shows it.
 #[derive(Debug, Clone, Copy)]
 pub struct OptionField {
@@ -23,6 +25,8 @@ pub struct OptionField {
     pub help: &'static str,
     /// Whether it may be given several times.
     pub repeats: bool,
+    /// What its value in JSON must be, as in "must be a number".
+    pub expected: &'static str,
     /// Sets it from text.
     pub set: fn(&mut GenerationOptions, &str) -> Result<(), String>,
 }
@@ -55,6 +59,7 @@ macro_rules! generation_options {
                 value_name: $value_name,
                 help: concat!($($doc),+),
                 repeats: <$type as FromText>::REPEATS,
+                expected: <$type as FromText>::EXPECTED,
                 set: |options, text| <$type as FromText>::set(&mut options.$name, text),
             },)+];
 

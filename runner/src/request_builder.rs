@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use engine_format::FormatError;
+use engine_format::error::counted;
 use text::chat::{self, ChatError};
 use text::stop_strings::{StopStringError, StopStrings};
 use text::tokenizer::{LazyTokenizer, Tokenizer, TokenizerError};
 
 use crate::engine::Engine;
 use crate::executor::{
-    Executor, KvCacheRetentionConfig, OutputConfig, Request, RequestError, RequestSpec, SamplingConfig, TokenId,
-    TokenRangeRetention,
+    Executor, KvCacheRetentionConfig, Limits, OutputConfig, Request, RequestError, RequestSpec, SamplingConfig,
+    TokenId, TokenRangeRetention,
 };
 use crate::generation_options::GenerationOptions;
 use crate::session::Submission;
@@ -110,24 +111,10 @@ impl<'a> RequestBuilder<'a> {
     /// [`BuildRequestError`].
     pub fn spec(&self, prompt: &Prompt, options: &GenerationOptions) -> Result<RequestSpec, BuildRequestError> {
         let input_token_ids = self.encode(prompt)?;
-        let max_tokens = max_tokens(options, input_token_ids.len())?;
         let end_ids = self.engine.filter(|_| options.ignore_eos != Some(true)).map(Engine::end_ids);
-        let default = RequestSpec::new(input_token_ids, max_tokens);
         Ok(RequestSpec {
             end_ids: end_ids.unwrap_or_default().to_vec(),
             bad_words: self.bad_words(options.bad_words.as_deref().unwrap_or_default())?,
-            embedding_bias: options.logit_bias.clone().unwrap_or_default(),
-            guided_decoding: options.guides().into_iter().next().map(|(_, guide)| guide),
-            sampling: sampling(options)?,
-            output: OutputConfig {
-                return_log_probs: options.logprobs == Some(true),
-                top_log_probs: options.top_logprobs.unwrap_or(0),
-                return_prompt_log_probs: options.prompt_logprobs == Some(true),
-                return_perf_metrics: false,
-            },
-            priority: options.priority.unwrap_or(default.priority),
-            allotted_time: options.allotted_time_ms.map(Duration::from_millis),
-            cache_salt_id: options.cache_salt_id,
             lora: match &options.lora {
                 None => None,
                 Some(path) => {
@@ -135,12 +122,7 @@ impl<'a> RequestBuilder<'a> {
                     Some(engine.lora(path).map_err(BuildRequestError::Lora)?)
                 }
             },
-            kv_cache_retention: options.retention_priority.map(|priority| KvCacheRetentionConfig {
-                ranges: vec![TokenRangeRetention { tokens: (0, None), priority, duration: None }],
-                decode_priority: priority,
-                decode_duration: None,
-            }),
-            ..default
+            ..without_engine(options, input_token_ids)?
         })
     }
 
@@ -187,14 +169,59 @@ impl<'a> RequestBuilder<'a> {
         let mut encoded = Vec::new();
         for (number, word) in words.iter().enumerate() {
             let tokenizer = self.tokenizer("bad_words")?;
-            if word.is_empty() {
-                let problem = format!("bad word number {} is empty: leave it out or give it text", number + 1);
-                return Err(BuildRequestError::Option { field: "bad_words", problem });
-            }
+            check_bad_word(number, word)?;
             encoded.extend(tokenizer.encode_word(word)?);
         }
         Ok(encoded)
     }
+}
+
+/// Checks what is wrong with options whatever the engine and the prompt: values outside their range, empty texts.
+///
+/// # Errors
+/// [`BuildRequestError`].
+pub fn check(options: &GenerationOptions) -> Result<(), BuildRequestError> {
+    const ANY: Limits = Limits { max_seq_len: usize::MAX, max_batch_size: usize::MAX, max_num_tokens: usize::MAX };
+    // How long the prompt may be depends on the engine.
+    let any_length = GenerationOptions { max_length: None, ..options.clone() };
+    Request::new(without_engine(&any_length, vec![0])?, ANY, usize::MAX)?;
+    options.bad_words.iter().flatten().enumerate().try_for_each(|(number, word)| check_bad_word(number, word))?;
+    StopStrings::new(options.stop.clone().unwrap_or_default())?;
+    Ok(())
+}
+
+/// What of a request needs nothing but its prompt and options.
+fn without_engine(options: &GenerationOptions, prompt: Vec<TokenId>) -> Result<RequestSpec, BuildRequestError> {
+    let max_tokens = max_tokens(options, prompt.len())?;
+    let default = RequestSpec::new(prompt, max_tokens);
+    Ok(RequestSpec {
+        embedding_bias: options.logit_bias.clone().unwrap_or_default(),
+        guided_decoding: options.guides().into_iter().next().map(|(_, guide)| guide),
+        sampling: sampling(options)?,
+        output: OutputConfig {
+            return_log_probs: options.logprobs == Some(true),
+            top_log_probs: options.top_logprobs.unwrap_or(0),
+            return_prompt_log_probs: options.prompt_logprobs == Some(true),
+            return_perf_metrics: false,
+        },
+        priority: options.priority.unwrap_or(default.priority),
+        allotted_time: options.allotted_time_ms.map(Duration::from_millis),
+        cache_salt_id: options.cache_salt_id,
+        kv_cache_retention: options.retention_priority.map(|priority| KvCacheRetentionConfig {
+            ranges: vec![TokenRangeRetention { tokens: (0, None), priority, duration: None }],
+            decode_priority: priority,
+            decode_duration: None,
+        }),
+        ..default
+    })
+}
+
+fn check_bad_word(number: usize, word: &str) -> Result<(), BuildRequestError> {
+    if !word.is_empty() {
+        return Ok(());
+    }
+    let problem = format!("bad word number {} is empty: leave it out or give it text", number + 1);
+    Err(BuildRequestError::Option { field: "bad_words", problem })
 }
 
 /// Tokens to generate after a prompt of `prompt` tokens.
@@ -207,7 +234,8 @@ fn max_tokens(options: &GenerationOptions, prompt: usize) -> Result<usize, Build
         (Some(tokens), _) => Ok(tokens),
         (None, Some(length)) if length > prompt => Ok(length - prompt),
         (None, Some(length)) => {
-            let problem = format!("the prompt has {prompt} tokens: max_length {length} leaves none to generate");
+            let problem =
+                format!("the prompt has {}: max_length {length} leaves none to generate", counted(prompt, "token"));
             Err(BuildRequestError::Option { field: "max_length", problem })
         }
         (None, None) => Ok(DEFAULT_MAX_NEW_TOKENS),

@@ -182,6 +182,11 @@ impl Session {
         self.executor.as_ref()
     }
 
+    /// The executor, for those that outlive a borrow of the session.
+    pub fn shared_executor(&self) -> Arc<dyn Executor> {
+        self.executor.clone()
+    }
+
     /// The tokenizer, if there is one; parsed with the first request whose outputs carry text.
     pub fn tokenizer(&self) -> Option<&LazyTokenizer> {
         self.tokenizer.as_ref()

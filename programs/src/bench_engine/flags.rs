@@ -8,6 +8,7 @@ use clap::{Parser, ValueEnum};
 use super::load::{Arrivals, Load, Rate};
 use super::workload::Lengths;
 use ::args::ExecutorArgs;
+use ::args::number::whole;
 
 /// Measure an engine: latency and throughput under load, beside this machine's limits.
 ///
@@ -50,7 +51,7 @@ pub(super) struct Args {
 #[command(next_help_heading = "Workload")]
 pub(super) struct WorkloadArgs {
     /// Requests of one load [default: 64, or as many as --prompts has]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>(1..=u32::MAX.into()))]
     pub requests: Option<u32>,
 
     /// Tokens of a synthetic prompt: a number, or a range to draw from [default: 128]
@@ -62,7 +63,7 @@ pub(super) struct WorkloadArgs {
     pub output_len: Lengths,
 
     /// Make the first N tokens of all synthetic prompts equal
-    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "prompts")]
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "prompts", value_parser = whole::<usize>(0..=u64::MAX))]
     pub shared_prefix_len: usize,
 
     /// Read prompts from a file, as `run-engine` does; start over if --requests asks for more
@@ -78,7 +79,7 @@ pub(super) struct WorkloadArgs {
     pub rate: Vec<Rate>,
 
     /// Keep N requests running; several values are several loads
-    #[arg(long, value_name = "N[,N...]", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N[,N...]", value_delimiter = ',', value_parser = whole::<u32>(1..=u32::MAX.into()))]
     pub concurrency: Vec<u32>,
 
     /// Randomness: 0 is greedy [default: 0, or 1 with --top-p]
@@ -90,7 +91,7 @@ pub(super) struct WorkloadArgs {
     pub top_p: Option<f32>,
 
     /// Seed of prompts, lengths, arrivals and draws
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX))]
     pub seed: u64,
 }
 

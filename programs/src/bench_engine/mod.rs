@@ -98,7 +98,8 @@ fn run(args: &Args, began: Instant) -> Result<(), Failure> {
         }
         let executor = engine.executor();
         let _closing = Closing(executor.clone());
-        interrupt.watch(&executor);
+        let watched = executor.clone();
+        interrupt.watch(move || watched.cancel_all());
         bar.set_message(load.label());
         let run = measure(executor.as_ref(), tokenizer, &workload, load, args.workload.seed, &bar);
         if interrupt.happened() {

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use super::flags::WorkloadArgs;
 use super::report::WorkloadFacts;
 use super::workload::{Lengths, PromptMaker, Random, Stream, draw_lengths};
-use crate::prompts;
+use crate::prompts::{self, Given, PromptsFile};
 use runner::engine::Engine;
 use runner::executor::{Request, RequestSpec, SamplingConfig};
 use runner::generation_options::GenerationOptions;
@@ -96,10 +96,16 @@ fn synthetic(args: &WorkloadArgs, builder: RequestBuilder<'_>, sampling: &Sampli
 
 fn from_file(args: &WorkloadArgs, builder: RequestBuilder<'_>, temperature: f32) -> Result<Vec<Request>> {
     let Some(path) = &args.prompts else { return Ok(Vec::new()) };
-    let prompts = prompts::from_file(path, false, &GenerationOptions::default())?;
+    let mut prompts = Vec::new();
+    // A measurement needs every one of them.
+    for given in PromptsFile::open(path, false, &GenerationOptions::default())? {
+        let Given { name, prompt } = given?;
+        let name = name.unwrap_or_default();
+        prompts.push((prompt.with_context(|| name.clone())?, name));
+    }
     let count = args.requests.map_or(prompts.len(), |count| count as usize);
     let outputs = draw_lengths(args.output_len, count, &mut Random::new(args.seed, Stream::Lengths));
-    let requests = prompts.iter().cycle().zip(outputs).map(|(prompt, output)| {
+    let requests = prompts.iter().cycle().zip(outputs).map(|((prompt, origin), output)| {
         let defaults = GenerationOptions {
             max_new_tokens: Some(output),
             temperature: Some(temperature),
@@ -108,7 +114,6 @@ fn from_file(args: &WorkloadArgs, builder: RequestBuilder<'_>, temperature: f32)
             ignore_eos: Some(true),
             ..GenerationOptions::default()
         };
-        let origin = prompt.origin.clone().unwrap_or_default();
         let prompt = prompt.clone().or(&defaults);
         let submission =
             builder.build(&prompt.prompt, &prompt.options).map_err(prompts::refused).with_context(|| origin.clone())?;

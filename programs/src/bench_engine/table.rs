@@ -1,6 +1,6 @@
 //! The report as a table: a row for each figure, a column for each load.
 
-use crate::format::{short_count, threads};
+use crate::format::{counted, short_count};
 use std::fmt::Write;
 
 use super::percentiles::Percentiles;
@@ -44,7 +44,7 @@ pub(super) fn render(report: &Report) -> String {
         engine.architecture,
         short_count(engine.parameters as f64),
         engine.isa,
-        threads(engine.threads),
+        counted(engine.threads, "thread"),
         workload.requests,
         workload.source,
         workload.prompt_tokens,
@@ -74,7 +74,7 @@ pub(super) fn render(report: &Report) -> String {
         text,
         "\nthis machine, with {}: {:.1} GB/s of reads, {} of matrix products ({})\n\
          start-up {:.0} ms; peak resident memory {} MB, weights mapped from the engine included\n",
-        threads(engine.threads),
+        counted(engine.threads, "thread"),
         machine.read_bytes_per_second / 1e9,
         flops(machine.matrix_flops_per_second),
         engine.isa,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::builder::RangedU64ValueParser;
+use ::args::number::whole;
 use clap::{Parser, ValueEnum};
 use engine_format::Target;
 
@@ -24,8 +24,8 @@ Examples:
 
 Exit codes: 0 done; 2 bad input or usage; 3 the machine lacks what was asked for; 1 anything else; 130 interrupted";
 
-fn positive() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..=MOST)
+fn positive(text: &str) -> Result<usize, String> {
+    whole(1..=MOST)(text)
 }
 
 /// Build an engine from a Hugging Face model, for this machine's CPU or for a GPU
@@ -55,11 +55,11 @@ pub(crate) struct Args {
     checkpoint_only: bool,
 
     /// Ranks that share each layer (tensor parallelism) [default: 1, or what the checkpoint has]
-    #[arg(long, value_name = "N", value_parser = positive())]
+    #[arg(long, value_name = "N", value_parser = positive)]
     tp_size: Option<usize>,
 
     /// Groups of consecutive layers (pipeline parallelism) [default: 1, or what the checkpoint has]
-    #[arg(long, value_name = "N", value_parser = positive())]
+    #[arg(long, value_name = "N", value_parser = positive)]
     pp_size: Option<usize>,
 
     /// Type of the weights
@@ -67,23 +67,23 @@ pub(crate) struct Args {
     dtype: WeightType,
 
     /// Most tokens of a sequence, prompt included [default: the model's max_position_embeddings]
-    #[arg(long, value_name = "N", value_parser = positive())]
+    #[arg(long, value_name = "N", value_parser = positive)]
     max_seq_len: Option<usize>,
 
     /// Most sequences in one step [default: 64 on the CPU; on a GPU what its memory holds]
-    #[arg(long, value_name = "N", value_parser = positive())]
+    #[arg(long, value_name = "N", value_parser = positive)]
     max_batch_size: Option<usize>,
 
     /// Most tokens in one step [default: 2048 on the CPU, 8192 on a GPU]
-    #[arg(long, value_name = "N", value_parser = positive())]
+    #[arg(long, value_name = "N", value_parser = positive)]
     max_num_tokens: Option<usize>,
 
     /// Most beams of one request [default: 1]
-    #[arg(long, value_name = "N", value_parser = positive(), help_heading = GPU_ENGINES)]
+    #[arg(long, value_name = "N", value_parser = positive, help_heading = GPU_ENGINES)]
     max_beam_width: Option<usize>,
 
     /// Step size that TensorRT optimizes for [default: one token for each sequence and beam]
-    #[arg(long, value_name = "N", value_parser = positive(), help_heading = GPU_ENGINES)]
+    #[arg(long, value_name = "N", value_parser = positive, help_heading = GPU_ENGINES)]
     opt_num_tokens: Option<usize>,
 
     /// Keep logits of prompt tokens; `run-engine --prompt-logprobs` needs it
@@ -103,7 +103,7 @@ pub(crate) struct Args {
     compiler: CompilerName,
 
     /// Ranks compiled at the same time, each on its own GPU if there are enough [default: 1]
-    #[arg(long, value_name = "N", value_parser = positive(), help_heading = GPU_ENGINES)]
+    #[arg(long, value_name = "N", value_parser = positive, help_heading = GPU_ENGINES)]
     workers: Option<usize>,
 
     /// File that keeps TensorRT's measurements for later builds
@@ -136,7 +136,7 @@ pub(crate) struct Args {
     download: bool,
 
     /// Threads that convert weights [default: the processors that this process may use]
-    #[arg(long, value_name = "N", value_parser = positive())]
+    #[arg(long, value_name = "N", value_parser = positive)]
     threads: Option<usize>,
 
     /// Show details

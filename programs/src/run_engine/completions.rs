@@ -1,22 +1,15 @@
-//! Completes prompts over a session, and reports what happens: text as it comes, sequences as they end.
+//! Puts the completions of prompts together of what a session gives out, and reports what happens: text as it comes, sequences
+//! and prompts as they end.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::time::Duration;
 
-use runner::executor::{EnqueueError, FinishReason, Request, Response, TokenId, TokenLogProb};
-use runner::session::{Awaited, Output, SequenceStats, Session, Submission};
-use text::stop_strings::StopStrings;
+use anyhow::anyhow;
+use args::Failure;
+use runner::executor::{FinishReason, RequestSpec, Response, TokenId, TokenLogProb};
+use runner::session::{Output, SequenceStats};
 
-/// One prompt to complete.
-#[derive(Debug)]
-pub(super) struct Job {
-    /// Number of the prompt, from 0; comes back with everything about it.
-    pub index: usize,
-    /// What to run.
-    pub request: Request,
-    /// Strings that end the text of a sequence; they are not part of it.
-    pub stop_strings: StopStrings,
-}
+use super::feed::{Fed, Feed};
 
 /// A finished sequence.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +39,15 @@ pub(super) struct Completion {
 /// What happens while prompts are completed.
 #[derive(Debug)]
 pub(super) enum Event<'a> {
+    /// A prompt runs. The first event of each that does, in the order of the prompts.
+    Started {
+        /// Number of the prompt.
+        index: usize,
+        /// Sequences that come back.
+        sequences: usize,
+        /// What its user may not expect.
+        warnings: &'a [String],
+    },
     /// More of a sequence.
     Text {
         /// Number of the prompt.
@@ -59,99 +61,93 @@ pub(super) enum Event<'a> {
     },
     /// A sequence has ended.
     Finished(Completion),
-}
-
-/// Why a run ended before all prompts were completed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum CompletionError {
-    /// The executor did not take a prompt.
-    #[error("prompt {index}: {source}")]
-    Enqueue {
-        /// Number of the prompt.
-        index: usize,
-        /// Why not.
-        source: EnqueueError,
-    },
-    /// The executor failed on a prompt.
-    #[error("prompt {index} failed: {message}")]
+    /// A prompt has no completion, or no whole one.
     Failed {
         /// Number of the prompt.
         index: usize,
-        /// The executor's reason.
-        message: String,
+        /// Why, with the prompt's name.
+        failure: Failure,
     },
-    /// The session ended without a final output for every request.
-    #[error("the executor ended with {unfinished} prompts unfinished")]
-    SessionEnded {
-        /// Prompts without an end.
-        unfinished: usize,
+    /// A prompt is over, whatever it came to. The last event of each.
+    Ended {
+        /// Number of the prompt.
+        index: usize,
     },
 }
 
-impl Job {
-    /// How many sequences come back.
-    pub(super) fn num_sequences(&self) -> usize {
-        self.request.spec().sampling.num_return_sequences
-    }
-
-    fn submission(&self) -> Submission {
-        let stop_strings = self.stop_strings.clone();
-        Submission { stop_strings, tag: self.index as u64, ..Submission::new(self.request.clone()) }
-    }
+/// How a run of prompts went.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// Prompts that ran, or failed.
+    pub prompts: usize,
+    /// Prompts without a whole completion.
+    pub failed: usize,
+    /// Whether prompts are left that never ran.
+    pub is_cut: bool,
 }
 
-/// Completes `jobs`, whose indices count from 0, in whatever order the executor works, and reports through `on_event`. What has
-/// not ended when this returns with an error still runs: close the session.
+/// Completes what `feed` brings, in whatever order the executor works, and reports through `on_event`. One prompt's failure is
+/// reported and ends no other.
 ///
 /// # Errors
-/// [`CompletionError`]; what had finished before was reported.
-pub(super) fn complete(
-    session: &Session,
-    jobs: Vec<Job>,
-    mut on_event: impl FnMut(Event<'_>),
-) -> Result<(), CompletionError> {
-    let gives_text = session.tokenizer().is_some_and(|tokenizer| tokenizer.get().is_ok());
-    let mut running: Vec<Option<Running>> = jobs.iter().map(|_| None).collect();
-    let mut waiting = VecDeque::from(jobs);
-    let mut unfinished = 0;
-    while !waiting.is_empty() || unfinished > 0 {
-        while let Some(job) = waiting.front() {
-            match session.submit(job.submission()) {
-                Ok(_) => {
-                    running[job.index] = Some(Running::new(job, gives_text));
-                    unfinished += 1;
-                    waiting.pop_front();
+/// What ends all prompts; those that were under way have ended.
+pub(super) fn complete(feed: &Feed, mut on_event: impl FnMut(Event<'_>)) -> Result<Outcome, Failure> {
+    let mut running: HashMap<usize, Running> = HashMap::new();
+    let mut outcome = Outcome::default();
+    // How the prompts ended, once no more come.
+    let mut end = None;
+    while end.is_none() || !running.is_empty() {
+        let Some(fed) = feed.next() else { break };
+        match fed {
+            Fed::Started(request) => {
+                outcome.prompts += 1;
+                let (index, sequences) = (request.index, request.sequences.len());
+                on_event(Event::Started { index, sequences, warnings: &request.warnings });
+                running.insert(index, request);
+            }
+            Fed::Output(output) => {
+                let index = output.tag as usize;
+                let is_final = output.response.is_final();
+                if let Response::Error { message, .. } = &output.response {
+                    let name = running.get(&index).and_then(|request| request.name.as_deref());
+                    let failure = Failure::Other(anyhow!(message.clone())).of(name);
+                    outcome.failed += 1;
+                    on_event(Event::Failed { index, failure });
+                } else if let Some(request) = running.get_mut(&index) {
+                    request.take(output, &mut on_event);
                 }
-                Err(EnqueueError::QueueFull { .. }) if unfinished > 0 => break,
-                // A shutdown from elsewhere (an interrupt) ends what runs with final outputs; wait for those.
-                Err(EnqueueError::ShutDown) if unfinished > 0 => waiting.clear(),
-                Err(source) => return Err(CompletionError::Enqueue { index: job.index, source }),
+                if is_final && running.remove(&index).is_some() {
+                    on_event(Event::Ended { index });
+                }
             }
-        }
-        let Awaited::Outputs(outputs) = session.await_outputs(None) else {
-            return Err(CompletionError::SessionEnded { unfinished });
-        };
-        for output in outputs {
-            let index = output.tag as usize;
-            let is_final = output.response.is_final();
-            if let Response::Error { message, .. } = output.response {
-                return Err(CompletionError::Failed { index, message });
+            Fed::Refused { index, failure } => {
+                outcome.prompts += usize::from(running.remove(&index).is_none());
+                outcome.failed += 1;
+                on_event(Event::Failed { index, failure });
+                on_event(Event::Ended { index });
             }
-            if let Some(request) = &mut running[index] {
-                request.take(output, &mut on_event);
+            Fed::Closed { index } => {
+                outcome.prompts -= 1;
+                outcome.is_cut = true;
+                running.remove(&index);
+                on_event(Event::Ended { index });
             }
-            if is_final {
-                running[index] = None;
-                unfinished -= 1;
+            Fed::End(how) => end = Some(how),
+            Fed::Stop => {
+                outcome.is_cut |= end.is_none();
+                end.get_or_insert(Ok(()));
             }
         }
     }
-    Ok(())
+    end.unwrap_or(Ok(()))?;
+    Ok(outcome)
 }
 
 /// A request that is being worked on.
-struct Running {
+pub(super) struct Running {
     index: usize,
+    name: Option<String>,
+    warnings: Vec<String>,
     has_text: bool,
     has_sequence_index: bool,
     return_log_probs: bool,
@@ -163,15 +159,23 @@ struct Running {
 }
 
 impl Running {
-    fn new(job: &Job, has_text: bool) -> Self {
-        let spec = job.request.spec();
+    pub(super) fn new(
+        index: usize,
+        name: Option<String>,
+        spec: &RequestSpec,
+        has_text: bool,
+        warnings: Vec<String>,
+    ) -> Self {
+        let sequences = spec.sampling.num_return_sequences;
         Self {
-            index: job.index,
+            index,
+            name,
+            warnings,
             has_text,
-            has_sequence_index: job.num_sequences() > 1 || spec.sampling.beam_width > 1,
+            has_sequence_index: sequences > 1 || spec.sampling.beam_width > 1,
             return_log_probs: spec.output.return_log_probs,
             return_top_log_probs: spec.output.top_log_probs > 0,
-            sequences: vec![None; job.num_sequences()],
+            sequences: vec![None; sequences],
             prompt_log_probs: None,
         }
     }

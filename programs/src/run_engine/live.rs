@@ -1,10 +1,11 @@
 //! On a terminal: a line for each sequence that is being generated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::completions::{Completion, Event};
+use crate::format::counted;
 
 /// Bytes of text that are kept of a sequence; more than a line of any terminal shows.
 const KEPT: usize = 4096;
@@ -14,8 +15,8 @@ pub(super) struct Live {
     lines: MultiProgress,
     /// Of the sequences that run: by prompt, then sequence.
     running: BTreeMap<(usize, usize), Line>,
-    /// Sequences of each prompt.
-    sequences: Vec<usize>,
+    /// Sequences of each prompt that runs.
+    sequences: HashMap<usize, usize>,
 }
 
 struct Line {
@@ -24,17 +25,20 @@ struct Line {
 }
 
 impl Live {
-    /// No lines yet, for prompts with these numbers of sequences.
-    pub(super) fn new(sequences: Vec<usize>) -> Self {
-        Self { lines: MultiProgress::new(), running: BTreeMap::new(), sequences }
+    /// No lines yet.
+    pub(super) fn new() -> Self {
+        Self { lines: MultiProgress::new(), running: BTreeMap::new(), sequences: HashMap::new() }
     }
 
     /// Shows what `event` brings.
     pub(super) fn show(&mut self, event: &Event<'_>) {
         match event {
+            Event::Started { index, sequences, .. } => {
+                self.sequences.insert(*index, *sequences);
+            }
             Event::Text { index, sequence_index, output_tokens, text } => {
                 let place = (*index, *sequence_index);
-                let label = match self.sequences.get(*index) {
+                let label = match self.sequences.get(index) {
                     Some(&count) if count > 1 => format!("prompt {index}, sequence {sequence_index}"),
                     _ => format!("prompt {index}"),
                 };
@@ -50,12 +54,20 @@ impl Live {
                 if line.tail.len() > 2 * KEPT {
                     line.tail.drain(..line.tail.ceil_char_boundary(KEPT));
                 }
-                let head = format!("{label}: {output_tokens:>4} tokens  ");
+                let head = format!("{label}: {:>11}  ", counted(*output_tokens, "token"));
                 let columns = usize::from(console::Term::stderr().size().1).saturating_sub(1);
                 line.bar.set_message(fitting(head, &line.tail, columns));
             }
             Event::Finished(Completion { index, sequence_index, .. }) => {
                 if let Some(line) = self.running.remove(&(*index, sequence_index.unwrap_or(0))) {
+                    self.lines.remove(&line.bar);
+                }
+            }
+            Event::Failed { .. } => {}
+            Event::Ended { index } => {
+                self.sequences.remove(index);
+                // Of a prompt that failed.
+                for (_, line) in self.running.extract_if((*index, 0)..(*index + 1, 0), |_, _| true) {
                     self.lines.remove(&line.bar);
                 }
             }

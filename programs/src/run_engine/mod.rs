@@ -3,18 +3,21 @@
 //! Completions go to standard output, everything else to standard error.
 
 mod completions;
+mod feed;
 pub(crate) mod flags;
 mod live;
 mod output;
 mod stats;
 
 use std::io::{self, IsTerminal, Write};
+use std::iter::Enumerate;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
+use anyhow::{anyhow, ensure};
 use args::exit::{Failure, exit_code, input, say};
 use args::interrupt::Interrupt;
 use engine_format::EngineDir;
@@ -22,18 +25,20 @@ use engine_format::weights_file::WEIGHTS_FILE;
 use runner::doctor;
 use runner::engine::{Engine, Running, check_target};
 use runner::executor::tensorrt_llm;
-use runner::executor::{EnqueueError, ExecutorConfig, FinishReason};
-use runner::request_builder::RequestBuilder;
-use runner::session::Session;
+use runner::executor::{Executor, ExecutorConfig, FinishReason, Request};
+use runner::request_builder::{self, RequestBuilder};
+use runner::session::{Session, Submission};
 
 use crate::engine::{Closing, describe};
+use crate::format::counted;
 use crate::log::install_log;
-use crate::prompts::{self, Prompt};
-use completions::{Completion, CompletionError, Event, Job};
+use crate::prompts::{self, Given, Prompt, Prompts};
+use completions::{Event, Outcome};
+use feed::{Feed, Job};
 use flags::{Args, Command, Format};
 use live::Live;
 use output::{Printer, Style};
-use stats::Iterations;
+use stats::{Iterations, Sequences};
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -47,7 +52,8 @@ fn run(args: Args) -> Result<(), Failure> {
     let path = args.engine.as_deref().ok_or_else(|| input(anyhow!("--engine DIR is needed")))?;
     install_log(args.verbose);
     let interrupt = Interrupt::install().map_err(Failure::Other)?;
-    let prompts = prompts::collect(&args).map_err(input);
+    check_flags(&args).map_err(input)?;
+    let prompts = Prompts::open(&args).map_err(input);
     // Under mpirun only the leader needs prompts, and who leads is known only once the engine runs: keep the error until then.
     let prompts = if tensorrt_llm::is_one_of_several() { prompts } else { Ok(prompts?) };
     let began = Instant::now();
@@ -66,7 +72,7 @@ fn run(args: Args) -> Result<(), Failure> {
         iter_stats_max_iterations: if args.stats { usize::MAX } else { 0 },
         ..config
     };
-    let engine = Engine::start_with_text(dir, &config).map_err(Failure::from)?;
+    let engine = Arc::new(Engine::start_with_text(dir, &config).map_err(Failure::from)?);
     if let Running::TensorRtLlm(executor) = engine.running()
         && !executor.facts().is_leader
     {
@@ -79,27 +85,19 @@ fn run(args: Args) -> Result<(), Failure> {
         engine.chat().map_err(input)?;
     }
     let executor = engine.executor();
-    interrupt.watch(&executor);
     let load = began.elapsed();
     if !args.quiet {
         describe(&engine, &config);
     }
+    let session = Session::start(executor.clone(), engine.tokenizer().cloned()).map_err(no_thread)?;
+    let (is_one, prompts) = (prompts.is_one(), prompts.enumerate());
+    let jobs = Jobs { prompts, is_one, engine: engine.clone(), executor, format: args.format, quiet: args.quiet };
+    complete(&args, &interrupt, &Arc::new(session), jobs, load)
+}
 
-    let builder = RequestBuilder::new(&engine, executor.as_ref());
-    let names = Names::of(&prompts);
-    let mut jobs = Vec::new();
-    for (index, prompt) in prompts.into_iter().enumerate() {
-        let submission = builder.build(&prompt.prompt, &prompt.options);
-        let submission = submission.map_err(|error| input(names.blame(index, prompts::refused(error))))?;
-        let job = Job { index, request: submission.request, stop_strings: submission.stop_strings };
-        if !args.quiet {
-            warn(&job, names.get(index).unwrap_or("the prompt"), executor.limits().max_seq_len);
-        }
-        jobs.push(job);
-    }
-    let session = Session::start(executor, engine.tokenizer().cloned())
-        .map_err(|error| Failure::Other(anyhow::Error::new(error).context("cannot start a thread")))?;
-    complete(&args, &interrupt, &session, jobs, &names, load)
+/// Checks what needs no engine to be wrong.
+fn check_flags(args: &Args) -> anyhow::Result<()> {
+    request_builder::check(&args.generation.options).map_err(prompts::refused_flag)
 }
 
 /// `run-engine doctor`.
@@ -114,96 +112,141 @@ fn examine(engine: Option<&Path>) -> Result<(), Failure> {
     )))
 }
 
-/// What prompts are called in messages; the only one of the command line has no name.
-struct Names(Vec<Option<String>>);
+/// How much is under way at once, at least: enough for the executor to choose from.
+const WINDOW: usize = 1024;
 
-impl Names {
-    fn of(prompts: &[Prompt]) -> Self {
-        let several = prompts.len() > 1;
-        let name = |(index, prompt): (usize, &Prompt)| {
-            prompt.origin.clone().or_else(|| several.then(|| format!("prompt {index}")))
+/// Makes requests of prompts, as they are asked for.
+struct Jobs {
+    prompts: Enumerate<Prompts>,
+    /// Whether the run is about one prompt: its failure is then the run's.
+    is_one: bool,
+    engine: Arc<Engine>,
+    executor: Arc<dyn Executor>,
+    format: Format,
+    quiet: bool,
+}
+
+impl Iterator for Jobs {
+    type Item = Result<Job, Failure>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (index, given) = self.prompts.next()?;
+        Some(given.map_err(input).map(|Given { name, prompt }| self.job(index, name, prompt)))
+    }
+}
+
+impl Jobs {
+    fn job(&self, index: usize, name: Option<String>, prompt: anyhow::Result<Prompt>) -> Job {
+        let submission = prompt.and_then(|prompt| self.submission(&prompt)).map_err(Failure::Input);
+        let warnings = match &submission {
+            Ok(submission) if !self.quiet => {
+                warnings(&submission.request, name.as_deref(), self.executor.limits().max_seq_len)
+            }
+            _ => Vec::new(),
         };
-        Self(prompts.iter().enumerate().map(name).collect())
+        Job { index, name, submission, warnings }
     }
 
-    fn get(&self, index: usize) -> Option<&str> {
-        self.0.get(index)?.as_deref()
-    }
-
-    /// `error`, with the prompt that it is about in front.
-    fn blame(&self, index: usize, error: impl Into<anyhow::Error>) -> anyhow::Error {
-        match self.get(index) {
-            Some(name) => error.into().context(name.to_owned()),
-            None => error.into(),
-        }
+    fn submission(&self, prompt: &Prompt) -> anyhow::Result<Submission> {
+        ensure!(
+            self.format == Format::Json || !prompt.options.asks_for_log_probs(),
+            "log-probabilities are printed as JSON only: add --format json"
+        );
+        let builder = RequestBuilder::new(&self.engine, self.executor.as_ref());
+        builder.build(&prompt.prompt, &prompt.options).map_err(prompts::refused)
     }
 }
 
-/// Says what the user may not expect of a request that is valid.
-fn warn(job: &Job, name: &str, max_seq_len: usize) {
-    let spec = job.request.spec();
-    if job.request.is_shortened() {
-        say(format_args!(
-            "warning: {name} has {} tokens, which leaves room for {} tokens of output (max_seq_len {max_seq_len})",
-            spec.input_token_ids.len(),
-            spec.max_tokens,
+/// What the user may not expect of a request that is valid.
+fn warnings(request: &Request, name: Option<&str>, max_seq_len: usize) -> Vec<String> {
+    let (spec, name) = (request.spec(), name.unwrap_or("the prompt"));
+    let mut warnings = Vec::new();
+    if request.is_shortened() {
+        warnings.push(format!(
+            "{name} has {}, which leaves room for {} of output (max_seq_len {max_seq_len})",
+            counted(spec.input_token_ids.len(), "token"),
+            counted(spec.max_tokens, "token"),
         ));
     }
-    if job.num_sequences() > 1 && spec.sampling.beam_width == 1 && spec.sampling.is_greedy() {
-        say(format_args!(
-            "warning: the {} sequences of {name} will be the same: without --temperature nothing is drawn",
-            job.num_sequences()
+    let sequences = spec.sampling.num_return_sequences;
+    if sequences > 1 && spec.sampling.beam_width == 1 && spec.sampling.is_greedy() {
+        warnings.push(format!(
+            "the {sequences} sequences of {name} will be the same: without --temperature nothing is drawn"
         ));
     }
+    warnings
 }
 
-/// Runs the jobs and prints what comes.
+/// Runs the prompts and prints what comes.
 fn complete(
     args: &Args,
     interrupt: &Interrupt,
-    session: &Session,
-    jobs: Vec<Job>,
-    names: &Names,
-    load: std::time::Duration,
+    session: &Arc<Session>,
+    jobs: Jobs,
+    load: Duration,
 ) -> Result<(), Failure> {
     let began = Instant::now();
-    let prompts = jobs.len();
-    let sequences: Vec<usize> = jobs.iter().map(Job::num_sequences).collect();
-    let total: usize = sequences.iter().sum();
+    let is_one = jobs.is_one;
+    let is_single = is_one && args.generation.options.n.unwrap_or(1) == 1;
     let on_terminal = io::stdout().is_terminal() && io::stderr().is_terminal();
     let style = match args.format {
         Format::Json => Style::Json,
-        Format::Text if on_terminal && total > 1 && !args.quiet => Style::WholeText,
+        Format::Text if on_terminal && !is_single && !args.quiet => Style::WholeText,
         Format::Text => Style::StreamedText,
     };
-    let mut printer = Printer::new(io::stdout().lock(), style, &sequences);
-    let mut live = (style == Style::WholeText).then(|| Live::new(sequences));
+    let window = WINDOW.max(2 * jobs.executor.limits().max_batch_size);
+    let feed = Feed::start(session.clone(), jobs, window).map_err(no_thread)?;
+    let (executor, stop) = (session.shared_executor(), feed.stopper());
+    interrupt.watch(move || {
+        executor.cancel_all();
+        stop();
+    });
+    let mut printer = Printer::new(io::stdout().lock(), style);
+    let mut live = (style == Style::WholeText).then(Live::new);
     let mut printed = Ok(());
-    let mut completions = Vec::new();
+    let mut sequences = Sequences::default();
     let mut iterations = Iterations::default();
-    let result = completions::complete(session, jobs, |event| {
+    let (mut is_cancelled, mut failure) = (false, None);
+    let outcome = completions::complete(&feed, |event| {
+        if let Some(live) = &mut live {
+            live.show(&event);
+        }
+        let mut print = || {
+            match &event {
+                Event::Started { warnings, .. } => warnings.iter().for_each(|it| say(format_args!("warning: {it}"))),
+                Event::Failed { failure, .. } if !is_one && style != Style::Json => {
+                    say(format_args!("error: {}", failure.message()));
+                }
+                _ => {}
+            }
+            printer.print(&event)
+        };
         if printed.is_ok() {
-            printed = match (&mut live, &event) {
-                (Some(live), Event::Finished(_)) => {
-                    live.show(&event);
-                    live.above(|| printer.print(&event))
-                }
-                (Some(live), Event::Text { .. }) => {
-                    live.show(&event);
-                    Ok(())
-                }
-                (None, _) => printer.print(&event),
+            let result = match (&mut live, &event) {
+                // They change only what is live.
+                (Some(_), Event::Text { .. }) => Ok(0),
+                (Some(live), _) => live.above(print),
+                (None, _) => print(),
             };
-            if printed.is_err() {
-                // Nobody reads any more: end what runs, and see it end.
-                interrupt.stop();
+            match result {
+                Ok(over) => (0..over).for_each(|_| feed.allow_another()),
+                Err(error) => {
+                    printed = Err(error);
+                    // Nobody reads any more: end what runs, and see it end.
+                    interrupt.stop();
+                }
             }
         }
         if args.stats {
             iterations.add(&session.executor().iteration_stats());
         }
-        if let Event::Finished(completion) = event {
-            completions.push(completion);
+        match event {
+            Event::Finished(completion) => {
+                is_cancelled |= completion.finish_reason == FinishReason::Cancelled;
+                sequences.add(&completion);
+            }
+            Event::Failed { failure: of_one, .. } if is_one => failure = Some(of_one),
+            _ => {}
         }
     });
     let elapsed = began.elapsed();
@@ -213,36 +256,27 @@ fn complete(
         Err(error) => return Err(Failure::Other(anyhow::Error::new(error).context("cannot write to standard output"))),
         Ok(()) => {}
     }
-    let cancelled = |completion: &Completion| completion.finish_reason == FinishReason::Cancelled;
-    if interrupt.happened() && (completions.len() < total || completions.iter().any(cancelled)) {
+    let is_cut = outcome.as_ref().is_ok_and(|outcome| outcome.is_cut);
+    if interrupt.happened() && (is_cut || is_cancelled) {
         return Err(Failure::Interrupted);
     }
-    result.map_err(|error| failed(error, names))?;
+    let Outcome { prompts, failed, .. } = outcome?;
+    if is_cut {
+        return Err(Failure::Other(anyhow!("the executor ended before all prompts had run")));
+    }
     if args.stats {
         iterations.add(&session.executor().iteration_stats());
-        say(stats::stats(load, elapsed, prompts, &completions, &iterations));
+        say(stats::stats(load, elapsed, prompts, &sequences, &iterations));
     }
-    Ok(())
+    match (failure, failed) {
+        (Some(failure), _) => Err(failure),
+        (None, 0) => Ok(()),
+        (None, failed) => Err(Failure::Other(anyhow!("{failed} of {} failed", counted(prompts, "prompt")))),
+    }
 }
 
-/// An error of a run, with the name of the prompt that it is about.
-fn failed(error: CompletionError, names: &Names) -> Failure {
-    match error {
-        CompletionError::Enqueue { index, source } => {
-            let is_input = matches!(
-                source,
-                EnqueueError::Guide { .. }
-                    | EnqueueError::Unsupported { .. }
-                    | EnqueueError::KvCacheTooSmall { .. }
-                    | EnqueueError::PromptTooLong { .. }
-                    | EnqueueError::Refused { .. }
-            );
-            let error = names.blame(index, source);
-            if is_input { Failure::Input(error) } else { Failure::Other(error) }
-        }
-        CompletionError::Failed { index, message } => Failure::Other(names.blame(index, anyhow!(message))),
-        other => Failure::Other(other.into()),
-    }
+fn no_thread(error: io::Error) -> Failure {
+    Failure::Other(anyhow::Error::new(error).context("cannot start a thread"))
 }
 
 fn verify(engine: &EngineDir, quiet: bool) -> Result<(), Failure> {

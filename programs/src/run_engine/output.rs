@@ -1,5 +1,6 @@
 //! What a run prints to standard output: completions.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
 
 use serde::Serialize;
@@ -49,16 +50,30 @@ pub(super) enum Style {
     Json,
 }
 
+/// A line of `--format json` for a prompt that failed.
+#[derive(Serialize)]
+struct JsonError<'a> {
+    index: usize,
+    error: &'a str,
+}
+
 /// Prints events. Text of several sequences is printed one after the other, by prompt and number, whatever order it
-/// arrives in.
+/// arrives in. What was printed is not kept.
 pub(super) struct Printer<W> {
     out: W,
     style: Style,
-    /// The sequence whose text is being printed; text of later ones waits in `held`.
+    /// Text that waits for its turn, of the prompts from number `first`; that of the first sequence of all is being printed.
+    held: VecDeque<Prompt>,
+    first: usize,
+}
+
+/// A prompt's texts.
+#[derive(Default)]
+struct Prompt {
+    sequences: Vec<Held>,
+    /// The sequence that is being printed, or is next.
     current: usize,
-    held: Vec<Held>,
-    /// Where the sequences of each prompt begin in `held`.
-    starts: Vec<usize>,
+    is_over: bool,
 }
 
 #[derive(Default, Clone)]
@@ -66,37 +81,42 @@ struct Held {
     text: String,
     finished: bool,
     ends_line: bool,
+    /// Whether anything was printed of it.
+    is_begun: bool,
 }
 
 impl<W: Write> Printer<W> {
-    /// A printer for prompts with these numbers of sequences.
-    pub(super) fn new(out: W, style: Style, sequences: &[usize]) -> Self {
-        let mut total = 0;
-        let start_of = |count: &usize| {
-            let start = total;
-            total += count;
-            start
-        };
-        let starts = sequences.iter().map(start_of).collect();
-        Self { out, style, current: 0, held: vec![Held::default(); total], starts }
+    /// A printer of prompts from number 0.
+    pub(super) fn new(out: W, style: Style) -> Self {
+        Self { out, style, held: VecDeque::new(), first: 0 }
     }
 
-    /// Prints what `event` brings.
+    /// Prints what `event` brings. Of how many prompts nothing is left to print now that was before.
     ///
     /// # Errors
     /// As the output.
-    pub(super) fn print(&mut self, event: &Event<'_>) -> io::Result<()> {
-        match (self.style, event) {
-            (Style::Json | Style::WholeText, Event::Text { .. }) => Ok(()),
-            (Style::Json, Event::Finished(completion)) => self.json(completion),
-            (Style::StreamedText, Event::Text { index, sequence_index, text, .. }) => {
-                self.held[self.starts[*index] + sequence_index].text.push_str(text);
-                self.advance()
+    pub(super) fn print(&mut self, event: &Event<'_>) -> io::Result<usize> {
+        if self.style == Style::Json {
+            return self.print_json(event);
+        }
+        match event {
+            Event::Started { index, sequences, .. } => {
+                self.prompt(*index).sequences = vec![Held::default(); *sequences];
             }
-            (Style::StreamedText | Style::WholeText, Event::Finished(completion)) => {
-                let held = &mut self.held[self.starts[completion.index] + completion.sequence_index.unwrap_or(0)];
+            Event::Text { index, sequence_index, text, .. } => {
+                if self.style == Style::StreamedText
+                    && let Some(held) = self.sequence(*index, *sequence_index)
+                {
+                    held.text.push_str(text);
+                }
+            }
+            Event::Finished(completion) => {
+                let is_streamed = self.style == Style::StreamedText;
+                let Some(held) = self.sequence(completion.index, completion.sequence_index.unwrap_or(0)) else {
+                    return Ok(0);
+                };
                 match &completion.text {
-                    Some(text) if self.style == Style::WholeText => held.text.clone_from(text),
+                    Some(text) if !is_streamed => held.text.clone_from(text),
                     Some(_) => {}
                     // An engine without a tokenizer: the ids are all there is.
                     None => {
@@ -108,9 +128,37 @@ impl<W: Write> Printer<W> {
                 // A sequence that an interrupt kept from running has no line.
                 held.ends_line |=
                     completion.finish_reason == FinishReason::Cancelled && completion.output_ids.is_empty();
-                self.advance()
             }
+            // Said elsewhere.
+            Event::Failed { .. } => {}
+            Event::Ended { index } => self.prompt(*index).is_over = true,
         }
+        self.advance()
+    }
+
+    fn print_json(&mut self, event: &Event<'_>) -> io::Result<usize> {
+        match event {
+            Event::Started { .. } | Event::Text { .. } => Ok(0),
+            Event::Finished(completion) => self.json(completion).map(|()| 0),
+            Event::Failed { index, failure } => {
+                self.json_line(&JsonError { index: *index, error: &failure.message() }).map(|()| 0)
+            }
+            Event::Ended { .. } => Ok(1),
+        }
+    }
+
+    /// The place of a prompt that is not printed yet.
+    fn prompt(&mut self, index: usize) -> &mut Prompt {
+        let place = index.saturating_sub(self.first);
+        if self.held.len() <= place {
+            self.held.resize_with(place + 1, Prompt::default);
+        }
+        &mut self.held[place]
+    }
+
+    /// The place of a sequence of a prompt that is not printed yet.
+    fn sequence(&mut self, index: usize, sequence_index: usize) -> Option<&mut Held> {
+        self.prompt(index).sequences.get_mut(sequence_index)
     }
 
     fn json(&mut self, completion: &Completion) -> io::Result<()> {
@@ -128,28 +176,46 @@ impl<W: Write> Printer<W> {
                 .map(|places| places.iter().map(|tokens| tokens.iter().map(JsonTop::from).collect()).collect()),
             prompt_logprobs: completion.prompt_log_probs.as_deref(),
         };
-        serde_json::to_writer(&mut self.out, &line)?;
+        self.json_line(&line)
+    }
+
+    fn json_line(&mut self, line: &impl Serialize) -> io::Result<()> {
+        serde_json::to_writer(&mut self.out, line)?;
         self.out.write_all(b"\n")?;
         self.out.flush()
     }
 
-    fn advance(&mut self) -> io::Result<()> {
-        while let Some(held) = self.held.get_mut(self.current) {
-            if let Some(last) = held.text.bytes().last() {
-                self.out.write_all(held.text.as_bytes())?;
-                held.ends_line = last == b'\n';
-                held.text.clear();
+    /// Prints what has its turn, up to a sequence that has not finished.
+    fn advance(&mut self) -> io::Result<usize> {
+        let mut printed = 0;
+        while let Some(prompt) = self.held.front_mut() {
+            while let Some(held) = prompt.sequences.get_mut(prompt.current) {
+                if let Some(last) = held.text.bytes().last() {
+                    self.out.write_all(held.text.as_bytes())?;
+                    held.ends_line = last == b'\n';
+                    held.is_begun = true;
+                    held.text = String::new();
+                }
+                // Of a prompt that failed, what there is ends its line.
+                let is_cut = prompt.is_over && !held.finished;
+                if !held.finished && !is_cut {
+                    break;
+                }
+                // An empty completion is an empty line, so that those of several sequences can be told apart.
+                if !held.ends_line && (held.is_begun || !is_cut) {
+                    self.out.write_all(b"\n")?;
+                }
+                prompt.current += 1;
             }
-            if !held.finished {
+            if !prompt.is_over {
                 break;
             }
-            // An empty completion is an empty line, so that those of several sequences can be told apart.
-            if !held.ends_line {
-                self.out.write_all(b"\n")?;
-            }
-            self.current += 1;
+            self.held.pop_front();
+            self.first += 1;
+            printed += 1;
         }
-        self.out.flush()
+        self.out.flush()?;
+        Ok(printed)
     }
 }
 
@@ -157,6 +223,7 @@ impl<W: Write> Printer<W> {
 mod tests {
     use std::time::Duration;
 
+    use args::Failure;
     use runner::session::SequenceStats;
 
     use super::*;
@@ -189,9 +256,26 @@ mod tests {
         Event::Text { index, sequence_index: 0, output_tokens: 1, text }
     }
 
+    /// What is printed of prompts with these numbers of sequences, which end as all of their sequences have.
     fn printed(style: Style, sequences: &[usize], events: &[Event<'_>]) -> String {
-        let mut printer = Printer::new(Vec::new(), style, sequences);
-        events.iter().for_each(|event| printer.print(event).unwrap());
+        let mut printer = Printer::new(Vec::new(), style);
+        let mut left = sequences.to_vec();
+        let mut over = 0;
+        for (index, &sequences) in sequences.iter().enumerate() {
+            over += printer.print(&Event::Started { index, sequences, warnings: &[] }).unwrap();
+        }
+        for event in events {
+            over += printer.print(event).unwrap();
+            if let Event::Finished(Completion { index, .. }) = event {
+                left[*index] -= 1;
+                if left[*index] == 0 {
+                    over += printer.print(&Event::Ended { index: *index }).unwrap();
+                }
+            }
+        }
+        let in_order = left.iter().take_while(|&&left| left == 0).count();
+        let ended = left.iter().filter(|&&left| left == 0).count();
+        assert_eq!(over, if style == Style::Json { ended } else { in_order });
         String::from_utf8(printer.out).unwrap()
     }
 
@@ -228,6 +312,45 @@ mod tests {
         ];
         assert_eq!(printed(Style::StreamedText, &[2, 1], &events), "a\nb\nc\n");
         assert_eq!(printed(Style::WholeText, &[2, 1], &events), "a\nb\nc\n");
+    }
+
+    #[test]
+    fn a_prompt_that_fails_ends_its_line_and_holds_up_no_other() {
+        let failed = |index| Event::Failed { index, failure: Failure::Input(anyhow::anyhow!("a \"reason\"")) };
+        let print = |style, events: &[Event<'_>]| {
+            let mut printer = Printer::new(Vec::new(), style);
+            let over: usize = events.iter().map(|event| printer.print(event).unwrap()).sum();
+            assert!(printer.held.is_empty(), "text is kept");
+            (String::from_utf8(printer.out).unwrap(), over)
+        };
+        let started = |index| Event::Started { index, sequences: 1, warnings: &[] };
+        let ended = |index| Event::Ended { index };
+        // The second is refused before it runs, the third as it runs, the fourth before it says anything.
+        let events = [
+            started(0),
+            failed(1),
+            ended(1),
+            started(2),
+            text(2, "half"),
+            started(3),
+            failed(3),
+            ended(3),
+            failed(2),
+            ended(2),
+            started(4),
+            finished(4, Some("")),
+            ended(4),
+            finished(0, Some("x")),
+            ended(0),
+        ];
+        assert_eq!(print(Style::WholeText, &events), ("x\n\n".to_owned(), 5));
+        let streamed: Vec<_> =
+            std::iter::once(started(0)).chain([text(0, "x")]).chain(events.into_iter().skip(1)).collect();
+        assert_eq!(print(Style::StreamedText, &streamed), ("x\nhalf\n\n".to_owned(), 5));
+        assert_eq!(
+            print(Style::Json, &[failed(1), ended(1)]),
+            ("{\"index\":1,\"error\":\"a \\\"reason\\\"\"}\n".to_owned(), 1)
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::completions::Completion;
+use crate::format::counted;
 use runner::executor::{IterationStats, KvCacheStats};
 
 /// Sums over an executor's iterations.
@@ -41,11 +42,43 @@ impl Iterations {
                 self.paused
             ),
             format!(
-                "KV cache             {:.1} % at most ({} of {max_num_blocks} blocks of {tokens_per_block} tokens), {reused_blocks} blocks reused",
+                "KV cache             {:.1} % at most ({} of {max_num_blocks} blocks of {}), {} reused",
                 occupancy * 100.0,
                 self.peak_used_blocks,
+                counted(tokens_per_block, "token"),
+                counted(reused_blocks as usize, "block"),
             ),
         ]
+    }
+}
+
+/// Sums over the sequences of a run, of which none is kept.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sequences {
+    count: usize,
+    prompt_tokens: usize,
+    output_tokens: usize,
+    /// Tokens but the first of each sequence, which is the context phase's.
+    generated: usize,
+    generating: Duration,
+    first_tokens: Option<(Duration, Duration)>,
+}
+
+impl Sequences {
+    /// Takes a finished sequence in.
+    pub(super) fn add(&mut self, completion: &Completion) {
+        self.count += 1;
+        // All sequences of a prompt share it.
+        if completion.sequence_index.unwrap_or(0) == 0 {
+            self.prompt_tokens += completion.prompt_tokens;
+        }
+        self.output_tokens += completion.output_ids.len();
+        self.generated += completion.output_ids.len().saturating_sub(1);
+        self.generating += completion.stats.generation_time;
+        if let Some(time) = completion.stats.time_to_first_token {
+            let (earliest, latest) = self.first_tokens.unwrap_or((time, time));
+            self.first_tokens = Some((earliest.min(time), latest.max(time)));
+        }
     }
 }
 
@@ -54,44 +87,32 @@ pub(super) fn stats(
     load: Duration,
     run: Duration,
     prompts: usize,
-    completions: &[Completion],
+    sequences: &Sequences,
     iterations: &Iterations,
 ) -> String {
-    // All sequences of a prompt share it.
-    let first_sequences = completions.iter().filter(|completion| completion.sequence_index.unwrap_or(0) == 0);
-    let prompt_tokens: usize = first_sequences.map(|completion| completion.prompt_tokens).sum();
-    let output_tokens: usize = completions.iter().map(|completion| completion.output_ids.len()).sum();
-    // The first token of each sequence is the context phase's.
-    let generated: usize = completions.iter().map(|completion| completion.output_ids.len().saturating_sub(1)).sum();
-    let generating: Duration = completions.iter().map(|completion| completion.stats.generation_time).sum();
+    let Sequences { count, prompt_tokens, output_tokens, generated, generating, first_tokens } = *sequences;
     let per_second = |count: usize, time: Duration, what: &str| {
         if time.is_zero() { "–".to_owned() } else { format!("{:.1} {what}/s", count as f64 / time.as_secs_f64()) }
     };
     let milliseconds = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
 
-    let first_tokens = || completions.iter().filter_map(|completion| completion.stats.time_to_first_token);
-    let first_token = match (first_tokens().min(), first_tokens().max()) {
-        (Some(earliest), Some(latest)) if completions.len() > 1 => {
-            format!("{} to {}", milliseconds(earliest), milliseconds(latest))
-        }
-        (Some(only), _) => milliseconds(only),
-        _ => "–".to_owned(),
+    let first_token = match first_tokens {
+        Some((earliest, latest)) if count > 1 => format!("{} to {}", milliseconds(earliest), milliseconds(latest)),
+        Some((only, _)) => milliseconds(only),
+        None => "–".to_owned(),
     };
     let of_each = per_second(generated, generating, "tokens");
-    let generation = match completions.len() {
+    let generation = match count {
         0 | 1 => of_each,
         _ => format!("{}, {of_each} for each sequence", per_second(output_tokens, run, "tokens")),
     };
-    let sequences = match completions.len() {
-        count if count == prompts => String::new(),
-        count => format!(", {count} sequences"),
-    };
+    let sequences = if count == prompts { String::new() } else { format!(", {}", counted(count, "sequence")) };
     let mut lines = vec![
         format!("load                 {}", milliseconds(load)),
-        format!("prompts              {prompts} ({prompt_tokens} tokens){sequences}"),
+        format!("prompts              {prompts} ({}){sequences}", counted(prompt_tokens, "token")),
         format!("requests             {}", per_second(prompts, run, "requests")),
         format!("time to first token  {first_token}"),
-        format!("generation           {generation} ({output_tokens} tokens in {})", milliseconds(run)),
+        format!("generation           {generation} ({} in {})", counted(output_tokens, "token"), milliseconds(run)),
     ];
     lines.extend(iterations.lines());
     if let Some((peak, anonymous)) = crate::memory::memory() {

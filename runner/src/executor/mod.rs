@@ -21,6 +21,7 @@ mod tensorrt_llm_config;
 
 use std::time::Duration;
 
+use engine_format::error::counted;
 use text::guide::CompileError;
 
 pub use config::{
@@ -66,7 +67,7 @@ pub enum EnqueueError {
     },
     /// Without chunked context a prompt must fit into one iteration.
     #[error(
-        "the prompt has {prompt} tokens, but without chunked context an iteration takes {max_num_tokens} (max_num_tokens)"
+        "the prompt has {}, but without chunked context an iteration takes {max_num_tokens} (max_num_tokens): enable chunked context, or raise max_num_tokens", counted(*prompt, "token")
     )]
     PromptTooLong {
         /// Tokens of the prompt.

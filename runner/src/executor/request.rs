@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine_format::error::counted;
 use engine_format::lora::LoraAdapter;
 use text::GuidedDecodingParams;
 
@@ -146,7 +147,7 @@ pub enum RequestError {
     NoTokens,
     /// The prompt leaves no room in the engine.
     #[error(
-        "the prompt has {prompt} tokens, but the engine's max_seq_len is {max_seq_len}, of which one is kept for the output"
+        "the prompt has {}, but max_seq_len is {max_seq_len}, of which one is kept for the output: shorten the prompt, or run or build the engine with a larger max_seq_len", counted(*prompt, "token")
     )]
     PromptTooLong {
         /// Tokens of the prompt.

@@ -1,13 +1,52 @@
-//! An option's value as JSON, where it has more than one form.
+//! Options as the fields of a JSON object, and a field's value where it has more than one form.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::executor::{EarlyStopping, TokenId};
 
-use super::from_text;
+use super::{GenerationOptions, from_text};
+
+/// Characters of a wrong value that its message repeats.
+const SHOWN: usize = 60;
+
+impl GenerationOptions {
+    /// The options of a JSON object, whose fields are named like them.
+    ///
+    /// # Errors
+    /// What is wrong, with the field.
+    pub fn from_json(fields: Map<String, Value>) -> Result<Self, String> {
+        for (name, value) in &fields {
+            // One at a time: the error of the whole object does not say which field it is about.
+            let alone = Value::Object([(name.clone(), value.clone())].into_iter().collect());
+            Self::deserialize(alone).map_err(|error| refusal(name, value, &error.to_string()))?;
+        }
+        let options = Self::deserialize(Value::Object(fields)).map_err(|error| error.to_string())?;
+        if options.max_new_tokens.is_some() && options.max_length.is_some() {
+            return Err("`max_new_tokens` and `max_length` exclude each other".to_owned());
+        }
+        if let [(first, _), (second, _), ..] = options.guides()[..] {
+            return Err(format!("`{first}` and `{second}` exclude each other"));
+        }
+        Ok(options)
+    }
+}
+
+/// What is wrong with a field, in words: `problem` speaks of the types of this program.
+fn refusal(name: &str, value: &Value, problem: &str) -> String {
+    let known = if name == "num_return_sequences" { "n" } else { name };
+    match GenerationOptions::FIELDS.iter().find(|field| field.name == known) {
+        None => problem.to_owned(),
+        Some(_) if problem.starts_with("must be ") => format!("`{name}` {problem}"),
+        Some(field) => {
+            let value = value.to_string();
+            let shown = value.char_indices().nth(SHOWN).map_or(value.clone(), |(end, _)| format!("{}…", &value[..end]));
+            format!("`{name}` must be {}, not {shown}", field.expected)
+        }
+    }
+}
 
 /// A text, or a list of them.
 pub(super) fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {

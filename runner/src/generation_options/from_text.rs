@@ -1,5 +1,6 @@
 //! An option's value as text, as flags have it.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use crate::executor::{EarlyStopping, TokenId};
@@ -8,34 +9,58 @@ use crate::executor::{EarlyStopping, TokenId};
 pub(super) trait FromText: Sized {
     /// Whether several values add up.
     const REPEATS: bool = false;
+    /// What a value in JSON must be.
+    const EXPECTED: &'static str;
 
     /// Sets an option, or adds to it.
     fn set(option: &mut Option<Self>, text: &str) -> Result<(), String>;
 }
 
 macro_rules! parsed {
-    ($($type:ty),+) => {
+    ($($type:ty: $expected:literal),+) => {
         $(impl FromText for $type {
+            const EXPECTED: &'static str = $expected;
+
             fn set(option: &mut Option<Self>, text: &str) -> Result<(), String> {
-                *option = Some(text.parse().map_err(|error: <$type as std::str::FromStr>::Err| error.to_string())?);
+                *option = Some(text.parse().map_err(|_| concat!("must be ", $expected))?);
                 Ok(())
             }
         })+
     };
 }
 
-parsed!(usize, u64, f32, bool, String, PathBuf);
+parsed!(
+    usize: "a whole number from 0 to 18446744073709551615",
+    u64: "a whole number from 0 to 18446744073709551615",
+    f32: "a number",
+    bool: "`true` or `false`",
+    String: "a string",
+    PathBuf: "a string"
+);
+
+/// A whole number in `range`.
+///
+/// # Errors
+/// What it must be.
+pub fn whole_number(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| format!("must be a whole number from {} to {}", range.start(), range.end()))
+}
 
 /// A priority of KV-cache blocks.
 impl FromText for u8 {
+    const EXPECTED: &'static str = "a whole number from 0 to 100";
+
     fn set(option: &mut Option<Self>, text: &str) -> Result<(), String> {
         let priority = text.parse().ok().filter(|&priority| priority <= 100);
-        *option = Some(priority.ok_or("must be from 0 to 100")?);
+        *option = Some(priority.ok_or("must be a whole number from 0 to 100")?);
         Ok(())
     }
 }
 
 impl FromText for EarlyStopping {
+    const EXPECTED: &'static str = "`true`, `false`, `\"never\"` or an integer";
+
     fn set(option: &mut Option<Self>, text: &str) -> Result<(), String> {
         *option = Some(early_stopping(text)?);
         Ok(())
@@ -44,6 +69,7 @@ impl FromText for EarlyStopping {
 
 impl FromText for Vec<String> {
     const REPEATS: bool = true;
+    const EXPECTED: &'static str = "a string or a list of strings";
 
     fn set(option: &mut Option<Self>, text: &str) -> Result<(), String> {
         option.get_or_insert_default().push(text.to_owned());
@@ -53,6 +79,7 @@ impl FromText for Vec<String> {
 
 impl FromText for Vec<(TokenId, f32)> {
     const REPEATS: bool = true;
+    const EXPECTED: &'static str = "an object from token ids to numbers, for example {\"42\": -3.5}";
 
     fn set(option: &mut Option<Self>, text: &str) -> Result<(), String> {
         let (id, bias) = text.split_once(['=', ':']).ok_or("must be ID=BIAS, for example 42=-3.5")?;

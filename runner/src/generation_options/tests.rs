@@ -52,5 +52,29 @@ fn values_that_are_wrong_say_what_is_expected() {
     check("logit_bias", "x=1", "`x` is not a token id");
     check("logit_bias", "1=x", "`x` is not a number");
     check("early_stopping", "maybe", "`true`, `false`, `never`");
-    check("top_k", "-1", "invalid digit");
+    check("top_k", "-1", "must be a whole number from 0 to 18446744073709551615");
+}
+
+#[test]
+fn no_value_is_refused_in_the_terms_of_a_library() {
+    let wrong =
+        [json!(-1), json!(1.5), json!("x"), json!(true), json!([1]), json!({"a": {}}), json!(1e300), json!([{}])];
+    let foreign = ["expected", "invalid", "usize", "u64", "u32", "f32", "u8", "i64", "digit", "literal", "line 1"];
+    for field in GenerationOptions::FIELDS {
+        for value in &wrong {
+            let fields = [(field.name.to_owned(), value.clone())].into_iter().collect();
+            let Err(error) = GenerationOptions::from_json(fields) else { continue };
+            assert!(error.starts_with(&format!("`{}` must be ", field.name)), "{error}");
+            let words = error.split(", not ").next().unwrap();
+            assert!(!foreign.iter().any(|foreign| words.contains(foreign)), "{error}");
+            assert!(error.contains(&value.to_string()) || error.contains("x`"), "{error} does not repeat {value}");
+        }
+        for text in ["", "x", "-1", "1.5", "1e400", "99999999999999999999999"] {
+            let Err(error) = set(field.name, text) else { continue };
+            assert!(!foreign.iter().any(|foreign| error.contains(foreign)), "{}: {error}", field.name);
+        }
+    }
+    let fields = json!({"stop": vec![1; 1000]});
+    let error = GenerationOptions::from_json(fields.as_object().unwrap().clone()).unwrap_err();
+    assert!(error.len() < 200, "{error}");
 }
