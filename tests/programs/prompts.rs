@@ -1,12 +1,14 @@
 //! Where prompts come from: the command line, a file, standard input.
 
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 use trtllm::text::tokenizer::Tokenizer;
 
-use crate::common::Engine;
+use crate::common::{self, Engine};
 use crate::support::{
-    comma_separated, demo, file, json_line, json_lines, output_ids, parity, parse_lines, printed, refused, run_engine,
-    run_with_input, text_engine,
+    comma_separated, demo, file, json_line, json_lines, one_of_two_failed, output_ids, parity, parse_lines, printed,
+    refused, run_engine, run_with_input, text_engine,
 };
 
 const FEW: [&str; 2] = ["--max-new-tokens", "6"];
@@ -91,7 +93,10 @@ fn a_prompts_file_is_read_line_by_line() {
     check(b"\n  \nMars\n\n\nVenus\n\n", &["Mars", "Venus"]);
     check(b"\xef\xbb\xbfMars\n", &["Mars"]);
     check(b"\xef\xbb\xbf{\"prompt\": \"Mars\"}\r\n", &["Mars"]);
-    check(b"{\"prompt\": \"two\\nlines\"}\n [not JSON\n", &["two\nlines", " [not JSON"]);
+    check(
+        b"{\"prompt\": \"two\\nlines\"}\n [not JSON\n  {\"prompt\": \"Mars\"}\n",
+        &["two\nlines", " [not JSON", "Mars"],
+    );
     check("{\"prompt\": \"{ \\u00e9\"}\n世界 🚀\n".as_bytes(), &["{ é", "世界 🚀"]);
 }
 
@@ -155,9 +160,23 @@ fn a_wrong_line_names_the_file_and_the_line() {
     let check = |line: &str, parts: &[&str]| {
         let (_dir, path) = file("list.jsonl", format!("fine\n\n{line}\n"));
         let mut command = run_engine(&engine.path, &["--prompts", path.to_str().unwrap(), "--max-new-tokens", "2"]);
-        refused(&mut command, 2, &[&["list.jsonl", "line 3"], parts].concat());
+        one_of_two_failed(&mut command, &[&["list.jsonl", "line 3"], parts].concat());
+        let stderr = common::run(&mut command).stderr;
+        assert_eq!(stderr.matches(" line ").count(), 1, "one number of a line: {stderr}");
+        // As JSON, the error is the prompt's line.
+        let output = common::run(command.args(["--format", "json"]));
+        let lines = parse_lines(&output.stdout);
+        assert_eq!((lines.len(), &lines[0]["finish_reason"]), (2, &json!("length")), "{line}");
+        if parts == ["--format json"] {
+            return assert_eq!((output.code, &lines[1]["error"]), (0, &Value::Null), "{line}");
+        }
+        assert_eq!((output.code, lines[1].as_object().unwrap().len()), (1, 2), "{line}");
+        assert!(output.stderr.ends_with("error: 1 of 2 prompts failed\n"), "{}", output.stderr);
+        let error = lines[1]["error"].as_str().unwrap();
+        assert!(parts.iter().all(|part| error.contains(part)) && error.contains("line 3: "), "{error}");
     };
-    check("{", &["EOF"]);
+    check("{", &["EOF", "column 1", "{\"prompt\": \"{…\"}"]);
+    check("  {not JSON", &["key must be a string", "column 4"]);
     check("{\"prompt\": \"a\"} x", &["trailing"]);
     check("{}", &["`prompt` or `prompt_ids`"]);
     check(r#"{"prompt": "a", "prompt_ids": [1]}"#, &["either"]);
@@ -193,7 +212,11 @@ fn prompts_files_that_are_none() {
     refused(&mut run("/"), 2, &["`/`", "directory"]);
     refused(&mut run("/dev/null"), 2, &["/dev/null", "no prompt"]);
     let (_dir, path) = file("binary", [0xff, 0xfe, b'a', b'\n']);
-    refused(&mut run(path.to_str().unwrap()), 2, &["binary", "UTF-8"]);
+    refused(
+        &mut run(path.to_str().unwrap()),
+        1,
+        &["binary`, line 1: the line is not UTF-8 text", "1 of 1 prompt failed"],
+    );
 }
 
 #[test]
@@ -224,7 +247,7 @@ fn empty_and_missing_prompts_are_refused() {
     refused(&mut run(&[]), 2, &["no prompt", "--prompt", "--prompts", "standard input"]);
     refused(&mut run(&["--prompt", ""]), 2, &["the prompt is empty"]);
     refused(&mut run(&["--prompt-ids", ""]), 2, &["the prompt is empty"]);
-    refused(&mut run(&["--prompt", "fine", "--prompt", ""]), 2, &["prompt 1", "empty"]);
+    one_of_two_failed(&mut run(&["--prompt", "fine", "--prompt", "", "--max-new-tokens", "2"]), &["prompt 1", "empty"]);
     refused(&mut run(&["--prompt-ids", "1,,2"]), 2, &["`` in --prompt-ids `1,,2`"]);
     refused(&mut run(&["--prompt-ids", "1,2,"]), 2, &["--prompt-ids `1,2,`"]);
     refused(&mut run(&["--prompt-ids", "-1"]), 2, &["`-1`", "not a token id"]);
@@ -232,9 +255,12 @@ fn empty_and_missing_prompts_are_refused() {
     let output = run_with_input(&mut run(&[]), b"\xff\xfe");
     assert_eq!((output.code, output.stdout.as_str()), (2, ""));
     assert!(output.stderr.contains("standard input") && output.stderr.contains("UTF-8"), "{}", output.stderr);
-    let output = run_with_input(&mut run(&["--prompts", "-"]), b"fine\n{\n");
-    assert_eq!((output.code, output.stdout.as_str()), (2, ""));
-    assert!(output.stderr.contains("standard input, line 2"), "{}", output.stderr);
+    let output = run_with_input(&mut run(&["--prompts", "-", "--format", "json"]), b"fine\n{\n");
+    let lines = parse_lines(&output.stdout);
+    assert_eq!((output.code, lines.len()), (1, 2));
+    assert!(lines[1]["error"].as_str().unwrap().starts_with("standard input, line 2: "), "{}", lines[1]);
+    let output = run_with_input(&mut run(&["--prompts", "-"]), b"\n  \n");
+    assert_eq!((output.code, output.stderr.contains("standard input holds no prompt")), (2, true));
 }
 
 #[test]
@@ -243,4 +269,64 @@ fn a_prompt_of_text_needs_a_tokenizer() {
     let mut command = run_engine(&engine.path, &["--prompt", "Mars"]);
     refused(&mut command, 2, &["tokenizer.json", "--prompt-ids"]);
     assert_eq!(output_ids(&alone(&engine, 0, &["--prompt-ids", "1"])).len(), 6);
+}
+
+#[test]
+fn options_are_checked_before_the_engine_is_opened() {
+    let check = |arguments: &[&str], parts: &[&str]| {
+        let mut command = run_engine("/no/such/engine".as_ref(), &[&["--prompt", "a"], arguments].concat());
+        let output = common::run(&mut command);
+        assert_eq!(output.code, 2, "{}", output.stderr);
+        assert!(!output.stderr.contains("/no/such/engine"), "{}", output.stderr);
+        assert!(parts.iter().all(|part| output.stderr.contains(part)), "{}", output.stderr);
+    };
+    check(&["--top-p", "2"], &["--top-p must be from 0 to 1, not 2"]);
+    check(&["--temperature=-1"], &["--temperature must be a number from 0, not -1"]);
+    check(&["--repetition-penalty", "0"], &["--repetition-penalty must be a number above 0, not 0"]);
+    check(&["--n", "100000"], &["--n must be at most 65536, not 100000"]);
+    check(&["--priority", "2"], &["--priority must be from 0 to 1"]);
+    check(&["--stop", ""], &["stop string number 1 is empty"]);
+    check(&["--bad-words", ""], &["bad word number 1 is empty"]);
+    check(&["--logprobs"], &["--format json"]);
+    check(&["--top-k", "x"], &["'x'", "--top-k", "must be a whole number from 0 to "]);
+    check(&["--threads", "x"], &["'x'", "--threads", "must be a whole number from 1 to 1024"]);
+    check(&["--prompts", "/no/such/file"], &["/no/such/file"]);
+}
+
+#[test]
+fn prompts_of_standard_input_are_completed_while_more_may_come() {
+    use std::io::{BufRead, BufReader, Write};
+    let engine = demo();
+    let mut command = run_engine(&engine.path, &["--prompts", "-", "--format", "json", "--quiet", FEW[0], FEW[1]]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+    for index in 0..3 {
+        writeln!(stdin, "Mars").unwrap();
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["index"], index);
+    }
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_long_file_takes_no_more_memory_than_a_short_one() {
+    let engine = parity("mistral-gqa");
+    // Peak resident memory, in KiB, of a run over so many prompts.
+    let peak = |prompts: usize, format: &str| {
+        let line = format!("{}\n", json!({"prompt_ids": vec![1; 48], "max_new_tokens": 1}));
+        let (_dir, path) = file("prompts", line.repeat(prompts));
+        let arguments =
+            ["--prompts", path.to_str().unwrap(), "--format", format, "--stats", "--kv-cache-tokens", "2048"];
+        let output = common::run(&mut run_engine(&engine.path, &arguments));
+        assert_eq!((output.code, output.stdout.lines().count()), (0, prompts), "{}", output.stderr);
+        let memory = output.stderr.lines().find_map(|line| line.strip_prefix("memory ")).unwrap();
+        memory.trim().split(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    for format in ["text", "json"] {
+        let (short, long) = (peak(3_000, format), peak(30_000, format));
+        // Were 27,000 more requests kept, they would take more than 5 MB of ids alone, and several times that in all.
+        assert!(long < short + 3.0, "{format}: {short} and {long} MiB");
+    }
 }

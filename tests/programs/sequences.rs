@@ -101,16 +101,16 @@ fn impossible_numbers_of_sequences_are_refused() {
     let check = |arguments: &[&str], parts: &[&str]| {
         refused(&mut run_engine(&engine.path, &[&["--prompt-ids", "1"], arguments].concat()), 2, parts);
     };
-    check(&["--n", "0"], &["num_return_sequences", "at least 1"]);
+    check(&["--n", "0"], &["--n must be at least 1"]);
     check(&["--n", "-1"], &["--n", "-1"]);
     check(&["--n", "65537"], &["n must be at most 65536"]);
     check(&["--n", "18446744073709551615"], &["at most 65536"]);
-    check(&["--beam-width", "0"], &["beam_width", "at least 1"]);
+    check(&["--beam-width", "0"], &["--beam-width must be at least 1"]);
     check(&["--beam-width", "2", "--n", "3"], &["num_return_sequences is 3", "beam_width 2"]);
     check(&["--beam-width", "4", "--max-batch-size", "3"], &["beam_width is 4", "max_batch_size"]);
     check(&["--beam-width", "2", "--top-logprobs", "1", "--format", "json"], &["beam search", "top_log_probs"]);
     check(&["--beam-width", "2", "--json"], &["beam search", "guided decoding"]);
-    check(&["--length-penalty", "nan"], &["length_penalty", "NaN"]);
+    check(&["--length-penalty", "nan"], &["--length-penalty must be a finite number, not NaN"]);
     check(&["--early-stopping", "maybe"], &["--early-stopping", "`never`", "maybe"]);
     check(&["--early-stopping", "0.5"], &["--early-stopping", "integer"]);
 }

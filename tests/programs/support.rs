@@ -150,6 +150,19 @@ pub(crate) fn refused(command: &mut Command, code: i32, parts: &[&str]) {
     }
 }
 
+/// Runs a command of two prompts, of which the second fails: the first is completed all the same, and a message with all
+/// `parts` tells of the second.
+pub(crate) fn one_of_two_failed(command: &mut Command, parts: &[&str]) {
+    let output = common::run(command);
+    let shown = format!("{command:?} ended with {} and said: {}", output.code, output.stderr);
+    assert_eq!(output.code, 1, "{shown}");
+    assert!(!output.stdout.is_empty() && output.stderr.contains("error: 1 of 2 prompts failed\n"), "{shown}");
+    assert_eq!(output.stderr.matches("error: ").count(), 2, "{shown}");
+    for part in parts {
+        assert!(output.stderr.contains(part), "no `{part}`: {shown}");
+    }
+}
+
 /// Runs a command with this standard input.
 pub(crate) fn run_with_input(command: &mut Command, input: &[u8]) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
