@@ -43,7 +43,7 @@ fn a_prompt_that_leaves_no_room_is_refused() {
     refused(&mut with(&prompt(21), &["--max-length", "20"]), 2, &["21 tokens"]);
     refused(&mut with(&prompt(256), &[]), 2, &["256 tokens", "max_seq_len is 256"]);
     refused(&mut with(&prompt(300), &["--max-new-tokens", "1"]), 2, &["300 tokens", "max_seq_len is 256"]);
-    refused(&mut with("1", &["--max-new-tokens", "0"]), 2, &["max_new_tokens", "at least 1"]);
+    refused(&mut with("1", &["--max-new-tokens", "0"]), 2, &["--max-new-tokens must be at least 1"]);
     refused(&mut with("1", &["--max-length", "9", "--max-new-tokens", "5"]), 2, &["--max-length", "--max-new-tokens"]);
 }
 
@@ -200,10 +200,10 @@ fn settings_out_of_range_name_the_setting_and_the_range() {
     check("--temperature", "-1", &["temperature", "from 0", "-1"]);
     check("--temperature", "nan", &["temperature", "NaN"]);
     check("--temperature", "inf", &["temperature", "inf"]);
-    check("--top-p", "1.5", &["top_p", "from 0 to 1", "1.5"]);
-    check("--top-p", "-0.5", &["top_p", "-0.5"]);
-    check("--min-p", "2", &["min_p", "from 0 to 1", "2"]);
-    check("--repetition-penalty", "0", &["repetition_penalty", "above 0"]);
+    check("--top-p", "1.5", &["--top-p must be from 0 to 1, not 1.5"]);
+    check("--top-p", "-0.5", &["--top-p", "-0.5"]);
+    check("--min-p", "2", &["--min-p must be from 0 to 1, not 2"]);
+    check("--repetition-penalty", "0", &["--repetition-penalty must be a number above 0, not 0"]);
     check("--temperature", "warm", &["--temperature", "warm"]);
     check("--seed", "-1", &["--seed", "-1"]);
     check("--seed", "18446744073709551616", &["--seed", "18446744073709551616"]);

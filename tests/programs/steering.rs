@@ -134,8 +134,8 @@ fn settings_out_of_range_are_refused() {
     let check = |setting: &str, value: &str, parts: &[&str]| {
         refused(&mut run_engine(&engine.path, &["--prompt-ids", "1", setting, value]), 2, parts);
     };
-    check("--presence-penalty", "nan", &["presence_penalty", "finite"]);
-    check("--frequency-penalty", "inf", &["frequency_penalty", "finite"]);
+    check("--presence-penalty", "nan", &["--presence-penalty must be a finite number"]);
+    check("--frequency-penalty", "inf", &["--frequency-penalty must be a finite number"]);
     check("--priority", "1.5", &["priority", "from 0 to 1", "1.5"]);
     check("--priority", "-1", &["priority", "-1"]);
     check("--min-tokens", "-1", &["--min-tokens"]);
