@@ -162,7 +162,11 @@ impl Feeder {
 
     fn copy(&self, submission: &Submission, index: usize) -> Submission {
         let sender = self.sender.clone();
-        let on_output = move |output| drop(sender.send(Fed::Output(output)));
+        let on_output = move |output| {
+            // Who listened may have left: the run is over.
+            let _ = sender.send(Fed::Output(output));
+            Ok(())
+        };
         Submission {
             stop_strings: submission.stop_strings.clone(),
             text: submission.text,
