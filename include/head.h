@@ -32,10 +32,16 @@
  * - Texts are UTF-8, with their length. Numbers of bytes, tokens and elements are size_t, times are in the unit that the
  *   name ends with.
  * - A struct that the host fills begins with struct_size, so that it can grow: initialise it with its trtllm_init_
- *   function. Fields that an older host does not have keep their defaults.
+ *   function. Fields that an older host does not have keep their defaults. New fields begin behind the end that a struct had in
+ *   the version before, never in what padded it. So of a struct that the library fills, a field is there where
+ *   offsetof(type, field) < struct_size, whatever the library's version.
  * - Callbacks get the user_data that came with them. Nothing may unwind out of one.
  * - Nothing is printed. No signal handler is installed, and no global state of the process is changed, but for Rust's
  *   panic hook, to which one that calls the former is added when the first guide is compiled.
  *
- * The library stays loaded after dlclose(). A process that has opened an engine must not go on in a fork() of it.
+ * The library stays loaded after dlclose().
+ *
+ * Fork before an engine is opened or built. The child of a later fork() has none of the library's threads: there every function
+ * is answered with TRTLLM_STATUS_SHUT_DOWN, but for the trtllm_init_ functions and those that cannot fail. It may exit, with
+ * destructors that close and free, or exec() another program.
  */

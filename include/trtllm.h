@@ -32,12 +32,18 @@
  * - Texts are UTF-8, with their length. Numbers of bytes, tokens and elements are size_t, times are in the unit that the
  *   name ends with.
  * - A struct that the host fills begins with struct_size, so that it can grow: initialise it with its trtllm_init_
- *   function. Fields that an older host does not have keep their defaults.
+ *   function. Fields that an older host does not have keep their defaults. New fields begin behind the end that a struct had in
+ *   the version before, never in what padded it. So of a struct that the library fills, a field is there where
+ *   offsetof(type, field) < struct_size, whatever the library's version.
  * - Callbacks get the user_data that came with them. Nothing may unwind out of one.
  * - Nothing is printed. No signal handler is installed, and no global state of the process is changed, but for Rust's
  *   panic hook, to which one that calls the former is added when the first guide is compiled.
  *
- * The library stays loaded after dlclose(). A process that has opened an engine must not go on in a fork() of it.
+ * The library stays loaded after dlclose().
+ *
+ * Fork before an engine is opened or built. The child of a later fork() has none of the library's threads: there every function
+ * is answered with TRTLLM_STATUS_SHUT_DOWN, but for the trtllm_init_ functions and those that cannot fail. It may exit, with
+ * destructors that close and free, or exec() another program.
  */
 
 
@@ -75,6 +81,11 @@
  * See `TRTLLM_VERSION_MAJOR`.
  */
 #define TRTLLM_VERSION_PATCH 0
+
+/**
+ * The version in one number that grows: major * 10000 + minor * 100 + patch.
+ */
+#define TRTLLM_VERSION_NUMBER 100
 
 /**
  * The text of a sequence while its tokens arrive. Made by `trtllm_new_detokenizer`, freed by `trtllm_free_detokenizer`.
@@ -144,11 +155,12 @@ typedef struct trtllm_progress {
      */
     size_t struct_size;
     /**
-     * What is being done, for example `writing rank0.weights`; empty between tasks.
+     * What is being done, or was done last, for example `writing rank0.weights`; empty before the first task.
      */
     struct trtllm_str task;
     /**
-     * Bytes of the task that are done; thousandths of each rank's engine while TensorRT compiles.
+     * Bytes of the task that are done; thousandths of each rank's engine while TensorRT compiles. Goes up until another task
+     * begins.
      */
     uint64_t done_bytes;
     /**
@@ -178,87 +190,88 @@ typedef struct trtllm_build_options {
     size_t struct_size;
     /**
      * The model: a directory, an `org/name` of the Hugging Face hub, or a TensorRT-LLM checkpoint that this library wrote.
+     * Default: none.
      */
     struct trtllm_str model;
     /**
-     * The engine directory to make. It appears whole or not at all.
+     * The engine directory to make. It appears whole or not at all. Default: none.
      */
     struct trtllm_str output;
     /**
-     * The TensorRT-LLM checkpoint directory to make.
+     * The TensorRT-LLM checkpoint directory to make. Default: none.
      */
     struct trtllm_str checkpoint;
     /**
      * The target: `none` for the CPU, `auto`, or the name of a GPU, for example `a100`. Empty: a GPU that is here, else the
-     * CPU.
+     * CPU. Default: none.
      */
     struct trtllm_str gpu;
     /**
-     * Tensor-parallel size; 0 for the model's, or 1.
+     * Tensor-parallel size; 0 for the model's, or 1. Default: 0.
      */
     size_t tp_size;
     /**
-     * Pipeline-parallel size; 0 for the model's, or 1.
+     * Pipeline-parallel size; 0 for the model's, or 1. Default: 0.
      */
     size_t pp_size;
     /**
-     * Tokens of the longest sequence; 0 for the library's choice.
+     * Tokens of the longest sequence; 0 for the library's choice. Default: 0.
      */
     size_t max_seq_len;
     /**
-     * Sequences in one iteration; 0 for the library's choice.
+     * Sequences in one iteration; 0 for the library's choice. Default: 0.
      */
     size_t max_batch_size;
     /**
-     * Tokens in one iteration; 0 for the library's choice.
+     * Tokens in one iteration; 0 for the library's choice. Default: 0.
      */
     size_t max_num_tokens;
     /**
-     * Told how far the build is, and asked whether to go on; NULL for nobody.
+     * Told how far the build is, and asked whether to go on; NULL for nobody. Default: none.
      */
     trtllm_progress_callback on_progress;
     /**
-     * Given to `on_progress`.
+     * Given to `on_progress`. Default: none.
      */
     void *user_data;
     /**
-     * Whether outputs that are there already are replaced.
+     * Whether outputs that are there already are replaced. Default: false.
      */
     bool force;
     /**
-     * Whether the model may be fetched from the Hugging Face hub.
+     * Whether the model may be fetched from the Hugging Face hub. Default: false.
      */
     bool download;
     /**
-     * GPU engines: logits of every token of a prompt can be had.
+     * GPU engines: logits of every token of a prompt can be had. Default: false.
      */
     bool gather_context_logits;
     /**
-     * GPU engines: logits of generated tokens can be had.
+     * GPU engines: logits of generated tokens can be had. Default: false.
      */
     bool gather_generation_logits;
     /**
-     * GPU engines: matrix products by TensorRT-LLM's Gemm plugin.
+     * GPU engines: matrix products by TensorRT-LLM's Gemm plugin. Default: false.
      */
     bool gemm_plugin;
     /**
-     * GPU engines: who compiles, `tensorrt` or `trtllm-build`; empty for the first.
+     * GPU engines: who compiles, `tensorrt` or `trtllm-build`; empty for the first. Default: none.
      */
     struct trtllm_str compiler;
     /**
-     * GPU engines: a file that keeps what TensorRT measures, for the next build; empty for none.
+     * GPU engines: a file that keeps what TensorRT measures, for the next build; empty for none. Default: none.
      */
     struct trtllm_str timing_cache;
     /**
-     * GPU engines: beams of a sequence; 0 for one.
+     * GPU engines: beams of a sequence; 0 for one. Default: 0.
      */
     size_t max_beam_width;
     /**
-     * GPU engines: tokens of the iteration that tactics are chosen for; 0 for one of each sequence.
+     * GPU engines: tokens of the iteration that tactics are chosen for; 0 for one of each sequence. Default: 0.
      */
     size_t opt_num_tokens;
     /**
-     * GPU engines: ranks that are compiled at the same time; 0 for one.
+     * GPU engines: ranks that are compiled at the same time; 0 for one. Default: 0.
      */
     size_t workers;
     /**
@@ -283,57 +296,58 @@ typedef struct trtllm_engine_config {
      */
     size_t struct_size;
     /**
-     * Worker threads of the CPU executor; 0 for one per logical CPU that the process may use.
+     * Worker threads of the CPU executor; 0 for one per logical CPU that the process may use. Default: 0.
      */
     size_t threads;
     /**
-     * Tokens of the longest sequence, prompt and output together; lowers the engine's limit.
+     * Tokens of the longest sequence, prompt and output together; lowers the engine's limit. Default: 0.
      */
     size_t max_seq_len;
     /**
-     * Sequences in one iteration; lowers the engine's limit.
+     * Sequences in one iteration; lowers the engine's limit. Default: 0.
      */
     size_t max_batch_size;
     /**
-     * Tokens in one iteration; lowers the engine's limit.
+     * Tokens in one iteration; lowers the engine's limit. Default: 0.
      */
     size_t max_num_tokens;
     /**
-     * Tokens that the KV cache holds, rounded up to whole blocks; 0 for as many as `kv_cache_free_memory_fraction` allows
-     * and the limits can use.
+     * Tokens that the KV cache holds, rounded up to whole blocks; 0 for as many as `kv_cache_free_memory_fraction` allows and
+     * the limits can use. Default: 0.
      */
     size_t kv_cache_max_tokens;
     /**
-     * Share of free memory that the KV cache may take, above 0 and at most 1.
+     * Share of free memory that the KV cache may take, above 0 and at most 1. Default: 0.9.
      */
     double kv_cache_free_memory_fraction;
     /**
-     * Tokens of one block of the KV cache, from 1 to 1024.
+     * Tokens of one block of the KV cache, from 1 to 1024. Default: 32.
      */
     size_t tokens_per_block;
     /**
-     * Requests that may wait; further ones are refused with `TRTLLM_STATUS_QUEUE_FULL`.
+     * Requests that may wait; further ones are refused with `TRTLLM_STATUS_QUEUE_FULL`. Default: 65536.
      */
     size_t max_queue_size;
     /**
-     * Iterations whose statistics are kept until they are taken; 0 for none.
+     * Iterations whose statistics are kept until they are taken; 0 for none. Default: 1000.
      */
     size_t iter_stats_max_iterations;
     /**
-     * `TRTLLM_GUARANTEED_NO_EVICT` or `TRTLLM_MAX_UTILIZATION`.
+     * `TRTLLM_GUARANTEED_NO_EVICT` or `TRTLLM_MAX_UTILIZATION`. Default: `TRTLLM_GUARANTEED_NO_EVICT`.
      */
     trtllm_capacity_scheduler_policy capacity_scheduler_policy;
     /**
-     * Whether a prompt may be processed over several iterations; without, it must fit into `max_num_tokens`.
+     * Whether a prompt may be processed over several iterations; without, it must fit into `max_num_tokens`. Default: true.
      */
     bool enable_chunked_context;
     /**
-     * Whether requests share the KV-cache blocks of equal prefixes.
+     * Whether requests share the KV-cache blocks of equal prefixes. Default: true.
      */
     bool enable_block_reuse;
     /**
      * What only TensorRT-LLM's executor can be told: the content of the table `[tensorrt_llm]` of a configuration file
      * (docs/configuration.md), as TOML, without that line; empty for its defaults. Names that do not exist are refused.
+     * Default: none.
      */
     struct trtllm_str tensorrt_llm;
 } trtllm_engine_config;
@@ -401,6 +415,8 @@ typedef struct trtllm_engine_info {
  * How `trtllm_shutdown_engine` treats requests that have not ended.
  */
 typedef uint32_t trtllm_shutdown;
+
+typedef void (*Handler)(void);
 
 /**
  * How grave a message of the log is. A level includes those before it.
@@ -731,202 +747,205 @@ typedef struct trtllm_request {
      */
     size_t struct_size;
     /**
-     * The prompt as text, which is encoded with the tokenizer's special tokens.
+     * The prompt as text, which is encoded with the tokenizer's special tokens. Default: none.
      */
     struct trtllm_str prompt;
     /**
      * A conversation: a JSON list of messages, each an object with `role` and `content`, or a text, which is the user's
-     * message. It goes through the model's chat template.
+     * message. It goes through the model's chat template. Default: none.
      */
     struct trtllm_str messages;
     /**
-     * The prompt as token ids.
+     * The prompt as token ids. Default: none.
      */
     struct trtllm_ids token_ids;
     /**
-     * Tokens to generate at most; 128 by default. Fewer where the engine's `max_seq_len` leaves no room.
+     * Tokens to generate at most. Fewer where the engine's `max_seq_len` leaves no room. Default: 128.
      */
     size_t max_new_tokens;
     /**
-     * Any of these ends a sequence, and is its last token; none for the model's own.
+     * Any of these ends a sequence, and is its last token; none for the model's own. Default: none.
      */
     struct trtllm_ids end_ids;
     /**
      * Texts that end a sequence, with `streaming` or without; they are not part of its text. They need `return_text`. A beam
-     * search runs to its end, and its texts are cut.
+     * search runs to its end, and its texts are cut. Default: none.
      */
     const struct trtllm_str *stop;
     /**
-     * How many.
+     * How many. Default: 0.
      */
     size_t num_stop;
     /**
-     * Token sequences that end a sequence; they stay part of its output.
+     * Token sequences that end a sequence; they stay part of its output. Default: none.
      */
     const struct trtllm_ids *stop_words;
     /**
-     * How many.
+     * How many. Default: 0.
      */
     size_t num_stop_words;
     /**
-     * Texts that are not generated: each as the tokenizer encodes it alone, and after a blank.
+     * Texts that are not generated: each as the tokenizer encodes it alone, and after a blank. Default: none.
      */
     const struct trtllm_str *bad_words;
     /**
-     * How many.
+     * How many. Default: 0.
      */
     size_t num_bad_words;
     /**
-     * Token sequences that are not generated.
+     * Token sequences that are not generated. Default: none.
      */
     const struct trtllm_ids *bad_token_words;
     /**
-     * How many.
+     * How many. Default: 0.
      */
     size_t num_bad_token_words;
     /**
-     * Numbers that are added to logits.
+     * Numbers that are added to logits. Default: none.
      */
     const struct trtllm_token_bias *embedding_bias;
     /**
-     * How many.
+     * How many. Default: 0.
      */
     size_t num_embedding_bias;
     /**
-     * The schema, pattern or grammar of `guide_kind`.
+     * The schema, pattern or grammar of `guide_kind`. Default: none.
      */
     struct trtllm_str guide;
     /**
      * Seed of the draws; sequence i of a request uses `seed + i`. The same request with the same seed gives the same tokens,
-     * whatever runs beside it.
+     * whatever runs beside it. Default: 0.
      */
     uint64_t seed;
     /**
-     * Ends the request with `TRTLLM_FINISH_REASON_TIMED_OUT` this many milliseconds after it was queued; 0 for never.
+     * Ends the request with `TRTLLM_FINISH_REASON_TIMED_OUT` this many milliseconds after it was queued; 0 for never. Default:
+     * 0.
      */
     uint64_t allotted_time_ms;
     /**
-     * Requests share cached prefixes with those of the same salt only; counts where `has_cache_salt_id` is set.
+     * Requests share cached prefixes with those of the same salt only; counts where `has_cache_salt_id` is set. Default: 0.
      */
     uint64_t cache_salt_id;
     /**
-     * The `top_k` most probable tokens are kept; 0 for all.
+     * The `top_k` most probable tokens are kept; 0 for all. Default: 0.
      */
     size_t top_k;
     /**
-     * The end ids are not generated before this many tokens.
+     * The end ids are not generated before this many tokens. Default: 0.
      */
     size_t min_tokens;
     /**
-     * No n-gram of this many tokens occurs twice; 0 for no such rule.
+     * No n-gram of this many tokens occurs twice; 0 for no such rule. Default: 0.
      */
     size_t no_repeat_ngram_size;
     /**
-     * How many tokens from the start of the prompt presence and frequency penalty do not count.
+     * How many tokens from the start of the prompt presence and frequency penalty do not count. Default: 0.
      */
     size_t prompt_ignore_length;
     /**
-     * Sequences to return; 0 for one, or for all beams.
+     * Sequences to return; 0 for one, or for all beams. Default: 0.
      */
     size_t num_return_sequences;
     /**
-     * Beams of a beam search; 1 for none.
+     * Beams of a beam search; 1 for none. Default: 1.
      */
     size_t beam_width;
     /**
-     * How many of the most probable tokens to return at each position, with their log-probabilities.
+     * How many of the most probable tokens to return at each position, with their log-probabilities. Default: 0.
      */
     size_t top_log_probs;
     /**
-     * Takes the request's responses; NULL to take them with `trtllm_await_responses`, or from `queue`.
+     * Takes the request's responses; NULL to take them with `trtllm_await_responses`, or from `queue`. Default: none.
      */
     trtllm_response_callback on_response;
     /**
-     * Sees and edits the logits; NULL for none.
+     * Sees and edits the logits; NULL for none. Default: none.
      */
     trtllm_logits_post_processor logits_post_processor;
     /**
      * Given to both callbacks, and back in each response. It has to stay valid until the request's final response has been
-     * delivered.
+     * delivered. Default: none.
      */
     void *user_data;
     /**
-     * 0 takes the most probable token. Below 0 (the default): 1 where `top_k`, `top_p` or `min_p` is set, else 0.
+     * 0 takes the most probable token. Below 0: 1 where `top_k`, `top_p` or `min_p` is set, else 0. Default: -1.
      */
     float temperature;
     /**
      * The smallest set of most probable tokens whose probabilities reach this much is kept, and at least one; from 0 to 1.
+     * Default: 1.
      */
     float top_p;
     /**
-     * Tokens less probable than this share of the most probable one are dropped; from 0 to 1.
+     * Tokens less probable than this share of the most probable one are dropped; from 0 to 1. Default: 0.
      */
     float min_p;
     /**
-     * Above 1 makes tokens that occurred less likely; 1 for none.
+     * Above 1 makes tokens that occurred less likely; 1 for none. Default: 1.
      */
     float repetition_penalty;
     /**
-     * Subtracted from the logits of tokens that occurred.
+     * Subtracted from the logits of tokens that occurred. Default: 0.
      */
     float presence_penalty;
     /**
-     * Subtracted from the logits of tokens for each time that they occurred.
+     * Subtracted from the logits of tokens for each time that they occurred. Default: 0.
      */
     float frequency_penalty;
     /**
-     * Beams are ranked by the sum of their log-probabilities over their length to this power.
+     * Beams are ranked by the sum of their log-probabilities over their length to this power. Default: 0.
      */
     float length_penalty;
     /**
-     * From 0 to 1; requests of higher priority are started first.
+     * From 0 to 1; requests of higher priority are started first. Default: 0.5.
      */
     float priority;
     /**
-     * `TRTLLM_GUIDE_NONE`, or what `guide` is.
+     * `TRTLLM_GUIDE_NONE`, or what `guide` is. Default: `TRTLLM_GUIDE_NONE`.
      */
     trtllm_guide_kind guide_kind;
     /**
-     * When a beam search ends; `TRTLLM_EARLY_STOPPING_YES` by default.
+     * When a beam search ends. Default: `TRTLLM_EARLY_STOPPING_YES`.
      */
     trtllm_early_stopping early_stopping;
     /**
-     * Whether `cache_salt_id` counts.
+     * Whether `cache_salt_id` counts. Default: false.
      */
     bool has_cache_salt_id;
     /**
-     * Whether sequences go on beyond the model's end ids.
+     * Whether sequences go on beyond the model's end ids. Default: false.
      */
     bool ignore_eos;
     /**
      * Whether responses come as tokens are generated, rather than one at the end of each sequence. Beams come at the end.
+     * Default: true.
      */
     bool streaming;
     /**
-     * Whether responses carry text; without a tokenizer they do not.
+     * Whether responses carry text; without a tokenizer they do not. Default: true.
      */
     bool return_text;
     /**
-     * Whether responses carry the log-probability of each generated token.
+     * Whether responses carry the log-probability of each generated token. Default: false.
      */
     bool return_log_probs;
     /**
-     * Whether the first response carries the log-probability of each prompt token after the first.
+     * Whether the first response carries the log-probability of each prompt token after the first. Default: false.
      */
     bool return_prompt_log_probs;
     /**
      * The folder of a LoRA adapter that PEFT wrote (docs/lora.md), which is applied to the model; empty for none. Read from
-     * disk at its first use. TensorRT-LLM's executor only.
+     * disk at its first use. TensorRT-LLM's executor only. Default: none.
      */
     struct trtllm_str lora;
     /**
-     * How long the KV-cache blocks of prompt and output are kept for reuse: from 0, to go first, to 100; below 0 (the default)
-     * as the executor chooses. TensorRT-LLM's executor only.
+     * How long the KV-cache blocks of prompt and output are kept for reuse: from 0, to go first, to 100; below 0
+     * as the executor chooses. TensorRT-LLM's executor only. Default: -1.
      */
     int32_t retention_priority;
     /**
      * Where the responses go, to be taken with `trtllm_await_queue`; NULL to take them with `trtllm_await_responses`. A queue of
-     * the same engine; excludes `on_response`.
+     * the same engine; excludes `on_response`. Default: none.
      */
     struct trtllm_queue *queue;
 } trtllm_request;
@@ -1026,208 +1045,249 @@ typedef struct trtllm_iteration_stats {
 } trtllm_iteration_stats;
 
 /**
- * Only what fits to its end: a request that has started is never paused.
+ * The values of `trtllm_capacity_scheduler_policy` that this header knows.
  */
-#define TRTLLM_GUARANTEED_NO_EVICT 0
+enum trtllm_capacity_scheduler_policy_code {
+    /**
+     * Only what fits to its end: a request that has started is never paused.
+     */
+    TRTLLM_GUARANTEED_NO_EVICT = 0,
+
+    /**
+     * As many as fit now; when the KV cache is full, the latest are paused and computed again later.
+     */
+    TRTLLM_MAX_UTILIZATION = 1
+};
 
 /**
- * As many as fit now; when the KV cache is full, the latest are paused and computed again later.
+ * The values of `trtllm_shutdown` that this header knows.
  */
-#define TRTLLM_MAX_UTILIZATION 1
+enum trtllm_shutdown_code {
+    /**
+     * Lets them run to their end.
+     */
+    TRTLLM_SHUTDOWN_DRAIN = 0,
+
+    /**
+     * Ends them with `TRTLLM_FINISH_REASON_CANCELLED`.
+     */
+    TRTLLM_SHUTDOWN_CANCEL = 1
+};
 
 /**
- * Lets them run to their end.
+ * The values of `trtllm_log_level` that this header knows.
  */
-#define TRTLLM_SHUTDOWN_DRAIN 0
+enum trtllm_log_level_code {
+    /**
+     * Something failed.
+     */
+    TRTLLM_LOG_ERROR = 1,
+
+    /**
+     * Something may go wrong.
+     */
+    TRTLLM_LOG_WARNING = 2,
+
+    /**
+     * Something happened.
+     */
+    TRTLLM_LOG_INFO = 3,
+
+    /**
+     * Anything finer.
+     */
+    TRTLLM_LOG_DEBUG = 4
+};
 
 /**
- * Ends them with `TRTLLM_FINISH_REASON_CANCELLED`.
+ * The values of `trtllm_guide_kind` that this header knows.
  */
-#define TRTLLM_SHUTDOWN_CANCEL 1
+enum trtllm_guide_kind_code {
+    /**
+     * Nothing is asked of it.
+     */
+    TRTLLM_GUIDE_NONE = 0,
+
+    /**
+     * Any JSON value; `guide` is empty.
+     */
+    TRTLLM_GUIDE_JSON = 1,
+
+    /**
+     * JSON that the JSON schema in `guide` admits.
+     */
+    TRTLLM_GUIDE_JSON_SCHEMA = 2,
+
+    /**
+     * Text that the regular expression in `guide` matches as a whole.
+     */
+    TRTLLM_GUIDE_REGEX = 3,
+
+    /**
+     * Text of the EBNF grammar in `guide`; TensorRT-LLM's executor only.
+     */
+    TRTLLM_GUIDE_EBNF_GRAMMAR = 4,
+
+    /**
+     * Text of the Lark grammar in `guide`; the CPU executor only.
+     */
+    TRTLLM_GUIDE_LARK_GRAMMAR = 5
+};
 
 /**
- * Something failed.
+ * The values of `trtllm_early_stopping` that this header knows.
  */
-#define TRTLLM_LOG_ERROR 1
+enum trtllm_early_stopping_code {
+    /**
+     * When the best running beam is not expected to better the finished ones.
+     */
+    TRTLLM_EARLY_STOPPING_NO = 0,
+
+    /**
+     * As soon as `beam_width` beams have finished.
+     */
+    TRTLLM_EARLY_STOPPING_YES = 1,
+
+    /**
+     * When no running beam can better the finished ones.
+     */
+    TRTLLM_EARLY_STOPPING_NEVER = 2
+};
 
 /**
- * Something may go wrong.
+ * The values of `trtllm_finish_reason` that this header knows.
  */
-#define TRTLLM_LOG_WARNING 2
+enum trtllm_finish_reason_code {
+    /**
+     * It has not.
+     */
+    TRTLLM_FINISH_REASON_NONE = 0,
+
+    /**
+     * An end id was generated; it is the last token.
+     */
+    TRTLLM_FINISH_REASON_END_ID = 1,
+
+    /**
+     * A stop word or a stop text was generated.
+     */
+    TRTLLM_FINISH_REASON_STOP_WORDS = 2,
+
+    /**
+     * `max_new_tokens`, or the engine's `max_seq_len`, was reached.
+     */
+    TRTLLM_FINISH_REASON_LENGTH = 3,
+
+    /**
+     * The request's `allotted_time_ms` was over.
+     */
+    TRTLLM_FINISH_REASON_TIMED_OUT = 4,
+
+    /**
+     * The request was cancelled, or the engine was shut down.
+     */
+    TRTLLM_FINISH_REASON_CANCELLED = 5,
+
+    /**
+     * TensorRT-LLM gave a reason that this library does not know.
+     */
+    TRTLLM_FINISH_REASON_UNKNOWN = 6
+};
 
 /**
- * Something happened.
+ * The values of `trtllm_status` that this header knows.
  */
-#define TRTLLM_LOG_INFO 3
+enum trtllm_status_code {
+    /**
+     * Done.
+     */
+    TRTLLM_STATUS_OK = 0,
+
+    /**
+     * An argument or a field is wrong: NULL, out of its range, not UTF-8, a struct of an impossible size.
+     */
+    TRTLLM_STATUS_INVALID_ARGUMENT = 1,
+
+    /**
+     * A handle is NULL, of another kind, or was freed.
+     */
+    TRTLLM_STATUS_INVALID_HANDLE = 2,
+
+    /**
+     * Nothing came in time.
+     */
+    TRTLLM_STATUS_TIMED_OUT = 3,
+
+    /**
+     * The engine was shut down: it takes no more requests, and has no more responses. In a `fork()` of the process that opened it, every
+     * handle is answered so.
+     */
+    TRTLLM_STATUS_SHUT_DOWN = 4,
+
+    /**
+     * Too many requests wait already.
+     */
+    TRTLLM_STATUS_QUEUE_FULL = 5,
+
+    /**
+     * The engine, or the executor behind it, does not have what was asked for.
+     */
+    TRTLLM_STATUS_UNSUPPORTED = 6,
+
+    /**
+     * This machine lacks what was asked for: a GPU, a library, an instruction set.
+     */
+    TRTLLM_STATUS_UNAVAILABLE = 7,
+
+    /**
+     * A model or an engine directory is invalid, or is not there.
+     */
+    TRTLLM_STATUS_INVALID_FILES = 8,
+
+    /**
+     * The system refused something: a file, memory, a thread, the network.
+     */
+    TRTLLM_STATUS_SYSTEM = 9,
+
+    /**
+     * A callback asked to stop.
+     */
+    TRTLLM_STATUS_CANCELLED = 10,
+
+    /**
+     * The function waits, and must not be called from a callback that the library runs; or it is for callbacks only.
+     */
+    TRTLLM_STATUS_WRONG_THREAD = 11,
+
+    /**
+     * In a response: the request failed while it ran.
+     */
+    TRTLLM_STATUS_REQUEST_FAILED = 12,
+
+    /**
+     * A defect of the library: it caught a panic of its own.
+     */
+    TRTLLM_STATUS_INTERNAL = 13
+};
 
 /**
- * Anything finer.
+ * The values of `trtllm_executor_kind` that this header knows.
  */
-#define TRTLLM_LOG_DEBUG 4
+enum trtllm_executor_kind_code {
+    /**
+     * The embedded executor, on this machine's processor: engines for the target `none`.
+     */
+    TRTLLM_EXECUTOR_CPU = 0,
 
-/**
- * Nothing is asked of it.
- */
-#define TRTLLM_GUIDE_NONE 0
-
-/**
- * Any JSON value; `guide` is empty.
- */
-#define TRTLLM_GUIDE_JSON 1
-
-/**
- * JSON that the JSON schema in `guide` admits.
- */
-#define TRTLLM_GUIDE_JSON_SCHEMA 2
-
-/**
- * Text that the regular expression in `guide` matches as a whole.
- */
-#define TRTLLM_GUIDE_REGEX 3
-
-/**
- * Text of the EBNF grammar in `guide`; TensorRT-LLM's executor only.
- */
-#define TRTLLM_GUIDE_EBNF_GRAMMAR 4
-
-/**
- * Text of the Lark grammar in `guide`; the CPU executor only.
- */
-#define TRTLLM_GUIDE_LARK_GRAMMAR 5
-
-/**
- * When the best running beam is not expected to better the finished ones.
- */
-#define TRTLLM_EARLY_STOPPING_NO 0
-
-/**
- * As soon as `beam_width` beams have finished.
- */
-#define TRTLLM_EARLY_STOPPING_YES 1
-
-/**
- * When no running beam can better the finished ones.
- */
-#define TRTLLM_EARLY_STOPPING_NEVER 2
-
-/**
- * It has not.
- */
-#define TRTLLM_FINISH_REASON_NONE 0
-
-/**
- * An end id was generated; it is the last token.
- */
-#define TRTLLM_FINISH_REASON_END_ID 1
-
-/**
- * A stop word or a stop text was generated.
- */
-#define TRTLLM_FINISH_REASON_STOP_WORDS 2
-
-/**
- * `max_new_tokens`, or the engine's `max_seq_len`, was reached.
- */
-#define TRTLLM_FINISH_REASON_LENGTH 3
-
-/**
- * The request's `allotted_time_ms` was over.
- */
-#define TRTLLM_FINISH_REASON_TIMED_OUT 4
-
-/**
- * The request was cancelled, or the engine was shut down.
- */
-#define TRTLLM_FINISH_REASON_CANCELLED 5
-
-/**
- * TensorRT-LLM gave a reason that this library does not know.
- */
-#define TRTLLM_FINISH_REASON_UNKNOWN 6
-
-/**
- * Done.
- */
-#define TRTLLM_STATUS_OK 0
-
-/**
- * An argument or a field is wrong: NULL, out of its range, not UTF-8, a struct of an impossible size.
- */
-#define TRTLLM_STATUS_INVALID_ARGUMENT 1
-
-/**
- * A handle is NULL, of another kind, or was freed.
- */
-#define TRTLLM_STATUS_INVALID_HANDLE 2
-
-/**
- * Nothing came in time.
- */
-#define TRTLLM_STATUS_TIMED_OUT 3
-
-/**
- * The engine was shut down: it takes no more requests, and has no more responses.
- */
-#define TRTLLM_STATUS_SHUT_DOWN 4
-
-/**
- * Too many requests wait already.
- */
-#define TRTLLM_STATUS_QUEUE_FULL 5
-
-/**
- * The engine, or the executor behind it, does not have what was asked for.
- */
-#define TRTLLM_STATUS_UNSUPPORTED 6
-
-/**
- * This machine lacks what was asked for: a GPU, a library, an instruction set.
- */
-#define TRTLLM_STATUS_UNAVAILABLE 7
-
-/**
- * A model or an engine directory is invalid, or is not there.
- */
-#define TRTLLM_STATUS_INVALID_FILES 8
-
-/**
- * The system refused something: a file, memory, a thread, the network.
- */
-#define TRTLLM_STATUS_SYSTEM 9
-
-/**
- * A callback asked to stop.
- */
-#define TRTLLM_STATUS_CANCELLED 10
-
-/**
- * The function waits, and must not be called from a callback that the library runs; or it is for callbacks only.
- */
-#define TRTLLM_STATUS_WRONG_THREAD 11
-
-/**
- * In a response: the request failed while it ran.
- */
-#define TRTLLM_STATUS_REQUEST_FAILED 12
-
-/**
- * A defect of the library: it caught a panic of its own.
- */
-#define TRTLLM_STATUS_INTERNAL 13
-
-/**
- * The embedded executor, on this machine's processor: engines for the target `none`.
- */
-#define TRTLLM_EXECUTOR_CPU 0
-
-/**
- * TensorRT-LLM's C++ executor: engines for GPU targets.
- */
-#define TRTLLM_EXECUTOR_TENSORRT_LLM 1
+    /**
+     * TensorRT-LLM's C++ executor: engines for GPU targets.
+     */
+    TRTLLM_EXECUTOR_TENSORRT_LLM = 1
+};
 
 #ifdef __cplusplus
 extern "C" {
-#endif // __cplusplus
+#endif /* __cplusplus */
 
 /**
  * Writes the default options to `options`, a struct of `struct_size` bytes: `sizeof(trtllm_build_options)`. Thread-safe.
@@ -1296,10 +1356,11 @@ trtllm_status trtllm_shutdown_engine(struct trtllm_engine *engine,
                                      trtllm_shutdown how);
 
 /**
- * Cancels what runs, waits until every request has ended and every callback has returned, and frees the engine. Responses
- * that were not taken are lost; a thread that waits for some gets the last ones, or `TRTLLM_STATUS_SHUT_DOWN`. Response
- * lists, strings and detokenizers that the host has stay valid. Thread-safe; not to be called from a callback
- * (`TRTLLM_STATUS_WRONG_THREAD`).
+ * Cancels what runs, waits until every request has ended and every callback has returned, and frees the engine. Until it
+ * returns, the handle is that of an engine that was shut down: to callbacks that still run, and to other threads. Only a second
+ * call is answered `TRTLLM_STATUS_INVALID_HANDLE` at once. Responses that were not taken are lost; a thread that waits for some
+ * gets the last ones, or `TRTLLM_STATUS_SHUT_DOWN`. Response lists, strings and detokenizers that the host has stay valid.
+ * Thread-safe; not to be called from a callback (`TRTLLM_STATUS_WRONG_THREAD`).
  */
 trtllm_status trtllm_close_engine(struct trtllm_engine *engine);
 
@@ -1311,6 +1372,8 @@ trtllm_status trtllm_close_engine(struct trtllm_engine *engine);
  * Errors: `TRTLLM_STATUS_WRONG_THREAD` outside of those, `TRTLLM_STATUS_INVALID_ARGUMENT`. Thread-safe.
  */
 trtllm_status trtllm_fail(struct trtllm_str message);
+
+extern int pthread_atfork(Handler prepare, Handler parent, Handler child);
 
 /**
  * Sends what the library logs, down to `level`, to `callback`, in place of the one before; NULL sends it nowhere, which is so at
@@ -1528,7 +1591,7 @@ trtllm_status trtllm_decode(const struct trtllm_engine *engine,
                             struct trtllm_string **output);
 
 /**
- * Looks a token up as the vocabulary spells it (`Ġworld`, `▁world`, `</s>`), and writes its id to `id`.
+ * Looks a token up as the vocabulary spells it (`Ġworld`, `▁world`, a special token's name), and writes its id to `id`.
  *
  * Errors: `TRTLLM_STATUS_INVALID_ARGUMENT` where there is no such token, `TRTLLM_STATUS_UNSUPPORTED` for an engine without a
  * tokenizer. Thread-safe.
@@ -1589,6 +1652,11 @@ trtllm_status trtllm_free_detokenizer(struct trtllm_detokenizer *detokenizer);
 const char *trtllm_version(void);
 
 /**
+ * The version of the library that runs, as a number: see `TRTLLM_VERSION_NUMBER`. Thread-safe.
+ */
+uint32_t trtllm_version_number(void);
+
+/**
  * Asks whether this library can run engines on such an executor, on this machine: writes the answer to `available`, and to
  * `explanation` a new string that says what was found, or what is missing and what was tried. Changes nothing on the
  * machine. Thread-safe.
@@ -1608,7 +1676,7 @@ trtllm_status trtllm_diagnose(struct trtllm_str engine,
                               struct trtllm_string **report);
 
 #ifdef __cplusplus
-}  // extern "C"
-#endif  // __cplusplus
+}  /* extern "C" */
+#endif  /* __cplusplus */
 
 #endif  /* TRTLLM_H */

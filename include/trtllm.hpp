@@ -13,7 +13,10 @@
 //     }
 //
 // Failures throw trtllm::Error. Objects may be moved and not copied; one object may be used by several threads as its handle
-// may, but not while it is moved or destroyed.
+// may, but not while it is moved or destroyed. What was moved from is empty.
+//
+// Programs under ThreadSanitizer see what passes between threads through the library, which is not instrumented itself: run
+// them with TSAN_OPTIONS=ignore_noninstrumented_modules=1.
 #ifndef TRTLLM_HPP
 #define TRTLLM_HPP
 
@@ -24,15 +27,35 @@
 #include <functional>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <trtllm.h>
 
+#if defined(__SANITIZE_THREAD__)
+#define TRTLLM_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define TRTLLM_TSAN 1
+#endif
+#endif
+#ifdef TRTLLM_TSAN
+#include <sanitizer/tsan_interface.h>
+#endif
+
+#if TRTLLM_VERSION_NUMBER != 100
+#error "trtllm.hpp is of version 0.1.0, trtllm.h of another"
+#endif
+
 namespace trtllm {
+
+/// Two libraries of one process may have been compiled with different versions of this header.
+inline namespace v0_1_0 {
 
 /// A call that did not return TRTLLM_STATUS_OK.
 class Error : public std::runtime_error {
@@ -58,8 +81,12 @@ inline std::string_view view(trtllm_str text) noexcept {
     return text.len == 0 ? std::string_view() : std::string_view(text.data, text.len);
 }
 
-/// A text of C++ as the library sees it.
+/// A text of C++ as the library sees it, as long as the text is there.
 inline trtllm_str str(std::string_view text) noexcept { return {text.data(), text.size()}; }
+
+/// Not of a string that is gone with the statement: name it first.
+template <typename T, typename = std::enable_if_t<std::is_same_v<std::remove_const_t<T>, std::string>>>
+trtllm_str str(T&& temporary) = delete;
 
 /// Elements that belong to somebody else.
 template <typename T>
@@ -84,10 +111,33 @@ private:
 /// Ids of the library as C++ sees them.
 inline Span<uint32_t> view(trtllm_ids ids) noexcept { return {ids.data, ids.len}; }
 
-/// Ids of C++ as the library sees them.
+/// Ids of C++ as the library sees them, as long as they are there.
 inline trtllm_ids ids(Span<uint32_t> span) noexcept { return {span.data(), span.size()}; }
 
+/// Not of a vector that is gone with the statement: name it first.
+template <typename T, typename = std::enable_if_t<std::is_same_v<std::remove_const_t<T>, std::vector<uint32_t>>>>
+trtllm_ids ids(T&& temporary) = delete;
+
 namespace detail {
+
+/// What this thread has done happens before what another does after `acquire(place)`. The library sees to that; ThreadSanitizer,
+/// which does not look into the library, is told so.
+inline void release([[maybe_unused]] void* place) noexcept {
+#ifdef TRTLLM_TSAN
+    __tsan_release(place);
+#endif
+}
+
+/// See `release`.
+inline void acquire([[maybe_unused]] void* place) noexcept {
+#ifdef TRTLLM_TSAN
+    __tsan_acquire(place);
+#endif
+}
+
+/// The place for what an engine hands over beside the callbacks of one request: requests to whoever awaits their responses, and
+/// what callbacks did to whoever shuts the engine down.
+inline char engines;
 
 /// A handle and the function that frees it.
 template <typename T, trtllm_status (*Free)(T*)>
@@ -96,22 +146,28 @@ public:
     Handle() = default;
     explicit Handle(T* handle) noexcept : handle_(handle) {}
     Handle(Handle&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+    /// Frees what it had at once; only then are callbacks over that use it.
     Handle& operator=(Handle&& other) noexcept {
-        std::swap(handle_, other.handle_);
+        T* const taken = other.release();
+        reset();
+        handle_ = taken;
         return *this;
     }
     Handle(const Handle&) = delete;
     Handle& operator=(const Handle&) = delete;
-    ~Handle() {
-        if (handle_ != nullptr) {
-            Free(handle_);
-        }
-    }
+    ~Handle() { reset(); }
 
     T* get() const noexcept { return handle_; }
     T* release() noexcept { return std::exchange(handle_, nullptr); }
 
 private:
+    void reset() noexcept {
+        if (handle_ != nullptr) {
+            Free(handle_);
+            acquire(&engines);
+        }
+    }
+
     T* handle_ = nullptr;
 };
 
@@ -164,13 +220,29 @@ public:
         const T* const* place_ = nullptr;
     };
 
+    Pointers() = default;
+    Pointers(Pointers&& other) noexcept
+        : array_(std::exchange(other.array_, nullptr)), count_(std::exchange(other.count_, 0)) {}
+    Pointers& operator=(Pointers&& other) noexcept {
+        array_ = std::exchange(other.array_, nullptr);
+        count_ = std::exchange(other.count_, 0);
+        return *this;
+    }
+
     std::size_t size() const noexcept { return count_; }
     bool empty() const noexcept { return count_ == 0; }
-    Iterator begin() const noexcept { return Iterator(array_); }
-    Iterator end() const noexcept { return Iterator(array_ + count_); }
-    const T& operator[](std::size_t index) const noexcept { return *array_[index]; }
+    Iterator begin() const& noexcept { return Iterator(array_); }
+    Iterator end() const& noexcept { return Iterator(array_ + count_); }
+    const T& operator[](std::size_t index) const& noexcept { return *array_[index]; }
+
+    // What a list that is gone with the statement points to is gone too: name the list first. A range-based for does.
+    Iterator begin() const&& = delete;
+    Iterator end() const&& = delete;
+    const T& operator[](std::size_t index) const&& = delete;
 
 protected:
+    ~Pointers() = default;
+
     const T* const* array_ = nullptr;
     std::size_t count_ = 0;
 };
@@ -206,6 +278,7 @@ Responses await(std::chrono::milliseconds timeout, Await await) {
         return Responses();
     }
     check(status);
+    acquire(&engines);
     return Responses(responses);
 }
 
@@ -263,8 +336,9 @@ struct Logits {
 struct Request {
     trtllm_request options;
 
-    std::string prompt;
-    std::string messages;
+    /// An empty text is an empty prompt, which is refused.
+    std::optional<std::string> prompt;
+    std::optional<std::string> messages;
     std::vector<uint32_t> token_ids;
     std::vector<uint32_t> end_ids;
     std::vector<std::string> stop;
@@ -277,7 +351,8 @@ struct Request {
     /// The folder of a LoRA adapter; empty for none.
     std::string lora;
     /// As `on_response` of trtllm.h. Throwing ends the request with what the exception says: it is called once more, with that
-    /// error. Nobody is there for what it throws in its final call: std::terminate is called.
+    /// error. Nobody is there for what it throws in its final call: std::terminate is called. While the engine is being
+    /// closed, `cancel` does not throw, and `enqueue` throws TRTLLM_STATUS_SHUT_DOWN.
     std::function<void(const trtllm_response&)> on_response;
     /// As `logits_post_processor` of trtllm.h; needs an `on_response`, with whose last call both functions are destroyed.
     /// Throwing ends the request with what the exception says.
@@ -330,10 +405,19 @@ public:
         return info;
     }
 
-    /// The id of the request.
+    /// The id of the request. Its functions are copied.
     uint64_t enqueue(const Request& request);
 
-    void cancel(uint64_t request_id) { check(trtllm_cancel(handle(), request_id)); }
+    /// The same; its functions are moved, also when it throws.
+    uint64_t enqueue(Request&& request);
+
+    /// In an engine that was closed there is nothing to cancel, which is no error.
+    void cancel(uint64_t request_id) {
+        const trtllm_status status = trtllm_cancel(handle(), request_id);
+        if (status != TRTLLM_STATUS_INVALID_HANDLE && status != TRTLLM_STATUS_SHUT_DOWN) {
+            check(status);
+        }
+    }
 
     /// Responses of requests without a callback and a queue; empty when none came in time (below 0 is 0). Throws TRTLLM_STATUS_SHUT_DOWN when the
     /// engine was shut down and all have been taken.
@@ -358,10 +442,17 @@ public:
     }
 
     /// Takes no more requests and returns when all have ended.
-    void shutdown(trtllm_shutdown how) { check(trtllm_shutdown_engine(handle(), how)); }
+    void shutdown(trtllm_shutdown how) {
+        check(trtllm_shutdown_engine(handle(), how));
+        detail::acquire(&detail::engines);
+    }
 
-    /// Closes the engine now, and says so if that fails.
-    void close() { check(trtllm_close_engine(handle_.release())); }
+    /// Closes the engine now, and says so if that fails. Callbacks use the object until it returns.
+    void close() {
+        check(trtllm_close_engine(handle()));
+        detail::acquire(&detail::engines);
+        handle_.release();
+    }
 
     IterationStats iteration_stats() {
         trtllm_iteration_stats_list* list = nullptr;
@@ -427,6 +518,11 @@ public:
     }
 
 private:
+    using OnResponse = std::function<void(const trtllm_response&)>;
+    using LogitsPostProcessor = std::function<void(const trtllm_logits_context&, Logits)>;
+
+    uint64_t enqueue(const Request& request, OnResponse on_response, LogitsPostProcessor logits_post_processor);
+
     detail::Handle<trtllm_engine, trtllm_close_engine> handle_;
 };
 
@@ -451,9 +547,11 @@ struct Callbacks {
     /// What is thrown in the final call ends the program here, and not somewhere in the library.
     static void respond(void* user_data, const trtllm_response* response) noexcept {
         auto* const callbacks = static_cast<Callbacks*>(user_data);
+        acquire(callbacks);
         if (response->is_final) {
             callbacks->on_response(*response);
             delete callbacks;
+            release(&engines);
             return;
         }
         try {
@@ -461,17 +559,22 @@ struct Callbacks {
         } catch (...) {
             fail_with_exception();
         }
+        release(&engines);
     }
 
     static int32_t process(void* user_data, const trtllm_logits_context* context, float* logits,
                            std::size_t vocab_size) noexcept {
+        auto* const callbacks = static_cast<Callbacks*>(user_data);
+        acquire(callbacks);
+        int32_t failed = 0;
         try {
-            static_cast<Callbacks*>(user_data)->logits_post_processor(*context, Logits{logits, vocab_size});
-            return 0;
+            callbacks->logits_post_processor(*context, Logits{logits, vocab_size});
         } catch (...) {
             fail_with_exception();
-            return 1;
+            failed = 1;
         }
+        release(callbacks);
+        return failed;
     }
 };
 
@@ -493,9 +596,20 @@ inline std::vector<trtllm_ids> views(const std::vector<std::vector<uint32_t>>& l
 
 inline trtllm_str optional(const std::string& text) noexcept { return text.empty() ? trtllm_str{} : str(text); }
 
+inline trtllm_str optional(const std::optional<std::string>& text) noexcept { return text ? str(*text) : trtllm_str{}; }
+
 }  // namespace detail
 
 inline uint64_t Engine::enqueue(const Request& request) {
+    return enqueue(request, request.on_response, request.logits_post_processor);
+}
+
+inline uint64_t Engine::enqueue(Request&& request) {
+    return enqueue(request, std::move(request.on_response), std::move(request.logits_post_processor));
+}
+
+inline uint64_t Engine::enqueue(const Request& request, OnResponse on_response,
+                                LogitsPostProcessor logits_post_processor) {
     const std::vector<trtllm_str> stop = detail::views(request.stop), bad_words = detail::views(request.bad_words);
     const std::vector<trtllm_ids> stop_words = detail::views(request.stop_words);
     const std::vector<trtllm_ids> bad_token_words = detail::views(request.bad_token_words);
@@ -519,19 +633,22 @@ inline uint64_t Engine::enqueue(const Request& request) {
     asked.on_response = nullptr;
     asked.logits_post_processor = nullptr;
     uint64_t id = 0;
-    if (!request.on_response && !request.logits_post_processor) {
+    if (!on_response && !logits_post_processor) {
+        detail::release(&detail::engines);
         check(trtllm_enqueue(handle(), &asked, &id));
         return id;
     }
-    if (!request.on_response) {
+    if (!on_response) {
         // The functions are freed with the final response, which has to pass here.
         throw Error(TRTLLM_STATUS_INVALID_ARGUMENT, "a logits_post_processor needs an on_response beside it");
     }
-    auto callbacks =
-        std::make_unique<detail::Callbacks>(detail::Callbacks{request.on_response, request.logits_post_processor});
+    const bool has_hook = static_cast<bool>(logits_post_processor);
+    auto callbacks = std::make_unique<detail::Callbacks>(
+        detail::Callbacks{std::move(on_response), std::move(logits_post_processor)});
     asked.on_response = detail::Callbacks::respond;
-    asked.logits_post_processor = request.logits_post_processor ? detail::Callbacks::process : nullptr;
+    asked.logits_post_processor = has_hook ? detail::Callbacks::process : nullptr;
     asked.user_data = callbacks.get();
+    detail::release(callbacks.get());
     check(trtllm_enqueue(handle(), &asked, &id));
     callbacks.release();
     return id;
@@ -611,9 +728,13 @@ inline void set_log_callback(trtllm_log_level level, std::function<void(const tr
     static std::unique_ptr<Function>& current = *new std::unique_ptr<Function>();
     std::unique_ptr<Function> next = on_record ? std::make_unique<Function>(std::move(on_record)) : nullptr;
     const trtllm_log_callback call = [](void* user_data, const trtllm_log_record* record) noexcept {
+        detail::acquire(user_data);
         (*static_cast<Function*>(user_data))(*record);
+        detail::release(&detail::engines);
     };
+    detail::release(next.get());
     check(trtllm_set_log_callback(level, next ? call : nullptr, next.get()));
+    detail::acquire(&detail::engines);
     current = std::move(next);
 }
 
@@ -633,6 +754,9 @@ inline std::pair<bool, std::string> diagnose(std::string_view engine = {}) {
     return {healthy, detail::take(report)};
 }
 
+}  // namespace v0_1_0
 }  // namespace trtllm
+
+#undef TRTLLM_TSAN
 
 #endif  // TRTLLM_HPP

@@ -12,7 +12,8 @@ use engine_builder::progress::{Interrupt, Progress};
 use engine_builder::settings::{Compiler, GpuSettings, PluginLog, Settings, Task};
 use engine_format::{EngineDir, FormatError, Target};
 
-use super::entry::entry;
+use super::entry::{entry, entry_in_forks};
+use super::fork;
 use super::logits::UserData;
 use super::options::{self, Options};
 use super::pointers::{optional_text, text};
@@ -28,9 +29,10 @@ use super::strings::{CBool, trtllm_str};
 pub struct trtllm_progress {
     /// Bytes of this struct.
     pub struct_size: usize,
-    /// What is being done, for example `writing rank0.weights`; empty between tasks.
+    /// What is being done, or was done last, for example `writing rank0.weights`; empty before the first task.
     pub task: trtllm_str,
-    /// Bytes of the task that are done; thousandths of each rank's engine while TensorRT compiles.
+    /// Bytes of the task that are done; thousandths of each rank's engine while TensorRT compiles. Goes up until another task
+    /// begins.
     pub done_bytes: u64,
     /// The whole task, in the same unit.
     pub total_bytes: u64,
@@ -51,47 +53,48 @@ pub struct trtllm_build_options {
     /// `sizeof(trtllm_build_options)`.
     pub struct_size: usize,
     /// The model: a directory, an `org/name` of the Hugging Face hub, or a TensorRT-LLM checkpoint that this library wrote.
+    /// Default: none.
     pub model: trtllm_str,
-    /// The engine directory to make. It appears whole or not at all.
+    /// The engine directory to make. It appears whole or not at all. Default: none.
     pub output: trtllm_str,
-    /// The TensorRT-LLM checkpoint directory to make.
+    /// The TensorRT-LLM checkpoint directory to make. Default: none.
     pub checkpoint: trtllm_str,
     /// The target: `none` for the CPU, `auto`, or the name of a GPU, for example `a100`. Empty: a GPU that is here, else the
-    /// CPU.
+    /// CPU. Default: none.
     pub gpu: trtllm_str,
-    /// Tensor-parallel size; 0 for the model's, or 1.
+    /// Tensor-parallel size; 0 for the model's, or 1. Default: 0.
     pub tp_size: usize,
-    /// Pipeline-parallel size; 0 for the model's, or 1.
+    /// Pipeline-parallel size; 0 for the model's, or 1. Default: 0.
     pub pp_size: usize,
-    /// Tokens of the longest sequence; 0 for the library's choice.
+    /// Tokens of the longest sequence; 0 for the library's choice. Default: 0.
     pub max_seq_len: usize,
-    /// Sequences in one iteration; 0 for the library's choice.
+    /// Sequences in one iteration; 0 for the library's choice. Default: 0.
     pub max_batch_size: usize,
-    /// Tokens in one iteration; 0 for the library's choice.
+    /// Tokens in one iteration; 0 for the library's choice. Default: 0.
     pub max_num_tokens: usize,
-    /// Told how far the build is, and asked whether to go on; NULL for nobody.
+    /// Told how far the build is, and asked whether to go on; NULL for nobody. Default: none.
     pub on_progress: trtllm_progress_callback,
-    /// Given to `on_progress`.
+    /// Given to `on_progress`. Default: none.
     pub user_data: *mut c_void,
-    /// Whether outputs that are there already are replaced.
+    /// Whether outputs that are there already are replaced. Default: false.
     pub force: CBool,
-    /// Whether the model may be fetched from the Hugging Face hub.
+    /// Whether the model may be fetched from the Hugging Face hub. Default: false.
     pub download: CBool,
-    /// GPU engines: logits of every token of a prompt can be had.
+    /// GPU engines: logits of every token of a prompt can be had. Default: false.
     pub gather_context_logits: CBool,
-    /// GPU engines: logits of generated tokens can be had.
+    /// GPU engines: logits of generated tokens can be had. Default: false.
     pub gather_generation_logits: CBool,
-    /// GPU engines: matrix products by TensorRT-LLM's Gemm plugin.
+    /// GPU engines: matrix products by TensorRT-LLM's Gemm plugin. Default: false.
     pub gemm_plugin: CBool,
-    /// GPU engines: who compiles, `tensorrt` or `trtllm-build`; empty for the first.
+    /// GPU engines: who compiles, `tensorrt` or `trtllm-build`; empty for the first. Default: none.
     pub compiler: trtllm_str,
-    /// GPU engines: a file that keeps what TensorRT measures, for the next build; empty for none.
+    /// GPU engines: a file that keeps what TensorRT measures, for the next build; empty for none. Default: none.
     pub timing_cache: trtllm_str,
-    /// GPU engines: beams of a sequence; 0 for one.
+    /// GPU engines: beams of a sequence; 0 for one. Default: 0.
     pub max_beam_width: usize,
-    /// GPU engines: tokens of the iteration that tactics are chosen for; 0 for one of each sequence.
+    /// GPU engines: tokens of the iteration that tactics are chosen for; 0 for one of each sequence. Default: 0.
     pub opt_num_tokens: usize,
-    /// GPU engines: ranks that are compiled at the same time; 0 for one.
+    /// GPU engines: ranks that are compiled at the same time; 0 for one. Default: 0.
     pub workers: usize,
     /// Whether weights may be infinite or NaN, or too large for bfloat16. Without, a model that has such weights is refused with
     /// `TRTLLM_STATUS_INVALID_FILES`, and the first one is named.
@@ -138,7 +141,7 @@ pub unsafe extern "C" fn trtllm_init_build_options(
     struct_size: usize,
 ) -> trtllm_status {
     // SAFETY: as the caller promises.
-    entry(|| unsafe { options::write(options, struct_size, &trtllm_build_options::defaults(), "options") })
+    entry_in_forks(|| unsafe { options::write(options, struct_size, &trtllm_build_options::defaults(), "options") })
 }
 
 /// The settings that options ask for.
@@ -222,6 +225,7 @@ pub unsafe extern "C" fn trtllm_build_engine(options: *const trtllm_build_option
         if settings.task == Task::Plan {
             return Err(Failure::argument("there is nothing to build: set output, or checkpoint, or both"));
         }
+        fork::watch()?;
         let watcher = Watcher::new(options.on_progress, UserData::new(options.user_data));
         engine_builder::build::build(&settings, &watcher, &watcher.interrupt).map_err(|error| cannot_build(&error))?;
         Ok(())
@@ -334,9 +338,8 @@ impl Progress for Watcher {
         self.tell("", |state| state.done = state.done.saturating_add(done));
     }
 
-    fn end(&self) {
-        self.tell("", |state| *state = State::default());
-    }
+    /// Nothing to tell: whoever shows how far the task is goes on showing it.
+    fn end(&self) {}
 
     fn note(&self, text: &str) {
         self.tell(text, |_| ());

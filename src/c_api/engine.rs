@@ -1,7 +1,6 @@
 //! Engines: opening, describing, shutting down, closing.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use engine_format::EngineDir;
 use runner::cpu_model::CpuModelError;
@@ -12,7 +11,8 @@ use runner::request_builder::RequestBuilder;
 use runner::session::Session;
 use text::chat::ChatTemplate;
 
-use super::entry::{check_may_wait, entry};
+use super::entry::{check_may_wait, entry, entry_in_forks};
+use super::fork;
 use super::handles::{Kind, Table};
 use super::log;
 use super::options::{self, Options};
@@ -40,9 +40,10 @@ pub(crate) struct OpenEngine {
 /// Gives a session to C: a handle of an engine without a directory, that is, without end ids and chat template.
 ///
 /// # Errors
-/// There are too many handles, as a sentence.
+/// There are too many handles, or no memory, as a sentence.
 pub fn adopt(session: Session) -> Result<*mut trtllm_engine, String> {
-    ENGINES.insert(OpenEngine { engine: None, session }).map_err(|failure| failure.message)
+    let adopted = fork::watch().and_then(|()| ENGINES.insert(OpenEngine { engine: None, session }));
+    adopted.map_err(|failure| failure.message)
 }
 
 /// Which requests run when the KV cache cannot hold all.
@@ -60,33 +61,34 @@ pub const TRTLLM_MAX_UTILIZATION: trtllm_capacity_scheduler_policy = 1;
 pub struct trtllm_engine_config {
     /// `sizeof(trtllm_engine_config)`.
     pub struct_size: usize,
-    /// Worker threads of the CPU executor; 0 for one per logical CPU that the process may use.
+    /// Worker threads of the CPU executor; 0 for one per logical CPU that the process may use. Default: 0.
     pub threads: usize,
-    /// Tokens of the longest sequence, prompt and output together; lowers the engine's limit.
+    /// Tokens of the longest sequence, prompt and output together; lowers the engine's limit. Default: 0.
     pub max_seq_len: usize,
-    /// Sequences in one iteration; lowers the engine's limit.
+    /// Sequences in one iteration; lowers the engine's limit. Default: 0.
     pub max_batch_size: usize,
-    /// Tokens in one iteration; lowers the engine's limit.
+    /// Tokens in one iteration; lowers the engine's limit. Default: 0.
     pub max_num_tokens: usize,
-    /// Tokens that the KV cache holds, rounded up to whole blocks; 0 for as many as `kv_cache_free_memory_fraction` allows
-    /// and the limits can use.
+    /// Tokens that the KV cache holds, rounded up to whole blocks; 0 for as many as `kv_cache_free_memory_fraction` allows and
+    /// the limits can use. Default: 0.
     pub kv_cache_max_tokens: usize,
-    /// Share of free memory that the KV cache may take, above 0 and at most 1.
+    /// Share of free memory that the KV cache may take, above 0 and at most 1. Default: 0.9.
     pub kv_cache_free_memory_fraction: f64,
-    /// Tokens of one block of the KV cache, from 1 to 1024.
+    /// Tokens of one block of the KV cache, from 1 to 1024. Default: 32.
     pub tokens_per_block: usize,
-    /// Requests that may wait; further ones are refused with `TRTLLM_STATUS_QUEUE_FULL`.
+    /// Requests that may wait; further ones are refused with `TRTLLM_STATUS_QUEUE_FULL`. Default: 65536.
     pub max_queue_size: usize,
-    /// Iterations whose statistics are kept until they are taken; 0 for none.
+    /// Iterations whose statistics are kept until they are taken; 0 for none. Default: 1000.
     pub iter_stats_max_iterations: usize,
-    /// `TRTLLM_GUARANTEED_NO_EVICT` or `TRTLLM_MAX_UTILIZATION`.
+    /// `TRTLLM_GUARANTEED_NO_EVICT` or `TRTLLM_MAX_UTILIZATION`. Default: `TRTLLM_GUARANTEED_NO_EVICT`.
     pub capacity_scheduler_policy: trtllm_capacity_scheduler_policy,
-    /// Whether a prompt may be processed over several iterations; without, it must fit into `max_num_tokens`.
+    /// Whether a prompt may be processed over several iterations; without, it must fit into `max_num_tokens`. Default: true.
     pub enable_chunked_context: CBool,
-    /// Whether requests share the KV-cache blocks of equal prefixes.
+    /// Whether requests share the KV-cache blocks of equal prefixes. Default: true.
     pub enable_block_reuse: CBool,
     /// What only TensorRT-LLM's executor can be told: the content of the table `[tensorrt_llm]` of a configuration file
     /// (docs/configuration.md), as TOML, without that line; empty for its defaults. Names that do not exist are refused.
+    /// Default: none.
     pub tensorrt_llm: trtllm_str,
 }
 
@@ -225,7 +227,7 @@ pub unsafe extern "C" fn trtllm_init_engine_config(
     struct_size: usize,
 ) -> trtllm_status {
     // SAFETY: as the caller promises.
-    entry(|| unsafe { options::write(config, struct_size, &trtllm_engine_config::defaults(), "config") })
+    entry_in_forks(|| unsafe { options::write(config, struct_size, &trtllm_engine_config::defaults(), "config") })
 }
 
 /// Opens an engine directory, made by `trtllm_build_engine` or the program `build-engine`, and starts its executor. `config`
@@ -253,6 +255,7 @@ pub unsafe extern "C" fn trtllm_open_engine(
         if log::is_set() {
             config.tensorrt_llm.capture_log = tensorrt_llm::CaptureLog::OwnLines;
         }
+        fork::watch()?;
         let dir = EngineDir::open(Path::new(path)).map_err(|error| cannot_open(&error.into()))?;
         let engine = Engine::start_with_text(dir, &config).map_err(|error| cannot_open(&error))?;
         let session = Session::start(engine.executor(), engine.tokenizer().cloned())
@@ -355,19 +358,18 @@ pub extern "C" fn trtllm_shutdown_engine(engine: *mut trtllm_engine, how: trtllm
     })
 }
 
-/// Cancels what runs, waits until every request has ended and every callback has returned, and frees the engine. Responses
-/// that were not taken are lost; a thread that waits for some gets the last ones, or `TRTLLM_STATUS_SHUT_DOWN`. Response
-/// lists, strings and detokenizers that the host has stay valid. Thread-safe; not to be called from a callback
-/// (`TRTLLM_STATUS_WRONG_THREAD`).
+/// Cancels what runs, waits until every request has ended and every callback has returned, and frees the engine. Until it
+/// returns, the handle is that of an engine that was shut down: to callbacks that still run, and to other threads. Only a second
+/// call is answered `TRTLLM_STATUS_INVALID_HANDLE` at once. Responses that were not taken are lost; a thread that waits for some
+/// gets the last ones, or `TRTLLM_STATUS_SHUT_DOWN`. Response lists, strings and detokenizers that the host has stay valid.
+/// Thread-safe; not to be called from a callback (`TRTLLM_STATUS_WRONG_THREAD`).
 #[unsafe(no_mangle)]
 pub extern "C" fn trtllm_close_engine(engine: *mut trtllm_engine) -> trtllm_status {
     entry(|| {
         ENGINES.get(engine)?;
         check_may_wait()?;
-        let open = ENGINES.remove(engine)?;
-        open.session.shutdown(Shutdown::Cancel);
-        drop::<Arc<OpenEngine>>(open);
-        Ok(())
+        ENGINES.retire(engine)?.session.shutdown(Shutdown::Cancel);
+        ENGINES.remove(engine).map(drop)
     })
 }
 

@@ -3,12 +3,21 @@
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::fork;
 use super::status::{
     Failure, TRTLLM_STATUS_INTERNAL, TRTLLM_STATUS_OK, TRTLLM_STATUS_WRONG_THREAD, remember, trtllm_status,
 };
 
-/// Runs the body of an exported function.
+/// Runs the body of an exported function; not in the fork of a process that had an engine.
 pub(crate) fn entry(body: impl FnOnce() -> Result<(), Failure>) -> trtllm_status {
+    entry_in_forks(|| {
+        fork::check()?;
+        body()
+    })
+}
+
+/// Runs the body of an exported function that touches nothing but its arguments.
+pub(crate) fn entry_in_forks(body: impl FnOnce() -> Result<(), Failure>) -> trtllm_status {
     let body = || {
         check_not_logging()?;
         body()

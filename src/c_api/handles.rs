@@ -55,6 +55,8 @@ struct Slots<T> {
 struct Slot<T> {
     generation: u32,
     value: Option<Arc<T>>,
+    /// Whether somebody is freeing it; see [`Table::retire`].
+    retired: bool,
 }
 
 impl<T, C> Table<T, C> {
@@ -80,7 +82,7 @@ impl<T, C> Table<T, C> {
                 slot
             }
             None if slots.slots.len() < MAX_SLOTS => {
-                slots.slots.push(Slot { generation: 0, value });
+                slots.slots.push(Slot { generation: 0, value, retired: false });
                 (slots.slots.len() - 1) as u32
             }
             None => {
@@ -104,16 +106,32 @@ impl<T, C> Table<T, C> {
         found.and_then(|slot| slot.value.clone()).ok_or_else(|| self.stale())
     }
 
+    /// Begins to free a handle that others may still use meanwhile: to `get` nothing changes, but whoever retires it again is
+    /// told that it was freed. [`Table::remove`] ends it.
+    ///
+    /// # Errors
+    /// `TRTLLM_STATUS_INVALID_HANDLE`, `TRTLLM_STATUS_SHUT_DOWN` in a fork.
+    pub(crate) fn retire(&self, handle: *const C) -> Result<Arc<T>, Failure> {
+        let (generation, index) = self.parse(handle)?;
+        let mut slots = self.lock();
+        let found = slots.slots.get_mut(index).filter(|slot| slot.generation == generation && !slot.retired);
+        let slot = found.ok_or_else(|| self.stale())?;
+        let value = slot.value.clone().ok_or_else(|| self.stale())?;
+        slot.retired = true;
+        Ok(value)
+    }
+
     /// Frees a handle; what it stood for is the caller's.
     ///
     /// # Errors
-    /// `TRTLLM_STATUS_INVALID_HANDLE`.
+    /// As [`Table::retire`].
     pub(crate) fn remove(&self, handle: *const C) -> Result<Arc<T>, Failure> {
         let (generation, index) = self.parse(handle)?;
         let mut slots = self.lock();
         let found = slots.slots.get_mut(index).filter(|slot| slot.generation == generation);
         let slot = found.ok_or_else(|| self.stale())?;
         let value = slot.value.take().ok_or_else(|| self.stale())?;
+        slot.retired = false;
         if let Some(next) = slot.generation.checked_add(1) {
             slot.generation = next;
             slots.free.push(index as u32);

@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | [`views`] | truth, texts and lists of ids, as C sees them |
 //! | [`status`] | status codes, the message of the last failure |
+//! | `fork` | children of a process that had an engine |
 //! | `entry` | the border: no panic crosses it |
 //! | `pointers` | every conversion of what C hands in and takes out |
 //! | `options` | structs that begin with their size |
@@ -32,6 +33,7 @@ pub mod build;
 pub mod engine;
 mod entry;
 pub mod fail;
+mod fork;
 mod handles;
 pub mod log;
 pub mod logits;

@@ -6,7 +6,7 @@ use std::ptr;
 use runner::executor::{RequestSpec, SamplingConfig};
 use runner::request_builder::DEFAULT_MAX_NEW_TOKENS;
 
-use super::entry::entry;
+use super::entry::entry_in_forks;
 use super::logits::trtllm_logits_post_processor;
 use super::options::{self, Options};
 use super::queue::trtllm_queue;
@@ -57,108 +57,111 @@ pub const TRTLLM_EARLY_STOPPING_NEVER: trtllm_early_stopping = 2;
 pub struct trtllm_request {
     /// `sizeof(trtllm_request)`.
     pub struct_size: usize,
-    /// The prompt as text, which is encoded with the tokenizer's special tokens.
+    /// The prompt as text, which is encoded with the tokenizer's special tokens. Default: none.
     pub prompt: trtllm_str,
     /// A conversation: a JSON list of messages, each an object with `role` and `content`, or a text, which is the user's
-    /// message. It goes through the model's chat template.
+    /// message. It goes through the model's chat template. Default: none.
     pub messages: trtllm_str,
-    /// The prompt as token ids.
+    /// The prompt as token ids. Default: none.
     pub token_ids: trtllm_ids,
-    /// Tokens to generate at most; 128 by default. Fewer where the engine's `max_seq_len` leaves no room.
+    /// Tokens to generate at most. Fewer where the engine's `max_seq_len` leaves no room. Default: 128.
     pub max_new_tokens: usize,
-    /// Any of these ends a sequence, and is its last token; none for the model's own.
+    /// Any of these ends a sequence, and is its last token; none for the model's own. Default: none.
     pub end_ids: trtllm_ids,
     /// Texts that end a sequence, with `streaming` or without; they are not part of its text. They need `return_text`. A beam
-    /// search runs to its end, and its texts are cut.
+    /// search runs to its end, and its texts are cut. Default: none.
     pub stop: *const trtllm_str,
-    /// How many.
+    /// How many. Default: 0.
     pub num_stop: usize,
-    /// Token sequences that end a sequence; they stay part of its output.
+    /// Token sequences that end a sequence; they stay part of its output. Default: none.
     pub stop_words: *const trtllm_ids,
-    /// How many.
+    /// How many. Default: 0.
     pub num_stop_words: usize,
-    /// Texts that are not generated: each as the tokenizer encodes it alone, and after a blank.
+    /// Texts that are not generated: each as the tokenizer encodes it alone, and after a blank. Default: none.
     pub bad_words: *const trtllm_str,
-    /// How many.
+    /// How many. Default: 0.
     pub num_bad_words: usize,
-    /// Token sequences that are not generated.
+    /// Token sequences that are not generated. Default: none.
     pub bad_token_words: *const trtllm_ids,
-    /// How many.
+    /// How many. Default: 0.
     pub num_bad_token_words: usize,
-    /// Numbers that are added to logits.
+    /// Numbers that are added to logits. Default: none.
     pub embedding_bias: *const trtllm_token_bias,
-    /// How many.
+    /// How many. Default: 0.
     pub num_embedding_bias: usize,
-    /// The schema, pattern or grammar of `guide_kind`.
+    /// The schema, pattern or grammar of `guide_kind`. Default: none.
     pub guide: trtllm_str,
     /// Seed of the draws; sequence i of a request uses `seed + i`. The same request with the same seed gives the same tokens,
-    /// whatever runs beside it.
+    /// whatever runs beside it. Default: 0.
     pub seed: u64,
-    /// Ends the request with `TRTLLM_FINISH_REASON_TIMED_OUT` this many milliseconds after it was queued; 0 for never.
+    /// Ends the request with `TRTLLM_FINISH_REASON_TIMED_OUT` this many milliseconds after it was queued; 0 for never. Default:
+    /// 0.
     pub allotted_time_ms: u64,
-    /// Requests share cached prefixes with those of the same salt only; counts where `has_cache_salt_id` is set.
+    /// Requests share cached prefixes with those of the same salt only; counts where `has_cache_salt_id` is set. Default: 0.
     pub cache_salt_id: u64,
-    /// The `top_k` most probable tokens are kept; 0 for all.
+    /// The `top_k` most probable tokens are kept; 0 for all. Default: 0.
     pub top_k: usize,
-    /// The end ids are not generated before this many tokens.
+    /// The end ids are not generated before this many tokens. Default: 0.
     pub min_tokens: usize,
-    /// No n-gram of this many tokens occurs twice; 0 for no such rule.
+    /// No n-gram of this many tokens occurs twice; 0 for no such rule. Default: 0.
     pub no_repeat_ngram_size: usize,
-    /// How many tokens from the start of the prompt presence and frequency penalty do not count.
+    /// How many tokens from the start of the prompt presence and frequency penalty do not count. Default: 0.
     pub prompt_ignore_length: usize,
-    /// Sequences to return; 0 for one, or for all beams.
+    /// Sequences to return; 0 for one, or for all beams. Default: 0.
     pub num_return_sequences: usize,
-    /// Beams of a beam search; 1 for none.
+    /// Beams of a beam search; 1 for none. Default: 1.
     pub beam_width: usize,
-    /// How many of the most probable tokens to return at each position, with their log-probabilities.
+    /// How many of the most probable tokens to return at each position, with their log-probabilities. Default: 0.
     pub top_log_probs: usize,
-    /// Takes the request's responses; NULL to take them with `trtllm_await_responses`, or from `queue`.
+    /// Takes the request's responses; NULL to take them with `trtllm_await_responses`, or from `queue`. Default: none.
     pub on_response: trtllm_response_callback,
-    /// Sees and edits the logits; NULL for none.
+    /// Sees and edits the logits; NULL for none. Default: none.
     pub logits_post_processor: trtllm_logits_post_processor,
     /// Given to both callbacks, and back in each response. It has to stay valid until the request's final response has been
-    /// delivered.
+    /// delivered. Default: none.
     pub user_data: *mut c_void,
-    /// 0 takes the most probable token. Below 0 (the default): 1 where `top_k`, `top_p` or `min_p` is set, else 0.
+    /// 0 takes the most probable token. Below 0: 1 where `top_k`, `top_p` or `min_p` is set, else 0. Default: -1.
     pub temperature: f32,
     /// The smallest set of most probable tokens whose probabilities reach this much is kept, and at least one; from 0 to 1.
+    /// Default: 1.
     pub top_p: f32,
-    /// Tokens less probable than this share of the most probable one are dropped; from 0 to 1.
+    /// Tokens less probable than this share of the most probable one are dropped; from 0 to 1. Default: 0.
     pub min_p: f32,
-    /// Above 1 makes tokens that occurred less likely; 1 for none.
+    /// Above 1 makes tokens that occurred less likely; 1 for none. Default: 1.
     pub repetition_penalty: f32,
-    /// Subtracted from the logits of tokens that occurred.
+    /// Subtracted from the logits of tokens that occurred. Default: 0.
     pub presence_penalty: f32,
-    /// Subtracted from the logits of tokens for each time that they occurred.
+    /// Subtracted from the logits of tokens for each time that they occurred. Default: 0.
     pub frequency_penalty: f32,
-    /// Beams are ranked by the sum of their log-probabilities over their length to this power.
+    /// Beams are ranked by the sum of their log-probabilities over their length to this power. Default: 0.
     pub length_penalty: f32,
-    /// From 0 to 1; requests of higher priority are started first.
+    /// From 0 to 1; requests of higher priority are started first. Default: 0.5.
     pub priority: f32,
-    /// `TRTLLM_GUIDE_NONE`, or what `guide` is.
+    /// `TRTLLM_GUIDE_NONE`, or what `guide` is. Default: `TRTLLM_GUIDE_NONE`.
     pub guide_kind: trtllm_guide_kind,
-    /// When a beam search ends; `TRTLLM_EARLY_STOPPING_YES` by default.
+    /// When a beam search ends. Default: `TRTLLM_EARLY_STOPPING_YES`.
     pub early_stopping: trtllm_early_stopping,
-    /// Whether `cache_salt_id` counts.
+    /// Whether `cache_salt_id` counts. Default: false.
     pub has_cache_salt_id: CBool,
-    /// Whether sequences go on beyond the model's end ids.
+    /// Whether sequences go on beyond the model's end ids. Default: false.
     pub ignore_eos: CBool,
     /// Whether responses come as tokens are generated, rather than one at the end of each sequence. Beams come at the end.
+    /// Default: true.
     pub streaming: CBool,
-    /// Whether responses carry text; without a tokenizer they do not.
+    /// Whether responses carry text; without a tokenizer they do not. Default: true.
     pub return_text: CBool,
-    /// Whether responses carry the log-probability of each generated token.
+    /// Whether responses carry the log-probability of each generated token. Default: false.
     pub return_log_probs: CBool,
-    /// Whether the first response carries the log-probability of each prompt token after the first.
+    /// Whether the first response carries the log-probability of each prompt token after the first. Default: false.
     pub return_prompt_log_probs: CBool,
     /// The folder of a LoRA adapter that PEFT wrote (docs/lora.md), which is applied to the model; empty for none. Read from
-    /// disk at its first use. TensorRT-LLM's executor only.
+    /// disk at its first use. TensorRT-LLM's executor only. Default: none.
     pub lora: trtllm_str,
-    /// How long the KV-cache blocks of prompt and output are kept for reuse: from 0, to go first, to 100; below 0 (the default)
-    /// as the executor chooses. TensorRT-LLM's executor only.
+    /// How long the KV-cache blocks of prompt and output are kept for reuse: from 0, to go first, to 100; below 0
+    /// as the executor chooses. TensorRT-LLM's executor only. Default: -1.
     pub retention_priority: i32,
     /// Where the responses go, to be taken with `trtllm_await_queue`; NULL to take them with `trtllm_await_responses`. A queue of
-    /// the same engine; excludes `on_response`.
+    /// the same engine; excludes `on_response`. Default: none.
     pub queue: *mut trtllm_queue,
 }
 
@@ -227,5 +230,5 @@ unsafe impl Options for trtllm_request {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trtllm_init_request(request: *mut trtllm_request, struct_size: usize) -> trtllm_status {
     // SAFETY: as the caller promises.
-    entry(|| unsafe { options::write(request, struct_size, &trtllm_request::defaults(), "request") })
+    entry_in_forks(|| unsafe { options::write(request, struct_size, &trtllm_request::defaults(), "request") })
 }

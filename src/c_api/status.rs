@@ -17,7 +17,8 @@ pub const TRTLLM_STATUS_INVALID_ARGUMENT: trtllm_status = 1;
 pub const TRTLLM_STATUS_INVALID_HANDLE: trtllm_status = 2;
 /// Nothing came in time.
 pub const TRTLLM_STATUS_TIMED_OUT: trtllm_status = 3;
-/// The engine was shut down: it takes no more requests, and has no more responses.
+/// The engine was shut down: it takes no more requests, and has no more responses. In a `fork()` of the process that opened it, every
+/// handle is answered so.
 pub const TRTLLM_STATUS_SHUT_DOWN: trtllm_status = 4;
 /// Too many requests wait already.
 pub const TRTLLM_STATUS_QUEUE_FULL: trtllm_status = 5;

@@ -64,7 +64,7 @@ pub unsafe extern "C" fn trtllm_decode(
     })
 }
 
-/// Looks a token up as the vocabulary spells it (`Ġworld`, `▁world`, `</s>`), and writes its id to `id`.
+/// Looks a token up as the vocabulary spells it (`Ġworld`, `▁world`, a special token's name), and writes its id to `id`.
 ///
 /// Errors: `TRTLLM_STATUS_INVALID_ARGUMENT` where there is no such token, `TRTLLM_STATUS_UNSUPPORTED` for an engine without a
 /// tokenizer. Thread-safe.

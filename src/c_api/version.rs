@@ -15,6 +15,8 @@ pub const TRTLLM_VERSION_MAJOR: u32 = 0;
 pub const TRTLLM_VERSION_MINOR: u32 = 1;
 /// See `TRTLLM_VERSION_MAJOR`.
 pub const TRTLLM_VERSION_PATCH: u32 = 0;
+/// The version in one number that grows: major * 10000 + minor * 100 + patch.
+pub const TRTLLM_VERSION_NUMBER: u32 = 100;
 
 /// What runs an engine.
 pub type trtllm_executor_kind = u32;
@@ -33,6 +35,12 @@ const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_V
 #[unsafe(no_mangle)]
 pub extern "C" fn trtllm_version() -> *const c_char {
     VERSION.as_ptr()
+}
+
+/// The version of the library that runs, as a number: see `TRTLLM_VERSION_NUMBER`. Thread-safe.
+#[unsafe(no_mangle)]
+pub extern "C" fn trtllm_version_number() -> u32 {
+    TRTLLM_VERSION_NUMBER
 }
 
 /// Asks whether this library can run engines on such an executor, on this machine: writes the answer to `available`, and to
@@ -105,5 +113,10 @@ mod tests {
         let header = format!("{TRTLLM_VERSION_MAJOR}.{TRTLLM_VERSION_MINOR}.{TRTLLM_VERSION_PATCH}");
         assert_eq!(header, env!("CARGO_PKG_VERSION"));
         assert_eq!(VERSION.to_str().unwrap(), header);
+        let number = TRTLLM_VERSION_MAJOR * 10_000 + TRTLLM_VERSION_MINOR * 100 + TRTLLM_VERSION_PATCH;
+        assert_eq!(TRTLLM_VERSION_NUMBER, number);
+        let inline_namespace =
+            format!("inline namespace v{}_{}_{} {{", TRTLLM_VERSION_MAJOR, TRTLLM_VERSION_MINOR, TRTLLM_VERSION_PATCH);
+        assert!(include_str!("../../include/trtllm.hpp").contains(&inline_namespace), "{inline_namespace}");
     }
 }

@@ -30,6 +30,8 @@ fn header() -> Header {
     for line in code.lines().map(str::trim) {
         if let Some(name) = line.strip_prefix("typedef struct ").and_then(|line| line.strip_suffix(" {")) {
             inside = Some(name.to_owned());
+        } else if let Some((name, _)) = line.split_once(" = ").filter(|(name, _)| name.starts_with("TRTLLM_")) {
+            header.constants.push(name.to_owned());
         } else if line.starts_with('}') {
             inside = None;
         } else if let (Some(name), Some(field)) = (&inside, line.strip_suffix(';')) {
@@ -95,6 +97,50 @@ fn names_sizes_and_offsets_are_those_that_were_promised() {
     }
 }
 
+/// Every end that a struct has had: its name, its bytes, and its last field then.
+const ENDS: &str = include_str!("ends.txt");
+
+#[test]
+fn new_fields_begin_behind_every_end_that_a_struct_has_had() {
+    let header = header();
+    let found = measured(&header);
+    let size = |line: &str| {
+        let line =
+            found.lines().find(|found| found.starts_with(&format!("{line} "))).unwrap_or_else(|| panic!("{line}"));
+        line.split(' ').collect::<Vec<_>>()[3].parse::<usize>().unwrap()
+    };
+    let words = |line: &'static str| <[&str; 3]>::try_from(line.split(' ').collect::<Vec<_>>()).unwrap();
+    let ends: Vec<_> = ENDS.lines().filter(|line| !line.starts_with('#')).map(words).collect();
+    for &[name, bytes, last] in &ends {
+        let bytes: usize = bytes.parse().unwrap();
+        let fields = &header.structs[name];
+        let place = fields.iter().position(|field| field == last).unwrap_or_else(|| panic!("{name} has lost {last}"));
+        for (number, field) in fields.iter().enumerate() {
+            let offset = size(&format!("field {name}.{field} offset"));
+            assert_eq!(offset < bytes, number <= place, "{name}.{field} must begin where {name} ended, at {bytes}");
+        }
+    }
+    for (name, fields) in header.structs.iter().filter(|(_, fields)| fields[0] == "struct_size") {
+        let bytes = size(&format!("struct {name} size")).to_string();
+        let line = [name, bytes.as_str(), fields.last().unwrap()];
+        assert!(ends.contains(&line), "tests/c_abi/ends.txt lacks the line `{}`", line.join(" "));
+    }
+}
+
+#[test]
+fn comments_hold_nothing_that_documentation_tools_take_for_markup() {
+    for comment in
+        include_str!("../../include/trtllm.h").split("/*").skip(1).map(|rest| rest.split("*/").next().unwrap())
+    {
+        let code = |text: &str| text.split('`').step_by(2).collect::<String>();
+        for word in code(comment).split_whitespace() {
+            assert!(!word.starts_with('@') && !word.contains('\\'), "{word} in {comment}");
+        }
+        let is_tag = |place: usize| comment[place + 1..].starts_with(|c: char| c.is_alphabetic() || c == '/');
+        assert!(!comment.match_indices('<').any(|(place, _)| is_tag(place)), "{comment}");
+    }
+}
+
 #[test]
 fn every_function_is_misused_in_the_test_host() {
     let host = include_str!("../hosts/misuse.c");
@@ -107,6 +153,7 @@ fn the_headers_compile_without_a_warning() {
     let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("include");
     let strict = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror", "-fsyntax-only", "-I"];
     for (compiler, language, standard, name) in [
+        ("cc", "c", "gnu89", "trtllm.h"),
         ("cc", "c", "c11", "trtllm.h"),
         ("cc", "c", "c17", "trtllm.h"),
         ("c++", "c++", "c++17", "trtllm.h"),

@@ -6,6 +6,9 @@
 mod common;
 
 mod building;
+mod closing;
+mod defaults;
+mod forks;
 mod generation;
 mod hooks;
 mod layout;

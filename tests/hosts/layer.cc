@@ -129,6 +129,7 @@ void waiting(trtllm::Engine& engine) {
     trtllm::Responses first = engine.await();
     trtllm::Responses moved;
     moved = std::move(first);
+    EXPECT(first.empty() && first.begin() == first.end());
     EXPECT(moved.size() == 1 && moved[0].request_id == id && moved[0].is_final && moved[0].user_data == &place);
     for (const trtllm_response& response : moved) {
         EXPECT(engine.decode({response.token_ids.data, response.token_ids.len}).size() >= response.text.len);
@@ -146,12 +147,13 @@ void lists(trtllm::Engine& engine) {
     const auto complete = [&](trtllm::Request request) {
         request.options.streaming = false;
         engine.enqueue(request);
-        return std::string(trtllm::view(engine.await()[0].text));
+        const trtllm::Responses responses = engine.await();
+        return std::string(trtllm::view(responses[0].text));
     };
     const std::string plain = complete(short_request());
     trtllm::Request of_tokens = short_request();
-    of_tokens.token_ids = engine.encode(of_tokens.prompt);
-    of_tokens.prompt.clear();
+    of_tokens.token_ids = engine.encode(*of_tokens.prompt);
+    of_tokens.prompt.reset();
     EXPECT(complete(of_tokens) == plain);
     trtllm::Request stopped = short_request();
     stopped.stop = {"no such text", plain.substr(4, 2)};
@@ -236,13 +238,52 @@ void queues(trtllm::Engine& engine) {
     const uint64_t of_first = engine.enqueue(request);
     request.options.queue = second.handle();
     const uint64_t of_second = engine.enqueue(request);
-    EXPECT(second.await()[0].request_id == of_second && first.await()[0].request_id == of_first);
+    const trtllm::Responses from_first = first.await(), from_second = second.await();
+    EXPECT(from_second[0].request_id == of_second && from_first[0].request_id == of_first);
     EXPECT(first.await(std::chrono::milliseconds(0)).empty() && engine.await(std::chrono::milliseconds(0)).empty());
     for (const int fd : {first.response_fd(), engine.response_fd()}) {
         EXPECT(fd >= 0 && close(fd) == 0);
     }
     request.on_response = [](const trtllm_response&) {};
     EXPECT(thrown_by([&] { engine.enqueue(request); }) == TRTLLM_STATUS_INVALID_ARGUMENT);
+}
+
+template <typename T>
+using Element = decltype(std::declval<T>()[0]);
+template <typename T>
+using Text = decltype(trtllm::str(std::declval<T>()));
+template <typename T>
+using Ids = decltype(trtllm::ids(std::declval<T>()));
+template <template <typename> class Use, typename T, typename = void>
+constexpr bool compiles = false;
+template <template <typename> class Use, typename T>
+constexpr bool compiles<Use, T, std::void_t<Use<T>>> = true;
+
+// What would point to something that is gone does not compile.
+static_assert(compiles<Element, trtllm::Responses&> && !compiles<Element, trtllm::Responses>);
+static_assert(compiles<Text, std::string&> && compiles<Text, const char*> && !compiles<Text, std::string>);
+static_assert(compiles<Ids, std::vector<uint32_t>&> && !compiles<Ids, std::vector<uint32_t>>);
+
+// A request that is given away takes its functions along.
+void moving(trtllm::Engine& engine) {
+    const auto alive = std::make_shared<int>(0);
+    trtllm::Request request = short_request();
+    request.on_response = [alive](const trtllm_response&) {};
+    EXPECT(alive.use_count() == 2);
+    engine.enqueue(std::move(request));
+    engine.await(std::chrono::milliseconds(0));
+    trtllm::Request refused = short_request();
+    refused.on_response = [alive](const trtllm_response&) {};
+    refused.options.top_p = 7.0f;
+    EXPECT(thrown_by([&] { engine.enqueue(std::move(refused)); }) == TRTLLM_STATUS_INVALID_ARGUMENT);
+    for (int i = 0; i < 5000 && alive.use_count() > 1; i++) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    EXPECT(alive.use_count() == 1);
+    trtllm::Request empty;
+    empty.prompt = "";
+    EXPECT(thrown_by([&] { engine.enqueue(empty); }) == TRTLLM_STATUS_INVALID_ARGUMENT);
+    EXPECT(std::string(trtllm::view(trtllm_last_error())).find("empty") != std::string::npos);
 }
 
 int run(const std::string& model, const std::string& output) {
@@ -267,6 +308,7 @@ int run(const std::string& model, const std::string& output) {
     queues(engine);
     log(output);
     EXPECT(call_back(engine, true, false) == TRTLLM_STATUS_INVALID_ARGUMENT);
+    moving(engine);
     trtllm::Request alone = short_request();
     alone.logits_post_processor = [](const trtllm_logits_context&, trtllm::Logits) {};
     EXPECT(thrown_by([&] { engine.enqueue(alone); }) == TRTLLM_STATUS_INVALID_ARGUMENT);

@@ -477,7 +477,8 @@ static void versions(void) {
     EXPECT(INVALID_ARGUMENT, trtllm_diagnose((trtllm_str){"\xff", 1}, &available, &explanation));
     EXPECT(OK, trtllm_diagnose(nowhere, &available, &explanation));
     EXPECT(OK, trtllm_free_string(explanation));
-    if (strcmp(trtllm_status_name(12345), "unknown status") != 0 || strlen(trtllm_version()) == 0) {
+    if (strcmp(trtllm_status_name(12345), "unknown status") != 0 || strlen(trtllm_version()) == 0 ||
+        trtllm_version_number() != TRTLLM_VERSION_NUMBER) {
         fprintf(stderr, "names and versions are wrong\n");
         failures++;
     }

@@ -37,8 +37,9 @@ impl fmt::Display for Attempt {
     }
 }
 
-/// Opens the shim: the file that `TRTLLM_GPU_LIB` names, else the one beside the program, in `../lib` of the program, beside
-/// `libtrtllm.so` where a host has loaded that, or on the system's library path. Of several beside each other the first is taken that fits the TensorRT-LLM which is there.
+/// Opens the shim: the file that `TRTLLM_GPU_LIB` names, else the one beside `libtrtllm.so` where a host has loaded that, beside the
+/// program, in `../lib` of the program (or where distributions have libraries, `../lib64` and `../lib/x86_64-linux-gnu`), or on the
+/// system's library path. Of several beside each other the first is taken that fits the TensorRT-LLM which is there.
 ///
 /// # Errors
 /// [`LoaderError`] with every place that was tried.
@@ -62,9 +63,12 @@ fn candidates(variable: Option<OsString>, program_dir: Option<&Path>, host_libra
     if let Some(path) = variable.filter(|path| !path.is_empty()) {
         return vec![path.into()];
     }
-    let library_dir = program_dir.and_then(Path::parent).map(|root| root.join("lib"));
-    let dirs = program_dir.map(Path::to_owned).into_iter().chain(library_dir);
-    let dirs = dirs.chain(host_library_dir.map(Path::to_owned));
+    let root = program_dir.and_then(Path::parent);
+    let library_dir = root.map(|root| root.join("lib"));
+    // Every place that was tried is named in the message, so of these only those that are there.
+    let others = root.into_iter().flat_map(|root| ["lib64", "lib/x86_64-linux-gnu"].map(|dir| root.join(dir)));
+    let library_dirs = library_dir.into_iter().chain(others.filter(|dir| dir.is_dir()));
+    let dirs = host_library_dir.into_iter().chain(program_dir).map(Path::to_owned).chain(library_dirs);
     dirs.flat_map(|dir| shims_in(&dir)).chain([PathBuf::from(LIBRARY_NAME)]).collect()
 }
 
@@ -103,9 +107,9 @@ mod tests {
         assert_eq!(found, [PathBuf::from("/opt/shim.so")]);
         let found = candidates(None, Some(Path::new("/opt/program/bin")), Some(Path::new("/opt/host")));
         let expected = [
+            "/opt/host/libtrtllm_gpu.so",
             "/opt/program/bin/libtrtllm_gpu.so",
             "/opt/program/lib/libtrtllm_gpu.so",
-            "/opt/host/libtrtllm_gpu.so",
             "libtrtllm_gpu.so",
         ];
         assert_eq!(found, expected.map(PathBuf::from));
