@@ -1,6 +1,6 @@
 //! What callers and the owner thread share: requests on their way in, responses on their way out.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,10 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     next_id: u64,
-    arrived: VecDeque<Arrival>,
+    /// Requests that the owner has not looked at, in their order.
+    arrived: BTreeMap<RequestId, Arrival>,
+    /// Those of them that have an allotted time, by its end.
+    deadlines: BTreeSet<(Instant, RequestId)>,
     /// Requests that the owner has and that have not ended.
     live: HashSet<RequestId>,
     cancelled: HashMap<RequestId, Cancellation>,
@@ -45,12 +48,13 @@ pub(super) struct Arrival {
     pub request: Request,
     pub guide: Option<Guide>,
     pub since: Instant,
+    pub deadline: Option<Instant>,
 }
 
 /// What has happened since the owner last looked.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    pub arrived: VecDeque<Arrival>,
+    pub arrived: Vec<Arrival>,
     pub cancelled: HashMap<RequestId, Cancellation>,
 }
 
@@ -94,7 +98,10 @@ impl Queue {
         }
         let id = RequestId(state.next_id);
         state.next_id += 1;
-        state.arrived.push_back(Arrival { id, request, guide, since: Instant::now() });
+        let since = Instant::now();
+        let deadline = request.spec().allotted_time.and_then(|time| since.checked_add(time));
+        state.deadlines.extend(deadline.map(|deadline| (deadline, id)));
+        state.arrived.insert(id, Arrival { id, request, guide, since, deadline });
         self.work_arrived.notify_one();
         Ok(id)
     }
@@ -119,9 +126,7 @@ impl Queue {
 
     pub(super) fn cancel(&self, id: RequestId) {
         let mut state = self.lock();
-        if let Some(position) = state.arrived.iter().position(|arrival| arrival.id == id) {
-            let arrival = state.arrived.remove(position);
-            state.responses.extend(arrival.iter().flat_map(cancelled));
+        if state.end_arrived(id, FinishReason::Cancelled) {
             self.responses_ready.notify_all();
         } else if state.live.contains(&id) {
             state.cancelled.insert(id, Cancellation::Request);
@@ -132,7 +137,7 @@ impl Queue {
     pub(super) fn cancel_sequence(&self, id: RequestId, sequence_index: usize) {
         let mut state = self.lock();
         // One that has not been taken is left to the owner too: it alone knows sequences.
-        if !state.live.contains(&id) && !state.arrived.iter().any(|arrival| arrival.id == id) {
+        if !state.live.contains(&id) && !state.arrived.contains_key(&id) {
             return;
         }
         let cancellation = state.cancelled.entry(id).or_insert_with(|| Cancellation::Sequences(BTreeSet::new()));
@@ -158,8 +163,9 @@ impl Queue {
         let mut state = self.lock();
         state.closed = true;
         if how == Shutdown::Cancel {
-            let arrived = std::mem::take(&mut state.arrived);
-            state.responses.extend(arrived.iter().flat_map(cancelled));
+            while let Some((&id, _)) = state.arrived.first_key_value() {
+                state.end_arrived(id, FinishReason::Cancelled);
+            }
             let live: Vec<_> = state.live.iter().map(|&id| (id, Cancellation::Request)).collect();
             state.cancelled.extend(live);
         }
@@ -181,36 +187,49 @@ impl Queue {
             }
             state = self.work_arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        let arrived = std::mem::take(&mut state.arrived);
+        state.deadlines.clear();
+        let arrived: Vec<_> = std::mem::take(&mut state.arrived).into_values().collect();
         state.waiting += arrived.len();
         state.live.extend(arrived.iter().map(|arrival| arrival.id));
         Some(Inbox { arrived, cancelled: std::mem::take(&mut state.cancelled) })
     }
 
-    /// The owner's: delivers the responses of an iteration; `waiting` requests wait still, and `kv_cache` is the cache now.
-    pub(super) fn deliver(
-        &self,
-        responses: &mut Vec<Response>,
-        waiting: usize,
-        kv_cache: KvCacheStats,
-        stats: Option<IterationStats>,
-    ) {
+    /// The owner's, during an iteration: what of the requests that it has is to end. Those that it has not looked at end here
+    /// when their time is over.
+    pub(super) fn hear(&self, now: Instant) -> Vec<(RequestId, Cancellation)> {
+        let mut state = self.lock();
+        while let Some(&(_, id)) = state.deadlines.first().filter(|(deadline, _)| *deadline <= now) {
+            state.end_arrived(id, FinishReason::TimedOut);
+            self.responses_ready.notify_all();
+        }
+        let cancelled = std::mem::take(&mut state.cancelled);
+        let (heard, later) = cancelled.into_iter().partition(|(id, _)| state.live.contains(id));
+        state.cancelled = later;
+        heard
+    }
+
+    /// The owner's: notes the iteration that just ended, and that `kv_cache` is the cache now.
+    pub(super) fn note(&self, kv_cache: KvCacheStats, stats: Option<IterationStats>) {
+        let mut state = self.lock();
+        state.kv_cache = kv_cache;
+        let Some(stats) = stats else { return };
+        state.last_iteration = stats.iter_latency;
+        if self.max_stats > 0 {
+            if state.stats.len() == self.max_stats {
+                state.stats.pop_front();
+            }
+            state.stats.push_back(stats);
+        }
+    }
+
+    /// The owner's: delivers responses; `waiting` requests wait still.
+    pub(super) fn deliver(&self, responses: &mut Vec<Response>, waiting: usize) {
         let mut state = self.lock();
         for response in responses.iter().filter(|response| response.is_final()) {
             state.live.remove(&response.request_id());
             state.cancelled.remove(&response.request_id());
         }
         state.waiting = waiting;
-        state.kv_cache = kv_cache;
-        if let Some(stats) = &stats {
-            state.last_iteration = stats.iter_latency;
-        }
-        if let Some(stats) = stats.filter(|_| self.max_stats > 0) {
-            if state.stats.len() == self.max_stats {
-                state.stats.pop_front();
-            }
-            state.stats.push_back(stats);
-        }
         if !responses.is_empty() {
             state.responses.extend(responses.drain(..));
             self.responses_ready.notify_all();
@@ -224,7 +243,7 @@ impl Queue {
         }
         let mut state = self.lock();
         state.owner_gone = true;
-        let arrived: Vec<_> = state.arrived.drain(..).map(|arrival| arrival.id).collect();
+        let arrived = std::mem::take(&mut state.arrived).into_keys();
         let live: Vec<_> = state.live.drain().collect();
         state.waiting = 0;
         for request_id in live.into_iter().chain(arrived) {
@@ -235,15 +254,22 @@ impl Queue {
     }
 }
 
-/// The responses of a request that was cancelled while it waited: one for each sequence.
-fn cancelled(arrival: &Arrival) -> impl Iterator<Item = Response> {
-    let spec = arrival.request.spec();
-    let (request_id, sequences) = (arrival.id, spec.sampling.num_return_sequences);
-    let wants_metrics = spec.output.return_perf_metrics;
-    (0..sequences).map(move |sequence_index| {
-        let is_final = sequence_index + 1 == sequences;
-        let mut result = TokenResult::ended(request_id, sequence_index, FinishReason::Cancelled, is_final);
-        result.perf_metrics = (is_final && wants_metrics).then(Box::default);
-        Response::Result(result)
-    })
+impl State {
+    /// Ends a request that the owner has not looked at, with a response for each of its sequences; whether there is one.
+    fn end_arrived(&mut self, id: RequestId, reason: FinishReason) -> bool {
+        let Some(Arrival { request, deadline, .. }) = self.arrived.remove(&id) else { return false };
+        if let Some(deadline) = deadline {
+            self.deadlines.remove(&(deadline, id));
+        }
+        self.cancelled.remove(&id);
+        let spec = request.spec();
+        let (sequences, wants_metrics) = (spec.sampling.num_return_sequences, spec.output.return_perf_metrics);
+        self.responses.extend((0..sequences).map(|sequence_index| {
+            let is_final = sequence_index + 1 == sequences;
+            let mut result = TokenResult::ended(id, sequence_index, reason, is_final);
+            result.perf_metrics = (is_final && wants_metrics).then(Box::default);
+            Response::Result(result)
+        }));
+        true
+    }
 }

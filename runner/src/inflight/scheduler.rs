@@ -135,14 +135,18 @@ impl Scheduler {
         id
     }
 
-    /// Removes a sequence, wherever it is, and gives its blocks back; the blocks that it was given in all.
-    pub(super) fn remove(&mut self, id: SequenceId) -> BlockUsage {
-        let Some(mut sequence) = self.sequences.remove(&id) else { return BlockUsage::default() };
+    /// The blocks that a sequence has been given in all.
+    pub(super) fn usage(&self, id: SequenceId) -> BlockUsage {
+        self.sequences.get(&id).map(|sequence| sequence.usage).unwrap_or_default()
+    }
+
+    /// Removes a sequence, wherever it is, and gives its blocks back.
+    pub(super) fn remove(&mut self, id: SequenceId) {
+        let Some(mut sequence) = self.sequences.remove(&id) else { return };
         self.waiting.remove(&sequence.rank);
         self.active.remove(&sequence.rank);
         sequence.beams.iter_mut().for_each(|beam| self.blocks.release(&mut beam.table));
         self.hand_followers_on(id, sequence.computes_whole_prompt);
-        sequence.usage
     }
 
     /// Makes the first of those that wait for the prompt of `leader`, which is gone, the one that the others wait for.

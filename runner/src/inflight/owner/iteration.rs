@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use super::Owner;
-use crate::executor::{FinishReason, InflightBatchingStats, IterationStats, Response, TokenId};
+use super::requests::{Progress, Requests};
+use crate::executor::{FinishReason, InflightBatchingStats, IterationStats, TokenId};
 use crate::inflight::running::{Chosen, Running};
 use crate::inflight::scheduler::{SequenceId, Step, StepPart};
 use crate::logits::check_finite;
@@ -20,8 +21,11 @@ const LOGITS_ROWS: usize = 64;
 /// A sequence whose next token is to be chosen, and the row of the pass that each of its beams ends with.
 type Completed = (SequenceId, Vec<usize>);
 
-impl<M: Model> Owner<M> {
-    /// One iteration; none where there is nothing to do.
+/// How often it is heard, during a pass, what is to end.
+const HEAR_EVERY: Duration = Duration::from_millis(5);
+
+impl<M: Model> Owner<'_, M> {
+    /// One iteration; none where there is nothing to do, or where most of it turned out to be for nobody.
     pub(super) fn iterate(&mut self, began: Instant) -> Option<IterationStats> {
         let step = self.scheduler.schedule();
         if step.parts.is_empty() {
@@ -29,7 +33,7 @@ impl<M: Model> Owner<M> {
         }
         let (num_new_active_requests, new_active_requests_queue_latency) = self.note_started(&step);
         self.note_iteration(&step);
-        let num_active_requests = self.started;
+        let num_active_requests = self.requests.started();
         let before = self.requests.len();
         let pass = Instant::now();
         if let Err(ForwardError::Interrupted) = self.forward(&step) {
@@ -48,7 +52,7 @@ impl<M: Model> Owner<M> {
             new_active_requests_queue_latency,
             num_new_active_requests,
             num_active_requests,
-            num_queued_requests: self.requests.len() - self.started,
+            num_queued_requests: self.requests.len() - self.requests.started(),
             num_completed_requests: before - self.requests.len(),
             kv_cache: self.scheduler.blocks().stats(),
             inflight_batching: InflightBatchingStats {
@@ -63,19 +67,14 @@ impl<M: Model> Owner<M> {
 
     fn note_started(&mut self, step: &Step) -> (usize, Duration) {
         let (mut count, mut waited) = (0, Duration::ZERO);
-        for id in &step.started {
-            let request = self.sequences.get(id).and_then(|running| self.requests.get_mut(&running.request_id));
-            if let Some(request) = request.filter(|request| !request.started) {
-                request.started = true;
-                self.started += 1;
-                count += 1;
-                let since_arrival = request.since.elapsed();
-                waited += since_arrival;
-                if let Some(metrics) = &mut request.perf_metrics {
-                    metrics.first_scheduled = since_arrival;
-                    metrics.iterations = (self.iter, self.iter);
-                    metrics.cached_prompt_tokens = self.scheduler.cached_tokens(*id) as u64;
-                }
+        for &id in &step.started {
+            let Some(since_arrival) = self.requests.start(id) else { continue };
+            count += 1;
+            waited += since_arrival;
+            if let Some(metrics) = self.requests.of(id).and_then(|request| request.perf_metrics.as_mut()) {
+                metrics.first_scheduled = since_arrival;
+                metrics.iterations = (self.iter, self.iter);
+                metrics.cached_prompt_tokens = self.scheduler.cached_tokens(id) as u64;
             }
         }
         (count, waited)
@@ -84,22 +83,32 @@ impl<M: Model> Owner<M> {
     /// Notes the iteration in the figures of the requests that it works on.
     fn note_iteration(&mut self, step: &Step) {
         for part in &step.parts {
-            let running = self.sequences.get(&part.sequence).filter(|running| running.wants_perf_metrics());
-            let request = running.and_then(|running| self.requests.get_mut(&running.request_id));
-            if let Some(metrics) = request.and_then(|request| request.perf_metrics.as_mut()) {
+            if self.requests.sequence(part.sequence).is_some_and(Running::wants_perf_metrics)
+                && let Some(metrics) = self.requests.of(part.sequence).and_then(|request| request.perf_metrics.as_mut())
+            {
                 metrics.iterations.1 = self.iter;
             }
         }
     }
 
+    /// The pass. What is cancelled or late meanwhile ends at once; the pass goes on for the others, unless it is in vain.
     fn forward(&mut self, step: &Step) -> Result<(), ForwardError> {
+        let Self { queue, model, scheduler, requests, heard, .. } = self;
         let sequence = |part: &StepPart| StepSequence {
-            tokens: &self.scheduler.tokens(part.sequence, part.beam)[part.start..][..part.tokens],
+            tokens: &scheduler.tokens(part.sequence, part.beam)[part.start..][..part.tokens],
             start: part.start,
-            blocks: self.scheduler.part_blocks(part),
+            blocks: scheduler.part_blocks(part),
         };
         let sequences: Vec<_> = step.parts.iter().map(sequence).collect();
-        self.model.forward(&sequences, &mut || false)
+        model.forward(&sequences, &mut || {
+            let now = Instant::now();
+            if now.duration_since(*heard) < HEAR_EVERY {
+                return false;
+            }
+            *heard = now;
+            requests.hear(queue, scheduler, now);
+            is_in_vain(step, requests)
+        })
     }
 
     /// Log-probabilities of the prompt tokens that follow those of the step, where they are asked for.
@@ -110,14 +119,15 @@ impl<M: Model> Owner<M> {
         for part in &step.parts {
             let row = first_row;
             first_row += part.tokens;
-            let running = self.sequences.get(&part.sequence);
-            let running = running.filter(|running| part.is_context && running.wants_prompt_log_probs());
-            let Some(request) = running.and_then(|running| self.requests.get_mut(&running.request_id)) else {
+            let running = self.requests.sequence(part.sequence);
+            if !part.is_context || !running.is_some_and(Running::wants_prompt_log_probs) {
                 continue;
-            };
-            let Some(collected) = request.prompt_log_probs.as_mut() else { continue };
+            }
             let prompt_len = self.scheduler.prompt_len(part.sequence);
-            if request.open.first() != Some(&part.sequence) || collected.len() + 1 >= prompt_len {
+            let Some(request) = self.requests.of(part.sequence) else { continue };
+            let is_first = request.open.first() == Some(&part.sequence);
+            let Some(collected) = request.prompt_log_probs.as_mut().filter(|_| is_first) else { continue };
+            if collected.len() + 1 >= prompt_len {
                 continue;
             }
             if part.start == 0 {
@@ -140,16 +150,29 @@ impl<M: Model> Owner<M> {
                     .model
                     .pool()
                     .install(|| logits.par_chunks_exact_mut(vocab_size).zip(rows).map(score).collect());
-                match log_probs {
-                    Ok(log_probs) => collected.extend(log_probs),
-                    Err(problem) => {
-                        self.fail(part.sequence, &problem);
+                self.hear();
+                match (log_probs, self.requests.of(part.sequence)) {
+                    (Ok(log_probs), Some(Progress { prompt_log_probs: Some(collected), .. })) => {
+                        collected.extend(log_probs);
+                    }
+                    (Err(problem), Some(_)) => {
+                        self.requests.fail(&self.scheduler, part.sequence, &problem);
                         break;
                     }
+                    _ => break,
                 }
             }
         }
         model_latency
+    }
+
+    /// Ends what is cancelled or late, where it was not looked for lately.
+    fn hear(&mut self) {
+        let now = Instant::now();
+        if now.duration_since(self.heard) >= HEAR_EVERY {
+            self.heard = now;
+            self.requests.hear(self.queue, &self.scheduler, now);
+        }
     }
 
     /// Chooses the next token of every sequence whose tokens are all computed.
@@ -178,7 +201,7 @@ impl<M: Model> Owner<M> {
             for (id, rows) in group {
                 let (of_sequence, rest) = logits.split_at_mut(rows.len() * vocab_size);
                 logits = rest;
-                draws.extend(self.sequences.remove(id).map(|running| (*id, running, of_sequence)));
+                draws.extend(self.requests.take(*id).map(|running| (*id, running, of_sequence)));
             }
             let scheduler = &self.scheduler;
             let chosen: Vec<_> = self.model.pool().install(|| {
@@ -192,11 +215,10 @@ impl<M: Model> Owner<M> {
                 draws.par_iter_mut().with_max_len(1).map(choose).collect()
             });
             let ids: Vec<_> = draws.iter().map(|(id, ..)| *id).collect();
-            let running: Vec<_> = draws.into_iter().map(|(id, running, _)| (id, running)).collect();
-            self.sequences.extend(running);
+            draws.into_iter().for_each(|(id, running, _)| self.requests.insert(id, running));
             for (id, chosen) in ids.into_iter().zip(chosen) {
                 // An error ends all sequences of a request, so this one may be gone.
-                if self.sequences.contains_key(&id) {
+                if self.requests.sequence(id).is_some() {
                     self.respond(id, chosen);
                 }
             }
@@ -205,28 +227,37 @@ impl<M: Model> Owner<M> {
     }
 
     fn respond(&mut self, id: SequenceId, chosen: Chosen) {
-        let running = self.sequences.get(&id).filter(|running| running.wants_perf_metrics());
-        if let Some(request) = running.and_then(|running| self.requests.get_mut(&running.request_id)) {
+        let wants_perf_metrics = self.requests.sequence(id).is_some_and(Running::wants_perf_metrics);
+        if let Some(request) = self.requests.of(id).filter(|_| wants_perf_metrics) {
             request.note_token();
         }
         match chosen {
-            Chosen::Token(_, Some(reason)) => self.finish(id, reason, Vec::new()),
+            Chosen::Token(_, Some(reason)) => self.requests.finish(&self.scheduler, id, reason, Vec::new()),
             Chosen::Token(token, None) => {
                 self.scheduler.append(id, token);
-                let Some(running) = self.sequences.get_mut(&id).filter(|running| running.streams()) else { return };
-                let request = self.requests.get(&running.request_id);
-                let prompt_log_probs = request.and_then(|request| request.prompt_log_probs.as_ref());
-                self.responses.push(Response::Result(running.take(None, false, prompt_log_probs)));
+                self.requests.stream(id);
             }
             Chosen::Branches(next) => {
                 for (from, to) in self.scheduler.branch(id, &next) {
                     self.model.copy_block(from, to);
                 }
             }
-            Chosen::Beams(beams) => self.finish(id, FinishReason::Length, beams),
-            Chosen::Failed(problem) => self.fail(id, &problem),
+            Chosen::Beams(beams) => self.requests.finish(&self.scheduler, id, FinishReason::Length, beams),
+            Chosen::Failed(problem) => self.requests.fail(&self.scheduler, id, &problem),
         }
     }
+}
+
+/// Whether a pass is to be dropped: most of it is for sequences that have ended, and none of the others generates. So nobody's
+/// stream waits for a dropped pass, and each drop is paid for by sequences that end.
+fn is_in_vain(step: &Step, requests: &Requests) -> bool {
+    let mut wanted = step.parts.iter().filter(|part| requests.sequence(part.sequence).is_some());
+    let all: usize = step.parts.iter().map(|part| part.tokens).sum();
+    let mut tokens = 0;
+    wanted.all(|part| {
+        tokens += part.tokens;
+        part.is_context && 2 * tokens <= all
+    })
 }
 
 /// Consecutive sequences of together at most `limit` rows, or one that has more.
