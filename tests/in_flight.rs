@@ -199,3 +199,36 @@ proptest! {
         }
     }
 }
+
+/// Window 16, blocks of 4 and 16 tokens an iteration: a sequence holds 9 blocks at most, and 5 when it generates.
+#[test]
+fn a_window_is_all_that_a_sequence_needs() {
+    let spec = |number: u32| {
+        let output =
+            OutputConfig { return_log_probs: true, return_prompt_log_probs: number == 1, ..OutputConfig::default() };
+        let sampling = SamplingConfig { num_return_sequences: 2, temperature: 1.0, ..SamplingConfig::default() };
+        let prompt = (0..60).chain([number]).collect();
+        RequestSpec { output, sampling, ..RequestSpec::new(prompt, 150) }
+    };
+    let beams = |number: u32| {
+        let sampling = SamplingConfig { beam_width: 3, num_return_sequences: 3, ..SamplingConfig::default() };
+        RequestSpec { sampling, ..RequestSpec::new((0..50).chain([number]).collect(), 60) }
+    };
+    let specs: Vec<_> = (0..3).map(spec).chain([beams(0), spec(0), beams(1)]).collect();
+    let expected: Vec<_> = specs.iter().map(|spec| alone(1, spec)).collect();
+    for policy in [CapacitySchedulerPolicy::GuaranteedNoEvict, CapacitySchedulerPolicy::MaxUtilization] {
+        let kv_cache = KvCacheConfig { max_tokens: Some(80), tokens_per_block: 4, ..KvCacheConfig::default() };
+        let config = ExecutorConfig {
+            kv_cache,
+            max_num_tokens: Some(16),
+            capacity_scheduler_policy: policy,
+            ..ExecutorConfig::default()
+        };
+        let executor = open(1, &config);
+        assert_eq!(executor.limits().max_seq_len, 256, "the cache of 80 tokens does not lower it");
+        let ids: Vec<_> = specs.iter().map(|spec| enqueue(&executor, spec)).collect();
+        assert!(gather(&executor, &ids, |_| ()) == expected, "{policy:?}");
+        let stats = executor.iteration_stats().pop().unwrap();
+        assert_eq!(stats.kv_cache.used_num_blocks, 0);
+    }
+}

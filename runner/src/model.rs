@@ -17,7 +17,8 @@ pub struct StepSequence<'a> {
     pub tokens: &'a [TokenId],
     /// Position of the first of them in the sequence.
     pub start: usize,
-    /// The sequence's blocks of the cache, enough for `start + tokens.len()` tokens.
+    /// The sequence's blocks of the cache, enough for `start + tokens.len()` tokens. Those that lie wholly before what the first
+    /// token sees may be any number.
     pub blocks: &'a [BlockId],
 }
 
@@ -46,6 +47,9 @@ pub trait Model: Send {
 
     /// Bytes of one block.
     fn bytes_per_block(&self) -> usize;
+
+    /// With a sliding window of W, a token at position i sees positions i - W + 1 to i; otherwise all up to i.
+    fn sliding_window(&self) -> Option<usize>;
 
     /// The kernels that sample from the logits.
     fn kernels(&self) -> Kernels;

@@ -27,6 +27,8 @@ pub struct Script {
     pub num_blocks: usize,
     /// Tokens of one block.
     pub tokens_per_block: usize,
+    /// Where there is one, `next_token` is given the last tokens only, so many.
+    pub sliding_window: Option<usize>,
     /// Must answer with a token of the vocabulary.
     pub next_token: Box<NextToken>,
     /// How long a pass takes.
@@ -47,6 +49,7 @@ impl Default for Script {
             vocab_size: 256,
             num_blocks: 64,
             tokens_per_block: 16,
+            sliding_window: None,
             next_token: Box::new(next_token),
             latency_per_step: Duration::ZERO,
             latency_per_token: Duration::ZERO,
@@ -126,6 +129,10 @@ impl Model for ScriptedModel {
         self.script.tokens_per_block * size_of::<TokenId>()
     }
 
+    fn sliding_window(&self) -> Option<usize> {
+        self.script.sliding_window
+    }
+
     fn kernels(&self) -> Kernels {
         self.kernels
     }
@@ -176,7 +183,9 @@ impl Model for ScriptedModel {
         for (&row, logits) in rows.iter().zip(out.chunks_exact_mut(vocab_size)) {
             let sequence = &self.last[self.last.partition_point(|sequence| sequence.first_row <= row) - 1];
             let end = sequence.start + (row - sequence.first_row);
-            let tokens: Vec<_> = (0..=end).map(|position| self.slots[self.slot(&sequence.blocks, position)]).collect();
+            let first = self.script.sliding_window.map_or(0, |window| (end + 1).saturating_sub(window));
+            let tokens: Vec<_> =
+                (first..=end).map(|position| self.slots[self.slot(&sequence.blocks, position)]).collect();
             logits[(self.script.next_token)(&tokens) as usize] = CHOSEN_LOGIT;
         }
         out

@@ -84,6 +84,65 @@ fn tokens_are_the_scripts_whatever_shares_and_pauses() {
 }
 
 #[test]
+fn a_window_keeps_what_it_sees_only() {
+    // A sequence of 400 tokens in a cache of 96, in blocks of 4: the window and the 16 tokens of an iteration are 9 blocks.
+    let window = 16;
+    let script = || Script { num_blocks: 24, tokens_per_block: 4, sliding_window: Some(window), ..Script::default() };
+    for capacity_scheduler_policy in
+        [CapacitySchedulerPolicy::GuaranteedNoEvict, CapacitySchedulerPolicy::MaxUtilization]
+    {
+        let config = ExecutorConfig { capacity_scheduler_policy, ..ExecutorConfig::default() };
+        let executor = executor(script(), &config);
+        assert_eq!(executor.limits().max_seq_len, LIMITS.max_seq_len);
+        let prompts: Vec<Vec<_>> = (0..6).map(|number| (0..200).chain([number]).collect()).collect();
+        let ids: Vec<_> =
+            prompts.iter().map(|prompt| enqueue(&executor, RequestSpec::new(prompt.clone(), 200))).collect();
+        let responses = gather(&executor, ids.len());
+        for (prompt, id) in prompts.iter().zip(ids) {
+            let mut sequence = prompt.clone();
+            for _ in 0..200 {
+                sequence.push((script().next_token)(&sequence[sequence.len() - window..]));
+            }
+            assert_eq!(tokens(&responses, id, 0), sequence[prompt.len()..], "{capacity_scheduler_policy:?}");
+        }
+        let most = executor.iteration_stats().iter().map(|step| step.inflight_batching.num_gen_requests).max();
+        assert!(most >= Some(3), "{most:?} at once");
+    }
+}
+
+#[test]
+fn a_prompt_is_cut_by_time_while_another_generates() {
+    // A token takes a millisecond, so a prompt of 2000 would take two seconds.
+    let script = Script { num_blocks: 512, latency_per_token: Duration::from_millis(1), ..Script::default() };
+    let limits = Limits { max_seq_len: 4096, max_batch_size: 8, max_num_tokens: 4096 };
+    let executor =
+        CpuExecutor::with_model(ScriptedModel::new(script).unwrap(), limits, &ExecutorConfig::default()).unwrap();
+    let stream = enqueue(&executor, RequestSpec::new(vec![1, 2, 3], 2000));
+    // It generates when the other comes.
+    while executor.await_responses(None).is_empty() {}
+    let prompt: Vec<_> = (0..2000).map(|position| position % 256).collect();
+    let beside = enqueue(&executor, RequestSpec::new(prompt.clone(), 2));
+    let mut responses = Vec::new();
+    while !responses.iter().any(|response: &Response| response.request_id() == beside && response.is_final()) {
+        responses.extend(executor.await_responses(None));
+    }
+    executor.cancel(stream);
+    responses.extend(gather(&executor, 1));
+    assert_eq!(tokens(&responses, beside, 0), expected(&prompt, 2));
+    let stats = executor.iteration_stats();
+    let chunks = stats.iter().skip(1).map(|step| step.inflight_batching.num_ctx_tokens).filter(|&tokens| tokens > 0);
+    let chunks: Vec<_> = chunks.collect();
+    // A token takes no less than its latency, so a chunk is never too long, whatever else the machine does.
+    assert!(chunks.iter().all(|&tokens| tokens <= 250), "{chunks:?}");
+    assert_eq!(chunks.iter().sum::<usize>(), 2000);
+    // Alone it is not cut.
+    let alone = enqueue(&executor, RequestSpec::new(prompt.iter().map(|token| token ^ 1).collect(), 2));
+    gather(&executor, 1);
+    let chunks: Vec<_> = executor.iteration_stats().iter().map(|step| step.inflight_batching.num_ctx_tokens).collect();
+    assert_eq!(chunks, [2000, 0], "of {alone:?}");
+}
+
+#[test]
 fn beams_go_on_from_copied_blocks() {
     // The best beam is the script's, and the blocks that beams part in are copies.
     let executor = executor(Script { tokens_per_block: 4, ..Script::default() }, &ExecutorConfig::default());

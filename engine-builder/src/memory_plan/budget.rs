@@ -32,24 +32,29 @@ pub(super) struct Budget {
     pub(super) activations: u64,
     pub(super) reserve: u64,
     pub(super) kv_bytes_per_token: u64,
-    /// The most blocks that one sequence holds; `None` without a sliding window.
-    max_blocks: Option<u64>,
+    /// The most blocks that one sequence holds, while its prompt is computed and afterwards; `None` without a sliding window.
+    max_blocks: Option<(u64, u64)>,
 }
 
 impl Budget {
     pub(super) fn new(config: &ModelConfig, mapping: Mapping, place: &Place, limits: Limits) -> Self {
-        let (reserve, window) = match place.executor {
-            Executor::Cpu => (CPU_RESERVE, None),
-            Executor::TensorRtLlm if mapping.world_size() > 1 => (GPU_RESERVE + NCCL_RESERVE, config.sliding_window),
-            Executor::TensorRtLlm => (GPU_RESERVE, config.sliding_window),
+        let reserve = match place.executor {
+            Executor::Cpu => CPU_RESERVE,
+            Executor::TensorRtLlm if mapping.world_size() > 1 => GPU_RESERVE + NCCL_RESERVE,
+            Executor::TensorRtLlm => GPU_RESERVE,
         };
+        let blocks = |tokens: u64| tokens.div_ceil(TOKENS_PER_BLOCK) + 1;
         Self {
             memory: place.memory_bytes,
             weights: weights_bytes(config, mapping, place.executor),
             activations: activation_bytes(config, mapping, place.executor, limits),
             reserve,
             kv_bytes_per_token: kv_bytes_per_token(config, mapping),
-            max_blocks: window.map(|window| (window as u64).div_ceil(TOKENS_PER_BLOCK) + 1),
+            max_blocks: config.sliding_window.map(|window| window as u64).map(|window| match place.executor {
+                // The window of the first token of a chunk, and the chunk.
+                Executor::Cpu => (blocks(window - 1 + limits.max_num_tokens as u64 - 1), blocks(window - 1)),
+                Executor::TensorRtLlm => (blocks(window), blocks(window)),
+            }),
         }
     }
 
@@ -68,15 +73,17 @@ impl Budget {
         self.kv_bytes_per_token * TOKENS_PER_BLOCK
     }
 
-    /// Blocks of one sequence of `length` tokens.
-    fn blocks(&self, length: u64) -> u64 {
-        let blocks = length.div_ceil(TOKENS_PER_BLOCK).max(1);
-        blocks.min(self.max_blocks.unwrap_or(blocks))
+    /// Blocks of one sequence of `length` tokens, while its prompt is computed and afterwards.
+    fn blocks(&self, length: u64) -> (u64, u64) {
+        let all = length.div_ceil(TOKENS_PER_BLOCK).max(1);
+        self.max_blocks.map_or((all, all), |(context, generation)| (all.min(context), all.min(generation)))
     }
 
-    /// Sequences of `length` tokens that fit at once.
+    /// Sequences of `length` tokens that fit at once, one of them with its prompt to be computed.
     pub(super) fn sequences(&self, length: u64) -> u64 {
-        self.kv_cache() / self.block_bytes() / self.blocks(length)
+        let (context, generation) = self.blocks(length);
+        let blocks = self.kv_cache() / self.block_bytes();
+        blocks.checked_sub(context).map_or(0, |rest| 1 + rest / generation)
     }
 
     /// The longest sequence that fits alone, at most `limit` tokens.
@@ -84,13 +91,13 @@ impl Budget {
         if self.sequences(limit) > 0 {
             return limit;
         }
-        // The cache is smaller than the window, where there is one, so the cache alone decides.
+        // The cache is smaller than what a window bounds, where there is one, so the cache alone decides.
         (self.kv_cache() / self.block_bytes() * TOKENS_PER_BLOCK).min(limit)
     }
 
     /// Bytes that are lacking before one sequence of `length` tokens fits.
     pub(super) fn missing(&self, length: u64) -> u64 {
-        let cache = u128::from(self.blocks(length)) * u128::from(self.block_bytes());
+        let cache = u128::from(self.blocks(length).0) * u128::from(self.block_bytes());
         let free_before_cache = (cache * 100).div_ceil(u128::from(KV_CACHE_PERCENT));
         let needed = u128::from(self.fixed()) + free_before_cache;
         u64::try_from(needed.saturating_sub(u128::from(self.memory))).unwrap_or(u64::MAX)

@@ -5,7 +5,8 @@
 pub enum Executor {
     /// TensorRT-LLM on a GPU: bfloat16 activations, a KV cache that drops what a sliding window has passed.
     TensorRtLlm,
-    /// The embedded CPU executor: float32 activations, a KV cache that keeps whole sequences.
+    /// The embedded CPU executor: float32 activations, a KV cache that drops what a sliding window has passed, between
+    /// two chunks of a prompt.
     Cpu,
 }
 

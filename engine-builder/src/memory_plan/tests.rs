@@ -121,7 +121,7 @@ fn a_long_context_is_shortened_to_what_fits_unless_it_was_asked_for() {
 }
 
 #[test]
-fn a_window_bounds_a_sequence_on_a_gpu_only() {
+fn a_window_bounds_a_sequence() {
     let mut config = minitron();
     config.sliding_window = Some(1024);
     let request = LimitRequest { max_batch_size: Some(1), ..LimitRequest::default() };
@@ -134,8 +134,15 @@ fn a_window_bounds_a_sequence_on_a_gpu_only() {
     assert_eq!(on_gpu.iter().map(|row| row.0).collect::<Vec<_>>(), [1024, 2048, 4096, 8192]);
     assert!(on_gpu[0].1 > on_gpu[1].1);
     assert!(on_gpu[1..].iter().all(|row| row.1 == on_gpu[1].1));
+    // On the CPU one prompt at a time takes a chunk more.
     let on_cpu = sequences(place(Executor::Cpu, 80 * GB));
-    assert!(on_cpu[3].1 <= on_cpu[2].1 / 2);
+    assert!(on_cpu[0].1 > on_cpu[1].1);
+    assert!(on_cpu[1..].iter().all(|row| on_cpu[1].1 - 2 <= row.1 && row.1 <= on_cpu[1].1));
+    let whole = {
+        config.sliding_window = None;
+        MemoryPlan::new(&config, Mapping::SINGLE, place(Executor::Cpu, 80 * GB), request).sequences_by_length
+    };
+    assert!(on_cpu[3].1 > 7 * whole[3].1, "{on_cpu:?}, and without a window {whole:?}");
 }
 
 #[test]

@@ -74,7 +74,9 @@ fn one(settings: &Settings, config: &ModelConfig, plan: &MemoryPlan) -> String {
             match place.executor {
                 Executor::TensorRtLlm => format!("(a sequence keeps its window of {window} tokens)"),
                 Executor::Cpu => {
-                    format!("(the CPU engine keeps whole sequences, not only their window of {window} tokens)")
+                    format!(
+                        "(a sequence keeps its window of {window} tokens, and the chunk of its prompt that is computed)"
+                    )
                 }
             },
         );

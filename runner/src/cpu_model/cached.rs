@@ -39,6 +39,10 @@ impl Model for CachedCpuModel {
         self.cache.tokens_per_block() * self.model.config().kv_bytes_per_token()
     }
 
+    fn sliding_window(&self) -> Option<usize> {
+        self.model.config().sliding_window
+    }
+
     fn kernels(&self) -> Kernels {
         self.model.kernels()
     }

@@ -6,6 +6,9 @@
 //!
 //! A block that is taken or given back costs a look-up, or `O(log idle)` where it is or becomes idle. Finding or registering a
 //! prefix hashes and compares each of its tokens once.
+//!
+//! Under a sliding window a table gives back the blocks that no later token sees. They stay what they are to those who look for
+//! their prefix: a chain of blocks is found from its root, and only what is seen of it is held.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +18,13 @@ use crate::model::BlockId;
 
 /// The blocks of one sequence, from its first token on.
 ///
-/// Invariants: `registered <= blocks.len()`; `last` is the prefix that ends with block `registered - 1`, and the root where
+/// Invariants: `passed <= registered <= blocks.len()`; `last` is the prefix that ends with block `registered - 1`, and the root where
 /// none is registered.
 #[derive(Debug)]
 pub(super) struct BlockTable {
     blocks: Vec<BlockId>,
+    /// How many of the blocks, from the first on, have been given back, since no later token sees them: they have no number.
+    passed: usize,
     /// How many of the blocks, from the first on, are known as prefixes: found as such, or registered.
     registered: usize,
     /// What the last of them is known as: the parent of the block after it.
@@ -29,19 +34,52 @@ pub(super) struct BlockTable {
 impl BlockTable {
     /// A table of no blocks.
     pub(super) fn new(salt: Salt) -> Self {
-        Self { blocks: Vec::new(), registered: 0, last: Parent::Root(salt) }
+        Self { blocks: Vec::new(), passed: 0, registered: 0, last: Parent::Root(salt) }
     }
 
     /// Checks the invariants.
     fn check(&self) {
-        debug_assert!(self.registered <= self.blocks.len(), "{self:?}");
+        debug_assert!(self.passed <= self.registered && self.registered <= self.blocks.len(), "{self:?}");
         debug_assert_eq!(matches!(self.last, Parent::Root(_)), self.registered == 0, "{self:?}");
     }
 
-    /// The blocks, in order.
+    /// The blocks, in order; those that it has passed are [`NO_BLOCK`].
     pub(super) fn blocks(&self) -> &[BlockId] {
         &self.blocks
     }
+
+    /// How many of the blocks have been given back.
+    pub(super) fn passed(&self) -> usize {
+        self.passed
+    }
+
+    /// How many of the blocks it holds.
+    pub(super) fn held(&self) -> usize {
+        self.blocks.len() - self.passed
+    }
+
+    /// How many of the blocks are known as prefixes.
+    pub(super) fn registered(&self) -> usize {
+        self.registered
+    }
+
+    /// What comes before the first block that is not.
+    pub(super) fn last(&self) -> Parent {
+        self.last
+    }
+}
+
+/// In place of a block that a table has given back.
+pub(super) const NO_BLOCK: BlockId = BlockId::MAX;
+
+/// How much of a sequence can be found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    pub blocks: usize,
+    /// How many of them nobody holds.
+    pub idle: usize,
+    /// What comes before the first block that cannot be found.
+    pub last: Parent,
 }
 
 /// The pool.
@@ -98,6 +136,12 @@ impl BlockManager {
         self.tokens_per_block
     }
 
+    /// How often a prefix was looked for.
+    #[cfg(test)]
+    pub(super) fn look_ups(&self) -> u64 {
+        self.prefixes.look_ups.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// The state of the pool.
     pub(super) fn stats(&self) -> KvCacheStats {
         KvCacheStats {
@@ -112,31 +156,49 @@ impl BlockManager {
         }
     }
 
-    /// How many of the full blocks of `tokens`, from the first on, can be found; and how many of those are idle.
-    pub(super) fn count_prefix(&self, salt: Salt, tokens: &[TokenId]) -> (usize, usize) {
-        let (mut parent, mut found, mut idle) = (Parent::Root(salt), 0, 0);
+    /// How many of the full blocks of `tokens`, from the first on, can be found.
+    pub(super) fn find_prefix(&self, salt: Salt, tokens: &[TokenId]) -> Found {
+        let mut found = Found { blocks: 0, idle: 0, last: Parent::Root(salt) };
         for tokens in tokens.chunks_exact(self.tokens_per_block) {
-            let Some((node, block)) = self.prefixes.find(parent, tokens) else { break };
-            parent = node;
-            found += 1;
-            idle += usize::from(self.holders[block as usize] == 0);
+            let Some((node, block)) = self.prefixes.find(found.last, tokens) else { break };
+            found.last = node;
+            found.blocks += 1;
+            found.idle += usize::from(self.holders[block as usize] == 0);
         }
-        (found, idle)
+        found
     }
 
-    /// Gives an empty table the blocks that hold a prefix of `tokens`; the number of tokens that they hold.
-    pub(super) fn take_prefix(&mut self, table: &mut BlockTable, tokens: &[TokenId]) -> usize {
+    /// Gives an empty table the blocks that hold a prefix of `tokens`, but for the first `passed(n)` of `n` tokens, which nobody
+    /// sees; the number of tokens that they hold.
+    pub(super) fn take_prefix(
+        &mut self,
+        table: &mut BlockTable,
+        tokens: &[TokenId],
+        passed: impl Fn(usize) -> usize,
+    ) -> usize {
         debug_assert!(table.blocks.is_empty() && table.registered == 0, "only an empty table takes a prefix");
         let full = tokens.len() / self.tokens_per_block;
         for tokens in tokens.chunks_exact(self.tokens_per_block) {
             let Some((node, block)) = self.prefixes.find(table.last, tokens) else { break };
-            self.hold(block);
             table.blocks.push(block);
             table.last = node;
             table.registered += 1;
         }
+        table.passed = passed(table.blocks.len() * self.tokens_per_block).min(table.blocks.len());
+        for &block in &table.blocks[table.passed..] {
+            self.hold(block);
+        }
+        // The last first: without its beginning a prefix is of no use, so its end should be evicted earlier.
+        for block in table.blocks[..table.passed].iter_mut().rev() {
+            if self.holders[*block as usize] == 0 {
+                self.idle.remove(&self.idle_since[*block as usize]);
+                self.leave_idle(*block);
+            }
+            *block = NO_BLOCK;
+        }
         self.reused_blocks += table.blocks.len() as u64;
         self.missed_blocks += (full - table.blocks.len()) as u64;
+        table.check();
         table.blocks.len() * self.tokens_per_block
     }
 
@@ -177,9 +239,9 @@ impl BlockManager {
         // Blocks are registered when they are full, so all that are registered are shared.
         debug_assert!(table.registered <= full, "a block is registered before it is full");
         let mut shared = table.blocks[..full].to_vec();
-        shared.iter().for_each(|&block| self.hold(block));
+        shared[table.passed..].iter().for_each(|&block| self.hold(block));
         shared.extend(copy.map(|(_, new)| new));
-        let fork = BlockTable { blocks: shared, registered: table.registered, last: table.last };
+        let fork = BlockTable { blocks: shared, passed: table.passed, registered: table.registered, last: table.last };
         fork.check();
         Some((fork, copy))
     }
@@ -187,20 +249,39 @@ impl BlockManager {
     /// Gives a table's blocks back. The table is of no use afterwards.
     pub(super) fn release(&mut self, table: &mut BlockTable) {
         // The last first: without its beginning a prefix is of no use, so its end should be evicted earlier.
-        while let Some(block) = table.blocks.pop() {
-            let holders = &mut self.holders[block as usize];
-            *holders -= 1;
-            if *holders > 0 {
-                continue;
-            }
-            if self.prefixes.contains(block) {
-                self.clock += 1;
-                self.idle_since[block as usize] = self.clock;
-                self.idle.insert(self.clock, block);
-            } else {
-                self.free.push(block);
-            }
+        for block in table.blocks.drain(table.passed..).rev() {
+            self.give_back(block);
         }
+        table.blocks.clear();
+    }
+
+    /// Gives the first `passed` blocks of a table back, as far as they are full and it has them.
+    pub(super) fn pass(&mut self, table: &mut BlockTable, passed: usize) {
+        let passed = passed.min(table.registered);
+        for index in table.passed..passed {
+            self.give_back(std::mem::replace(&mut table.blocks[index], NO_BLOCK));
+            table.passed = index + 1;
+        }
+        table.check();
+    }
+
+    fn give_back(&mut self, block: BlockId) {
+        let holders = &mut self.holders[block as usize];
+        *holders -= 1;
+        if *holders > 0 {
+            return;
+        }
+        if self.prefixes.contains(block) {
+            self.leave_idle(block);
+        } else {
+            self.free.push(block);
+        }
+    }
+
+    fn leave_idle(&mut self, block: BlockId) {
+        self.clock += 1;
+        self.idle_since[block as usize] = self.clock;
+        self.idle.insert(self.clock, block);
     }
 
     fn hold(&mut self, block: BlockId) {

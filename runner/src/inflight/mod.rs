@@ -9,6 +9,7 @@
 //! | `owner` | the loop, and in `owner::iteration` one turn of it |
 //! | `scheduler` | which tokens an iteration computes; pure |
 //! | `kv_cache`, `prefix` | which block belongs to whom, and which hold a prefix; pure |
+//! | `pace` | how long passes take; pure |
 //! | `running`, `sampler`, `stop` | one sequence: how its tokens are chosen, and when it ends; pure |
 //! | `beam` | beam search; pure |
 //! | `sizes` | limits, and how large the KV cache is |
@@ -16,6 +17,7 @@
 mod beam;
 mod kv_cache;
 mod owner;
+mod pace;
 mod prefix;
 mod queue;
 mod running;
@@ -44,7 +46,7 @@ use text::tokenizer::LazyTokenizer;
 
 use kv_cache::BlockManager;
 use queue::Queue;
-use scheduler::{Scheduler, SchedulerConfig, worst_case_blocks};
+use scheduler::{Demand, Scheduler, SchedulerConfig, Size};
 use sizes::{check_blocks, num_blocks};
 
 /// What benchmarks measure by itself; no part of the interface.
@@ -63,7 +65,7 @@ pub struct CpuExecutor {
     tokenizer: Option<LazyTokenizer>,
     guides: OnceLock<Result<GuideFactory, String>>,
     num_blocks: usize,
-    tokens_per_block: usize,
+    demand: Demand,
     queue: Arc<Queue>,
     owner: Mutex<Option<JoinHandle<()>>>,
 }
@@ -90,7 +92,8 @@ impl CpuExecutor {
     /// Opens a CPU engine and starts its owner thread.
     ///
     /// The KV cache holds as many tokens as the limits can use, or as much of that as the configuration and free memory
-    /// allow; where that is less than the engine's longest sequence, the executor's `max_seq_len` is lower.
+    /// allow; where the engine's longest sequence needs more than that, the executor's `max_seq_len` is lower. Of a model with a
+    /// sliding window, a sequence needs no more than its window and the tokens of an iteration.
     ///
     /// # Errors
     /// [`CpuModelError`].
@@ -111,7 +114,13 @@ impl CpuExecutor {
         check_blocks(&config.kv_cache)?;
         let model = CpuModel::open(engine, config.threads)?;
         let weights = engine.manifest().files.get(WEIGHTS_FILE).map_or(0, |record| record.bytes);
-        let num_blocks = num_blocks(&config.kv_cache, limits, model.config().kv_bytes_per_token(), weights);
+        let demand = Demand {
+            tokens_per_block: config.kv_cache.tokens_per_block,
+            max_num_tokens: limits.max_num_tokens,
+            sliding_window: model.config().sliding_window,
+        };
+        let most = demand.most(Size::of(limits.max_seq_len)).saturating_mul(limits.max_batch_size);
+        let num_blocks = num_blocks(&config.kv_cache, most, model.config().kv_bytes_per_token(), weights);
         let threads = model.pool().current_num_threads();
         let model = CachedCpuModel::new(model, num_blocks, config.kv_cache.tokens_per_block);
         Self::start(model, threads, limits, tokenizer, config)
@@ -141,7 +150,6 @@ impl CpuExecutor {
     ) -> Result<Self, CpuModelError> {
         let (num_blocks, tokens_per_block) = (model.num_blocks(), model.tokens_per_block());
         let kv_cache_tokens = num_blocks * tokens_per_block;
-        limits.max_seq_len = limits.max_seq_len.min(kv_cache_tokens);
         let facts = CpuExecutorFacts {
             isa: model.kernels().isa(),
             threads,
@@ -154,8 +162,13 @@ impl CpuExecutor {
             max_num_tokens: limits.max_num_tokens,
             policy: config.capacity_scheduler_policy,
             enable_chunked_context: config.enable_chunked_context,
+            sliding_window: model.sliding_window(),
         };
         let scheduler = Scheduler::new(scheduler_config, BlockManager::new(num_blocks, tokens_per_block));
+        let demand = scheduler.demand();
+        if demand.most(Size::of(limits.max_seq_len)) > num_blocks {
+            limits.max_seq_len = kv_cache_tokens;
+        }
         let queue = Arc::new(Queue::new(config, scheduler.blocks().stats()));
         let (owner_queue, reuse) = (queue.clone(), config.kv_cache.enable_block_reuse);
         let owner = std::thread::Builder::new()
@@ -164,17 +177,7 @@ impl CpuExecutor {
             .map_err(|source| CpuModelError::Owner { threads, source })?;
         let enable_chunked_context = config.enable_chunked_context;
         let (guides, owner) = (OnceLock::new(), Mutex::new(Some(owner)));
-        Ok(Self {
-            limits,
-            facts,
-            enable_chunked_context,
-            tokenizer,
-            guides,
-            num_blocks,
-            tokens_per_block,
-            queue,
-            owner,
-        })
+        Ok(Self { limits, facts, enable_chunked_context, tokenizer, guides, num_blocks, demand, queue, owner })
     }
 
     /// Compiles a guide. The first one asks for the tokenizer, which nothing else here needs.
@@ -222,7 +225,7 @@ impl Executor for CpuExecutor {
             return Err(EnqueueError::PromptTooLong { prompt: prompt_len, max_num_tokens });
         }
         let max_cached = prompt_len + spec.max_tokens - 1;
-        let needed = worst_case_blocks(self.tokens_per_block, prompt_len, max_cached, spec.sampling.beam_width);
+        let needed = self.demand.most(Size { prompt_len, max_cached, beam_width: spec.sampling.beam_width });
         if needed > self.num_blocks {
             return Err(EnqueueError::KvCacheTooSmall { needed, max_num_blocks: self.num_blocks });
         }

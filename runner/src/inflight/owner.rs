@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use crate::model::Model;
 
+use super::pace::Pace;
 use super::prefix::Salt;
 use super::queue::{Arrival, Queue};
 use super::running::Running;
@@ -27,9 +28,9 @@ pub(super) fn run(queue: &Queue, model: impl Model, scheduler: Scheduler, enable
         }
     }
     let _tells_the_end = TellsTheEnd(queue);
-    let (logits, requests) = Default::default();
+    let (logits, requests, pace) = Default::default();
     let mut owner =
-        Owner { queue, model, scheduler, enable_block_reuse, logits, requests, heard: Instant::now(), iter: 0 };
+        Owner { queue, model, scheduler, enable_block_reuse, logits, requests, pace, heard: Instant::now(), iter: 0 };
     while let Some(inbox) = queue.look(owner.scheduler.is_empty()) {
         let began = Instant::now();
         owner.heard = began;
@@ -51,6 +52,7 @@ struct Owner<'a, M> {
     enable_block_reuse: bool,
     logits: Vec<f32>,
     requests: Requests,
+    pace: Pace,
     /// When it last heard what is to end.
     heard: Instant,
     iter: u64,

@@ -37,11 +37,15 @@ pub(super) struct PrefixIndex {
     children: HashMap<Parent, Children>,
     keys: HashMap<BlockId, (Parent, Box<[TokenId]>)>,
     next_node: u64,
+    #[cfg(test)]
+    pub(super) look_ups: std::sync::atomic::AtomicU64,
 }
 
 impl PrefixIndex {
     /// The block that holds `tokens` after `parent`, and its node.
     pub(super) fn find(&self, parent: Parent, tokens: &[TokenId]) -> Option<(Parent, BlockId)> {
+        #[cfg(test)]
+        self.look_ups.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let &(node, block) = self.children.get(&parent)?.get(tokens)?;
         Some((Parent::Node(node), block))
     }

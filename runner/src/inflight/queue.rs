@@ -196,7 +196,7 @@ impl Queue {
 
     /// The owner's, during an iteration: what of the requests that it has is to end. Those that it has not looked at end here
     /// when their time is over.
-    pub(super) fn hear(&self, now: Instant) -> Vec<(RequestId, Cancellation)> {
+    pub(super) fn hear(&self, now: Instant) -> HashMap<RequestId, Cancellation> {
         let mut state = self.lock();
         while let Some(&(_, id)) = state.deadlines.first().filter(|(deadline, _)| *deadline <= now) {
             state.end_arrived(id, FinishReason::TimedOut);

@@ -6,14 +6,19 @@
 //! order are paused (`max_utilization`) or none was started that could need them (`guaranteed_no_evict`). So the first
 //! in the order always proceeds, and everything ends.
 //!
-//! `sequence` is what is known of one sequence, `plan` the choice of an iteration; this file keeps the sequences between
-//! choices. Its own operations cost a look-up each, and a fork of a beam a copy of its tokens.
+//! `sequence` is what is known of one sequence, `demand` how many blocks it can come to need, `budget` how much context an
+//! iteration takes, `sharing` who waits for whose prompt, `plan` the choice of an iteration; this file keeps the sequences
+//! between choices. Its own operations cost a look-up each, and a fork of a beam a copy of its tokens.
 
+mod budget;
+mod demand;
 mod plan;
 mod sequence;
+mod sequences;
+mod sharing;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::kv_cache::{BlockManager, BlockTable};
 use super::prefix::Salt;
@@ -22,11 +27,13 @@ use crate::model::BlockId;
 
 use sequence::{Beam, QueueOrder, Sequence};
 
-pub(super) use sequence::{BlockUsage, worst_case_blocks};
+use sequences::Sequences;
+use sharing::{Computing, Follower};
 
-/// A sequence's number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct SequenceId(pub u64);
+pub(super) use budget::IterationTime;
+pub(super) use demand::{Demand, Size};
+pub(super) use sequence::BlockUsage;
+pub(super) use sequences::SequenceId;
 
 /// The limits of an iteration, and how they are used.
 #[derive(Debug, Clone)]
@@ -35,6 +42,8 @@ pub(super) struct SchedulerConfig {
     pub max_num_tokens: usize,
     pub policy: CapacitySchedulerPolicy,
     pub enable_chunked_context: bool,
+    /// Tokens that a token sees, itself included; all where there is none.
+    pub sliding_window: Option<usize>,
 }
 
 /// A sequence to run.
@@ -82,23 +91,40 @@ pub(super) struct Step {
 pub(super) struct Scheduler {
     config: SchedulerConfig,
     blocks: BlockManager,
-    sequences: HashMap<SequenceId, Sequence>,
+    demand: Demand,
+    sequences: Sequences,
     waiting: BTreeMap<QueueOrder, SequenceId>,
     active: BTreeMap<QueueOrder, SequenceId>,
-    /// Sequences that wait for the prompt of another.
-    followers: HashMap<SequenceId, Vec<SequenceId>>,
-    next_id: u64,
+    computing: Computing,
+    /// Blocks that are kept for the active sequences, see [`plan`]; the sum of [`Sequence::charge`].
+    charged: usize,
 }
 
 impl Scheduler {
     pub(super) fn new(config: SchedulerConfig, blocks: BlockManager) -> Self {
-        let (sequences, waiting, active, followers) = Default::default();
-        Self { config, blocks, sequences, waiting, active, followers, next_id: 0 }
+        let demand = Demand {
+            tokens_per_block: blocks.tokens_per_block(),
+            max_num_tokens: config.max_num_tokens,
+            sliding_window: config.sliding_window,
+        };
+        let (sequences, waiting, active, computing) = Default::default();
+        Self { config, blocks, demand, sequences, waiting, active, computing, charged: 0 }
+    }
+
+    /// How many blocks sequences need.
+    pub(super) fn demand(&self) -> Demand {
+        self.demand
     }
 
     /// The block book-keeping.
     pub(super) fn blocks(&self) -> &BlockManager {
         &self.blocks
+    }
+
+    /// How often a sequence or a prefix was looked for.
+    #[cfg(test)]
+    pub(super) fn look_ups(&self) -> (u64, u64) {
+        (self.sequences.look_ups.load(std::sync::atomic::Ordering::Relaxed), self.blocks.look_ups())
     }
 
     /// Whether there is nothing to do.
@@ -107,86 +133,71 @@ impl Scheduler {
     }
 
     /// Adds a sequence, behind those of its priority. Its worst case must fit into the cache
-    /// ([`worst_case_blocks`]) and, without chunked context, its prompt into an iteration.
+    /// ([`Demand::most`]) and, without chunked context, its prompt into an iteration.
     pub(super) fn add(&mut self, new: NewSequence) -> SequenceId {
-        let id = SequenceId(self.next_id);
-        self.next_id += 1;
         // Floats from 0 compare like their bits, so the bits serve as a sort key. `+ 0.0` makes -0.0 into 0.0.
-        let rank = (Reverse((new.priority + 0.0).to_bits()), id.0);
-        let follows = new.follows.filter(|leader| self.sequences.get(leader).is_some_and(Sequence::leads));
-        match follows {
-            Some(leader) => self.followers.entry(leader).or_default().push(id),
+        let rank = (Reverse((new.priority + 0.0).to_bits()), self.sequences.next_number());
+        let prompt_len = new.prompt.len();
+        let max_cached = prompt_len + new.max_tokens - 1;
+        let id = self.sequences.insert(Sequence {
+            rank,
+            size: Size { prompt_len, max_cached, beam_width: new.beam_width },
+            salt: new.salt,
+            computes_whole_prompt: new.computes_whole_prompt,
+            usage: BlockUsage::default(),
+            charge: 0,
+            announced: None,
+            followers: Vec::new(),
+            beams: vec![Beam { tokens: new.prompt, computed: 0, table: BlockTable::new(new.salt) }],
+        });
+        let leader = new.follows.and_then(|leader| self.sequences.get_mut(leader)).filter(|leader| leader.leads());
+        match leader {
+            Some(leader) => leader.followers.push(Follower { id, until: prompt_len, is_sibling: true }),
             None => _ = self.waiting.insert(rank, id),
         }
-        let prompt_len = new.prompt.len();
-        self.sequences.insert(
-            id,
-            Sequence {
-                rank,
-                prompt_len,
-                max_cached: prompt_len + new.max_tokens - 1,
-                beam_width: new.beam_width,
-                salt: new.salt,
-                computes_whole_prompt: new.computes_whole_prompt,
-                usage: BlockUsage::default(),
-                beams: vec![Beam { tokens: new.prompt, computed: 0, table: BlockTable::new(new.salt) }],
-            },
-        );
         id
     }
 
     /// The blocks that a sequence has been given in all.
     pub(super) fn usage(&self, id: SequenceId) -> BlockUsage {
-        self.sequences.get(&id).map(|sequence| sequence.usage).unwrap_or_default()
+        self.sequences.get(id).map(|sequence| sequence.usage).unwrap_or_default()
     }
 
     /// Removes a sequence, wherever it is, and gives its blocks back.
     pub(super) fn remove(&mut self, id: SequenceId) {
-        let Some(mut sequence) = self.sequences.remove(&id) else { return };
+        self.withdraw(id);
+        let Some(mut sequence) = self.sequences.remove(id) else { return };
+        self.charged -= sequence.charge;
         self.waiting.remove(&sequence.rank);
         self.active.remove(&sequence.rank);
         sequence.beams.iter_mut().for_each(|beam| self.blocks.release(&mut beam.table));
-        self.hand_followers_on(id, sequence.computes_whole_prompt);
-    }
-
-    /// Makes the first of those that wait for the prompt of `leader`, which is gone, the one that the others wait for.
-    fn hand_followers_on(&mut self, leader: SequenceId, computes_whole_prompt: bool) {
-        let mut followers = self.followers.remove(&leader).unwrap_or_default();
-        followers.retain(|id| self.sequences.contains_key(id));
-        let Some(&heir) = followers.first() else { return };
-        if let Some(sequence) = self.sequences.get_mut(&heir) {
-            sequence.computes_whole_prompt |= computes_whole_prompt;
-            self.waiting.insert(sequence.rank, heir);
-        }
-        if followers.len() > 1 {
-            self.followers.insert(heir, followers.split_off(1));
-        }
+        self.hand_followers_on(sequence);
     }
 
     /// Tokens of a sequence, or of its first beam, that are in the cache.
     pub(super) fn cached_tokens(&self, id: SequenceId) -> usize {
-        self.sequences.get(&id).map_or(0, |sequence| sequence.beams[0].computed)
+        self.sequences.get(id).map_or(0, |sequence| sequence.beams[0].computed)
     }
 
     /// Tokens of a sequence's prompt.
     pub(super) fn prompt_len(&self, id: SequenceId) -> usize {
-        self.sequences.get(&id).map_or(0, |sequence| sequence.prompt_len)
+        self.sequences.get(id).map_or(0, |sequence| sequence.size.prompt_len)
     }
 
     /// Prompt and output of a sequence, or of one of its beams, so far.
     pub(super) fn tokens(&self, id: SequenceId, beam: usize) -> &[TokenId] {
-        self.sequences.get(&id).and_then(|sequence| sequence.beams.get(beam)).map_or(&[], |beam| &beam.tokens)
+        self.sequences.get(id).and_then(|sequence| sequence.beams.get(beam)).map_or(&[], |beam| &beam.tokens)
     }
 
     /// The blocks that the tokens of `part` are stored in and see.
     pub(super) fn part_blocks(&self, part: &StepPart) -> &[BlockId] {
-        let beam = self.sequences.get(&part.sequence).and_then(|sequence| sequence.beams.get(part.beam));
+        let beam = self.sequences.get(part.sequence).and_then(|sequence| sequence.beams.get(part.beam));
         beam.map_or(&[], |beam| beam.table.blocks())
     }
 
     /// Appends the token that was chosen for a sequence without beams.
     pub(super) fn append(&mut self, id: SequenceId, token: TokenId) {
-        if let Some(beam) = self.sequences.get_mut(&id).and_then(|sequence| sequence.beams.first_mut()) {
+        if let Some(beam) = self.sequences.get_mut(id).and_then(|sequence| sequence.beams.first_mut()) {
             beam.tokens.push(token);
         }
     }
@@ -194,7 +205,7 @@ impl Scheduler {
     /// Replaces the beams of a search: each new one goes on from a present one (by number) with a token. The content of
     /// the first block of each pair is to be copied into the second before the next iteration.
     pub(super) fn branch(&mut self, id: SequenceId, next: &[(usize, TokenId)]) -> Vec<(BlockId, BlockId)> {
-        let Some(sequence) = self.sequences.get_mut(&id) else { return Vec::new() };
+        let Some(sequence) = self.sequences.get_mut(id) else { return Vec::new() };
         let mut copies = Vec::new();
         let mut present: Vec<_> = std::mem::take(&mut sequence.beams).into_iter().map(Some).collect();
         for (index, beam) in present.iter_mut().enumerate() {
@@ -220,28 +231,31 @@ impl Scheduler {
             sequence.beams.push(beam);
         }
         sequence.usage.new += copies.len();
+        self.recharge(id);
         copies
     }
 
     /// Notes that the tokens of `step` are in the cache.
     pub(super) fn computed(&mut self, step: &Step) {
         for part in &step.parts {
-            let Some(sequence) = self.sequences.get_mut(&part.sequence) else { continue };
-            let had_followers_waiting = sequence.leads();
-            if let Some(beam) = sequence.beams.get_mut(part.beam) {
-                beam.computed += part.tokens;
-                self.blocks.register(&mut beam.table, &beam.tokens[..beam.computed]);
+            if part.is_context {
+                self.withdraw(part.sequence);
             }
-            if had_followers_waiting && !sequence.leads() {
+            let Some(sequence) = self.sequences.get_mut(part.sequence) else { continue };
+            let Some(beam) = sequence.beams.get_mut(part.beam) else { continue };
+            beam.computed += part.tokens;
+            self.blocks.register(&mut beam.table, &beam.tokens[..beam.computed]);
+            let passed = self.demand.passed(beam.computed);
+            let has_passed = passed > beam.table.passed();
+            if has_passed {
+                self.blocks.pass(&mut beam.table, passed);
+            }
+            if part.is_context {
                 self.release_followers(part.sequence);
+                self.announce(part.sequence);
             }
-        }
-    }
-
-    fn release_followers(&mut self, leader: SequenceId) {
-        for id in self.followers.remove(&leader).unwrap_or_default() {
-            if let Some(sequence) = self.sequences.get(&id) {
-                self.waiting.insert(sequence.rank, id);
+            if has_passed || part.is_context {
+                self.recharge(part.sequence);
             }
         }
     }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::kv_cache::BlockManager;
 use super::prefix::Salt;
-use super::scheduler::{NewSequence, Scheduler, SchedulerConfig, SequenceId, Step, worst_case_blocks};
+use super::scheduler::{Demand, NewSequence, Scheduler, SchedulerConfig, SequenceId, Size, Step};
 use crate::executor::{CapacitySchedulerPolicy, TokenId};
 use crate::model::BlockId;
 
@@ -74,7 +74,7 @@ impl Simulation {
 
     /// One iteration, checked.
     fn step(&mut self, iteration: usize) -> Step {
-        let step = self.scheduler.schedule();
+        let step = self.scheduler.schedule(None);
         self.paused += step.paused;
         if step.paused > 0 {
             assert_eq!(self.config.policy, CapacitySchedulerPolicy::MaxUtilization, "a pause");
@@ -89,7 +89,9 @@ impl Simulation {
             let blocks = self.scheduler.part_blocks(part).to_vec();
             assert!(part.tokens > 0 && part.start + part.tokens <= all.len());
             assert_eq!(part.completes, part.start + part.tokens == all.len());
-            for position in 0..part.start {
+            // What is behind the window of the first token is not looked at.
+            let window = self.config.sliding_window.unwrap_or(usize::MAX);
+            for position in (part.start + 1).saturating_sub(window)..part.start {
                 let stored = self.slots[self.slot(&blocks, position)];
                 assert_eq!(stored, Some(prefix_hash(&all[..=position])), "position {position} of {part:?}");
             }
@@ -173,18 +175,21 @@ proptest! {
         max_num_tokens in 3usize..80,
         max_utilization: bool,
         enable_chunked_context: bool,
+        sliding_window in prop::option::of(1usize..40),
     ) {
-        let worst = |plan: &Plan| {
-            let max_cached = plan.prompt.len() + plan.max_tokens - 1;
-            worst_case_blocks(tokens_per_block, plan.prompt.len(), max_cached, plan.beam_width)
-        };
-        let num_blocks = plans.iter().map(worst).max().unwrap_or(1) + spare_blocks;
         let config = SchedulerConfig {
             max_batch_size,
             max_num_tokens: if enable_chunked_context { max_num_tokens } else { max_num_tokens.max(50) },
             policy: if max_utilization { CapacitySchedulerPolicy::MaxUtilization } else { CapacitySchedulerPolicy::GuaranteedNoEvict },
             enable_chunked_context,
+            sliding_window,
         };
+        let demand = Demand { tokens_per_block, max_num_tokens: config.max_num_tokens, sliding_window };
+        let worst = |plan: &Plan| {
+            let prompt_len = plan.prompt.len();
+            demand.most(Size { prompt_len, max_cached: prompt_len + plan.max_tokens - 1, beam_width: plan.beam_width })
+        };
+        let num_blocks = plans.iter().map(worst).max().unwrap_or(1) + spare_blocks;
         let mut simulation = Simulation::new(config, num_blocks, tokens_per_block);
         let mut waiting: Vec<_> = plans.iter().collect();
         let mut cancellations: Vec<(usize, SequenceId)> = Vec::new();
@@ -227,7 +232,13 @@ fn plan(prompt: usize, max_tokens: usize) -> Plan {
 }
 
 fn config(policy: CapacitySchedulerPolicy) -> SchedulerConfig {
-    SchedulerConfig { max_batch_size: 8, max_num_tokens: 16, policy, enable_chunked_context: true }
+    SchedulerConfig {
+        max_batch_size: 8,
+        max_num_tokens: 16,
+        policy,
+        enable_chunked_context: true,
+        sliding_window: None,
+    }
 }
 
 #[test]
@@ -311,4 +322,122 @@ fn higher_priority_starts_first() {
     let high = simulation.add(&Plan { priority: 4, ..plan(3, 1) })[0];
     assert_eq!(simulation.step(0).parts[0].sequence, high);
     assert_eq!(simulation.step(1).parts[0].sequence, low);
+}
+
+/// Tokens of context that each step computes, until everything has ended.
+fn contexts(simulation: &mut Simulation) -> Vec<usize> {
+    let context = |step: &Step| step.parts.iter().filter(|part| part.is_context).map(|part| part.tokens).sum::<usize>();
+    let steps = (0..1000).map(|iteration| simulation.step(iteration)).take_while(|step| !step.parts.is_empty());
+    steps.map(|step| context(&step)).collect()
+}
+
+fn prompt(shared: u32, own: u32, number: u32) -> Vec<TokenId> {
+    (0..shared).chain((0..own).map(|position| 1000 * (number + 1) + position)).collect()
+}
+
+#[test]
+fn prompts_that_arrive_together_compute_what_they_share_once() {
+    for max_num_tokens in [8192, 100] {
+        let policy = CapacitySchedulerPolicy::GuaranteedNoEvict;
+        let config = SchedulerConfig { max_batch_size: 64, max_num_tokens, ..config(policy) };
+        let mut simulation = Simulation::new(config, 1000, 32);
+        for number in 0..16 {
+            simulation.add(&Plan { prompt: prompt(500, 12, number), ..plan(1, 4) });
+        }
+        // One that shares nothing waits for nobody.
+        let other = simulation.add(&Plan { prompt: vec![9; 10], ..plan(1, 4) })[0];
+        let first = simulation.step(0);
+        assert!(max_num_tokens < 512 || first.parts.iter().any(|part| part.sequence == other));
+        let first: usize = first.parts.iter().map(|part| part.tokens).sum();
+        // 15 of the 16 full blocks of 32 tokens are shared; the last tokens differ.
+        let total = first + contexts(&mut simulation).iter().sum::<usize>();
+        assert_eq!(total, 512 + 15 * (512 - 480) + 10, "{max_num_tokens} tokens a step");
+        assert_eq!(simulation.scheduler.blocks().stats().reused_blocks, 15 * 15);
+    }
+}
+
+#[test]
+fn who_follows_is_handed_on_when_the_first_is_gone_or_paused() {
+    let mut simulation = Simulation::new(config(CapacitySchedulerPolicy::GuaranteedNoEvict), 100, 4);
+    let ids: Vec<_> =
+        (0..3).flat_map(|number| simulation.add(&Plan { prompt: prompt(40, 2, number), ..plan(1, 2) })).collect();
+    let sequences = |step: &Step| step.parts.iter().map(|part| (part.sequence, part.tokens)).collect::<Vec<_>>();
+    assert_eq!(sequences(&simulation.step(0)), [(ids[0], 16)]);
+    simulation.cancel(ids[0]);
+    // The second finds what the first has computed, and computes the rest for the third.
+    assert_eq!(sequences(&simulation.step(1)), [(ids[1], 16)]);
+    assert_eq!(sequences(&simulation.step(2)), [(ids[1], 10)]);
+    assert_eq!(sequences(&simulation.step(3)), [(ids[1], 1), (ids[2], 2)]);
+}
+
+#[test]
+fn nobody_waits_for_one_of_lower_priority() {
+    let config = SchedulerConfig { max_num_tokens: 40, ..config(CapacitySchedulerPolicy::GuaranteedNoEvict) };
+    let mut simulation = Simulation::new(config, 100, 4);
+    let low = simulation.add(&Plan { prompt: prompt(50, 2, 0), priority: 0, ..plan(1, 2) })[0];
+    simulation.step(0);
+    let high = simulation.add(&Plan { prompt: prompt(50, 2, 1), priority: 4, ..plan(1, 2) })[0];
+    // It goes on from the 40 tokens that are computed, beside the other.
+    let parts: Vec<_> = simulation.step(1).parts.iter().map(|part| (part.sequence, part.start)).collect();
+    assert_eq!(parts, [(low, 40), (high, 40)]);
+}
+
+#[test]
+fn a_window_is_all_that_is_held() {
+    let policy = CapacitySchedulerPolicy::GuaranteedNoEvict;
+    let config = SchedulerConfig { sliding_window: Some(16), max_num_tokens: 64, ..config(policy) };
+    let mut simulation = Simulation::new(config, 26, 4);
+    let ids: Vec<_> =
+        (0..2).flat_map(|number| simulation.add(&Plan { prompt: prompt(0, 100, number), ..plan(1, 156) })).collect();
+    let (mut most, mut most_generating) = (0, 0);
+    for iteration in 0..1000 {
+        let step = simulation.step(iteration);
+        let used = simulation.scheduler.blocks().stats().used_num_blocks;
+        most = most.max(used);
+        if step.parts.len() == 2 && step.parts.iter().all(|part| !part.is_context) {
+            most_generating = most_generating.max(used);
+        }
+    }
+    // Their 512 tokens would take 128 blocks; a window of 16 tokens is in at most 5, a chunk of 64 in 16 more.
+    assert!(most <= 26, "{most}");
+    assert!(most_generating > 0 && most_generating <= 10, "{most_generating}");
+    assert!(ids.iter().all(|id| !simulation.left.contains_key(id)));
+    // What is behind the window is found as long as nobody needs its blocks.
+    let mut simulation = Simulation::new(SchedulerConfig { max_num_tokens: 64, ..simulation.config }, 100, 4);
+    for _ in 0..2 {
+        simulation.add(&Plan { prompt: prompt(0, 101, 0), ..plan(1, 2) });
+        assert!(contexts(&mut simulation).len() > 1);
+    }
+    assert_eq!(simulation.scheduler.blocks().stats().reused_blocks, 25);
+}
+
+#[test]
+fn the_cost_is_linear_in_what_does_something() {
+    // Look-ups of sequences and prefixes: of the first step, and of one that generates.
+    let look_ups = |count: usize, waiting: usize, prompt_len: u32| {
+        let policy = CapacitySchedulerPolicy::GuaranteedNoEvict;
+        let config = SchedulerConfig { max_batch_size: count + 1, max_num_tokens: 100 * count, ..config(policy) };
+        let mut simulation = Simulation::new(config, 4 * count, 32);
+        for number in 0..count {
+            simulation.add(&Plan { prompt: prompt(0, 3, number as u32), ..plan(1, 100) });
+        }
+        for number in 0..waiting {
+            simulation.add(&Plan { prompt: prompt(0, prompt_len, (count + number) as u32), ..plan(1, 10) });
+        }
+        let mut cost = |iteration| {
+            let before = simulation.scheduler.look_ups();
+            assert_eq!(simulation.step(iteration).parts.len(), count);
+            let after = simulation.scheduler.look_ups();
+            (after.0 - before.0) + (after.1 - before.1)
+        };
+        let first = cost(0);
+        // Also where all take another block.
+        let generating = (1..=40).map(cost).max().unwrap();
+        (first, generating)
+    };
+    let (one, two) = (look_ups(100, 0, 0), look_ups(200, 0, 0));
+    assert!(two.0 <= 2 * one.0 + 10 && two.1 <= 2 * one.1 + 10, "{one:?} for 100 sequences, {two:?} for 200");
+    assert!(one.1 <= 100 * 20, "{one:?}");
+    // Neither do those that wait cost something, nor the length of a prompt that does not fit.
+    assert_eq!(look_ups(100, 1, 3).1, look_ups(100, 1000, 1000).1);
 }

@@ -2,7 +2,7 @@
 //! memory holds.
 
 use crate::cpu_model::CpuModelError;
-use crate::executor::{KvCacheConfig, LimitError, Limits, MAX_TOKENS_PER_BLOCK};
+use crate::executor::{KvCacheConfig, LimitError, MAX_TOKENS_PER_BLOCK};
 
 /// Whether the settings leave at least one block, of a size that makes sense.
 pub(super) fn check_blocks(config: &KvCacheConfig) -> Result<(), CpuModelError> {
@@ -17,16 +17,16 @@ pub(super) fn check_blocks(config: &KvCacheConfig) -> Result<(), CpuModelError> 
     }
 }
 
-/// Blocks of the KV cache: what the configuration or the limits ask for, at most what fits into free memory beside
-/// `weights` bytes of weights, at least one.
-pub(super) fn num_blocks(config: &KvCacheConfig, limits: Limits, bytes_per_token: usize, weights: u64) -> usize {
+/// Blocks of the KV cache: what the configuration asks for, or the `most` that the limits can use; at most what fits into free
+/// memory beside `weights` bytes of weights, at least one.
+pub(super) fn num_blocks(config: &KvCacheConfig, most: usize, bytes_per_token: usize, weights: u64) -> usize {
     let tokens_per_block = config.tokens_per_block;
     let affordable = free_memory().map_or(usize::MAX, |free| {
         affordable(free, weights, config.free_memory_fraction) / bytes_per_token / tokens_per_block
     });
     let wanted = match config.max_tokens {
         Some(tokens) => tokens.div_ceil(tokens_per_block),
-        None => limits.max_seq_len.div_ceil(tokens_per_block).saturating_mul(limits.max_batch_size),
+        None => most,
     };
     wanted.min(affordable).max(1)
 }

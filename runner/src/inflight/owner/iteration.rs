@@ -27,7 +27,7 @@ const HEAR_EVERY: Duration = Duration::from_millis(5);
 impl<M: Model> Owner<'_, M> {
     /// One iteration; none where there is nothing to do, or where most of it turned out to be for nobody.
     pub(super) fn iterate(&mut self, began: Instant) -> Option<IterationStats> {
-        let step = self.scheduler.schedule();
+        let step = self.scheduler.schedule(self.pace.iteration_time());
         if step.parts.is_empty() {
             return None;
         }
@@ -42,6 +42,7 @@ impl<M: Model> Owner<'_, M> {
         let mut model_latency = pass.elapsed();
         self.scheduler.computed(&step);
         model_latency += self.prompt_log_probs(&step);
+        self.pace.note(&step, model_latency.as_secs_f64(), self.model.sliding_window());
         model_latency += self.generate(&step);
         let count = |context| step.parts.iter().filter(|part| part.is_context == context).count();
         self.iter += 1;
