@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::kv_cache::BlockManager;
 use super::prefix::Salt;
-use super::scheduler::{Demand, NewSequence, Scheduler, SchedulerConfig, SequenceId, Size, Step};
+use super::scheduler::{Demand, IterationTime, NewSequence, Scheduler, SchedulerConfig, SequenceId, Size, Step};
 use crate::executor::{CapacitySchedulerPolicy, TokenId};
 use crate::model::BlockId;
 
@@ -35,6 +35,7 @@ struct Simulation {
     slots: Vec<Option<u64>>,
     left: HashMap<SequenceId, (usize, usize)>,
     paused: usize,
+    time: Option<IterationTime>,
 }
 
 fn prefix_hash(tokens: &[TokenId]) -> u64 {
@@ -47,7 +48,7 @@ impl Simulation {
     fn new(config: SchedulerConfig, num_blocks: usize, tokens_per_block: usize) -> Self {
         let scheduler = Scheduler::new(config.clone(), BlockManager::new(num_blocks, tokens_per_block));
         let slots = vec![None; num_blocks * tokens_per_block];
-        Self { scheduler, config, tokens_per_block, slots, left: HashMap::new(), paused: 0 }
+        Self { scheduler, config, tokens_per_block, slots, left: HashMap::new(), paused: 0, time: None }
     }
 
     fn add(&mut self, plan: &Plan) -> Vec<SequenceId> {
@@ -74,7 +75,15 @@ impl Simulation {
 
     /// One iteration, checked.
     fn step(&mut self, iteration: usize) -> Step {
-        let step = self.scheduler.schedule(None);
+        let step = self.pass();
+        self.scheduler.computed(&step);
+        self.choose(&step, iteration);
+        step
+    }
+
+    /// The pass of an iteration, which may be all that there is of it.
+    fn pass(&mut self) -> Step {
+        let step = self.scheduler.schedule(self.time);
         self.paused += step.paused;
         if step.paused > 0 {
             assert_eq!(self.config.policy, CapacitySchedulerPolicy::MaxUtilization, "a pause");
@@ -101,8 +110,6 @@ impl Simulation {
                 self.slots[slot] = Some(prefix_hash(&all[..=position]));
             }
         }
-        self.scheduler.computed(&step);
-        self.choose(&step, iteration);
         step
     }
 
@@ -176,6 +183,8 @@ proptest! {
         max_utilization: bool,
         enable_chunked_context: bool,
         sliding_window in prop::option::of(1usize..40),
+        seconds in prop::option::of(0u8..40),
+        drops: bool,
     ) {
         let config = SchedulerConfig {
             max_batch_size,
@@ -191,6 +200,8 @@ proptest! {
         };
         let num_blocks = plans.iter().map(worst).max().unwrap_or(1) + spare_blocks;
         let mut simulation = Simulation::new(config, num_blocks, tokens_per_block);
+        simulation.time =
+            seconds.map(|seconds| IterationTime { seconds: seconds.into(), per_token: 1.0, per_key: 0.01 });
         let mut waiting: Vec<_> = plans.iter().collect();
         let mut cancellations: Vec<(usize, SequenceId)> = Vec::new();
         let work: usize = plans.iter().map(|plan| plan.copies * (plan.prompt.len() + plan.max_tokens)).sum();
@@ -207,7 +218,12 @@ proptest! {
             for &(_, id) in cancellations.iter().filter(|&&(at, _)| at == iteration) {
                 simulation.cancel(id);
             }
-            simulation.step(iteration);
+            // A pass that is dropped leaves nothing but what it wrote.
+            if drops && iteration % 7 == 3 {
+                simulation.pass();
+            } else {
+                simulation.step(iteration);
+            }
             iteration += 1;
             // Each iteration brings at least one token of the first sequence; a pause repeats none of it.
             prop_assert!(iteration <= 100 + 4 * work, "starvation");
