@@ -207,12 +207,12 @@ fn a_window_is_all_that_a_sequence_needs() {
         let output =
             OutputConfig { return_log_probs: true, return_prompt_log_probs: number == 1, ..OutputConfig::default() };
         let sampling = SamplingConfig { num_return_sequences: 2, temperature: 1.0, ..SamplingConfig::default() };
-        let prompt = (0..60).chain([number]).collect();
+        let prompt = (0..60).map(|position| position % 50).chain([number]).collect();
         RequestSpec { output, sampling, ..RequestSpec::new(prompt, 150) }
     };
     let beams = |number: u32| {
         let sampling = SamplingConfig { beam_width: 3, num_return_sequences: 3, ..SamplingConfig::default() };
-        RequestSpec { sampling, ..RequestSpec::new((0..50).chain([number]).collect(), 60) }
+        RequestSpec { sampling, ..RequestSpec::new((0..45).chain([number]).collect(), 60) }
     };
     let specs: Vec<_> = (0..3).map(spec).chain([beams(0), spec(0), beams(1)]).collect();
     let expected: Vec<_> = specs.iter().map(|spec| alone(1, spec)).collect();

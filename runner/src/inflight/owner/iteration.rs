@@ -44,6 +44,7 @@ impl<M: Model> Owner<'_, M> {
         model_latency += self.prompt_log_probs(&step);
         self.pace.note(&step, model_latency.as_secs_f64(), self.model.sliding_window());
         model_latency += self.generate(&step);
+        self.forget_ended();
         let count = |context| step.parts.iter().filter(|part| part.is_context == context).count();
         self.iter += 1;
         Some(IterationStats {
