@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use common::Engine;
 use proptest::prelude::*;
+use trtllm::runner::cpu_model::{CpuModel, ForwardPass, KvCache, StepSequence};
 use trtllm::runner::executor::{
     CapacitySchedulerPolicy, Executor, ExecutorConfig, FinishReason, KvCacheConfig, OutputConfig, Request, RequestId,
     RequestSpec, Response, SamplingConfig,
 };
 use trtllm::runner::inflight::CpuExecutor;
+use trtllm::runner::model::ForwardError;
 
 const MAX_SEQ_LEN: usize = 96;
 
@@ -197,6 +199,36 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+/// A pass that is dropped between two layers, over tokens that are then computed in other chunks, changes no bit.
+#[test]
+fn a_dropped_pass_leaves_no_trace() {
+    for engine in ENGINES.iter() {
+        let model = CpuModel::open(&engine.engine, Some(2)).unwrap();
+        let tokens: Vec<u32> = (0..40).collect();
+        let blocks: Vec<u32> = (0..10).rev().collect();
+        let logits = |dropped: &[usize]| {
+            let (mut cache, mut pass) = (KvCache::new(model.config(), 10, 4), ForwardPass::default());
+            let step = |start: usize, end: usize| StepSequence { tokens: &tokens[start..end], start, blocks: &blocks };
+            model.forward(&mut pass, &mut cache, &[step(0, 10)], &mut || false).unwrap();
+            for &layers in dropped {
+                let mut asked = 0;
+                let mut interrupted = || {
+                    asked += 1;
+                    asked > layers
+                };
+                let ended = model.forward(&mut pass, &mut cache, &[step(10, 40 - layers)], &mut interrupted);
+                assert!(matches!(ended, Err(ForwardError::Interrupted)), "{ended:?} after {layers} layers");
+            }
+            model.forward(&mut pass, &mut cache, &[step(10, 25)], &mut || false).unwrap();
+            model.forward(&mut pass, &mut cache, &[step(25, 40)], &mut || false).unwrap();
+            bits(model.logits(&mut pass, &(0..15).collect::<Vec<_>>(), &mut Vec::new()))
+        };
+        let layers = model.config().num_hidden_layers;
+        assert!(layers > 1);
+        assert_eq!(logits(&(0..layers).collect::<Vec<_>>()), logits(&[]));
     }
 }
 
