@@ -34,7 +34,7 @@ fn tree(package: &str, options: &[&str]) -> BTreeSet<String> {
 fn the_library_brings_nothing_for_terminals_and_plots() {
     let library = tree("trtllm", &["--no-default-features"]);
     assert!(library.iter().any(|package| package.starts_with("engine-format ")), "{library:?}");
-    for name in ["clap", "indicatif", "plotters", "png", "ctrlc", "console"] {
+    for name in ["clap", "indicatif", "plotters", "png", "signal-hook", "rustyline", "console"] {
         assert!(!library.iter().any(|package| package.split(' ').next() == Some(name)), "the library brings {name}");
     }
 }

@@ -156,9 +156,10 @@ impl Mode {
 
 /// A limit that is above the engine's.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("--{flag} {asked} is above the engine's {limit}: a run may only lower it; build the engine with a higher one")]
+#[error("{setting} {asked} is above the engine's {limit}: a run may only lower it; build the engine with a higher one")]
 pub struct AboveLimit {
-    flag: &'static str,
+    /// The flag, or the file and its setting.
+    setting: String,
     asked: usize,
     limit: usize,
 }
@@ -191,17 +192,23 @@ impl ExecutorArgs {
         Ok(config)
     }
 
-    /// Compares what was asked for with what the engine was built for.
-    pub fn check(&self, engine: Limits) -> Result<(), AboveLimit> {
+    /// Compares what was asked for, by flags and in the file, with what the engine was built for.
+    pub fn check(&self, config: &ExecutorConfig, engine: Limits) -> Result<(), AboveLimit> {
         let limits = [
-            ("max-seq-len", self.max_seq_len, engine.max_seq_len),
-            ("max-batch-size", self.max_batch_size, engine.max_batch_size),
-            ("max-num-tokens", self.max_num_tokens, engine.max_num_tokens),
+            ("max_seq_len", self.max_seq_len, config.max_seq_len, engine.max_seq_len),
+            ("max_batch_size", self.max_batch_size, config.max_batch_size, engine.max_batch_size),
+            ("max_num_tokens", self.max_num_tokens, config.max_num_tokens, engine.max_num_tokens),
         ];
-        match limits.into_iter().find_map(|(flag, asked, limit)| Some((flag, asked.filter(|&n| n > limit)?, limit))) {
-            Some((flag, asked, limit)) => Err(AboveLimit { flag, asked, limit }),
-            None => Ok(()),
+        for (name, typed, asked, limit) in limits {
+            if let Some(asked) = asked.filter(|&asked| asked > limit) {
+                let setting = match (typed, &self.config) {
+                    (None, Some(file)) => format!("`{}`: {name}", file.display()),
+                    _ => format!("--{}", name.replace('_', "-")),
+                };
+                return Err(AboveLimit { setting, asked, limit });
+            }
         }
+        Ok(())
     }
 }
 
@@ -281,8 +288,16 @@ mod tests {
     #[test]
     fn limits_may_be_lowered_only() {
         let engine = Limits { max_seq_len: 100, max_batch_size: 8, max_num_tokens: 64 };
-        assert_eq!(typed("--max-seq-len 100 --max-batch-size 1 --max-num-tokens 64").check(engine), Ok(()));
-        let error = typed("--max-batch-size 9").check(engine).unwrap_err().to_string();
-        assert!(error.contains("--max-batch-size 9") && error.contains("engine's 8"), "{error}");
+        let check =
+            |typed: ExecutorArgs| typed.check(&typed.config().unwrap(), engine).map_err(|error| error.to_string());
+        assert_eq!(check(typed("--max-seq-len 100 --max-batch-size 1 --max-num-tokens 64")), Ok(()));
+        let error = check(typed("--max-batch-size 9")).unwrap_err();
+        assert!(error.starts_with("--max-batch-size 9 is above the engine's 8"), "{error}");
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, b"max_batch_size = 9").unwrap();
+        let file = file.path().display();
+        let error = check(typed(&format!("--config {file}"))).unwrap_err();
+        assert!(error.starts_with(&format!("`{file}`: max_batch_size 9 is above the engine's 8")), "{error}");
+        assert_eq!(check(typed(&format!("--config {file} --max-batch-size 8"))), Ok(()));
     }
 }

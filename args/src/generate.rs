@@ -58,14 +58,29 @@ fn generate(kind: Kind, mut command: Command) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
+/// What `--help` calls the usage, a line for each way.
+fn synopsis(command: &mut Command) -> String {
+    let usage = command.render_usage().to_string();
+    let lines: Vec<_> =
+        usage.trim_start_matches("Usage:").lines().map(|line| line.trim().replace('-', "\\-")).collect();
+    lines.join("\n.br\n") + "\n"
+}
+
 fn man_page(mut command: Command) -> io::Result<Vec<u8>> {
     command.build();
     let escaped = |name: &str| name.replace('-', "\\-");
     let program = escaped(command.get_name());
     let subcommands: Vec<_> = command.get_subcommands().map(|subcommand| escaped(subcommand.get_name())).collect();
+    let synopsis = synopsis(&mut command);
     let mut page = Vec::new();
     clap_mangen::Man::new(command).render(&mut page)?;
     let mut page = String::from_utf8(page).map_err(io::Error::other)?;
+    // Its own lists every flag, and none of their values.
+    if let Some((before, after)) = page.split_once(".SH SYNOPSIS\n")
+        && let Some((_, after)) = after.split_once(".SH ")
+    {
+        page = format!("{before}.SH SYNOPSIS\n{synopsis}.SH {after}");
+    }
     // They are named as pages of their own, which do not exist; as they are typed is of more use.
     for subcommand in subcommands {
         page = page.replace(&format!("{program}\\-{subcommand}(1)"), &format!("{program} {subcommand}"));

@@ -1,4 +1,5 @@
-//! Flags about what to generate: one for each of [`GenerationOptions::FIELDS`], its name with dashes.
+//! Flags about what to generate: one for each of [`GenerationOptions::FIELDS`], its name with dashes; and those of them that say
+//! how tokens are chosen.
 
 use clap::{Arg, ArgAction, ArgMatches, Command, Error, FromArgMatches};
 use runner::generation_options::{GenerationOptions, OptionField};
@@ -8,6 +9,62 @@ use runner::generation_options::{GenerationOptions, OptionField};
 pub struct GenerationArgs {
     /// The options that were given.
     pub options: GenerationOptions,
+}
+
+/// Options that say how tokens are chosen, and not when a sequence ends or what is returned.
+const SAMPLING: [&str; 11] = [
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "prompt_ignore_length",
+    "no_repeat_ngram_size",
+    "logit_bias",
+    "bad_words",
+];
+
+/// What the flags about choosing tokens ask for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SamplingArgs {
+    /// The options that were given.
+    pub options: GenerationOptions,
+    /// The same as they were typed, for example `--top-k 5`.
+    pub typed: Vec<String>,
+}
+
+fn sampling_fields() -> impl Iterator<Item = &'static OptionField> {
+    GenerationOptions::FIELDS.iter().filter(|field| SAMPLING.contains(&field.name))
+}
+
+impl clap::Args for SamplingArgs {
+    fn augment_args(command: Command) -> Command {
+        command.next_help_heading("Sampling").args(sampling_fields().map(flag))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for SamplingArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let mut args = Self::default();
+        args.update_from_arg_matches(matches)?;
+        Ok(args)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        for field in sampling_fields() {
+            for text in given(field, matches) {
+                set(&mut self.options, field, text)?;
+                self.typed.push(format!("--{} {text}", field.name.replace('_', "-")));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl clap::Args for GenerationArgs {
@@ -28,20 +85,25 @@ impl FromArgMatches for GenerationArgs {
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
-        let invalid = |problem| Error::raw(clap::error::ErrorKind::ValueValidation, problem);
         for field in GenerationOptions::FIELDS {
-            if field.is_switch() {
-                if matches.get_flag(field.name) {
-                    (field.set)(&mut self.options, "true").map_err(invalid)?;
-                }
-                continue;
-            }
-            for text in matches.get_many::<String>(field.name).into_iter().flatten() {
-                (field.set)(&mut self.options, text).map_err(invalid)?;
+            for text in given(field, matches) {
+                set(&mut self.options, field, text)?;
             }
         }
         Ok(())
     }
+}
+
+/// The values of a flag that were typed; of a switch, `true`.
+fn given<'a>(field: &OptionField, matches: &'a ArgMatches) -> Vec<&'a str> {
+    match field.is_switch() {
+        true => Vec::from_iter(matches.get_flag(field.name).then_some("true")),
+        false => matches.get_many::<String>(field.name).into_iter().flatten().map(String::as_str).collect(),
+    }
+}
+
+fn set(options: &mut GenerationOptions, field: &OptionField, text: &str) -> Result<(), Error> {
+    (field.set)(options, text).map_err(|problem| Error::raw(clap::error::ErrorKind::ValueValidation, problem))
 }
 
 fn flag(field: &'static OptionField) -> Arg {
@@ -145,6 +207,23 @@ mod tests {
         check(&["--lora="], &["--lora <DIR>"]);
         check(&["--retention-priority=101"], &["--retention-priority <N>", "must be a whole number from 0 to 100"]);
         check(&["--seed=1", "--seed=2"], &["--seed", "cannot be used multiple times"]);
+    }
+
+    #[test]
+    fn sampling_flags_are_those_that_say_how_tokens_are_chosen() {
+        #[derive(Parser)]
+        struct Sampling {
+            #[command(flatten)]
+            sampling: SamplingArgs,
+        }
+        assert_eq!(sampling_fields().count(), SAMPLING.len(), "each is an option");
+        let typed = ["program", "--top-k", "5", "--bad-words", "a", "--bad-words", "b", "--temperature", "0.5"];
+        let SamplingArgs { options, typed } = Sampling::try_parse_from(typed).unwrap().sampling;
+        let bad_words = Some(vec!["a".to_owned(), "b".to_owned()]);
+        let expected = GenerationOptions { top_k: Some(5), temperature: Some(0.5), bad_words, ..Default::default() };
+        assert_eq!(options, expected);
+        assert_eq!(typed, ["--temperature 0.5", "--top-k 5", "--bad-words a", "--bad-words b"]);
+        assert!(Sampling::try_parse_from(["program", "--stop", "a"]).is_err());
     }
 
     #[test]

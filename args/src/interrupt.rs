@@ -1,15 +1,40 @@
 //! Ctrl-C and SIGTERM.
 
-use std::io::{self, Write};
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::exit::INTERRUPTED;
 
-/// What a first signal does.
-type Handler = Arc<dyn Fn() + Send + Sync>;
+/// A signal that asks a program to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Ctrl-C.
+    Interrupt,
+    /// SIGTERM, or SIGHUP: the terminal has gone.
+    Terminate,
+}
+
+/// From now on `handler` is called for every such signal, on a thread of its own.
+///
+/// # Errors
+/// The signals cannot be watched.
+pub fn on_signal(mut handler: impl FnMut(Signal) + Send + 'static) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            handler(if signal == SIGINT { Signal::Interrupt } else { Signal::Terminate });
+        }
+    })?;
+    Ok(())
+}
+
+/// Says whether a signal, which may be another after a first, needs nothing more: the process ends at once if not.
+type Handler = Arc<dyn Fn(Signal, bool) -> bool + Send + Sync>;
 
 /// Ctrl-C and SIGTERM: the first ends the run in order, the second at once.
 pub struct Interrupt {
@@ -22,28 +47,41 @@ impl Interrupt {
     pub fn install() -> anyhow::Result<Self> {
         let interrupt = Self { happened: Arc::default(), handler: Arc::default() };
         let (happened, handler) = (interrupt.happened.clone(), interrupt.handler.clone());
-        let on_signal = move || {
+        let on_each = move |signal| {
             let again = happened.swap(true, Ordering::SeqCst);
             let handler = handler.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            match handler {
-                Some(handler) if !again => handler(),
-                _ => exit_interrupted(),
+            if !handler.is_some_and(|handler| handler(signal, again)) {
+                exit_interrupted();
             }
         };
-        ctrlc::set_handler(on_signal).context("cannot watch for signals")?;
+        on_signal(on_each).context("cannot watch for signals")?;
         Ok(interrupt)
     }
 
-    /// From now on, a signal calls `handler`, which ends the run in order. It is called on a thread of its own.
+    fn set(&self, handler: Handler) {
+        *self.handler.lock().unwrap_or_else(PoisonError::into_inner) = Some(handler);
+    }
+
+    /// From now on, a first signal calls `handler`, which ends the run in order. It is called on a thread of its own.
     pub fn watch(&self, handler: impl Fn() + Send + Sync + 'static) {
-        *self.handler.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(handler));
+        self.set(Arc::new(move |_, again| {
+            if !again {
+                handler();
+            }
+            !again
+        }));
+    }
+
+    /// From now on, every signal calls `handler`, which says whether the run goes on. It is called on a thread of its own.
+    pub fn watch_each(&self, handler: impl Fn(Signal) -> bool + Send + Sync + 'static) {
+        self.set(Arc::new(move |signal, _| handler(signal)));
     }
 
     /// Ends the run as a first signal would.
     pub fn stop(&self) {
         let handler = self.handler.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(handler) = handler {
-            handler();
+            handler(Signal::Interrupt, false);
         }
     }
 
@@ -56,6 +94,6 @@ impl Interrupt {
 /// Ends the process where nothing has to be put away.
 #[expect(clippy::exit, reason = "a second signal, or one before anything runs, must end the process from its handler")]
 fn exit_interrupted() -> ! {
-    let _ = io::stdout().flush();
+    // Nothing is flushed: who prints may hold standard output for as long as nobody reads it.
     std::process::exit(INTERRUPTED.into())
 }

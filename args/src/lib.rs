@@ -20,5 +20,5 @@ pub mod number;
 
 pub use executor_args::ExecutorArgs;
 pub use exit::{Failure, input};
-pub use generation_args::GenerationArgs;
+pub use generation_args::{GenerationArgs, SamplingArgs};
 pub use interrupt::Interrupt;

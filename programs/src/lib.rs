@@ -7,7 +7,7 @@
 //! | [`bench_engine`] | `bench-engine`: workloads, measurements, tables, plots |
 //! | `engine` | an engine that a program runs: opened, described, shut down at the end |
 //! | `prompts` | prompts of the command line, of files and of standard input |
-//! | `format`, `log`, `memory` | short numbers; the libraries' log; this process's memory |
+//! | `format`, `log`, `memory` | short numbers; the libraries' log; this process's memory and processor |
 
 #![forbid(unsafe_code)]
 

@@ -10,6 +10,7 @@ use std::vec;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
+use crate::run_engine::conversation;
 use crate::run_engine::flags::{Args, Format};
 use runner::executor::{RequestError, TokenId};
 use runner::generation_options::GenerationOptions;
@@ -55,7 +56,7 @@ impl Prompts {
             typed.push(ids(parse_ids(given)?, args.chat)?);
         }
         let file = args.prompts.as_deref().map(|path| PromptsFile::open(path, args.chat, options)).transpose()?;
-        if typed.is_empty() && file.is_none() && !args.verify {
+        if typed.is_empty() && file.is_none() && !args.verify && !conversation::is_asked_for(args) {
             typed.push(text(from_standard_input()?, args.chat));
         }
         let several = typed.len() > 1 || file.is_some();

@@ -26,6 +26,11 @@ fn every_kind_names_the_program_and_its_flags() {
             let text = String::from_utf8(output.stdout).unwrap();
             assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()), "{name} {kind}");
             assert!(text.contains(&name) && text.contains(&flag), "{name} {kind}: {text}");
+            if kind == "man" {
+                let synopsis = text.split(".SH SYNOPSIS\n").nth(1).unwrap().split(".SH").next().unwrap();
+                assert!(synopsis.starts_with(&format!("{name} [OPTIONS] \\-\\-")), "{synopsis}");
+                assert!(synopsis.lines().all(|line| line == ".br" || line.len() < 100), "{synopsis}");
+            }
             assert!(kind != "man" || !text.contains("(1)"), "{name}: its man page names one that does not exist");
         }
     }

@@ -8,7 +8,7 @@ use text::chat::{self, ChatError};
 use text::stop_strings::{StopStringError, StopStrings};
 use text::tokenizer::{LazyTokenizer, Tokenizer, TokenizerError};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Running};
 use crate::executor::{
     Executor, KvCacheRetentionConfig, Limits, OutputConfig, Request, RequestError, RequestSpec, SamplingConfig,
     TokenId, TokenRangeRetention,
@@ -119,6 +119,11 @@ impl<'a> RequestBuilder<'a> {
                 None => None,
                 Some(path) => {
                     let engine = self.engine.ok_or(BuildRequestError::NoEngine { field: "lora" })?;
+                    if let Running::Cpu(_) = engine.running() {
+                        let problem =
+                            "the CPU engine has no LoRA adapters: leave lora out, or build the engine for a GPU";
+                        return Err(BuildRequestError::Option { field: "lora", problem: problem.to_owned() });
+                    }
                     Some(engine.lora(path).map_err(BuildRequestError::Lora)?)
                 }
             },

@@ -107,7 +107,7 @@ fn limits_may_be_lowered_and_not_raised() {
     let output = succeeded(&mut run(&["--max-seq-len", "10", "--ignore-eos", "--format", "json"]));
     assert_eq!(output_ids(&serde_json::from_str(&output.stdout).unwrap()).len(), 7);
     assert!(!output.stderr.contains("free memory"), "{}", output.stderr);
-    refused(&mut run(&["--max-seq-len", "3"]), 2, &["max_seq_len is 3"]);
+    refused(&mut run(&["--max-seq-len", "3"]), 2, &["max_seq_len is 3", "raise this run's --max-seq-len"]);
 }
 
 #[test]
@@ -123,7 +123,11 @@ fn the_kv_cache_is_as_large_as_asked_for() {
         output.stderr
     );
     let long = comma_separated(&[1; 113]);
-    refused(&mut run(&[&["--prompt-ids", &long], &sized[..]].concat()), 2, &["113 tokens", "112"]);
+    refused(
+        &mut run(&[&["--prompt-ids", &long], &sized[..]].concat()),
+        2,
+        &["113 tokens", "max_seq_len is 112", "raise --kv-cache-tokens"],
+    );
     refused(&mut run(&["--prompt-ids", "1", "--kv-cache-tokens", "8"]), 2, &["8", "32"]);
 }
 

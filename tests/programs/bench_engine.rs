@@ -47,6 +47,9 @@ fn a_sweep_is_reported_and_drawn() {
         }
         assert!(at("request_latency/min") > at("time_to_first_token/min"));
         assert!(at("mean_batch_size") <= width && at("kv_cache/peak_occupancy") > 0.0);
+        let holds = at("kv_cache/max_num_blocks") * at("kv_cache/tokens_per_block");
+        assert!((at("kv_cache/peak_tokens") - at("kv_cache/peak_occupancy") * holds).abs() < 0.5);
+        assert!((at("kv_cache/mean_tokens") - at("kv_cache/mean_occupancy") * holds).abs() < 0.5);
         for share in ["generation/share_of_read_bandwidth", "share_of_machine", "generation_overhead/detokenization"] {
             assert!(at(share) > 0.0, "{share}");
         }
@@ -57,7 +60,22 @@ fn a_sweep_is_reported_and_drawn() {
     names.sort();
     assert_eq!(names, ["occupancy.png", "occupancy.svg", "throughput_latency.png", "throughput_latency.svg"]);
     for name in ["occupancy", "throughput_latency"] {
-        assert!(std::fs::read_to_string(plots.join(format!("{name}.svg"))).unwrap().contains("<svg"));
+        let svg = std::fs::read_to_string(plots.join(format!("{name}.svg"))).unwrap();
+        // What it is of.
+        let threads = number(&report, "/engine/threads");
+        for part in [
+            "<svg",
+            "engine: MistralForCausalLM, 5.33 M parameters",
+            &format!("{threads} thread"),
+            "max_seq_len 1024",
+            "6 requests (synthetic)",
+            "greedy, seed 0",
+        ] {
+            assert!(svg.contains(part), "no {part} in {name}");
+        }
+        if let Some(processor) = report["machine"]["processor"].as_str() {
+            assert!(svg.contains(processor), "{processor}");
+        }
         // That the image decodes, and what is in it, is for the plots' own tests.
         let image = std::fs::read(plots.join(format!("{name}.png"))).unwrap();
         assert!(image.starts_with(b"\x89PNG") && image.ends_with(b"IEND\xaeB`\x82"));
@@ -74,7 +92,14 @@ fn an_engine_without_text_is_measured_too() {
         assert_eq!(number(&report, "/runs/0/generation_overhead/detokenization"), 0.0);
     }
     let table = succeeded(&mut bench_engine(&engine.path, &workload)).stdout;
-    for row in ["time to first token, ms", "of the read bandwidth", "this machine, with", "all at once"] {
+    for row in [
+        "KV cache, tokens, mean / peak",
+        "of fewer than 10 requests, p90 and p99 are the slowest",
+        "time to first token, ms",
+        "of the read bandwidth",
+        "this machine, with",
+        "all at once",
+    ] {
         assert!(table.contains(row), "no `{row}`: {table}");
     }
 }
@@ -91,13 +116,32 @@ fn prompts_can_come_from_a_file() {
 }
 
 #[test]
+fn prompts_go_through_the_chat_template_and_tokens_are_chosen_as_asked() {
+    let engine = demo();
+    let (_dir, path) = file("prompts", "How many moons does Mars have?\n");
+    let path = path.to_str().unwrap();
+    let tokens = |more: &[&str]| {
+        let report = measured(&engine.path, &[&["--prompts", path, "--output-len", "2"], more].concat());
+        (number(&report, "/workload/prompt_tokens"), report["workload"].clone())
+    };
+    let ((plain, _), (chat, workload)) =
+        (tokens(&[]), tokens(&["--chat", "--top-k", "3", "--presence-penalty", "0.5"]));
+    assert!(chat > plain, "{chat} {plain}");
+    assert_eq!(workload["sampling"], serde_json::json!(["--top-k 3", "--presence-penalty 0.5"]));
+    assert_eq!((number(&workload, "/temperature"), &workload["chat"]), (1.0, &Value::Bool(true)));
+    refused(&mut bench_engine(&engine.path, &["--chat"]), 2, &["--prompts"]);
+}
+
+#[test]
 fn what_cannot_be_measured_is_refused() {
     let engine = demo();
     let refuses = |arguments: &[&str], parts: &[&str]| refused(&mut bench_engine(&engine.path, arguments), 2, parts);
     refuses(&["--output-len", "100000"], &["request 0", "max_seq_len"]);
     refuses(&["--shared-prefix-len", "128"], &["--shared-prefix-len 128"]);
     refuses(&["--arrivals", "poisson"], &["--rate"]);
-    refuses(&["--temperature", "-1"], &["temperature"]);
+    refuses(&["--temperature", "-1"], &["--temperature must be a number from 0, not -1"]);
+    refuses(&["--top-k", "x"], &["'x'", "--top-k", "must be a whole number"]);
+    refuses(&["--stop", "x"], &["--stop"]);
     refuses(&["--max-batch-size", "100000"], &["--max-batch-size 100000"]);
     refused(&mut bench_engine(Path::new("/nonexistent"), &[]), 2, &["nonexistent"]);
 }

@@ -31,7 +31,7 @@ fn run(engine: &Engine, arguments: &[&str]) -> Value {
 /// The completion of a text that is encoded as it stands, without the tokenizer's special tokens around it.
 fn of_rendered(engine: &Engine, text: &str) -> Value {
     let ids = Tokenizer::open(&engine.path).unwrap().encode(text, false).unwrap();
-    run(engine, &["--prompt-ids", &comma_separated(&ids)])
+    run(engine, &["--prompt-ids", &comma_separated(&ids), "--detokenize"])
 }
 
 #[test]

@@ -8,7 +8,7 @@ use trtllm::text::tokenizer::Tokenizer;
 use crate::common::{self, Engine};
 use crate::support::{
     comma_separated, demo, file, json_line, json_lines, one_of_two_failed, output_ids, parity, parse_lines, printed,
-    refused, run_engine, run_with_input, text_engine,
+    refused, run_engine, run_with_input, succeeded, text_engine,
 };
 
 const FEW: [&str; 2] = ["--max-new-tokens", "6"];
@@ -27,10 +27,10 @@ fn a_prompt_is_its_ids_with_the_tokenizers_special_tokens() {
     let prompt = "Complete the paragraph: our solar system is";
     let ids = tokenizer.encode(prompt, true).unwrap();
     assert_eq!(ids[0], tokenizer.bos_id().unwrap());
-    let by_ids = alone(&engine, 0, &["--prompt-ids", &comma_separated(&ids)]);
+    let by_ids = alone(&engine, 0, &["--prompt-ids", &comma_separated(&ids), "--detokenize"]);
     assert_eq!(alone(&engine, 0, &["--prompt", prompt]), by_ids);
     let spaced = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" , ");
-    assert_eq!(alone(&engine, 0, &["--prompt-ids", &spaced]), by_ids);
+    assert_eq!(alone(&engine, 0, &["--prompt-ids", &spaced, "--detokenize"]), by_ids);
 }
 
 #[test]
@@ -44,10 +44,10 @@ fn several_prompts_are_numbered_in_order() {
     let alone = [
         alone(&engine, 0, &["--prompt", "Mars"]),
         alone(&engine, 1, &["--prompt", "Venus"]),
-        alone(&engine, 2, &["--prompt-ids", "1,7"]),
-        alone(&engine, 3, &["--prompt-ids", "1,8"]),
+        alone(&engine, 2, &["--prompt-ids", "1,7", "--detokenize"]),
+        alone(&engine, 3, &["--prompt-ids", "1,8", "--detokenize"]),
         alone(&engine, 4, &["--prompt", "Saturn"]),
-        alone(&engine, 5, &["--prompt-ids", "1,9"]),
+        alone(&engine, 5, &["--prompt-ids", "1,9", "--detokenize"]),
     ];
     assert_eq!(json_lines(&engine, &[&arguments[..], &FEW].concat()), alone);
 
@@ -143,12 +143,12 @@ fn a_json_line_has_settings_of_its_own() {
     for (index, ((line, settings), found)) in lines.iter().zip(&found).enumerate() {
         let ids = line["prompt_ids"].as_array().map(|_| comma_separated(&crate::support::ids(&line["prompt_ids"])));
         let prompt = match &ids {
-            Some(ids) => ["--prompt-ids", ids],
-            None => ["--prompt", "Mars"],
+            Some(ids) => &["--detokenize", "--prompt-ids", ids][..],
+            None => &["--prompt", "Mars"],
         };
         let limited = settings.iter().any(|setting| setting.starts_with("--max"));
         let limit: &[&str] = if limited { &[] } else { &["--max-new-tokens", "5"] };
-        let mut expected = json_line(&engine, &[&prompt[..], settings, limit].concat());
+        let mut expected = json_line(&engine, &[prompt, settings, limit].concat());
         expected["index"] = json!(index);
         assert_eq!(*found, expected, "{line}");
     }
@@ -262,6 +262,44 @@ fn empty_and_missing_prompts_are_refused() {
     assert!(lines[1]["error"].as_str().unwrap().starts_with("standard input, line 2: "), "{}", lines[1]);
     let output = run_with_input(&mut run(&["--prompts", "-"]), b"\n  \n");
     assert_eq!((output.code, output.stderr.contains("standard input holds no prompt")), (2, true));
+}
+
+#[test]
+fn prompts_of_ids_alone_read_no_tokenizer() {
+    let engine = demo();
+    let ids = ["--prompt-ids", "1,200,300", FEW[0], FEW[1]];
+    let with_text = json_line(&engine, &[&ids[..], &["--detokenize"]].concat());
+    let without = json_line(&engine, &ids);
+    assert!(with_text["text"].is_string());
+    assert_eq!((&without["output_ids"], &without["text"]), (&with_text["output_ids"], &Value::Null));
+    assert_eq!(printed(&engine, &ids), format!("{}\n", comma_separated(&output_ids(&without))));
+    for needs_text in [&["--stop", "§"][..], &["--bad-words", "§"], &["--regex", "(?s).*"]] {
+        assert!(json_line(&engine, &[&ids[..], needs_text].concat())["text"].is_string(), "{needs_text:?}");
+    }
+    // In a file it may be needed for another line.
+    let (_dir, path) = file("prompts", json!({"prompt_ids": [1, 200, 300]}).to_string());
+    assert_eq!(json_line(&engine, &["--prompts", path.to_str().unwrap(), FEW[0], FEW[1]]), with_text);
+}
+
+#[test]
+fn a_lora_adapter_is_for_gpus() {
+    let path = demo();
+    let mut command = run_engine(&path.path, &["--prompt", "a", "--lora", "/no/such/adapter"]);
+    refused(&mut command, 2, &["the CPU engine has no LoRA adapters", "build the engine for a GPU"]);
+}
+
+#[test]
+fn the_default_length_is_told_where_it_ends_a_text() {
+    let engine = demo();
+    let note = |arguments: &[&str]| {
+        let output =
+            succeeded(&mut run_engine(&engine.path, &[&["--prompt", "Mars", "--ignore-eos"], arguments].concat()));
+        output.stderr.contains("ended after 128 tokens, which is the default: --max-new-tokens N")
+    };
+    assert!(note(&[]));
+    for not in [&["--max-new-tokens", "128"][..], &["--format", "json"], &["--quiet"], &["--max-length", "200"]] {
+        assert!(!note(not), "{not:?}");
+    }
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn a_prompt_that_leaves_no_room_is_refused() {
     let with = |prompt: &str, more: &[&str]| run_engine(&engine.path, &[&["--prompt-ids", prompt], more].concat());
     refused(&mut with(&prompt(20), &["--max-length", "20"]), 2, &["20 tokens", "--max-length 20"]);
     refused(&mut with(&prompt(21), &["--max-length", "20"]), 2, &["21 tokens"]);
-    refused(&mut with(&prompt(256), &[]), 2, &["256 tokens", "max_seq_len is 256"]);
+    refused(&mut with(&prompt(256), &[]), 2, &["256 tokens", "max_seq_len is 256", "build the engine with a larger"]);
     refused(&mut with(&prompt(300), &["--max-new-tokens", "1"]), 2, &["300 tokens", "max_seq_len is 256"]);
     refused(&mut with("1", &["--max-new-tokens", "0"]), 2, &["--max-new-tokens must be at least 1"]);
     refused(&mut with("1", &["--max-length", "9", "--max-new-tokens", "5"]), 2, &["--max-length", "--max-new-tokens"]);

@@ -60,6 +60,17 @@ fn a_signal_ends_the_run_with_130() {
 }
 
 #[test]
+fn a_second_signal_ends_the_run_although_nobody_reads_its_output() {
+    let mut run = LongRun::start(&["--format", "json"]);
+    // Until the pipe is full, and the program waits for somebody to read.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    run.signal("INT");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    run.signal("INT");
+    assert_eq!(run.end().0, Some(130));
+}
+
+#[test]
 fn json_lines_are_whole_when_a_signal_comes() {
     let mut run = LongRun::start(&["--format", "json"]);
     let mut stdout = BufReader::new(run.child.stdout.take().unwrap());

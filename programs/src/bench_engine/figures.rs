@@ -7,6 +7,8 @@ use super::load::Load;
 use super::percentiles::Percentiles;
 use super::plot::{Chart, Series};
 use super::report::RunReport;
+use super::summary::tokens_in_use;
+use crate::format::counted;
 use runner::executor::IterationStats;
 
 /// Most iterations of a line that is drawn over time; more would not be seen.
@@ -36,11 +38,14 @@ pub(super) fn throughput_latency(runs: &[(Load, Run)], reports: &[RunReport]) ->
             x_label: "throughput (output tokens/s)",
             y_label: "latency (ms)",
             markers: true,
+            // Where two percentiles are one and the same sample, as with few requests, the later line lies on the earlier one,
+            // which is drawn wider and stays to be seen.
             series: vec![
-                series("p50", |samples| samples.p50),
-                series("p90", |samples| samples.p90),
                 series("p99", |samples| samples.p99),
+                series("p90", |samples| samples.p90),
+                series("p50", |samples| samples.p50),
             ],
+            nested: true,
             notes: runs.iter().zip(reports).filter_map(note).collect(),
         }
     };
@@ -57,6 +62,7 @@ pub(super) fn occupancy(runs: &[(Load, Run)]) -> Vec<Chart> {
         x_label: "time (s)",
         y_label,
         markers: false,
+        nested: false,
         series: runs
             .iter()
             .map(|(load, run)| {
@@ -68,9 +74,11 @@ pub(super) fn occupancy(runs: &[(Load, Run)]) -> Vec<Chart> {
             .collect(),
         notes: Vec::new(),
     };
+    let last = runs.iter().filter_map(|(_, run)| run.iterations.last()).next();
+    let holds = last.map_or(0, |(_, stats)| stats.kv_cache.max_num_blocks * stats.kv_cache.tokens_per_block);
     vec![
-        chart("KV cache", "blocks in use (%)", |stats| {
-            100.0 * stats.kv_cache.used_num_blocks as f64 / stats.kv_cache.max_num_blocks.max(1) as f64
+        chart(&format!("KV cache, which holds {}", counted(holds, "token")), "tokens in use (whole blocks)", |stats| {
+            tokens_in_use(stats) as f64
         }),
         chart("Batch", "sequences in an iteration", |stats| stats.inflight_batching.num_scheduled_requests as f64),
     ]

@@ -7,8 +7,8 @@ use clap::{Parser, ValueEnum};
 
 use super::load::{Arrivals, Load, Rate};
 use super::workload::Lengths;
-use ::args::ExecutorArgs;
 use ::args::number::whole;
+use ::args::{ExecutorArgs, SamplingArgs};
 
 /// Measure an engine: latency and throughput under load, beside this machine's limits.
 ///
@@ -41,6 +41,10 @@ pub(super) struct Args {
     #[command(flatten)]
     pub workload: WorkloadArgs,
 
+    /// How tokens are chosen
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+
     /// How the executor runs
     #[command(flatten)]
     pub executor: ExecutorArgs,
@@ -70,6 +74,10 @@ pub(super) struct WorkloadArgs {
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
 
+    /// Apply the model's chat template to the prompts of the file, as `run-engine` does
+    #[arg(long, requires = "prompts")]
+    pub chat: bool,
+
     /// How requests arrive [default: all, or poisson with --rate]
     #[arg(long, value_enum, conflicts_with = "concurrency")]
     pub arrivals: Option<Arrivals>,
@@ -81,14 +89,6 @@ pub(super) struct WorkloadArgs {
     /// Keep N requests running; several values are several loads
     #[arg(long, value_name = "N[,N...]", value_delimiter = ',', value_parser = whole::<u32>(1..=u32::MAX.into()))]
     pub concurrency: Vec<u32>,
-
-    /// Randomness: 0 is greedy [default: 0, or 1 with --top-p]
-    #[arg(long, value_name = "T", allow_negative_numbers = true)]
-    pub temperature: Option<f32>,
-
-    /// Draw among the fewest best tokens whose probabilities reach P
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
-    pub top_p: Option<f32>,
 
     /// Seed of prompts, lengths, arrivals and draws
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>(0..=u64::MAX))]

@@ -39,12 +39,13 @@ use engine_format::{EngineDir, Target, staging};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::engine::{Closing, describe};
-use crate::memory::memory;
+use crate::memory::{memory, processor};
+use crate::prompts::refused_flag;
 use args::Interrupt;
-use args::exit::{Failure, exit_code, input};
+use args::exit::{Failure, exit_code, input, say};
 use runner::engine::{Engine, Running, check_target};
 use runner::executor::{Executor, ExecutorConfig};
-use runner::request_builder::RequestBuilder;
+use runner::request_builder::{self, RequestBuilder};
 use text::tokenizer::Tokenizer;
 
 use cost::ModelCost;
@@ -67,10 +68,12 @@ pub fn main() -> ExitCode {
 fn run(args: &Args, began: Instant) -> Result<(), Failure> {
     let interrupt = Interrupt::install().map_err(Failure::Other)?;
     let loads = args.workload.loads().map_err(input)?;
+    request_builder::check(&args.sampling.options).map_err(|error| input(refused_flag(error)))?;
     let dir = EngineDir::open(&args.engine).map_err(input)?;
     check_target(&dir).map_err(Failure::from)?;
-    args.executor.check(dir.manifest().limits).map_err(input)?;
-    let config = ExecutorConfig { iter_stats_max_iterations: STATISTICS, ..args.executor.config().map_err(input)? };
+    let config = args.executor.config().map_err(input)?;
+    args.executor.check(&config, dir.manifest().limits).map_err(input)?;
+    let config = ExecutorConfig { iter_stats_max_iterations: STATISTICS, ..config };
     let mut engine = Engine::start_with_text(dir, &config).map_err(Failure::from)?;
     if let Running::TensorRtLlm(executor) = engine.running()
         && !executor.facts().is_leader
@@ -86,7 +89,10 @@ fn run(args: &Args, began: Instant) -> Result<(), Failure> {
     }
     let executor = engine.executor();
     let builder = RequestBuilder::new(&engine, executor.as_ref());
-    let workload = Workload::new(&args.workload, builder).map_err(input)?;
+    let workload = Workload::new(&args.workload, &args.sampling, builder).map_err(input)?;
+    if !args.quiet && workload.scores_prompts() {
+        say("note: prompts with `prompt_logprobs` are computed whole, so none of their blocks comes from the cache");
+    }
     drop(executor);
     let facts = engine_facts(&engine, start_up_seconds);
 
@@ -120,6 +126,7 @@ fn run(args: &Args, began: Instant) -> Result<(), Failure> {
         engine: facts,
         workload: workload.facts,
         machine: MachineFacts {
+            processor: machine_name(&engine),
             read_bytes_per_second: limits.read_bytes_per_second,
             matrix_flops_per_second: limits.matrix_flops_per_second,
             peak_resident_bytes: memory.map(|(peak, _)| peak * 1024),
@@ -185,6 +192,14 @@ fn engine_facts(engine: &Engine, start_up_seconds: f64) -> EngineFacts {
     }
 }
 
+/// The processor, or the GPU that the engine was built for.
+fn machine_name(engine: &Engine) -> Option<String> {
+    match engine.running() {
+        Running::Cpu(_) => processor(),
+        Running::TensorRtLlm(_) => Some(engine.dir().manifest().target.clone()),
+    }
+}
+
 fn progress_bar(quiet: bool, requests: usize) -> ProgressBar {
     let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(requests as u64) };
     if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} requests, {elapsed}") {
@@ -205,8 +220,9 @@ fn write_files(args: &Args, report: &Report, runs: &[(Load, Run)]) -> Result<()>
         ("throughput_latency", figures::throughput_latency(runs, &report.runs)),
         ("occupancy", figures::occupancy(runs)),
     ];
+    let caption = table::subject(report);
     for (name, charts) in plots {
-        let (svg, png) = plot::render(&charts)?;
+        let (svg, png) = plot::render(&caption, &charts)?;
         staging::write_file(&dir.join(format!("{name}.svg")), svg.as_bytes())?;
         staging::write_file(&dir.join(format!("{name}.png")), &png)?;
     }

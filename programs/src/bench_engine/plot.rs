@@ -37,6 +37,8 @@ pub(super) struct Chart {
     pub y_label: &'static str,
     /// Whether the points are marked.
     pub markers: bool,
+    /// Whether each line is narrower than those before it, so that one that lies under another is seen beside it.
+    pub nested: bool,
     pub series: Vec<Series>,
     /// Text beside points.
     pub notes: Vec<(f64, f64, String)>,
@@ -49,20 +51,20 @@ pub(super) struct Series {
     pub points: Vec<(f64, f64)>,
 }
 
-/// The charts as an SVG document and as a PNG image.
+/// The charts, with what they are about above them, as an SVG document and as a PNG image.
 ///
 /// # Errors
 /// Charts that cannot be drawn.
-pub(super) fn render(charts: &[Chart]) -> Result<(String, Vec<u8>)> {
+pub(super) fn render(caption: &[String], charts: &[Chart]) -> Result<(String, Vec<u8>)> {
     plotters::style::register_font(FONT_NAME, FontStyle::Normal, FONT)
         .map_err(|_| anyhow!("the bundled font cannot be read"))?;
-    let height = CHART_HEIGHT * charts.len() as u32;
+    let height = caption_height(caption) + CHART_HEIGHT * charts.len() as u32;
     let mut svg = String::new();
-    draw(&SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area(), charts, 1)?;
+    draw(&SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area(), caption, charts, 1)?;
 
     let (width, height) = (WIDTH * PNG_SCALE, height * PNG_SCALE);
     let mut pixels = vec![0; (width * height * 3) as usize];
-    draw(&BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area(), charts, PNG_SCALE)?;
+    draw(&BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area(), caption, charts, PNG_SCALE)?;
     let mut image = Vec::new();
     let mut encoder = png::Encoder::new(&mut image, width, height);
     encoder.set_color(png::ColorType::Rgb);
@@ -71,15 +73,49 @@ pub(super) fn render(charts: &[Chart]) -> Result<(String, Vec<u8>)> {
     Ok((svg, image))
 }
 
-fn draw<B: DrawingBackend>(area: &DrawingArea<B, Shift>, charts: &[Chart], scale: u32) -> Result<()> {
+/// Height of a line of the caption.
+const CAPTION_LINE: u32 = 20;
+
+fn caption_height(caption: &[String]) -> u32 {
+    CAPTION_LINE * caption.len() as u32 + 8
+}
+
+fn draw<B: DrawingBackend>(
+    area: &DrawingArea<B, Shift>,
+    caption: &[String],
+    charts: &[Chart],
+    scale: u32,
+) -> Result<()> {
     let failed = |error: DrawingAreaErrorKind<B::ErrorType>| anyhow!("cannot draw a chart: {error}");
     area.fill(&WHITE).map_err(failed)?;
-    for (part, chart) in area.split_evenly((charts.len(), 1)).iter().zip(charts) {
+    let (head, below) = area.split_vertically((caption_height(caption) * scale) as i32);
+    for (number, line) in caption.iter().enumerate() {
+        let place = ((20 * scale) as i32, ((8 + CAPTION_LINE * number as u32) * scale) as i32);
+        head.draw(&Text::new(fitting(&head, line, scale).map_err(failed)?, place, text_style(13, scale)))
+            .map_err(failed)?;
+    }
+    for (part, chart) in below.split_evenly((charts.len(), 1)).iter().zip(charts) {
         let part = part.margin(12 * scale, 8 * scale, 12 * scale, 28 * scale);
         let below = draw_head(&part, chart, scale).map_err(failed)?;
         draw_chart(&part.split_vertically(below as i32).1, chart, scale).map_err(failed)?;
     }
     area.present().map_err(failed)
+}
+
+/// A line as it fits into the picture's width.
+fn fitting<B: DrawingBackend>(
+    area: &DrawingArea<B, Shift>,
+    line: &str,
+    scale: u32,
+) -> Result<String, DrawingAreaErrorKind<B::ErrorType>> {
+    let style = text_style(13, scale);
+    let mut line = line.to_owned();
+    while area.estimate_text_size(&line, &style)?.0 > (WIDTH - 40) * scale {
+        line.pop();
+        line.pop();
+        line.push('…');
+    }
+    Ok(line)
 }
 
 fn text_style(size: u32, scale: u32) -> TextStyle<'static> {
@@ -138,12 +174,13 @@ fn draw_chart<B: DrawingBackend>(
         .light_line_style(TRANSPARENT)
         .axis_style(TEXT.stroke_width(scale))
         .draw()?;
-    for (series, colour) in chart.series.iter().zip(COLOURS.iter().cycle()) {
+    for (place, (series, colour)) in chart.series.iter().zip(COLOURS.iter().cycle()).enumerate() {
+        let wider = if chart.nested { 3 * (chart.series.len() - 1 - place) as u32 } else { 0 };
         // Piece by piece: where a thick line turns back on itself, its bitmap has holes.
-        let piece = |pair: &[(f64, f64)]| PathElement::new(pair.to_vec(), colour.stroke_width(2 * scale));
+        let piece = |pair: &[(f64, f64)]| PathElement::new(pair.to_vec(), colour.stroke_width((2 + wider) * scale));
         context.draw_series(series.points.windows(2).map(piece))?;
         if chart.markers {
-            let marker = |&point: &(f64, f64)| Circle::new(point, 4 * scale, colour.filled());
+            let marker = |&point: &(f64, f64)| Circle::new(point, (4 + wider) * scale, colour.filled());
             context.draw_series(series.points.iter().map(marker))?;
         }
     }
@@ -190,6 +227,7 @@ mod tests {
             x_label: "across (s)",
             y_label: "up (ms)",
             markers: true,
+            nested: false,
             notes: points.iter().map(|&(x, y)| (x, y, "note".to_owned())).collect(),
             series: vec![Series { name: "one line".to_owned(), points }],
         }
@@ -204,15 +242,16 @@ mod tests {
 
     #[test]
     fn both_formats_show_lines_and_text() {
-        let (svg, image) = render(&[chart(vec![(1.0, 2.0), (3.0, 5.0)]), chart(vec![(1.0, 1.0)])]).unwrap();
-        for part in ["<svg", "Title", "across (s)", "up (ms)", "one line", "note", "</svg>"] {
+        let caption = ["an engine".to_owned(), "x".repeat(1000)];
+        let (svg, image) = render(&caption, &[chart(vec![(1.0, 2.0), (3.0, 5.0)]), chart(vec![(1.0, 1.0)])]).unwrap();
+        for part in ["<svg", "an engine", "xxx…", "Title", "across (s)", "up (ms)", "one line", "note", "</svg>"] {
             assert!(svg.contains(part), "no {part}");
         }
         let (info, pixels) = decode(&image);
-        assert_eq!((info.width, info.height), (WIDTH * PNG_SCALE, 2 * CHART_HEIGHT * PNG_SCALE));
+        assert_eq!((info.width, info.height), (WIDTH * PNG_SCALE, (48 + 2 * CHART_HEIGHT) * PNG_SCALE));
         let is_blue = |pixel: &[u8]| pixel == [COLOURS[0].0, COLOURS[0].1, COLOURS[0].2];
         assert!(pixels.chunks_exact(3).filter(|pixel| is_blue(pixel)).count() > 1000);
-        // The title stands in the upper left corner, where nothing else is drawn.
+        // The caption stands in the upper left corner, where nothing else is drawn.
         let row = (info.width * 3) as usize;
         let corner = pixels.chunks_exact(row).take(60).map(|row| &row[..3 * 200]);
         let dark = corner.flat_map(|row| row.chunks_exact(3)).filter(|pixel| pixel[0] < 128).count();
@@ -222,8 +261,20 @@ mod tests {
     #[test]
     fn nothing_to_draw_is_drawn() {
         for points in [vec![], vec![(0.0, 0.0)], vec![(1e-9, 1e9)]] {
-            let (_, image) = render(&[chart(points)]).unwrap();
+            let (_, image) = render(&[], &[chart(points)]).unwrap();
             decode(&image);
+        }
+    }
+
+    #[test]
+    fn equal_lines_are_both_seen() {
+        let line = |name: &str| Series { name: name.to_owned(), points: vec![(1.0, 2.0), (3.0, 5.0)] };
+        let nested = Chart { nested: true, series: vec![line("p99"), line("p90")], ..chart(Vec::new()) };
+        let (_, pixels) = decode(&render(&[], &[nested]).unwrap().1);
+        // More of each than its swatch in the legend has.
+        for colour in &COLOURS[..2] {
+            let count = pixels.chunks_exact(3).filter(|pixel| *pixel == [colour.0, colour.1, colour.2]).count();
+            assert!(count > 2000, "{count}");
         }
     }
 

@@ -43,12 +43,18 @@ pub(super) struct WorkloadFacts {
     pub shared_prefix_len: usize,
     pub temperature: f32,
     pub top_p: f32,
+    /// The flags about choosing tokens, as they were typed.
+    pub sampling: Vec<String>,
+    /// Whether the prompts went through the chat template.
+    pub chat: bool,
     pub seed: u64,
 }
 
 /// The machine's limits, and the memory of this process before they were measured.
 #[derive(Debug, Serialize)]
 pub(super) struct MachineFacts {
+    /// The processor's name, or the GPU's.
+    pub processor: Option<String>,
     pub read_bytes_per_second: f64,
     pub matrix_flops_per_second: f64,
     pub peak_resident_bytes: Option<u64>,
@@ -100,6 +106,9 @@ pub(super) struct KvCacheFacts {
     pub tokens_per_block: usize,
     pub mean_occupancy: f64,
     pub peak_occupancy: f64,
+    /// Tokens that the blocks in use have room for.
+    pub mean_tokens: f64,
+    pub peak_tokens: usize,
     /// Share of the prompts' blocks that were found in the cache.
     pub hit_rate: f64,
 }

@@ -1,15 +1,18 @@
 //! From what was typed to the requests of a load.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
+use args::SamplingArgs;
 
 use super::flags::WorkloadArgs;
 use super::report::WorkloadFacts;
 use super::workload::{Lengths, PromptMaker, Random, Stream, draw_lengths};
 use crate::prompts::{self, Given, PromptsFile};
 use runner::engine::Engine;
-use runner::executor::{Request, RequestSpec, SamplingConfig};
+use runner::executor::Request;
 use runner::generation_options::GenerationOptions;
-use runner::request_builder::RequestBuilder;
+use runner::request_builder::{Prompt, RequestBuilder};
 
 const DEFAULT_REQUESTS: usize = 64;
 const DEFAULT_INPUT: Lengths = Lengths { min: 128, max: 128 };
@@ -32,17 +35,11 @@ impl Workload {
     ///
     /// # Errors
     /// Lengths that the engine does not allow, prompts that are invalid.
-    pub(super) fn new(args: &WorkloadArgs, builder: RequestBuilder<'_>) -> Result<Self> {
-        let temperature = args.temperature.unwrap_or(if args.top_p.is_some() { 1.0 } else { 0.0 });
-        let sampling = SamplingConfig {
-            temperature,
-            top_p: args.top_p.unwrap_or(1.0),
-            seed: args.seed,
-            ..SamplingConfig::default()
-        };
+    pub(super) fn new(args: &WorkloadArgs, sampling: &SamplingArgs, builder: RequestBuilder<'_>) -> Result<Self> {
+        let options = GenerationOptions { seed: Some(args.seed), ignore_eos: Some(true), ..sampling.options.clone() };
         let (requests, source) = match &args.prompts {
-            None => (synthetic(args, builder, &sampling)?, "synthetic".to_owned()),
-            Some(path) => (from_file(args, builder, temperature)?, path.display().to_string()),
+            None => (synthetic(args, &options, builder)?, "synthetic".to_owned()),
+            Some(path) => (from_file(path, args, &options, builder)?, path.display().to_string()),
         };
         for (index, request) in requests.iter().enumerate() {
             let spec = request.spec();
@@ -56,27 +53,33 @@ impl Workload {
         }
         let prompt_tokens = |request: &Request| request.spec().input_token_ids.len();
         let output_tokens = |request: &Request| request.spec().max_tokens;
+        let longest = requests.iter().map(prompt_tokens).max().unwrap_or(1);
+        let tokens = requests.iter().map(output_tokens).min().unwrap_or(1).min(WARM_UP_TOKENS);
+        let end_ids = builder.engine.map_or(&[][..], Engine::end_ids);
+        let mut maker = PromptMaker::new(builder.executor.vocab_size(), end_ids, 0, args.seed, Stream::WarmUp)?;
+        let warm_up = request(builder, Prompt::Ids(maker.prompt(longest)), tokens, &options)?;
         let facts = WorkloadFacts {
             requests: requests.len(),
             source,
             prompt_tokens: requests.iter().map(prompt_tokens).sum(),
             output_tokens: requests.iter().map(output_tokens).sum(),
             shared_prefix_len: args.shared_prefix_len,
-            temperature,
-            top_p: sampling.top_p,
+            temperature: warm_up.spec().sampling.temperature,
+            top_p: warm_up.spec().sampling.top_p,
+            sampling: sampling.typed.clone(),
+            chat: args.chat,
             seed: args.seed,
         };
-        let longest = requests.iter().map(prompt_tokens).max().unwrap_or(1);
-        let tokens = requests.iter().map(output_tokens).min().unwrap_or(1).min(WARM_UP_TOKENS);
-        let end_ids = builder.engine.map_or(&[][..], Engine::end_ids);
-        let mut maker = PromptMaker::new(builder.executor.vocab_size(), end_ids, 0, args.seed, Stream::WarmUp)?;
-        let spec = RequestSpec { sampling, ..RequestSpec::new(maker.prompt(longest), tokens) };
-        let warm_up = Request::new(spec, builder.executor.limits(), builder.executor.vocab_size())?;
         Ok(Self { requests, warm_up, facts })
+    }
+
+    /// Whether a prompt's own log-probabilities are asked for.
+    pub(super) fn scores_prompts(&self) -> bool {
+        self.requests.iter().any(|request| request.spec().output.return_prompt_log_probs)
     }
 }
 
-fn synthetic(args: &WorkloadArgs, builder: RequestBuilder<'_>, sampling: &SamplingConfig) -> Result<Vec<Request>> {
+fn synthetic(args: &WorkloadArgs, options: &GenerationOptions, builder: RequestBuilder<'_>) -> Result<Vec<Request>> {
     let count = args.requests.map_or(DEFAULT_REQUESTS, |count| count as usize);
     let input = args.input_len.unwrap_or(DEFAULT_INPUT);
     let prefix = args.shared_prefix_len;
@@ -84,21 +87,35 @@ fn synthetic(args: &WorkloadArgs, builder: RequestBuilder<'_>, sampling: &Sampli
     let mut random = Random::new(args.seed, Stream::Lengths);
     let prompts = draw_lengths(input, count, &mut random);
     let outputs = draw_lengths(args.output_len, count, &mut random);
-    let (limits, vocab_size) = (builder.executor.limits(), builder.executor.vocab_size());
+    let vocab_size = builder.executor.vocab_size();
     let end_ids = builder.engine.map_or(&[][..], Engine::end_ids);
     let mut maker = PromptMaker::new(vocab_size, end_ids, prefix, args.seed, Stream::Prompts)?;
-    let requests = prompts.into_iter().zip(outputs).map(|(prompt, output)| {
-        let spec = RequestSpec { sampling: sampling.clone(), ..RequestSpec::new(maker.prompt(prompt), output) };
-        Ok(Request::new(spec, limits, vocab_size)?)
-    });
+    let requests = prompts
+        .into_iter()
+        .zip(outputs)
+        .map(|(prompt, output)| request(builder, Prompt::Ids(maker.prompt(prompt)), output, options));
     requests.collect()
 }
 
-fn from_file(args: &WorkloadArgs, builder: RequestBuilder<'_>, temperature: f32) -> Result<Vec<Request>> {
-    let Some(path) = &args.prompts else { return Ok(Vec::new()) };
+fn request(
+    builder: RequestBuilder<'_>,
+    prompt: Prompt,
+    max_new_tokens: usize,
+    options: &GenerationOptions,
+) -> Result<Request> {
+    let options = GenerationOptions { max_new_tokens: Some(max_new_tokens), ..options.clone() };
+    Ok(builder.build(&prompt, &options).map_err(prompts::refused)?.request)
+}
+
+fn from_file(
+    path: &Path,
+    args: &WorkloadArgs,
+    options: &GenerationOptions,
+    builder: RequestBuilder<'_>,
+) -> Result<Vec<Request>> {
     let mut prompts = Vec::new();
     // A measurement needs every one of them.
-    for given in PromptsFile::open(path, false, &GenerationOptions::default())? {
+    for given in PromptsFile::open(path, args.chat, &GenerationOptions::default())? {
         let Given { name, prompt } = given?;
         let name = name.unwrap_or_default();
         prompts.push((prompt.with_context(|| name.clone())?, name));
@@ -106,14 +123,7 @@ fn from_file(args: &WorkloadArgs, builder: RequestBuilder<'_>, temperature: f32)
     let count = args.requests.map_or(prompts.len(), |count| count as usize);
     let outputs = draw_lengths(args.output_len, count, &mut Random::new(args.seed, Stream::Lengths));
     let requests = prompts.iter().cycle().zip(outputs).map(|((prompt, origin), output)| {
-        let defaults = GenerationOptions {
-            max_new_tokens: Some(output),
-            temperature: Some(temperature),
-            top_p: args.top_p,
-            seed: Some(args.seed),
-            ignore_eos: Some(true),
-            ..GenerationOptions::default()
-        };
+        let defaults = GenerationOptions { max_new_tokens: Some(output), ..options.clone() };
         let prompt = prompt.clone().or(&defaults);
         let submission =
             builder.build(&prompt.prompt, &prompt.options).map_err(prompts::refused).with_context(|| origin.clone())?;

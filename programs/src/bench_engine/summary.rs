@@ -145,6 +145,11 @@ fn overhead(iterations: &[&IterationStats], detokenization: f64) -> Option<Overh
     })
 }
 
+/// Tokens that the blocks in use have room for.
+pub(super) fn tokens_in_use(stats: &IterationStats) -> usize {
+    stats.kv_cache.used_num_blocks * stats.kv_cache.tokens_per_block
+}
+
 fn kv_cache(iterations: &[&IterationStats], before: &KvCacheStats) -> KvCacheFacts {
     let occupancy = |stats: &&IterationStats| {
         ratio(stats.kv_cache.used_num_blocks as f64, stats.kv_cache.max_num_blocks as f64).unwrap_or(0.0)
@@ -163,6 +168,8 @@ fn kv_cache(iterations: &[&IterationStats], before: &KvCacheStats) -> KvCacheFac
         tokens_per_block: last.tokens_per_block,
         mean_occupancy: ratio(weighted, whole).unwrap_or(0.0),
         peak_occupancy: iterations.iter().map(occupancy).fold(0.0, f64::max),
+        mean_tokens: ratio(weighted, whole).unwrap_or(0.0) * (last.max_num_blocks * last.tokens_per_block) as f64,
+        peak_tokens: iterations.iter().map(|stats| tokens_in_use(stats)).max().unwrap_or(0),
         hit_rate: new.cache_hit_rate(),
     }
 }
@@ -194,6 +201,7 @@ mod tests {
             num_completed_requests: 0,
             kv_cache: KvCacheStats {
                 max_num_blocks: 10,
+                tokens_per_block: 32,
                 used_num_blocks: used,
                 reused_blocks: 9,
                 missed_blocks: 6,
@@ -280,6 +288,8 @@ mod tests {
         let cache = report.kv_cache;
         assert!(near(cache.mean_occupancy, (0.2 * 100.0 + 0.4 * 100.0 + 0.6 * 50.0) / 250.0));
         assert_eq!((cache.peak_occupancy, cache.hit_rate), (0.6, 0.75));
+        assert!(near(cache.mean_tokens, cache.mean_occupancy * 320.0));
+        assert_eq!(cache.peak_tokens, 6 * 32);
         assert!(near(report.mean_batch_size, 5.0 / 3.0));
     }
 }

@@ -19,7 +19,10 @@ const ROWS: &[Row] = &[
     ("request latency, ms", |run| milliseconds(run.request_latency)),
     ("iterations", |run| run.iterations.to_string()),
     ("mean batch, sequences", |run| number(run.mean_batch_size)),
-    ("KV cache, mean / peak", |run| {
+    ("KV cache, tokens, mean / peak", |run| {
+        format!("{} / {}", number(run.kv_cache.mean_tokens), run.kv_cache.peak_tokens)
+    }),
+    ("  of what it holds", |run| {
         format!("{} / {}", percent(run.kv_cache.mean_occupancy), percent(run.kv_cache.peak_occupancy))
     }),
     ("prompt blocks from the cache", |run| percent(run.kv_cache.hit_rate)),
@@ -35,21 +38,53 @@ const ROWS: &[Row] = &[
     ("  detokenization", |run| overhead(&run.overhead, |part| part.detokenization)),
 ];
 
+/// What the figures are of: the engine, the machine, the workload, each a line.
+pub(super) fn subject(report: &Report) -> Vec<String> {
+    let (engine, workload, machine) = (&report.engine, &report.workload, &report.machine);
+    let processor = machine.processor.as_deref().map_or_else(String::new, |name| format!(" on {name}"));
+    let threads = match engine.threads {
+        0 => String::new(),
+        threads => format!(", {}", counted(threads, "thread")),
+    };
+    let chat = if workload.chat { ", as chat" } else { "" };
+    let sampling = if workload.sampling.is_empty() { "greedy".to_owned() } else { workload.sampling.join(" ") };
+    vec![
+        format!(
+            "{}: {}, {} parameters; {}{threads}{processor}",
+            engine.path,
+            engine.architecture,
+            short_count(engine.parameters as f64),
+            engine.isa,
+        ),
+        format!(
+            "max_batch_size {}, max_num_tokens {}, max_seq_len {}, a KV cache of {}",
+            engine.max_batch_size,
+            engine.max_num_tokens,
+            engine.max_seq_len,
+            counted(engine.kv_cache_tokens, "token")
+        ),
+        format!(
+            "{} ({}{chat}): {} prompt and {} output tokens; {sampling}, seed {}",
+            counted(workload.requests, "request"),
+            workload.source,
+            workload.prompt_tokens,
+            workload.output_tokens,
+            workload.seed,
+        ),
+    ]
+}
+
+/// With fewer requests, their 90th and 99th percentile are one and the same: the slowest.
+const FEW: usize = 10;
+
 /// The table, with what it is about above and the machine below.
 pub(super) fn render(report: &Report) -> String {
-    let (engine, workload, machine) = (&report.engine, &report.workload, &report.machine);
-    let mut text = format!(
-        "{}: {}, {} parameters; {}, {}\n{} requests ({}): {} prompt and {} output tokens; latencies are p50 / p90 / p99\n\n",
-        engine.path,
-        engine.architecture,
-        short_count(engine.parameters as f64),
-        engine.isa,
-        counted(engine.threads, "thread"),
-        workload.requests,
-        workload.source,
-        workload.prompt_tokens,
-        workload.output_tokens,
-    );
+    let (engine, machine) = (&report.engine, &report.machine);
+    let mut text = subject(report).join("\n") + "\nlatencies are p50 / p90 / p99";
+    if report.workload.requests < FEW {
+        text += &format!("; of fewer than {FEW} requests, p90 and p99 are the slowest one");
+    }
+    text += "\n\n";
     let mut columns =
         vec![std::iter::once(String::new()).chain(ROWS.iter().map(|(name, _)| (*name).to_owned())).collect()];
     for run in &report.runs {

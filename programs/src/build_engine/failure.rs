@@ -4,8 +4,8 @@ use std::io;
 use std::process::ExitCode;
 
 use args::exit::{INPUT, INTERRUPTED, MACHINE, OTHER};
-use engine_format::FormatError;
 use engine_format::error::with_causes;
+use engine_format::{FormatError, Target};
 
 use super::report::line;
 use engine_builder::build::BuildFailure;
@@ -20,7 +20,7 @@ pub(crate) enum Failure {
     Build(#[from] BuildFailure),
     /// Signals cannot be handled.
     #[error("cannot handle signals")]
-    Signals(#[source] ctrlc::Error),
+    Signals(#[source] io::Error),
     /// The threads that were asked for cannot be started.
     #[error("cannot start the threads")]
     Threads(#[source] rayon::ThreadPoolBuildError),
@@ -54,7 +54,13 @@ impl Failure {
             for detail in details {
                 line(&format!("  {detail}"));
             }
-            line("\nhint: on a machine with that GPU and TensorRT-LLM:");
+            if let Self::Build(BuildFailure::Machine { target: Target::Auto, .. }) = self {
+                line(
+                    "\nhint: `--gpu none` builds an engine for this machine's CPU; for a GPU, on a machine with it and TensorRT-LLM:",
+                );
+            } else {
+                line("\nhint: on a machine with that GPU and TensorRT-LLM:");
+            }
             let mut commands = commands.iter();
             for command in commands.by_ref().take(1) {
                 line(&format!("  {command}"));

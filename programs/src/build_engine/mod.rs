@@ -9,6 +9,7 @@ mod report;
 
 use std::process::ExitCode;
 
+use ::args::interrupt::on_signal;
 use engine_builder::build;
 use engine_builder::progress::Interrupt;
 use engine_builder::settings::Task;
@@ -36,7 +37,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     settings.validate()?;
     let interrupt = Interrupt::new();
     let handle = interrupt.handle();
-    ctrlc::set_handler(move || handle.set()).map_err(Failure::Signals)?;
+    on_signal(move |_| handle.set()).map_err(Failure::Signals)?;
     if let Some(threads) = args.threads() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
         pool.build_global().map_err(Failure::Threads)?;

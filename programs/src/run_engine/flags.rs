@@ -23,18 +23,24 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub prompt: Vec<String>,
 
-    /// A prompt as token ids, for example 1,2,3; may be given several times
+    /// A prompt as token ids, for example 1,2,3; may be given several times. Where all prompts are, the output is ids too
     #[arg(long, value_name = "IDS", allow_hyphen_values = true)]
     pub prompt_ids: Vec<String>,
 
     /// File of prompts, one on each line; `-` for standard input. A line that begins with `{` is JSON with `prompt` or
-    /// `prompt_ids`. Its fields override the options below
+    /// `prompt_ids`. Its fields override the options below. Without any prompt, standard input is one, without the end of
+    /// its last line
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
 
-    /// Apply the model's chat template: a prompt is the user's message, or a JSON list of messages
+    /// Apply the model's chat template: a prompt is the user's message, or a JSON list of messages. Without a prompt, on a
+    /// terminal, hold a conversation
     #[arg(long)]
     pub chat: bool,
+
+    /// Give the output of --prompt-ids as text too, for which the tokenizer is read
+    #[arg(long)]
+    pub detokenize: bool,
 
     /// How completions are printed: `text` as it is generated, or `json`, one object a line for each finished sequence
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -67,6 +73,16 @@ pub(crate) struct Args {
     /// Something else to do
     #[command(subcommand)]
     pub command: Option<Command>,
+}
+
+impl Args {
+    /// Whether outputs are text: not where all prompts are ids and nothing asks for text, so that no tokenizer is read.
+    pub(crate) fn give_text(&self) -> bool {
+        let options = &self.generation.options;
+        let only_ids = !self.prompt_ids.is_empty() && self.prompt.is_empty() && self.prompts.is_none();
+        let needs_text = options.stop.is_some() || options.bad_words.is_some() || !options.guides().is_empty();
+        self.detokenize || needs_text || !only_ids
+    }
 }
 
 /// What `run-engine` does besides running engines.

@@ -3,6 +3,7 @@
 //! Completions go to standard output, everything else to standard error.
 
 mod completions;
+pub(crate) mod conversation;
 mod feed;
 pub(crate) mod flags;
 mod live;
@@ -25,15 +26,15 @@ use engine_format::weights_file::WEIGHTS_FILE;
 use runner::doctor;
 use runner::engine::{Engine, Running, check_target};
 use runner::executor::tensorrt_llm;
-use runner::executor::{Executor, ExecutorConfig, FinishReason, Request};
-use runner::request_builder::{self, RequestBuilder};
+use runner::executor::{Executor, ExecutorConfig, FinishReason, Request, RequestError};
+use runner::request_builder::{self, BuildRequestError, DEFAULT_MAX_NEW_TOKENS, RequestBuilder};
 use runner::session::{Session, Submission};
 
 use crate::engine::{Closing, describe};
 use crate::format::counted;
 use crate::log::install_log;
 use crate::prompts::{self, Given, Prompt, Prompts};
-use completions::{Event, Outcome};
+use completions::{Completion, Event, Outcome};
 use feed::{Feed, Job};
 use flags::{Args, Command, Format};
 use live::Live;
@@ -59,8 +60,8 @@ fn run(args: Args) -> Result<(), Failure> {
     let began = Instant::now();
     let dir = EngineDir::open(path).map_err(input)?;
     check_target(&dir).map_err(Failure::from)?;
-    args.executor.check(dir.manifest().limits).map_err(input)?;
     let config = args.executor.config().map_err(input)?;
+    args.executor.check(&config, dir.manifest().limits).map_err(input)?;
     if args.verify {
         verify(&dir, args.quiet)?;
         if matches!(&prompts, Ok(prompts) if prompts.is_empty()) {
@@ -72,7 +73,8 @@ fn run(args: Args) -> Result<(), Failure> {
         iter_stats_max_iterations: if args.stats { usize::MAX } else { 0 },
         ..config
     };
-    let engine = Arc::new(Engine::start_with_text(dir, &config).map_err(Failure::from)?);
+    let start = if args.give_text() { Engine::start_with_text } else { Engine::start };
+    let engine = Arc::new(start(dir, &config).map_err(Failure::from)?);
     if let Running::TensorRtLlm(executor) = engine.running()
         && !executor.facts().is_leader
     {
@@ -90,13 +92,29 @@ fn run(args: Args) -> Result<(), Failure> {
         describe(&engine, &config);
     }
     let session = Session::start(executor.clone(), engine.tokenizer().cloned()).map_err(no_thread)?;
+    if conversation::is_asked_for(&args) {
+        return conversation::converse(&args, &interrupt, &session, &engine);
+    }
     let (is_one, prompts) = (prompts.is_one(), prompts.enumerate());
-    let jobs = Jobs { prompts, is_one, engine: engine.clone(), executor, format: args.format, quiet: args.quiet };
+    let longer = longer(&engine, &config, executor.limits().max_seq_len);
+    let jobs = Jobs {
+        longer,
+        prompts,
+        is_one,
+        engine: engine.clone(),
+        executor,
+        text: args.give_text(),
+        format: args.format,
+        quiet: args.quiet,
+    };
     complete(&args, &interrupt, &Arc::new(session), jobs, load)
 }
 
 /// Checks what needs no engine to be wrong.
 fn check_flags(args: &Args) -> anyhow::Result<()> {
+    if conversation::is_asked_for(args) {
+        conversation::check(args)?;
+    }
     request_builder::check(&args.generation.options).map_err(prompts::refused_flag)
 }
 
@@ -122,6 +140,10 @@ struct Jobs {
     is_one: bool,
     engine: Arc<Engine>,
     executor: Arc<dyn Executor>,
+    /// What would let a longer prompt in.
+    longer: &'static str,
+    /// Whether outputs are text.
+    text: bool,
     format: Format,
     quiet: bool,
 }
@@ -147,13 +169,37 @@ impl Jobs {
         Job { index, name, submission, warnings }
     }
 
+    fn refused(&self, error: BuildRequestError) -> anyhow::Error {
+        match error {
+            BuildRequestError::Request(RequestError::PromptTooLong { prompt, max_seq_len }) => anyhow!(
+                "the prompt has {}, but max_seq_len is {max_seq_len}, of which one is kept for the output: shorten it, or {}",
+                counted(prompt, "token"),
+                self.longer
+            ),
+            other => prompts::refused(other),
+        }
+    }
+
     fn submission(&self, prompt: &Prompt) -> anyhow::Result<Submission> {
         ensure!(
             self.format == Format::Json || !prompt.options.asks_for_log_probs(),
             "log-probabilities are printed as JSON only: add --format json"
         );
         let builder = RequestBuilder::new(&self.engine, self.executor.as_ref());
-        builder.build(&prompt.prompt, &prompt.options).map_err(prompts::refused)
+        let submission = builder.build(&prompt.prompt, &prompt.options).map_err(|error| self.refused(error))?;
+        Ok(Submission { text: self.text, ..submission })
+    }
+}
+
+/// What would let a longer prompt in.
+fn longer(engine: &Engine, config: &ExecutorConfig, max_seq_len: usize) -> &'static str {
+    match () {
+        () if max_seq_len >= engine.dir().manifest().limits.max_seq_len => {
+            "build the engine with a larger --max-seq-len"
+        }
+        () if config.max_seq_len == Some(max_seq_len) => "raise this run's --max-seq-len (max_seq_len)",
+        () if config.kv_cache.max_tokens.is_some() => "raise --kv-cache-tokens (kv_cache.max_tokens)",
+        () => "free memory for the KV cache, which limits it",
     }
 }
 
@@ -206,7 +252,7 @@ fn complete(
     let mut printed = Ok(());
     let mut sequences = Sequences::default();
     let mut iterations = Iterations::default();
-    let (mut is_cancelled, mut failure) = (false, None);
+    let (mut is_cancelled, mut at_the_default, mut failure) = (false, 0, None);
     let outcome = completions::complete(&feed, |event| {
         if let Some(live) = &mut live {
             live.show(&event);
@@ -242,6 +288,7 @@ fn complete(
         }
         match event {
             Event::Finished(completion) => {
+                at_the_default += usize::from(is_at_the_default(args, &completion));
                 is_cancelled |= completion.finish_reason == FinishReason::Cancelled;
                 sequences.add(&completion);
             }
@@ -264,6 +311,12 @@ fn complete(
     if is_cut {
         return Err(Failure::Other(anyhow!("the executor ended before all prompts had run")));
     }
+    if at_the_default > 0 && args.format == Format::Text && !args.quiet {
+        let those = if is_single { String::new() } else { format!("{}: ", counted(at_the_default, "sequence")) };
+        say(format_args!(
+            "note: {those}ended after {DEFAULT_MAX_NEW_TOKENS} tokens, which is the default: --max-new-tokens N"
+        ));
+    }
     if args.stats {
         iterations.add(&session.executor().iteration_stats());
         say(stats::stats(load, elapsed, prompts, &sequences, &iterations));
@@ -273,6 +326,14 @@ fn complete(
         (None, 0) => Ok(()),
         (None, failed) => Err(Failure::Other(anyhow!("{failed} of {} failed", counted(prompts, "prompt")))),
     }
+}
+
+/// Whether a sequence ended where it did only because nobody said how long it may be.
+fn is_at_the_default(args: &Args, completion: &Completion) -> bool {
+    let options = &args.generation.options;
+    completion.finish_reason == FinishReason::Length
+        && completion.output_ids.len() == DEFAULT_MAX_NEW_TOKENS
+        && options.max_new_tokens.or(options.max_length).is_none()
 }
 
 fn no_thread(error: io::Error) -> Failure {
