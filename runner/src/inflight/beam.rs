@@ -79,10 +79,10 @@ impl BeamSearch {
         let length = (self.generated as f32).powf(spec.sampling.length_penalty);
         let (mut next, mut beams) = (Vec::new(), Vec::new());
         for (rank, candidate) in candidates.iter().enumerate() {
-            let sequence: Vec<_> = tokens(candidate.beam).iter().copied().chain([candidate.token]).collect();
-            match self.end_of(spec, &sequence) {
+            let before = tokens(candidate.beam);
+            match self.end_of(spec, before, candidate.token) {
                 Some(reason) if rank < beam_width => self.finished.push(Finished {
-                    output: sequence[spec.input_token_ids.len()..].to_vec(),
+                    output: before[spec.input_token_ids.len()..].iter().copied().chain([candidate.token]).collect(),
                     log_probs: self.beams[candidate.beam].log_probs_with(candidate.log_prob),
                     reason,
                     score: candidate.score / length,
@@ -134,11 +134,11 @@ impl BeamSearch {
         Ok(candidates)
     }
 
-    /// Why a beam of these tokens, prompt and output, ends here.
-    fn end_of(&self, spec: &RequestSpec, tokens: &[TokenId]) -> Option<FinishReason> {
-        if tokens.last().is_some_and(|token| spec.end_ids.contains(token)) {
+    /// Why a beam of these tokens, prompt and output, ends with `token`.
+    fn end_of(&self, spec: &RequestSpec, tokens: &[TokenId], token: TokenId) -> Option<FinishReason> {
+        if spec.end_ids.contains(&token) {
             Some(FinishReason::EndId)
-        } else if is_stopped(tokens, self.generated, &spec.stop_words) {
+        } else if is_stopped(tokens, token, &spec.stop_words) {
             Some(FinishReason::StopWords)
         } else {
             (self.generated == spec.max_tokens).then_some(FinishReason::Length)

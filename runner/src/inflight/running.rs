@@ -124,7 +124,7 @@ impl Running {
         let spec = self.request.spec();
         let finish = if spec.end_ids.contains(&token) {
             Some(FinishReason::EndId)
-        } else if ends_with_stop_word(tokens, token, self.generated, &spec.stop_words) {
+        } else if is_stopped(tokens, token, &spec.stop_words) {
             Some(FinishReason::StopWords)
         } else if spec.end_ids.is_empty() && self.guide.as_ref().is_some_and(Guide::must_end) {
             Some(FinishReason::EndId)
@@ -251,15 +251,4 @@ fn follow(guide: &mut Guide, choose: impl FnOnce(&dyn Fn(&mut [f32])) -> TokenId
         Some(error) => Err(error),
         None => guide.into_inner().accept(token).map(|()| token),
     }
-}
-
-fn ends_with_stop_word(tokens: &[TokenId], token: TokenId, generated: usize, stop_words: &[Vec<TokenId>]) -> bool {
-    // Most requests have none: their tokens need not be copied.
-    if stop_words.is_empty() {
-        return false;
-    }
-    let longest = stop_words.iter().map(Vec::len).max().unwrap_or(0);
-    let mut tail = tokens[tokens.len().saturating_sub(longest)..].to_vec();
-    tail.push(token);
-    is_stopped(&tail, generated, stop_words)
 }
