@@ -67,7 +67,17 @@ fn assert_none(problems: &[String]) {
 #[test]
 fn every_crate_is_looked_at() {
     let files = rust_files();
-    let crates = ["args", "cpu-kernels", "engine-builder", "engine-format", "programs", "runner", "text", "trtllm-sys"];
+    let crates = [
+        "args",
+        "cpu-kernels",
+        "engine-builder",
+        "engine-format",
+        "programs",
+        "runner",
+        "system",
+        "text",
+        "trtllm-sys",
+    ];
     for folder in crates.into_iter().chain(["src", "tests", "fuzz"]) {
         assert!(files.iter().any(|file| file.path.starts_with(&format!("{folder}/"))), "no file of {folder}");
     }
@@ -92,7 +102,8 @@ fn files_are_short() {
 
 #[test]
 fn libraries_print_nothing_and_leave_signals_alone() {
-    let crates = ["engine-format", "cpu-kernels", "trtllm-sys", "trtllm-sys/gpu", "text", "engine-builder", "runner"];
+    let crates =
+        ["engine-format", "cpu-kernels", "trtllm-sys", "trtllm-sys/gpu", "text", "engine-builder", "runner", "system"];
     let folders: Vec<_> = crates.iter().map(|name| format!("{name}/src/")).chain(["src/".to_owned()]).collect();
     let words = ["print!", "println!", "eprint!", "eprintln!", "io::stdout", "io::stderr", "stdout()", "stderr()"];
     let signals = ["ctrlc", "signal_hook", "sigaction", "libc::signal"];

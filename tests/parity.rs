@@ -62,7 +62,7 @@ fn every_distribution_is_within_the_bar() {
         let (mut sum, mut count, mut max) = (0.0, 0usize, 0.0f64);
         for (prompt, expected) in reference.log_probs.iter().enumerate() {
             let tokens = reference.ids(prompt);
-            let mut cache = KvCache::new(model.config(), tokens.len().div_ceil(32), 32);
+            let mut cache = KvCache::new(model.config(), tokens.len().div_ceil(32), 32).unwrap();
             let blocks: Vec<u32> = (0..cache.num_blocks() as u32).collect();
             let (mut pass, mut logits) = (ForwardPass::default(), Vec::new());
             let step = [StepSequence { tokens: &tokens, start: 0, blocks: &blocks }];

@@ -43,9 +43,14 @@ pub struct ExecutorArgs {
     #[arg(long, value_name = "BOOL")]
     pub enable_chunked_context: Option<bool>,
 
-    /// Tokens in the KV cache [default: what the limits can use, within 90 % of free memory]
+    /// Tokens in the KV cache, where memory allows [default: what the limits can use, within 90 % of the memory that the
+    /// process may still take]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub kv_cache_tokens: Option<usize>,
+
+    /// Most bytes of the KV cache, on each rank [default: no limit but those of tokens and memory]
+    #[arg(long, value_name = "BYTES", value_parser = positive)]
+    pub kv_cache_bytes: Option<usize>,
 
     /// Tokens of a block of the KV cache [default: 32]
     #[arg(long, value_name = "N", value_parser = positive)]
@@ -175,6 +180,7 @@ impl ExecutorArgs {
         set(&mut kv_cache.tokens_per_block, self.tokens_per_block);
         set(&mut kv_cache.enable_block_reuse, self.enable_block_reuse);
         kv_cache.max_tokens = self.kv_cache_tokens.or(kv_cache.max_tokens);
+        kv_cache.max_bytes = self.kv_cache_bytes.or(kv_cache.max_bytes);
         tensorrt_llm.parallel.communication_mode =
             self.parallel_mode.map(Mode::get).or(tensorrt_llm.parallel.communication_mode);
         let worker = self.worker_executable.as_ref().map(|path| path.display().to_string());
@@ -240,7 +246,7 @@ mod tests {
     fn every_flag_reaches_its_field() {
         let config = typed(
             "--threads 2 --max-seq-len 3 --max-batch-size 4 --max-num-tokens 5 --max-queue-size 9
-             --capacity-scheduler-policy max_utilization --enable-chunked-context false --kv-cache-tokens 64
+             --capacity-scheduler-policy max_utilization --enable-chunked-context false --kv-cache-tokens 64 --kv-cache-bytes 5000
              --tokens-per-block 8 --enable-block-reuse false",
         )
         .config()
@@ -254,6 +260,7 @@ mod tests {
             enable_chunked_context: false,
             kv_cache: KvCacheConfig {
                 max_tokens: Some(64),
+                max_bytes: Some(5000),
                 tokens_per_block: 8,
                 enable_block_reuse: false,
                 ..KvCacheConfig::default()
@@ -272,13 +279,13 @@ mod tests {
         std::fs::write(
             &file,
             "max_batch_size = 3\nmax_queue_size = 5\ncapacity_scheduler_policy = 'max_utilization'\n
-             [kv_cache]\nmax_tokens = 64\n[tensorrt_llm]\nmax_beam_width = 2\n[tensorrt_llm.kv_cache]\nuse_uvm = true\n",
+             [kv_cache]\nmax_tokens = 64\nmax_bytes = 100\n[tensorrt_llm]\nmax_beam_width = 2\n[tensorrt_llm.kv_cache]\nuse_uvm = true\n",
         )
         .unwrap();
         let config = typed(&format!("--config {} --max-batch-size 2", file.display())).config().unwrap();
         assert_eq!((config.max_batch_size, config.max_queue_size), (Some(2), 5));
         assert_eq!(config.capacity_scheduler_policy, CapacitySchedulerPolicy::MaxUtilization);
-        assert_eq!(config.kv_cache.max_tokens, Some(64));
+        assert_eq!((config.kv_cache.max_tokens, config.kv_cache.max_bytes), (Some(64), Some(100)));
         assert_eq!(config.tensorrt_llm.kv_cache.use_uvm, Some(true));
         std::fs::write(&file, "max_batch_sise = 3\n").unwrap();
         let error = typed(&format!("--config {}", file.display())).config().unwrap_err().to_string();

@@ -85,13 +85,24 @@ impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         use tensorrt_llm::OpenError as Gpu;
         match &error {
-            OpenError::Cpu(CpuModelError::Isa(cpu_kernels::IsaError::Unknown { .. })) => input(error),
-            OpenError::Cpu(
-                CpuModelError::Format(_) | CpuModelError::Limit { .. } | CpuModelError::KvCacheTokens { .. },
-            ) => input(error),
-            OpenError::Cpu(CpuModelError::Isa(_)) | OpenError::Target { .. } | OpenError::Gpu { .. } => {
+            OpenError::Format(format) | OpenError::Cpu(CpuModelError::Format(format)) if format.is_out_of_memory() => {
                 Self::Machine(error.into())
             }
+            OpenError::Cpu(CpuModelError::Isa(cpu_kernels::IsaError::Unknown { .. })) => input(error),
+            OpenError::Cpu(
+                CpuModelError::Format(_)
+                | CpuModelError::Limit { .. }
+                | CpuModelError::KvCacheTokens { .. }
+                | CpuModelError::KvCacheBytes { .. },
+            ) => input(error),
+            OpenError::Cpu(
+                CpuModelError::Isa(_)
+                | CpuModelError::Memory(_)
+                | CpuModelError::Threads(_)
+                | CpuModelError::Owner { .. },
+            )
+            | OpenError::Target { .. }
+            | OpenError::Gpu { .. } => Self::Machine(error.into()),
             OpenError::TensorRtLlm(
                 Gpu::Format(_) | Gpu::Limit { .. } | Gpu::Setting { .. } | Gpu::NotTensorRt { .. },
             ) => input(error),

@@ -35,6 +35,8 @@ use crate::progress::{Interrupt, Progress};
 use crate::settings::{Settings, SettingsError, Task, read_config};
 use crate::source::Source;
 use crate::units;
+use system::Pool;
+use system::pool::processors;
 
 /// Why nothing, or not everything, was built.
 #[derive(Debug, thiserror::Error)]
@@ -98,14 +100,20 @@ pub struct Plans {
     pub plans: Vec<MemoryPlan>,
 }
 
-/// Builds what `settings` ask for; with [`Task::Plan`], nothing.
+/// Builds what `settings` ask for, on threads of its own, which have ended when it returns; with [`Task::Plan`], nothing.
 ///
 /// # Errors
 /// [`BuildFailure`]. An output that is not finished is as it was before.
 pub fn build(settings: &Settings, progress: &dyn Progress, interrupt: &Interrupt) -> Result<Built, BuildFailure> {
-    let mut settings = settings.clone();
     settings.validate()?;
-    let builder = Builder { progress, interrupt };
+    if settings.task == Task::Plan {
+        return Ok(Built { target: settings.target, checkpoint: None, engine: None, next: Vec::new() });
+    }
+    let pool = Pool::new("build", settings.threads.unwrap_or_else(processors)).map_err(BuildError::from)?;
+    pool.install(|| run(settings.clone(), Builder { progress, interrupt }))
+}
+
+fn run(mut settings: Settings, builder: Builder<'_>) -> Result<Built, BuildFailure> {
     match settings.task.clone() {
         Task::Network => {
             print_network::run(&builder, &settings)?;

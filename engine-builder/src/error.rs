@@ -68,6 +68,12 @@ pub enum BuildError {
         /// What went wrong and, where it is known, what to do.
         problem: String,
     },
+    /// The threads that convert weights cannot be started.
+    #[error(transparent)]
+    Pool(#[from] system::PoolError),
+    /// Another thread cannot be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
     /// Weights are infinite or not a number, and nobody said that they may be.
     #[error("{0}: fetch the model again, or set `allow_non_finite` where they are meant")]
     NonFinite(Box<NonFiniteWeights>),

@@ -126,27 +126,18 @@ pub(crate) fn place_of_auto(support: &GpuSupport) -> (Place, Option<String>) {
     }
 }
 
-/// The place of the CPU engine: this machine's memory that is not in use.
+/// The place of the CPU engine: the memory that this process may take of this machine's.
 pub(crate) fn place_of_cpu() -> Place {
-    let available = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| available_memory(&text));
+    let available = system::Machine::here().available();
+    let unknown = || system::Available { bytes: 0, limit: "unknown: /proc/meminfo has no MemAvailable".to_owned() };
+    let system::Available { bytes, limit } = available.unwrap_or_else(unknown);
     Place {
         target: Target::Cpu.name().to_owned(),
         description: "this machine's CPU".to_owned(),
-        memory_bytes: available.unwrap_or(0),
-        source: match available {
-            Some(_) => "MemAvailable of /proc/meminfo",
-            None => "unknown: /proc/meminfo has no MemAvailable",
-        }
-        .to_owned(),
+        memory_bytes: bytes,
+        source: limit,
         executor: Executor::Cpu,
     }
-}
-
-/// `MemAvailable` in bytes from the text of `/proc/meminfo`.
-fn available_memory(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -221,12 +212,5 @@ mod tests {
         assert!(reason(with("1.2.1", None)).contains("TENSORRT_ROOT"));
         assert!(reason(with("1.2.1", Some("10.13.3"))).contains("10.13.3 was loaded"));
         assert!(check_library(&with("1.2.1", Some("10.14.2"))).is_ok());
-    }
-
-    #[test]
-    fn available_memory_is_in_bytes() {
-        let text = "MemTotal:       100 kB\nMemAvailable:   24675432 kB\n";
-        assert_eq!(available_memory(text), Some(24_675_432 * 1024));
-        assert_eq!(available_memory("MemTotal: 100 kB\n"), None);
     }
 }

@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::huggingface;
 use crate::memory_plan::LimitRequest;
 use crate::source::read_config_file;
+use system::pool::MAX_THREADS;
 
 /// What one run of `build-engine` does.
 #[derive(Debug, Clone)]
@@ -38,6 +39,8 @@ pub struct Settings {
     pub force: bool,
     /// Whether weights may be infinite or NaN, and weights of fp32 too large for bfloat16.
     pub allow_non_finite: bool,
+    /// Threads that convert weights; `None` for one for each logical processor that the process may use.
+    pub threads: Option<usize>,
     /// What to make.
     pub task: Task,
 }
@@ -166,6 +169,9 @@ pub enum SettingsError {
         /// The flag.
         flag: &'static str,
     },
+    /// No thread, or more than are worth it.
+    #[error("threads must be from 1 to {MAX_THREADS}, not {0}")]
+    Threads(usize),
     /// The checkpoint and the engine were given the same directory.
     #[error("--checkpoint and --output are the same directory, `{path}`: give two", path = .0.display())]
     SameDirectory(PathBuf),
@@ -185,6 +191,7 @@ impl Settings {
             checkpoint: None,
             force: false,
             allow_non_finite: false,
+            threads: None,
             task,
         }
     }
@@ -196,6 +203,9 @@ impl Settings {
     pub fn validate(&self) -> Result<(), SettingsError> {
         if self.download && !cfg!(feature = "download") {
             return Err(SettingsError::NoDownload);
+        }
+        if let Some(threads) = self.threads.filter(|threads| !(1..=MAX_THREADS).contains(threads)) {
+            return Err(SettingsError::Threads(threads));
         }
         let (tp_size, pp_size) = (self.tp_size.unwrap_or(1), self.pp_size.unwrap_or(1));
         let one_rank = (tp_size, pp_size) == (1, 1);
@@ -300,6 +310,15 @@ mod tests {
         assert!(matches!(split.validate(), Err(SettingsError::SplitOnCpu { tp_size: 2, pp_size: 1 })));
         split.task = Task::Checkpoint;
         assert_eq!(split.validate(), Ok(()));
+    }
+
+    #[test]
+    fn threads_have_bounds() {
+        for (threads, accepted) in [(0, false), (1, true), (1024, true), (1025, false), (usize::MAX, false)] {
+            let settings = Settings { threads: Some(threads), ..settings(Task::Plan) };
+            let expected = if accepted { Ok(()) } else { Err(SettingsError::Threads(threads)) };
+            assert_eq!(settings.validate(), expected);
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use engine_format::manifest::hash;
 use engine_format::{FormatError, bf16};
 use rayon::prelude::*;
 
-use crate::error::Result;
+use crate::error::{BuildError, Result};
 use crate::non_finite::{Findings, all_finite};
 use crate::progress::{Interrupt, Progress};
 
@@ -122,7 +122,7 @@ pub(crate) fn write(
             // The receiver lives in this function.
             let _ = empty.send(Vec::new());
         }
-        let writer = scope.spawn(move || -> Result<(), FormatError> {
+        let write = move || -> Result<(), FormatError> {
             let io = |error| FormatError::io("write", job.path)(error);
             file.write_all(job.head).map_err(io)?;
             progress.advance(job.head.len() as u64);
@@ -134,7 +134,8 @@ pub(crate) fn write(
                 let _ = empty.send(block);
             }
             file.sync_all().map_err(io)
-        });
+        };
+        let writer = system::threads::spawn_scoped(scope, "trtllm-write", None, write).map_err(BuildError::Thread)?;
         let made = make_blocks(job, fill, hashed, interrupt, &full, &emptied);
         drop(full);
         match writer.join() {

@@ -9,6 +9,7 @@ use crate::checkpoint::CONFIG_FILE;
 use crate::error::Result;
 use crate::json::{self, Object};
 use crate::manifest::Limits;
+use crate::shard::Mapping;
 use crate::weights_file::WEIGHTS_FILE;
 
 /// What a run has to know of the engine's `config.json`.
@@ -28,6 +29,8 @@ pub struct BuildConfig {
     pub lora_plugin: bool,
     /// Ranks: processes, and engine files.
     pub world_size: usize,
+    /// How the model is split over them.
+    pub mapping: Mapping,
 }
 
 impl BuildConfig {
@@ -46,7 +49,11 @@ impl BuildConfig {
             plugins.as_ref().and_then(|plugins| plugins.get("lora_plugin")).is_some_and(|value| !value.is_null());
         let pretrained = root.object("pretrained_config")?;
         let mapping = pretrained.as_ref().map(|pretrained| pretrained.object("mapping")).transpose()?.flatten();
-        let world_size = mapping.as_ref().map(|mapping| mapping.dimension("world_size")).transpose()?.flatten();
+        let of_mapping =
+            |name| mapping.as_ref().map(|mapping| mapping.dimension(name)).transpose().map(Option::flatten);
+        let world_size = of_mapping("world_size")?.unwrap_or(1);
+        let pp_size = of_mapping("pp_size")?.unwrap_or(1);
+        let tp_size = of_mapping("tp_size")?.unwrap_or(world_size / pp_size).max(1);
         Ok(Self {
             version: root.string("version")?.unwrap_or_default().to_owned(),
             limits: Limits {
@@ -58,7 +65,8 @@ impl BuildConfig {
             max_beam_width: build.dimension("max_beam_width")?.unwrap_or(1),
             gather_context_logits: build.boolean("gather_context_logits")?.unwrap_or(false),
             lora_plugin: lora,
-            world_size: world_size.unwrap_or(1),
+            world_size,
+            mapping: Mapping { tp_size, pp_size },
         })
     }
 }

@@ -222,6 +222,11 @@ impl FormatError {
         Self::Damaged { path: path.to_owned(), problem: problem.into() }
     }
 
+    /// Whether the system refused memory, or address space to map a file into.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::OutOfMemory)
+    }
+
     /// Whether the cause is a file system without room; the output is then too large for the place asked for.
     pub fn is_disk_full(&self) -> bool {
         matches!(self, Self::Io { source, .. }

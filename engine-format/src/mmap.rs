@@ -1,6 +1,7 @@
 //! The one place that maps files into memory, and asks the system about the file systems that hold them.
 
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -25,7 +26,8 @@ impl MappedFile {
         let file = File::open(path).map_err(FormatError::io("open", path))?;
         // SAFETY: the mapping is read-only and private to `&[u8]` views; the duty that nobody changes the file while it
         // is mapped is the user's, as the type's documentation says. Every reader validates what it reads.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(FormatError::io("map", path))?;
+        let map = unsafe { memmap2::Mmap::map(&file) };
+        let map = map.map_err(|error| FormatError::io("map", path)(with_size(error, &file)))?;
         Ok(Self { path: path.to_owned(), map })
     }
 
@@ -69,6 +71,18 @@ impl MappedFile {
     pub fn offset_of(&self, part: &[u8]) -> Option<usize> {
         let offset = (part.as_ptr() as usize).checked_sub(self.map.as_ptr() as usize)?;
         (offset + part.len() <= self.map.len()).then_some(offset)
+    }
+}
+
+/// An error that says how much address space was refused, where it was, and keeps its kind.
+fn with_size(error: io::Error, file: &File) -> io::Error {
+    match file.metadata() {
+        Ok(metadata) if error.kind() == io::ErrorKind::OutOfMemory => {
+            let bytes = metadata.len();
+            let advice = "let the process have more (`ulimit -v`)";
+            io::Error::new(error.kind(), format!("its {bytes} bytes of address space are refused: {advice}"))
+        }
+        _ => error,
     }
 }
 

@@ -80,6 +80,14 @@ impl Mapping {
         config.vocab_size.next_multiple_of(self.tp_size)
     }
 
+    /// Bytes of keys and values of one token in bfloat16, on the rank with most layers. Heads are repeated when there are more
+    /// ranks than heads.
+    pub const fn kv_bytes_per_token(self, config: &ModelConfig) -> usize {
+        let heads = config.num_key_value_heads / self.tp_size;
+        let (heads, layers) = (if heads > 0 { heads } else { 1 }, self.layers(config, 0));
+        2 * 2 * heads * config.head_size * (layers.end - layers.start)
+    }
+
     /// Checks that the model can be split this way.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use args::exit::say;
 use runner::engine::{Engine, Running};
 use runner::executor::{Executor, ExecutorConfig, Shutdown};
+use runner::inflight::KvCacheBound;
 
 use crate::format::{counted, short_count};
 
@@ -54,10 +55,15 @@ pub(crate) fn describe(engine: &Engine, config: &ExecutorConfig) {
     let asked = config.max_seq_len.unwrap_or(engine_limit);
     let max_seq_len = limits.max_seq_len;
     if max_seq_len < asked {
-        let cause = if config.kv_cache.max_tokens.is_some() {
-            "kv_cache.max_tokens (--kv-cache-tokens)"
-        } else {
-            "free memory"
+        let bound = match engine.running() {
+            Running::Cpu(executor) => Some(&executor.facts().kv_cache_bound),
+            Running::TensorRtLlm(_) => None,
+        };
+        let cause = match bound {
+            Some(KvCacheBound::MaxTokens) => "kv_cache.max_tokens (--kv-cache-tokens)".to_owned(),
+            Some(KvCacheBound::MaxBytes) => "kv_cache.max_bytes (--kv-cache-bytes)".to_owned(),
+            Some(KvCacheBound::Memory(limit)) => format!("free memory ({limit})"),
+            _ => "the KV cache".to_owned(),
         };
         say(format_args!(
             "warning: {cause} allows sequences of {} only, the engine {engine_limit}",

@@ -122,8 +122,7 @@ impl Engine {
         std::thread::scope(|scope| {
             if let Some(tokenizer) = tokenizer.clone() {
                 // Where no thread can be started, the first use parses it.
-                let thread = std::thread::Builder::new().name("tokenizer".into());
-                let _ = thread.spawn_scoped(scope, move || tokenizer.get().is_ok());
+                let _ = system::threads::spawn_scoped(scope, "trtllm-text", None, move || tokenizer.get().is_ok());
             }
             Self::start_sharing(dir, tokenizer, config)
         })

@@ -10,6 +10,18 @@ pub(crate) fn check_finite(kernels: Kernels, logits: &[f32], vocab_size: usize) 
     if kernels.all_finite(logits) { Ok(()) } else { Err(problem(logits, vocab_size)) }
 }
 
+/// A copy of logits, which are the largest thing that a token takes.
+///
+/// # Errors
+/// The system refuses the memory, as a sentence that ends a request.
+pub(crate) fn copied(logits: &[f32]) -> Result<Vec<f32>, String> {
+    let mut copy = Vec::new();
+    let refused = |_| format!("the system refuses {} bytes for a copy of the logits", size_of_val(logits));
+    copy.try_reserve_exact(logits.len()).map_err(refused)?;
+    copy.extend_from_slice(logits);
+    Ok(copy)
+}
+
 /// What is wrong with logits that are not all finite.
 pub(crate) fn problem(logits: &[f32], vocab_size: usize) -> String {
     let bad = || logits.iter().enumerate().filter(|(_, logit)| !logit.is_finite());

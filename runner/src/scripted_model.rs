@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use cpu_kernels::Kernels;
 use rayon::ThreadPool;
+use system::Pool;
 
 use crate::cpu_model::CpuModelError;
 use crate::executor::TokenId;
@@ -73,7 +74,7 @@ const CHOSEN_LOGIT: f32 = 50.0;
 pub struct ScriptedModel {
     script: Script,
     kernels: Kernels,
-    pool: ThreadPool,
+    pool: Pool,
     /// The token stored in each slot of each block.
     slots: Vec<TokenId>,
     /// The sequences of the last pass.
@@ -97,11 +98,7 @@ impl ScriptedModel {
     /// # Errors
     /// [`CpuModelError`]: the kernels or the thread are not to be had.
     pub fn new(script: Script) -> Result<Self, CpuModelError> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(1)
-            .thread_name(|_| "scripted-model".into())
-            .build()
-            .map_err(|source| CpuModelError::Threads { threads: 1, source })?;
+        let pool = Pool::new("script", 1)?;
         let slots = vec![0; script.num_blocks * script.tokens_per_block];
         Ok(Self { script, kernels: Kernels::detect()?, pool, slots, last: Vec::new(), steps: 0 })
     }

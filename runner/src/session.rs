@@ -117,9 +117,8 @@ impl Session {
     pub fn start(executor: Arc<dyn Executor>, tokenizer: Option<LazyTokenizer>) -> io::Result<Self> {
         let (arrivals, queues) = (Arc::new(Arrivals::default()), Arc::new(Queues::default()));
         let shared = (executor.clone(), arrivals.clone(), queues.clone());
-        let router = std::thread::Builder::new()
-            .name("session".into())
-            .spawn(move || router::run(shared.0.as_ref(), &shared.1, &shared.2))?;
+        let router =
+            system::threads::spawn("trtllm-session", move || router::run(shared.0.as_ref(), &shared.1, &shared.2))?;
         let router_id = router.thread().id();
         Ok(Self { executor, tokenizer, arrivals, queues, router: Mutex::new(Some(router)), router_id })
     }

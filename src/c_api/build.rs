@@ -97,7 +97,7 @@ pub struct trtllm_build_options {
     /// GPU engines: ranks that are compiled at the same time; 0 for one. Default: 0.
     pub workers: usize,
     /// Whether weights may be infinite or NaN, or too large for bfloat16. Without, a model that has such weights is refused with
-    /// `TRTLLM_STATUS_INVALID_FILES`, and the first one is named.
+    /// `TRTLLM_STATUS_INVALID_FILES`, and the first one is named. Default: false.
     pub allow_non_finite: CBool,
 }
 
@@ -203,6 +203,7 @@ pub(super) unsafe fn settings(options: &trtllm_build_options) -> Result<Settings
         checkpoint,
         force: options.force.get(),
         allow_non_finite: options.allow_non_finite.get(),
+        threads: None,
     })
 }
 
@@ -240,6 +241,7 @@ pub(super) fn cannot_build(failure: &BuildFailure) -> Failure {
         BuildFailure::Build(BuildError::Interrupted) => TRTLLM_STATUS_CANCELLED,
         BuildFailure::Build(error) if error.is_disk_full() => TRTLLM_STATUS_SYSTEM,
         BuildFailure::Build(BuildError::TensorRt { .. } | BuildError::TrtllmBuild { .. }) => TRTLLM_STATUS_SYSTEM,
+        BuildFailure::Build(BuildError::Pool(_) | BuildError::Thread(_)) => TRTLLM_STATUS_SYSTEM,
         BuildFailure::Build(BuildError::Hub { .. } | BuildError::Format(FormatError::Io { .. })) => {
             TRTLLM_STATUS_SYSTEM
         }

@@ -90,6 +90,10 @@ pub struct trtllm_engine_config {
     /// (docs/configuration.md), as TOML, without that line; empty for its defaults. Names that do not exist are refused.
     /// Default: none.
     pub tensorrt_llm: trtllm_str,
+    /// Bytes that the KV cache takes at most, on each rank; 0 for as many as `kv_cache_max_tokens` and
+    /// `kv_cache_free_memory_fraction` allow. A host with several engines in one process should set it: an engine that is opened
+    /// is promised the memory of its whole cache, and the next one gets its share of what is left. Default: 0.
+    pub kv_cache_max_bytes: usize,
 }
 
 // SAFETY: `repr(C)`, begins with its size, and holds numbers, bytes and raw pointers only.
@@ -113,6 +117,7 @@ unsafe impl Options for trtllm_engine_config {
             enable_chunked_context: config.enable_chunked_context.into(),
             enable_block_reuse: config.kv_cache.enable_block_reuse.into(),
             tensorrt_llm: trtllm_str::EMPTY,
+            kv_cache_max_bytes: 0,
         }
     }
 }
@@ -139,6 +144,7 @@ impl trtllm_engine_config {
             enable_chunked_context: self.enable_chunked_context.get(),
             kv_cache: KvCacheConfig {
                 max_tokens: chosen(self.kv_cache_max_tokens),
+                max_bytes: chosen(self.kv_cache_max_bytes),
                 free_memory_fraction: self.kv_cache_free_memory_fraction,
                 tokens_per_block: self.tokens_per_block,
                 enable_block_reuse: self.enable_block_reuse.get(),
@@ -267,11 +273,14 @@ pub unsafe extern "C" fn trtllm_open_engine(
 
 fn cannot_open(error: &OpenError) -> Failure {
     let status = match error {
+        OpenError::Format(format) | OpenError::Cpu(CpuModelError::Format(format)) if format.is_out_of_memory() => {
+            TRTLLM_STATUS_SYSTEM
+        }
         OpenError::Cpu(CpuModelError::Format(_)) => TRTLLM_STATUS_INVALID_FILES,
         OpenError::Config(_) => TRTLLM_STATUS_INVALID_ARGUMENT,
-        OpenError::Cpu(CpuModelError::Limit { .. } | CpuModelError::KvCacheTokens { .. }) => {
-            TRTLLM_STATUS_INVALID_ARGUMENT
-        }
+        OpenError::Cpu(
+            CpuModelError::Limit { .. } | CpuModelError::KvCacheTokens { .. } | CpuModelError::KvCacheBytes { .. },
+        ) => TRTLLM_STATUS_INVALID_ARGUMENT,
         OpenError::Cpu(CpuModelError::Isa(_)) | OpenError::Target { .. } | OpenError::Gpu { .. } => {
             TRTLLM_STATUS_UNAVAILABLE
         }

@@ -3,6 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use system::threads::in_default_floating_point_mode;
+
 use super::fork;
 use super::status::{
     Failure, TRTLLM_STATUS_INTERNAL, TRTLLM_STATUS_OK, TRTLLM_STATUS_WRONG_THREAD, remember, trtllm_status,
@@ -16,14 +18,15 @@ pub(crate) fn entry(body: impl FnOnce() -> Result<(), Failure>) -> trtllm_status
     })
 }
 
-/// Runs the body of an exported function that touches nothing but its arguments.
+/// Runs the body of an exported function that touches nothing but its arguments, in the floating-point mode that all results are
+/// computed in.
 pub(crate) fn entry_in_forks(body: impl FnOnce() -> Result<(), Failure>) -> trtllm_status {
     let body = || {
         check_not_logging()?;
         body()
     };
     // What a panic may have left half-done lies behind locks that survive it, or is dropped with the call.
-    let failure = match catch_unwind(AssertUnwindSafe(body)) {
+    let failure = match catch_unwind(AssertUnwindSafe(|| in_default_floating_point_mode(body))) {
         Ok(Ok(())) => return TRTLLM_STATUS_OK,
         Ok(Err(failure)) => failure,
         Err(panic) => {

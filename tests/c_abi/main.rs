@@ -15,3 +15,4 @@ mod layout;
 mod log;
 mod queues;
 mod support;
+mod threads;

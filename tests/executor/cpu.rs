@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use system::Machine;
 use trtllm::runner::executor::{
-    Executor, ExecutorConfig, KvCacheConfig, OutputConfig, PerfMetrics, RequestSpec, Response, SamplingConfig,
-    TokenResult,
+    CapacitySchedulerPolicy, Executor, ExecutorConfig, KvCacheConfig, OutputConfig, PerfMetrics, RequestSpec, Response,
+    SamplingConfig, TokenResult,
 };
 use trtllm::runner::inflight::CpuExecutor;
 
@@ -90,6 +91,52 @@ fn a_request_whose_logits_are_no_numbers_ends_and_no_other() {
             let place = |result: &TokenResult| (result.output_token_ids.clone(), result.log_probs.clone());
             assert_eq!(place(found), place(&expected));
         }
+    }
+}
+
+/// Memory that others take after the engine was opened: what runs goes on, what can start in used blocks starts, and what needs
+/// more than there is ends with an error.
+#[test]
+fn a_request_for_which_there_is_no_memory_ends_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("proc")).unwrap();
+    let set_free = |kib: usize| {
+        std::fs::write(dir.path().join("proc/meminfo"), format!("MemAvailable: {kib} kB\n")).unwrap();
+        // Longer than an answer is good for.
+        std::thread::sleep(std::time::Duration::from_millis(150));
+    };
+    set_free(1 << 20);
+    let engine = engine();
+    for capacity_scheduler_policy in
+        [CapacitySchedulerPolicy::GuaranteedNoEvict, CapacitySchedulerPolicy::MaxUtilization]
+    {
+        let kv_cache = KvCacheConfig { tokens_per_block: 4, ..KvCacheConfig::default() };
+        let config = ExecutorConfig { kv_cache, capacity_scheduler_policy, ..ExecutorConfig::default() };
+        let machine = Machine::at(dir.path());
+        let executor = CpuExecutor::open_on(machine, &engine.engine, None, &config).unwrap();
+        let run = |prompt: std::ops::Range<u32>| {
+            let id = enqueue(&executor, RequestSpec { streaming: false, ..RequestSpec::new(prompt.collect(), 8) });
+            let mut found = Vec::new();
+            while !found.iter().any(Response::is_final) {
+                found.extend(executor.await_responses(None));
+            }
+            assert!(found.iter().all(|response| response.request_id() == id));
+            match found.remove(0) {
+                Response::Result(result) => Ok(result.output_token_ids),
+                Response::Error { message, .. } => Err(message),
+            }
+        };
+        let expected = run(0..8).unwrap();
+        set_free(0);
+        assert_eq!(run(0..8), Ok(expected.clone()));
+        assert_eq!(run(8..16).map(|tokens| tokens.len()), Ok(8));
+        for _ in 0..2 {
+            let problem = run(0..40).unwrap_err();
+            assert!(problem.contains("no memory") && problem.contains("MemAvailable"), "{problem}");
+            assert_eq!(run(0..8), Ok(expected.clone()));
+        }
+        set_free(1 << 20);
+        assert_eq!(run(0..40).map(|tokens| tokens.len()), Ok(8));
     }
 }
 

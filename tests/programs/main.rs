@@ -16,6 +16,7 @@ mod endings;
 mod guides;
 mod log_probs;
 mod machine;
+mod memory;
 mod not_a_number;
 mod prompts;
 mod sampling;

@@ -127,7 +127,11 @@ impl Work<'_> {
         std::thread::scope(|scope| {
             for worker in 0..self.tensorrt.workers.clamp(1, networks.len()) {
                 let (run_worker, device) = (&run_worker, devices[worker % devices.len()]);
-                scope.spawn(move || run_worker(device));
+                // A thread that the system refuses is one that the others do without.
+                let started = system::threads::spawn_scoped(scope, "trtllm-compile", None, move || run_worker(device));
+                if worker == 0 && started.is_err() {
+                    run_worker(device);
+                }
             }
         });
         let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -152,7 +156,7 @@ impl Work<'_> {
         std::thread::scope(|scope| {
             let (log, lines) = mpsc::channel();
             // TensorRT logs from its own threads. This thread ends when the network, which owns the sender, is dropped.
-            scope.spawn(move || {
+            let repeat = move || {
                 for (severity, text) in lines {
                     match severity {
                         Severity::Error => self.progress.note(&format!("TensorRT: {text}")),
@@ -160,7 +164,8 @@ impl Work<'_> {
                         Severity::Debug => {}
                     }
                 }
-            });
+            };
+            system::threads::spawn_scoped(scope, "trtllm-log", None, repeat).map_err(BuildError::Thread)?;
             let graph = &network.graph;
             let log = Mutex::new(log);
             let mut gpu_network = GpuNetwork::new(self.tensorrt.library, &graph.name, device as i32, move |line| {

@@ -14,6 +14,7 @@ use crate::error::{BuildError, Result};
 use crate::network::NetworkOptions;
 use crate::network::options::TOKENS_PER_BLOCK;
 use crate::progress::{Interrupt, Progress};
+use system::threads::spawn_scoped;
 
 /// The program's name.
 pub(crate) const PROGRAM: &str = "trtllm-build";
@@ -76,11 +77,13 @@ pub(crate) fn run(
     let (out, err) = (child.stdout.take(), child.stderr.take());
     progress.begin_steps(&format!("running {PROGRAM}"), 1);
     let ended = std::thread::scope(|scope| {
-        if let Some(out) = out {
-            scope.spawn(|| repeat(out, &last_lines, progress));
-        }
-        if let Some(err) = err {
-            scope.spawn(|| repeat(err, &last_lines, progress));
+        let (lines, mut started) = (&last_lines, Vec::new());
+        started.extend(out.map(|out| spawn_scoped(scope, "trtllm-log", None, move || repeat(out, lines, progress))));
+        started.extend(err.map(|err| spawn_scoped(scope, "trtllm-log", None, move || repeat(err, lines, progress))));
+        if let Some(error) = started.into_iter().find_map(Result::err) {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(BuildError::Thread(error));
         }
         loop {
             match child.try_wait() {

@@ -49,7 +49,7 @@ impl Budget {
             weights: weights_bytes(config, mapping, place.executor),
             activations: activation_bytes(config, mapping, place.executor, limits),
             reserve,
-            kv_bytes_per_token: kv_bytes_per_token(config, mapping),
+            kv_bytes_per_token: mapping.kv_bytes_per_token(config) as u64,
             max_blocks: config.sliding_window.map(|window| window as u64).map(|window| match place.executor {
                 // The window of the first token of a chunk, and the chunk.
                 Executor::Cpu => (blocks(window - 1 + limits.max_num_tokens as u64 - 1), blocks(window - 1)),
@@ -121,15 +121,6 @@ fn weights_bytes(config: &ModelConfig, mapping: Mapping, executor: Executor) -> 
     };
     // Tensor-parallel ranks of a stage hold equal shapes.
     (0..mapping.pp_size).map(|pp_rank| rank_bytes(pp_rank, 0)).max().unwrap_or(0)
-}
-
-/// Bytes of keys and values of one token on the rank with most layers; heads are repeated when ranks outnumber them.
-fn kv_bytes_per_token(config: &ModelConfig, mapping: Mapping) -> u64 {
-    let heads = (config.num_key_value_heads / mapping.tp_size).max(1) as u64;
-    let layers = mapping.layers(config, 0).len() as u64;
-    let keys_and_values = 2;
-    let bf16_bytes = 2;
-    keys_and_values * bf16_bytes * heads * config.head_size as u64 * layers
 }
 
 /// Bytes of activations, by the formula of [`memory_plan`](super).

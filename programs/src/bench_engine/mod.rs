@@ -156,7 +156,7 @@ fn measure(
 
 fn measure_limits(threads: usize) -> Result<MachineLimits> {
     let kernels = Kernels::detect()?;
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+    let pool = system::Pool::new("limits", threads)?;
     Ok(pool.install(|| MachineLimits::measure(kernels)))
 }
 

@@ -21,9 +21,6 @@ pub(crate) enum Failure {
     /// Signals cannot be handled.
     #[error("cannot handle signals")]
     Signals(#[source] io::Error),
-    /// The threads that were asked for cannot be started.
-    #[error("cannot start the threads")]
-    Threads(#[source] rayon::ThreadPoolBuildError),
     /// The plan cannot be written to stdout.
     #[error("cannot write to stdout")]
     Stdout(#[source] io::Error),
@@ -37,7 +34,7 @@ impl Failure {
 
     fn code(&self) -> u8 {
         match self {
-            Self::Signals(_) | Self::Threads(_) | Self::Stdout(_) => OTHER,
+            Self::Signals(_) | Self::Stdout(_) => OTHER,
             Self::Build(BuildFailure::Machine { .. } | BuildFailure::Memory { .. }) => MACHINE,
             Self::Build(BuildFailure::Build(error)) => build_code(error),
             Self::Build(_) => INPUT,
@@ -88,6 +85,7 @@ fn build_code(error: &BuildError) -> u8 {
     match error {
         BuildError::Interrupted => INTERRUPTED,
         error if error.is_disk_full() => INPUT,
+        BuildError::Pool(_) | BuildError::Thread(_) => MACHINE,
         BuildError::Hub { .. } | BuildError::TensorRt { .. } | BuildError::TrtllmBuild { .. } => OTHER,
         BuildError::Format(FormatError::Io { source, .. }) => io_code(source),
         _ => INPUT,

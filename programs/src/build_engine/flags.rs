@@ -135,8 +135,8 @@ pub(crate) struct Args {
     #[arg(long)]
     download: bool,
 
-    /// Threads that convert weights [default: the processors that this process may use]
-    #[arg(long, value_name = "N", value_parser = positive)]
+    /// Threads that convert weights, at most 1024 [default: one for each logical CPU that this process may use]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=1024))]
     threads: Option<usize>,
 
     /// Show details
@@ -211,6 +211,7 @@ impl Args {
             checkpoint: self.checkpoint.clone(),
             force: self.force,
             allow_non_finite: self.allow_non_finite,
+            threads: self.threads,
             task,
         }
     }
@@ -218,11 +219,6 @@ impl Args {
     /// How the plan is printed.
     pub(crate) fn plan_format(&self) -> PlanFormat {
         self.format
-    }
-
-    /// Threads, if they were given.
-    pub(crate) fn threads(&self) -> Option<usize> {
-        self.threads
     }
 
     /// How much is said.

@@ -38,10 +38,6 @@ fn run(args: &Args) -> Result<(), Failure> {
     let interrupt = Interrupt::new();
     let handle = interrupt.handle();
     on_signal(move |_| handle.set()).map_err(Failure::Signals)?;
-    if let Some(threads) = args.threads() {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-        pool.build_global().map_err(Failure::Threads)?;
-    }
     if settings.task == Task::Plan {
         let plans = build::plan(&settings, &report, &interrupt)?;
         return plan::print(&settings, &plans, args.plan_format());

@@ -3,7 +3,7 @@
 use cpu_kernels::Kernels;
 use rayon::ThreadPool;
 
-use super::{CpuModel, ForwardPass, KvCache};
+use super::{CpuModel, ForwardPass, KvCache, MemoryError};
 use crate::model::{BlockId, ForwardError, Interrupted, Model, StepSequence};
 
 /// A decoder and the keys and values of the sequences that it works on.
@@ -15,10 +15,18 @@ pub struct CachedCpuModel {
 }
 
 impl CachedCpuModel {
-    /// The decoder with an empty cache of this many blocks.
-    pub fn new(model: CpuModel, num_blocks: usize, tokens_per_block: usize) -> Self {
-        let cache = KvCache::new(model.config(), num_blocks, tokens_per_block);
-        Self { model, cache, pass: ForwardPass::default() }
+    /// The decoder with an empty cache of this many blocks, and the buffers of its passes.
+    ///
+    /// # Errors
+    /// The system does not give the cache's memory.
+    pub fn new(
+        model: CpuModel,
+        pass: ForwardPass,
+        num_blocks: usize,
+        tokens_per_block: usize,
+    ) -> Result<Self, MemoryError> {
+        let cache = KvCache::new(model.config(), num_blocks, tokens_per_block)?;
+        Ok(Self { model, cache, pass })
     }
 }
 

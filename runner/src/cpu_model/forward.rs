@@ -9,11 +9,12 @@
 //! token is chosen or a prompt is scored. Buffers grow to the largest pass there was.
 
 use cpu_kernels::{Attention, AttentionSequence, bf16};
+use engine_format::ModelConfig;
 use engine_format::rope::Rope;
 use rayon::prelude::*;
 
 use super::weights::{LayerWeights, Matrix};
-use super::{CpuModel, KvCache};
+use super::{CpuModel, KvCache, MemoryError};
 use crate::executor::TokenId;
 use crate::model::{ForwardError, Interrupted, StepSequence};
 
@@ -33,6 +34,47 @@ pub struct ForwardPass {
     activated: Vec<bf16>,
     delta: Vec<f32>,
     rows: Vec<bf16>,
+}
+
+impl ForwardPass {
+    /// Buffers with room for passes over `tokens` tokens and for logits of `rows` of them, so that no pass runs out of memory.
+    /// The system gives the memory as it is first written.
+    ///
+    /// # Errors
+    /// The system does not give that much address space.
+    pub fn with_room(config: &ModelConfig, tokens: usize, rows: usize) -> Result<Self, MemoryError> {
+        fn reserve<T>(buffer: &mut Vec<T>, rows: usize, width: usize, all: &mut u64) -> bool {
+            let elements = rows.saturating_mul(width);
+            *all = all.saturating_add((elements as u64).saturating_mul(size_of::<T>() as u64));
+            buffer.try_reserve_exact(elements).is_ok()
+        }
+        let (mut pass, mut bytes) = (Self::default(), 0);
+        let (hidden, wide) = (config.hidden_size, config.intermediate_size);
+        let reserved = [
+            reserve(&mut pass.residual, tokens, hidden, &mut bytes),
+            reserve(&mut pass.normed, tokens, hidden, &mut bytes),
+            reserve(&mut pass.wide, tokens, wide.max(config.qkv_size()), &mut bytes),
+            reserve(&mut pass.queries, tokens, config.query_size(), &mut bytes),
+            reserve(&mut pass.keys, tokens, config.key_value_size(), &mut bytes),
+            reserve(&mut pass.attended, tokens, config.query_size(), &mut bytes),
+            reserve(&mut pass.up, tokens, wide, &mut bytes),
+            reserve(&mut pass.activated, tokens, wide, &mut bytes),
+            reserve(&mut pass.delta, tokens.max(rows), hidden, &mut bytes),
+            reserve(&mut pass.rows, rows, hidden, &mut bytes),
+        ];
+        if reserved.contains(&false) {
+            return Err(MemoryError::refused(format!("room for {tokens} tokens in one step"), bytes));
+        }
+        Ok(pass)
+    }
+
+    /// Bytes of all buffers.
+    pub fn bytes(&self) -> u64 {
+        let of_f32 = [&self.residual, &self.wide, &self.queries, &self.keys, &self.up, &self.delta];
+        let of_bf16 = [&self.normed, &self.attended, &self.activated, &self.rows];
+        let bytes = of_f32.map(|buffer| buffer.capacity() * size_of::<f32>()).into_iter();
+        bytes.chain(of_bf16.map(|buffer| buffer.capacity() * size_of::<bf16>())).sum::<usize>() as u64
+    }
 }
 
 /// The first `length` elements of a buffer that grows when it has to. The content is left from before.

@@ -6,6 +6,7 @@ use cpu_kernels::bf16;
 use engine_format::ModelConfig;
 use rayon::prelude::*;
 
+use super::MemoryError;
 use crate::model::{BlockId, StepSequence};
 
 /// The pool: for each layer, keys and values of `[blocks, kv_heads, tokens_per_block, head_size]` in bfloat16.
@@ -26,12 +27,21 @@ pub(super) struct LayerCache {
 
 impl KvCache {
     /// A pool of so many blocks. The system gives the memory as blocks are first written.
-    pub fn new(config: &ModelConfig, num_blocks: usize, tokens_per_block: usize) -> Self {
-        let elements = num_blocks * tokens_per_block * config.key_value_size();
-        let pool = || bytemuck::allocation::zeroed_vec(elements);
-        let layers = (0..config.num_hidden_layers).map(|_| LayerCache { keys: pool(), values: pool() }).collect();
+    ///
+    /// # Errors
+    /// The system does not give that much address space.
+    pub fn new(config: &ModelConfig, num_blocks: usize, tokens_per_block: usize) -> Result<Self, MemoryError> {
+        let tokens = num_blocks.saturating_mul(tokens_per_block);
+        let elements = tokens.saturating_mul(config.key_value_size());
+        let refused = || {
+            let bytes = (tokens as u64).saturating_mul(config.kv_bytes_per_token() as u64);
+            MemoryError::refused(format!("the KV cache of {tokens} tokens"), bytes)
+        };
+        let pool = || bytemuck::allocation::try_zeroed_vec(elements).map_err(|()| refused());
+        let layer = |_| Ok(LayerCache { keys: pool()?, values: pool()? });
+        let layers = (0..config.num_hidden_layers).map(layer).collect::<Result<_, _>>()?;
         let (kv_heads, head_size) = (config.num_key_value_heads, config.head_size);
-        Self { layers, num_blocks, tokens_per_block, kv_heads, head_size }
+        Ok(Self { layers, num_blocks, tokens_per_block, kv_heads, head_size })
     }
 
     /// Blocks in the pool.

@@ -8,6 +8,9 @@ mod weights;
 
 use cpu_kernels::{IsaError, Kernels};
 use engine_format::{EngineDir, FormatError, ModelConfig};
+use system::pool::processors;
+use system::threads::in_default_floating_point_mode;
+use system::{Pool, PoolError};
 
 use crate::executor::LimitError;
 
@@ -33,21 +36,33 @@ pub enum CpuModelError {
     #[error(transparent)]
     Limit(#[from] LimitError),
     /// A KV cache of less than one block.
-    #[error("a KV cache of {tokens} tokens holds no block of {tokens_per_block} tokens: give it more tokens")]
+    #[error(
+        "a KV cache of {tokens} tokens holds no block of {tokens_per_block} tokens: raise max_tokens to {tokens_per_block} or more, or lower tokens_per_block"
+    )]
     KvCacheTokens {
         /// What was asked for.
         tokens: usize,
         /// Tokens of a block.
         tokens_per_block: usize,
     },
-    /// The threads could not be started.
-    #[error("cannot start {threads} worker threads: {source}")]
-    Threads {
-        /// Threads asked for.
-        threads: usize,
-        /// The cause.
-        source: rayon::ThreadPoolBuildError,
+    /// A KV cache of less bytes than one block.
+    #[error(
+        "a KV cache of {bytes} bytes holds no block of {tokens_per_block} tokens, which takes {block} bytes: raise max_bytes to {block} or more, or lower tokens_per_block"
+    )]
+    KvCacheBytes {
+        /// What was asked for.
+        bytes: usize,
+        /// Tokens of a block.
+        tokens_per_block: usize,
+        /// Bytes of a block.
+        block: usize,
     },
+    /// Memory that is not to be had.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The threads could not be started.
+    #[error(transparent)]
+    Threads(#[from] PoolError),
     /// The owner thread could not be started.
     #[error("cannot start a thread beside {threads} workers: {source}")]
     Owner {
@@ -58,32 +73,49 @@ pub enum CpuModelError {
     },
 }
 
+/// Memory that is not to be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{what} takes {bytes} bytes, {reason}: give the KV cache fewer tokens or bytes, lower max_num_tokens, or let the process have more memory"
+)]
+pub struct MemoryError {
+    /// What it is for.
+    pub what: String,
+    /// How much.
+    pub bytes: u64,
+    /// Why it is not to be had, as the middle of a sentence.
+    pub reason: String,
+}
+
+impl MemoryError {
+    /// Memory that the system has refused.
+    pub(crate) fn refused(what: impl Into<String>, bytes: u64) -> Self {
+        Self { what: what.into(), bytes, reason: "which the system refuses".to_owned() }
+    }
+}
+
 /// A decoder whose weights are mapped; it holds no state of any sequence.
 #[derive(Debug)]
 pub struct CpuModel {
     config: ModelConfig,
     kernels: Kernels,
-    pool: rayon::ThreadPool,
+    pool: Pool,
     weights: ModelWeights,
     inverse_frequencies: Vec<f32>,
 }
 
 impl CpuModel {
-    /// Opens a CPU engine with this many worker threads (`None`: one for each core that the process may use).
+    /// Opens a CPU engine with this many worker threads (`None`: one for each logical processor that the process may use).
     ///
     /// # Errors
     /// [`CpuModelError`].
     pub fn open(engine: &EngineDir, threads: Option<usize>) -> Result<Self, CpuModelError> {
         let kernels = Kernels::detect()?;
         let weights = ModelWeights::open(engine)?;
-        let threads = threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|index| format!("cpu-model-{index}"))
-            .build()
-            .map_err(|source| CpuModelError::Threads { threads, source })?;
+        let pool = Pool::new("cpu", threads.unwrap_or_else(processors))?;
         let config = engine.config().clone();
-        let inverse_frequencies = config.rope.inverse_frequencies(config.head_size);
+        // Here the caller's thread computes.
+        let inverse_frequencies = in_default_floating_point_mode(|| config.rope.inverse_frequencies(config.head_size));
         Ok(Self { config, kernels, pool, weights, inverse_frequencies })
     }
 

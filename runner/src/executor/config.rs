@@ -41,6 +41,8 @@ pub struct ExecutorConfig {
 pub struct KvCacheConfig {
     /// Tokens that it holds; `None` for as many as [`KvCacheConfig::free_memory_fraction`] allows and the limits can use.
     pub max_tokens: Option<usize>,
+    /// Bytes that it takes at most, on each rank; `None` for as many as the other settings allow.
+    pub max_bytes: Option<usize>,
     /// Share of free memory that it may take.
     pub free_memory_fraction: f64,
     /// Tokens of one block.
@@ -60,8 +62,7 @@ pub enum CapacitySchedulerPolicy {
     GuaranteedNoEvict,
 }
 
-/// Threads of one executor at most: more than any machine has cores for, and as many as start in about a second.
-pub const MAX_THREADS: usize = 1024;
+pub use system::pool::MAX_THREADS;
 
 /// A setting outside its range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -88,6 +89,7 @@ impl ExecutorConfig {
             ("max_num_tokens", self.max_num_tokens, usize::MAX, "at least 1"),
             ("max_queue_size", Some(self.max_queue_size), usize::MAX, "at least 1"),
             ("kv_cache.max_tokens", self.kv_cache.max_tokens, usize::MAX, "at least 1"),
+            ("kv_cache.max_bytes", self.kv_cache.max_bytes, usize::MAX, "at least 1"),
             ("kv_cache.tokens_per_block", Some(self.kv_cache.tokens_per_block), MAX_TOKENS_PER_BLOCK, "from 1 to 1024"),
         ];
         for (field, number, max, range) in numbers {
@@ -153,7 +155,13 @@ impl Default for ExecutorConfig {
 
 impl Default for KvCacheConfig {
     fn default() -> Self {
-        Self { max_tokens: None, free_memory_fraction: 0.9, tokens_per_block: 32, enable_block_reuse: true }
+        Self {
+            max_tokens: None,
+            max_bytes: None,
+            free_memory_fraction: 0.9,
+            tokens_per_block: 32,
+            enable_block_reuse: true,
+        }
     }
 }
 
@@ -174,6 +182,7 @@ mod tests {
         check("max_num_tokens = 0", "max_num_tokens must be at least 1, not 0");
         check("max_queue_size = 0", "max_queue_size must be at least 1, not 0");
         check("kv_cache.max_tokens = 0", "kv_cache.max_tokens must be at least 1, not 0");
+        check("kv_cache.max_bytes = 0", "kv_cache.max_bytes must be at least 1, not 0");
         check("kv_cache.tokens_per_block = 0", "kv_cache.tokens_per_block must be from 1 to 1024, not 0");
         for fraction in ["5.0", "-1.0", "nan", "0.0"] {
             let config: ExecutorConfig =

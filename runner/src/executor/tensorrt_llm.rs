@@ -122,7 +122,8 @@ impl TensorRtLlmExecutor {
         }
         let tokenizer = tokenizer.filter(|_| own.guided_decoding);
         let mode = workers::mode(&own.parallel, build.world_size);
-        let mut settings = settings(limits, config, able.max_beam_width, mode);
+        let kv_bytes_per_token = build.mapping.kv_bytes_per_token(engine.config());
+        let mut settings = settings(limits, config, able.max_beam_width, mode, kv_bytes_per_token);
         let opened = if mode == Some(CommunicationMode::Orchestrator) && own.parallel.spawn_processes != Some(false) {
             let workers = WorkerDir::new(library, own.parallel.worker_executable_path.as_deref())?;
             let script = SettingValue::Text(workers.script().display().to_string());
@@ -150,9 +151,7 @@ impl TensorRtLlmExecutor {
             timeout(own.shutdown_timeout),
         ));
         let owner_shared = shared.clone();
-        let owner = std::thread::Builder::new()
-            .name("tensorrt-llm".into())
-            .spawn(move || owner::run(&owner_shared))
+        let owner = system::threads::spawn("trtllm-gpu", move || owner::run(&owner_shared))
             .map_err(|source| OpenError::Thread { source })?;
         Ok(Self {
             limits,

@@ -11,6 +11,7 @@ use cpu_kernels::Kernels;
 use super::sampler::{Sampler, top_log_probs};
 use super::stop::is_stopped;
 use crate::executor::{EarlyStopping, FinishReason, RequestSpec, TokenId};
+use crate::logits::copied;
 
 /// A beam search that has not ended.
 #[derive(Debug)]
@@ -119,7 +120,10 @@ impl BeamSearch {
         let width = logits.len() / self.beams.len();
         let mut candidates = Vec::new();
         for (index, (beam, logits)) in self.beams.iter_mut().zip(logits.chunks_exact_mut(width)).enumerate() {
-            let raw = spec.output.return_log_probs.then(|| (logits.to_vec(), kernels.log_sum_exp(logits)));
+            let raw = match spec.output.return_log_probs {
+                true => Some((copied(logits)?, kernels.log_sum_exp(logits))),
+                false => None,
+            };
             post_process(index, tokens(index), logits)?;
             beam.sampler.process(logits, tokens(index));
             let best = top_log_probs(kernels, logits, kernels.log_sum_exp(logits), count);

@@ -2,7 +2,9 @@
 //! [`crate::cpu_model::KvCache`].
 //!
 //! A block is *free* (its content is of no use), *idle* (nobody holds it, but it can be found as a prefix), or *held*
-//! by one or more tables. Blocks are taken from the free ones, then from the idle ones, least recently held first.
+//! by one or more tables; all that is *untouched*: it was never used, and the system has given it no memory yet. Blocks are
+//! taken from the free ones, then from the idle ones, least recently held first, then from the untouched ones, lowest first; but
+//! as long as the cache is small, untouched ones come before idle ones, so that prefixes are kept.
 //!
 //! A block that is taken or given back costs a look-up, or `O(log idle)` where it is or becomes idle. Finding or registering a
 //! prefix hashes and compares each of its tokens once.
@@ -87,7 +89,14 @@ pub(super) struct Found {
 pub(super) struct BlockManager {
     tokens_per_block: usize,
     holders: Vec<u32>,
+    /// Free blocks that were used before.
     free: Vec<BlockId>,
+    /// Blocks below this one have been used.
+    touched: usize,
+    /// How many blocks may be touched, as far as that is known: nothing is started that would need more.
+    capacity: usize,
+    /// As long as fewer are touched, untouched blocks are taken before idle ones.
+    keep: usize,
     /// Idle blocks by the time at which they became idle.
     idle: BTreeMap<u64, BlockId>,
     idle_since: Vec<u64>,
@@ -104,8 +113,10 @@ impl BlockManager {
         Self {
             tokens_per_block,
             holders: vec![0; num_blocks],
-            // Taken from the end: low numbers first, so that memory is touched only as far as it is needed.
-            free: (0..num_blocks as BlockId).rev().collect(),
+            free: Vec::new(),
+            touched: 0,
+            capacity: num_blocks,
+            keep: num_blocks,
             idle: BTreeMap::new(),
             idle_since: vec![0; num_blocks],
             clock: 0,
@@ -121,9 +132,34 @@ impl BlockManager {
         self.holders.len()
     }
 
-    /// Blocks that nobody holds.
+    /// Takes untouched blocks before idle ones only while fewer than `blocks` are touched.
+    pub(super) fn keep_unused_prefixes_within(&mut self, blocks: usize) {
+        self.keep = blocks.min(self.num_blocks());
+    }
+
+    /// Blocks that have been used: those below this number.
+    pub(super) fn touched(&self) -> usize {
+        self.touched
+    }
+
+    /// Sets how many blocks may be touched; what is touched already stays.
+    pub(super) fn set_capacity(&mut self, blocks: usize) {
+        self.capacity = blocks.clamp(self.touched, self.num_blocks());
+    }
+
+    /// Blocks that may be touched, with those that are.
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Blocks that nobody holds and that may be touched. A sequence that was promised more than that gets it all the same.
     pub(super) fn available(&self) -> usize {
-        self.free.len() + self.idle.len()
+        self.free.len() + self.idle.len() + self.capacity.saturating_sub(self.touched)
+    }
+
+    /// Blocks that nobody holds.
+    fn not_held(&self) -> usize {
+        self.free.len() + self.idle.len() + self.num_blocks() - self.touched
     }
 
     /// Blocks that `tokens` tokens fill, the last perhaps in part.
@@ -146,8 +182,8 @@ impl BlockManager {
     pub(super) fn stats(&self) -> KvCacheStats {
         KvCacheStats {
             max_num_blocks: self.num_blocks(),
-            free_num_blocks: self.available(),
-            used_num_blocks: self.num_blocks() - self.available(),
+            free_num_blocks: self.not_held(),
+            used_num_blocks: self.num_blocks() - self.not_held(),
             tokens_per_block: self.tokens_per_block,
             alloc_total_blocks: self.alloc_new_blocks + self.reused_blocks,
             alloc_new_blocks: self.alloc_new_blocks,
@@ -206,7 +242,7 @@ impl BlockManager {
     /// the answer is false.
     pub(super) fn grow(&mut self, table: &mut BlockTable, tokens: usize) -> bool {
         let missing = self.blocks_for(tokens).saturating_sub(table.blocks.len());
-        if missing > self.available() {
+        if missing > self.not_held() {
             return false;
         }
         table.blocks.extend((0..missing).map_while(|_| self.allocate()));
@@ -292,9 +328,18 @@ impl BlockManager {
         *holders += 1;
     }
 
+    /// The next block that was never used.
+    fn touch(&mut self) -> Option<BlockId> {
+        let block = self.touched;
+        self.touched += usize::from(block < self.num_blocks());
+        (block < self.num_blocks()).then_some(block as BlockId)
+    }
+
     fn allocate(&mut self) -> Option<BlockId> {
+        let fresh_first = self.touched < self.keep.min(self.capacity);
         let block = match self.free.pop() {
             Some(block) => block,
+            None if fresh_first || self.idle.is_empty() => self.touch()?,
             None => {
                 let (_, block) = self.idle.pop_first()?;
                 self.prefixes.forget(block);
@@ -304,5 +349,47 @@ impl BlockManager {
         self.holders[block as usize] = 1;
         self.alloc_new_blocks += 1;
         Some(block)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fills `blocks` blocks of one token each with a sequence of its own, and ends it; the highest number that it held.
+    fn run(manager: &mut BlockManager, salt: u64, blocks: usize) -> BlockId {
+        let salt = Salt { shared: Some(salt), private: None };
+        let tokens: Vec<TokenId> = (0..blocks as TokenId).collect();
+        let mut table = BlockTable::new(salt);
+        assert!(manager.grow(&mut table, blocks));
+        manager.register(&mut table, &tokens);
+        let highest = table.blocks().iter().copied().max().unwrap();
+        manager.release(&mut table);
+        highest
+    }
+
+    #[test]
+    fn blocks_that_were_used_come_before_untouched_ones() {
+        let mut manager = BlockManager::new(100, 1);
+        manager.keep_unused_prefixes_within(25);
+        // Unused prefixes are kept up to there, and evicted beyond.
+        let highest: Vec<_> = (0..20).map(|salt| run(&mut manager, salt, 10)).collect();
+        assert_eq!(highest[..3], [9, 19, 24]);
+        assert!(highest[3..].iter().all(|&highest| highest < 25), "{highest:?}");
+        assert_eq!((manager.touched(), manager.available()), (25, 100));
+        // What needs more gets more, and what is used no more is used again.
+        assert_eq!(run(&mut manager, 20, 60), 59);
+        assert_eq!((0..20).map(|salt| run(&mut manager, salt, 10)).max(), Some(59));
+        assert_eq!(manager.touched(), 60);
+    }
+
+    #[test]
+    fn a_cache_of_a_given_size_keeps_prefixes_until_it_is_full() {
+        let mut manager = BlockManager::new(100, 1);
+        let highest: Vec<_> = (0..10).map(|salt| run(&mut manager, salt, 10)).collect();
+        assert_eq!(highest, (0..10).map(|run| 10 * run + 9).collect::<Vec<_>>());
+        assert!((0..10).all(|salt| manager.find_prefix(Salt { shared: Some(salt), private: None }, &[0]).blocks == 1));
+        run(&mut manager, 10, 10);
+        assert_eq!(manager.find_prefix(Salt { shared: Some(0), private: None }, &[0]).blocks, 0);
     }
 }

@@ -12,10 +12,11 @@
 //! | `pace` | how long passes take; pure |
 //! | `running`, `sampler`, `stop` | one sequence: how its tokens are chosen, and when it ends; pure |
 //! | `beam` | beam search; pure |
-//! | `sizes` | limits, and how large the KV cache is |
+//! | `sizes`, `memory` | how large the KV cache is, and the memory of its blocks |
 
 mod beam;
 mod kv_cache;
+mod memory;
 mod owner;
 mod pace;
 mod prefix;
@@ -35,19 +36,24 @@ use std::time::Duration;
 use engine_format::EngineDir;
 use engine_format::weights_file::WEIGHTS_FILE;
 
-use crate::cpu_model::{CachedCpuModel, CpuModel, CpuModelError};
+use crate::cpu_model::{CachedCpuModel, CpuModel, CpuModelError, ForwardPass};
 use crate::executor::{
     EnqueueError, Executor, ExecutorConfig, GuidedDecodingParams, IterationStats, Limits, Load, Request, RequestId,
     Response, Shutdown, TokenId,
 };
 use crate::model::Model;
+use system::Machine;
 use text::guide::{Guide, GuideFactory};
 use text::tokenizer::LazyTokenizer;
 
 use kv_cache::BlockManager;
+use memory::CacheMemory;
+use owner::{most_logits_rows, room_for_logits};
 use queue::Queue;
 use scheduler::{Demand, Scheduler, SchedulerConfig, Size};
-use sizes::{check_blocks, num_blocks};
+use sizes::{cache_size, check_blocks};
+
+pub use sizes::KvCacheBound;
 
 /// What benchmarks measure by itself; no part of the interface.
 #[doc(hidden)]
@@ -81,6 +87,8 @@ pub struct CpuExecutorFacts {
     pub kv_cache_tokens: usize,
     /// Bytes of its KV cache, when full.
     pub kv_cache_bytes: usize,
+    /// What bounds it.
+    pub kv_cache_bound: KvCacheBound,
     /// Size of the model's vocabulary.
     pub vocab_size: usize,
 }
@@ -110,20 +118,40 @@ impl CpuExecutor {
         tokenizer: Option<LazyTokenizer>,
         config: &ExecutorConfig,
     ) -> Result<Self, CpuModelError> {
+        Self::open_on(Machine::here(), engine, tokenizer, config)
+    }
+
+    /// [`open_sharing`](Self::open_sharing) on a machine that says how much memory there is: for tests.
+    #[doc(hidden)]
+    pub fn open_on(
+        machine: Machine,
+        engine: &EngineDir,
+        tokenizer: Option<LazyTokenizer>,
+        config: &ExecutorConfig,
+    ) -> Result<Self, CpuModelError> {
         let limits = config.lowered(engine.manifest().limits)?;
-        check_blocks(&config.kv_cache)?;
+        let (bytes_per_token, cache) = (engine.config().kv_bytes_per_token(), &config.kv_cache);
+        check_blocks(cache, bytes_per_token)?;
         let model = CpuModel::open(engine, config.threads)?;
         let weights = engine.manifest().files.get(WEIGHTS_FILE).map_or(0, |record| record.bytes);
+        let pass = ForwardPass::with_room(model.config(), limits.max_num_tokens, most_logits_rows(limits))?;
         let demand = Demand {
-            tokens_per_block: config.kv_cache.tokens_per_block,
+            tokens_per_block: cache.tokens_per_block,
             max_num_tokens: limits.max_num_tokens,
             sliding_window: model.config().sliding_window,
         };
-        let most = demand.most(Size::of(limits.max_seq_len)).saturating_mul(limits.max_batch_size);
-        let num_blocks = num_blocks(&config.kv_cache, most, model.config().kv_bytes_per_token(), weights);
+        let longest = demand.most(Size::of(limits.max_seq_len));
+        let most = longest.saturating_mul(limits.max_batch_size);
+        let size = cache_size(&machine, cache, most, bytes_per_token, weights.saturating_add(pass.bytes()))?;
         let threads = model.pool().current_num_threads();
-        let model = CachedCpuModel::new(model, num_blocks, config.kv_cache.tokens_per_block);
-        Self::start(model, threads, limits, tokenizer, config)
+        let model = CachedCpuModel::new(model, pass, size.num_blocks, cache.tokens_per_block)?;
+        let mut blocks = BlockManager::new(size.num_blocks, cache.tokens_per_block);
+        let bytes_per_block = model.bytes_per_block() as u64;
+        if cache.max_tokens.is_none() && cache.max_bytes.is_none() {
+            blocks.keep_unused_prefixes_within(longest.max((weights / bytes_per_block) as usize));
+        }
+        let memory = CacheMemory::new(machine, size.promise, weights, bytes_per_block);
+        Self::start(model, threads, limits, tokenizer, config, blocks, Some((memory, size.bound)))
     }
 
     /// Starts an owner thread over a model whose KV cache exists; the settings of the cache's size are not looked at.
@@ -138,7 +166,8 @@ impl CpuExecutor {
         config: &ExecutorConfig,
     ) -> Result<Self, CpuModelError> {
         let threads = model.pool().current_num_threads();
-        Self::start(model, threads, config.lowered(limits)?, None, config)
+        let blocks = BlockManager::new(model.num_blocks(), model.tokens_per_block());
+        Self::start(model, threads, config.lowered(limits)?, None, config, blocks, None)
     }
 
     fn start(
@@ -147,6 +176,8 @@ impl CpuExecutor {
         mut limits: Limits,
         tokenizer: Option<LazyTokenizer>,
         config: &ExecutorConfig,
+        blocks: BlockManager,
+        memory: Option<(CacheMemory, KvCacheBound)>,
     ) -> Result<Self, CpuModelError> {
         let (num_blocks, tokens_per_block) = (model.num_blocks(), model.tokens_per_block());
         let kv_cache_tokens = num_blocks * tokens_per_block;
@@ -155,6 +186,7 @@ impl CpuExecutor {
             threads,
             kv_cache_tokens,
             kv_cache_bytes: num_blocks * model.bytes_per_block(),
+            kv_cache_bound: memory.as_ref().map_or(KvCacheBound::Limits, |(_, bound)| bound.clone()),
             vocab_size: model.vocab_size(),
         };
         let scheduler_config = SchedulerConfig {
@@ -164,16 +196,17 @@ impl CpuExecutor {
             enable_chunked_context: config.enable_chunked_context,
             sliding_window: model.sliding_window(),
         };
-        let scheduler = Scheduler::new(scheduler_config, BlockManager::new(num_blocks, tokens_per_block));
+        let logits = room_for_logits(limits, model.vocab_size())?;
+        let memory = memory.map(|(memory, _)| memory);
+        let scheduler = Scheduler::new(scheduler_config, blocks);
         let demand = scheduler.demand();
         if demand.most(Size::of(limits.max_seq_len)) > num_blocks {
             limits.max_seq_len = kv_cache_tokens;
         }
         let queue = Arc::new(Queue::new(config, scheduler.blocks().stats()));
         let (owner_queue, reuse) = (queue.clone(), config.kv_cache.enable_block_reuse);
-        let owner = std::thread::Builder::new()
-            .name("cpu-executor".into())
-            .spawn(move || owner::run(&owner_queue, model, scheduler, reuse))
+        let run = move || owner::run(&owner_queue, model, scheduler, memory, logits, reuse);
+        let owner = system::threads::spawn("trtllm-executor", run)
             .map_err(|source| CpuModelError::Owner { threads, source })?;
         let enable_chunked_context = config.enable_chunked_context;
         let (guides, owner) = (OnceLock::new(), Mutex::new(Some(owner)));

@@ -5,11 +5,14 @@
 mod iteration;
 mod requests;
 
+pub(super) use iteration::{most_logits_rows, room_for_logits};
+
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::model::Model;
 
+use super::memory::CacheMemory;
 use super::pace::Pace;
 use super::prefix::Salt;
 use super::queue::{Arrival, Queue};
@@ -19,7 +22,14 @@ use super::scheduler::{NewSequence, Scheduler, SequenceId};
 use requests::Requests;
 
 /// Runs until the queue is closed and everything has ended.
-pub(super) fn run(queue: &Queue, model: impl Model, scheduler: Scheduler, enable_block_reuse: bool) {
+pub(super) fn run(
+    queue: &Queue,
+    model: impl Model,
+    scheduler: Scheduler,
+    memory: Option<CacheMemory>,
+    logits: Vec<f32>,
+    enable_block_reuse: bool,
+) {
     /// Tells the queue of the end, also when this thread panics.
     struct TellsTheEnd<'a>(&'a Queue);
     impl Drop for TellsTheEnd<'_> {
@@ -28,9 +38,9 @@ pub(super) fn run(queue: &Queue, model: impl Model, scheduler: Scheduler, enable
         }
     }
     let _tells_the_end = TellsTheEnd(queue);
-    let (logits, requests, pace) = Default::default();
+    let (requests, pace, heard) = (Requests::default(), Pace::default(), Instant::now());
     let mut owner =
-        Owner { queue, model, scheduler, enable_block_reuse, logits, requests, pace, heard: Instant::now(), iter: 0 };
+        Owner { queue, model, scheduler, memory, enable_block_reuse, logits, requests, pace, heard, iter: 0 };
     while let Some(inbox) = queue.look(owner.scheduler.is_empty()) {
         let began = Instant::now();
         owner.heard = began;
@@ -49,6 +59,8 @@ struct Owner<'a, M> {
     queue: &'a Queue,
     model: M,
     scheduler: Scheduler,
+    /// Of the blocks that were never used; `None` where they are no memory.
+    memory: Option<CacheMemory>,
     enable_block_reuse: bool,
     logits: Vec<f32>,
     requests: Requests,

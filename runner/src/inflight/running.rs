@@ -10,6 +10,7 @@ use super::beam::{BeamSearch, Branches, Finished};
 use super::sampler::{Sampler, top_log_probs};
 use super::stop::is_stopped;
 use crate::executor::{FinishReason, LogitsContext, Request, RequestId, TokenId, TokenLogProb, TokenResult};
+use crate::logits::copied;
 use text::guide::{Guide, GuideError};
 
 /// A sequence that waits or runs, or all beams of a search.
@@ -106,7 +107,7 @@ impl Running {
         if let Some(log_sum_exp) = log_sum_exp.filter(|_| wants_top > 0) {
             self.new.top_log_probs.push(top_log_probs(kernels, logits, log_sum_exp, wants_top));
         }
-        let raw = wants_one.then(|| logits.to_vec());
+        let raw = wants_one.then(|| copied(logits)).transpose()?;
         post_process(&self.request, self.request_id, self.sequence_index, tokens, logits)?;
         let token = match &mut self.guide {
             None => self.sampler.sample(logits, tokens, None),

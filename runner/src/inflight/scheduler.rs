@@ -127,6 +127,16 @@ impl Scheduler {
         (self.sequences.look_ups.load(std::sync::atomic::Ordering::Relaxed), self.blocks.look_ups())
     }
 
+    /// The block book-keeping, to tell it of memory.
+    pub(super) fn blocks_mut(&mut self) -> &mut BlockManager {
+        &mut self.blocks
+    }
+
+    /// The first in the order of those that wait.
+    pub(super) fn first_waiting(&self) -> Option<SequenceId> {
+        self.waiting.first_key_value().map(|(_, &id)| id)
+    }
+
     /// Whether there is nothing to do.
     pub(super) fn is_empty(&self) -> bool {
         self.sequences.is_empty()

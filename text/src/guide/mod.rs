@@ -300,7 +300,7 @@ fn guarded<T>(run: impl FnOnce() -> anyhow::Result<T>) -> Result<T, String> {
 fn on_a_large_stack<T: Send>(run: impl FnOnce() -> T + Send) -> Result<T, String> {
     const STACK: usize = 256 << 20;
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, run);
+        let thread = system::threads::spawn_scoped(scope, "trtllm-guide", Some(STACK), run);
         let thread = thread.map_err(|error| format!("no thread can be started to compile it: {error}"))?;
         thread.join().map_err(|_| "the thread that compiled it ended early".to_owned())
     })

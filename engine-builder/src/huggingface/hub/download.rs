@@ -104,11 +104,13 @@ fn fetch(
     let repository = api.model(model.to_owned());
     let (events, reports) = mpsc::channel();
     let file = name.to_owned();
-    std::thread::spawn(move || {
+    let fetch = move || {
         let reporter = Reporter { events: events.clone(), started: false };
         let result = repository.download_with_progress(&file, reporter);
         let _ = events.send(Event::Done(result));
-    });
+    };
+    let no_thread = |error| failed(name, format!("no thread can be started: {error}"));
+    system::threads::spawn("trtllm-fetch", fetch).map_err(no_thread)?;
     let mut size = None;
     let result = loop {
         match reports.recv_timeout(Duration::from_millis(100)) {

@@ -5,12 +5,13 @@ use trtllm_sys::gpu::{Setting, SettingValue};
 use super::CommunicationMode;
 use crate::executor::{CapacitySchedulerPolicy, ExecutorConfig, Limits};
 
-/// All settings, those of every executor among them.
+/// All settings, those of every executor among them. `kv_bytes_per_token` are those of a rank.
 pub(super) fn settings(
     limits: Limits,
     config: &ExecutorConfig,
     max_beam_width: usize,
     mode: Option<CommunicationMode>,
+    kv_bytes_per_token: usize,
 ) -> Vec<Setting> {
     let integer = |value: usize| SettingValue::Integer(i64::try_from(value.min(i32::MAX as usize)).unwrap_or(i64::MAX));
     let mut settings = config.tensorrt_llm.settings();
@@ -33,7 +34,9 @@ pub(super) fn settings(
     add("scheduler.capacity_scheduler_policy", SettingValue::Text(policy.to_owned()));
     add("kv_cache.enable_block_reuse", SettingValue::Bool(config.kv_cache.enable_block_reuse));
     add("kv_cache.free_gpu_memory_fraction", SettingValue::Number(config.kv_cache.free_memory_fraction));
-    if let Some(tokens) = config.kv_cache.max_tokens {
+    // TensorRT-LLM counts tokens.
+    let of_bytes = config.kv_cache.max_bytes.map(|bytes| (bytes / kv_bytes_per_token.max(1)).max(1));
+    if let Some(tokens) = config.kv_cache.max_tokens.into_iter().chain(of_bytes).min() {
         add("kv_cache.max_tokens", integer(tokens));
     }
     match mode {

@@ -101,13 +101,11 @@ pub(super) fn open(
 ) -> Result<(GpuExecutor, WorkerDir), OpenError> {
     let (sender, receiver) = mpsc::channel();
     let (own_library, own_engine) = (library.clone(), engine.to_owned());
-    std::thread::Builder::new()
-        .name("tensorrt-llm-open".into())
-        .spawn(move || {
-            // Nobody listens after the timeout.
-            let _ = sender.send(GpuExecutor::open(&own_library, &own_engine, &settings, tokenizer.as_ref()));
-        })
-        .map_err(|source| OpenError::Thread { source })?;
+    let open = move || {
+        // Nobody listens after the timeout.
+        let _ = sender.send(GpuExecutor::open(&own_library, &own_engine, &settings, tokenizer.as_ref()));
+    };
+    system::threads::spawn("trtllm-gpu-open", open).map_err(|source| OpenError::Thread { source })?;
     match receiver.recv_timeout(timeout) {
         Ok(Ok(executor)) => Ok((executor, workers)),
         Ok(Err(error)) => {

@@ -9,7 +9,8 @@ use rayon::prelude::*;
 
 use super::Owner;
 use super::requests::{Progress, Requests};
-use crate::executor::{FinishReason, InflightBatchingStats, IterationStats, TokenId};
+use crate::cpu_model::MemoryError;
+use crate::executor::{FinishReason, InflightBatchingStats, IterationStats, Limits, TokenId};
 use crate::inflight::running::{Chosen, Running};
 use crate::inflight::scheduler::{SequenceId, Step, StepPart};
 use crate::logits::check_finite;
@@ -17,6 +18,23 @@ use crate::model::{ForwardError, Model, StepSequence};
 
 /// Rows of logits computed at a time; bounds their memory to this many vocabularies.
 const LOGITS_ROWS: usize = 64;
+
+/// Rows of logits that are computed at once at most: the beams of one search stay together.
+pub(in crate::inflight) fn most_logits_rows(limits: Limits) -> usize {
+    LOGITS_ROWS.max(limits.max_batch_size)
+}
+
+/// Room for as many rows.
+///
+/// # Errors
+/// The system does not give that much address space.
+pub(in crate::inflight) fn room_for_logits(limits: Limits, vocab_size: usize) -> Result<Vec<f32>, MemoryError> {
+    let (rows, mut logits) = (most_logits_rows(limits), Vec::new());
+    let elements = rows.saturating_mul(vocab_size);
+    let refused = |_| MemoryError::refused(format!("{rows} rows of logits"), 4 * elements as u64);
+    logits.try_reserve_exact(elements).map_err(refused)?;
+    Ok(logits)
+}
 
 /// A sequence whose next token is to be chosen, and the row of the pass that each of its beams ends with.
 type Completed = (SequenceId, Vec<usize>);
@@ -27,7 +45,7 @@ const HEAR_EVERY: Duration = Duration::from_millis(5);
 impl<M: Model> Owner<'_, M> {
     /// One iteration; none where there is nothing to do, or where most of it turned out to be for nobody.
     pub(super) fn iterate(&mut self, began: Instant) -> Option<IterationStats> {
-        let step = self.scheduler.schedule(self.pace.iteration_time());
+        let step = self.schedule(began);
         if step.parts.is_empty() {
             return None;
         }
@@ -65,6 +83,29 @@ impl<M: Model> Owner<'_, M> {
                 num_ctx_tokens: step.parts.iter().filter(|part| part.is_context).map(|part| part.tokens).sum(),
             },
         })
+    }
+
+    /// The next step, within the memory that there is for blocks which were never used. Where nothing runs and what is first
+    /// in the order has too little, that is ended.
+    fn schedule(&mut self, now: Instant) -> Step {
+        let time = self.pace.iteration_time();
+        if let Some(memory) = &mut self.memory {
+            memory.look(self.scheduler.blocks_mut(), now);
+        }
+        let mut step = self.scheduler.schedule(time);
+        while step.parts.is_empty()
+            && let Some(memory) = &mut self.memory
+            && let Some(first) = self.scheduler.first_waiting()
+        {
+            let left = memory.look_again(self.scheduler.blocks_mut());
+            step = self.scheduler.schedule(time);
+            if step.parts.is_empty() {
+                let problem = format!("there is no memory for the keys and values of this request: {left}");
+                self.requests.fail(&self.scheduler, first, &problem);
+                self.forget_ended();
+            }
+        }
+        step
     }
 
     fn note_started(&mut self, step: &Step) -> (usize, Duration) {

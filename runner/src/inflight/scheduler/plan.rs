@@ -153,7 +153,7 @@ impl Scheduler {
     fn spare(&self) -> usize {
         let blocks = match self.config.sliding_window {
             None => self.blocks.available(),
-            Some(_) => self.blocks.num_blocks(),
+            Some(_) => self.blocks.capacity(),
         };
         blocks.saturating_sub(self.charged)
     }
