@@ -45,7 +45,8 @@
  *   with stacks of 2 MiB.
  * - An engine has threads of its own: trtllm-session, which calls callbacks, and for the CPU executor trtllm-executor and
  *   trtllm-cpu-0 and so on, as many as the configuration's `threads`. Builds have trtllm-build-0 and so on. All names begin with
- *   trtllm-. trtllm_close_engine, trtllm_build_engine and whatever else starts threads return when they have ended.
+ *   trtllm-. trtllm_close_engine, trtllm_build_engine and whatever else starts threads return when they have ended
+ *   (/proc/self/task may show one for some microseconds longer).
  * - All signals are blocked in them but those that report a fault of the thread itself, such as SIGSEGV, so no handler of the host
  *   runs there.
  * - They run on the processors that the thread which opened the engine may run on, and `threads` 0 counts those: to keep an engine

@@ -39,6 +39,27 @@
  * - Nothing is printed. No signal handler is installed, and no global state of the process is changed, but for Rust's
  *   panic hook, to which one that calls the former is added when the first guide is compiled.
  *
+ * The host's threads, and the library's:
+ *
+ * - A thread that calls the library needs a stack of 256 KiB. Callbacks and logits_post_processors run on threads of the library,
+ *   with stacks of 2 MiB.
+ * - An engine has threads of its own: trtllm-session, which calls callbacks, and for the CPU executor trtllm-executor and
+ *   trtllm-cpu-0 and so on, as many as the configuration's `threads`. Builds have trtllm-build-0 and so on. All names begin with
+ *   trtllm-. trtllm_close_engine, trtllm_build_engine and whatever else starts threads return when they have ended
+ *   (/proc/self/task may show one for some microseconds longer).
+ * - All signals are blocked in them but those that report a fault of the thread itself, such as SIGSEGV, so no handler of the host
+ *   runs there.
+ * - They run on the processors that the thread which opened the engine may run on, and `threads` 0 counts those: to keep an engine
+ *   on some processors, set the affinity of the thread that opens it.
+ * - Results do not depend on the host's floating-point mode: the library computes in the default mode, and leaves the host's as
+ *   it is. Environment variables of rayon are not looked at.
+ * - On a CPU with AMX the library asks Linux for the permission to use its tiles, for the whole process and for good. From then on
+ *   sigaltstack() refuses stacks that are too small for the tiles' state (getauxval(AT_MINSIGSTKSZ) says how large). With
+ *   TRTLLM_CPU_ISA=avx512 in the environment it does not ask.
+ *
+ * Memory that the system refuses is TRTLLM_STATUS_SYSTEM while an engine is opened, and a failed response of one request later.
+ * Where a small allocation of the library's own is refused, the process ends, as with C++'s std::bad_alloc that nobody catches.
+ *
  * The library stays loaded after dlclose().
  *
  * Fork before an engine is opened or built. The child of a later fork() has none of the library's threads: there every function
@@ -276,7 +297,7 @@ typedef struct trtllm_build_options {
     size_t workers;
     /**
      * Whether weights may be infinite or NaN, or too large for bfloat16. Without, a model that has such weights is refused with
-     * `TRTLLM_STATUS_INVALID_FILES`, and the first one is named.
+     * `TRTLLM_STATUS_INVALID_FILES`, and the first one is named. Default: false.
      */
     bool allow_non_finite;
 } trtllm_build_options;
@@ -350,6 +371,12 @@ typedef struct trtllm_engine_config {
      * Default: none.
      */
     struct trtllm_str tensorrt_llm;
+    /**
+     * Bytes that the KV cache takes at most, on each rank; 0 for as many as `kv_cache_max_tokens` and
+     * `kv_cache_free_memory_fraction` allow. A host with several engines in one process should set it: an engine that is opened
+     * is promised the memory of its whole cache, and the next one gets its share of what is left. Default: 0.
+     */
+    size_t kv_cache_max_bytes;
 } trtllm_engine_config;
 
 /**

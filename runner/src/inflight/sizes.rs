@@ -45,6 +45,10 @@ pub(super) struct CacheSize {
     pub(super) promise: Promise,
 }
 
+/// Address space that is left to stacks, to the allocator's own areas and to the tokenizer, where it is limited: without it a
+/// thread cannot start, which ends the process. Not measured.
+const OTHER_MAPPINGS: u64 = 64 << 20;
+
 /// The size of a KV cache of which the limits can use `most` blocks: what the configuration asks for, at most what fits into
 /// the memory that the process may take beside `others` bytes (weights, which are mapped, and buffers).
 ///
@@ -70,7 +74,7 @@ pub(super) fn cache_size(
     };
     // What is mapped already, as weights and buffers are, counts as used there.
     let mappable = machine.mappable().map(|available| {
-        let bytes = available.bytes;
+        let bytes = available.bytes.saturating_sub(OTHER_MAPPINGS);
         of_memory(available, bytes)
     });
     let mut size = (0, KvCacheBound::Limits);
@@ -140,7 +144,8 @@ mod tests {
             assert!(matches!(&bound, KvCacheBound::Memory(limit) if limit.contains("MemAvailable")), "{bound:?}");
             // Weights that fill the memory leave an eighth of it.
             assert_eq!(size(config, 160, "unlimited", 1 << 40).0, 10);
-            let (blocks, bound) = size(config, plenty, "20480", 1 << 20);
+            let address_space = (OTHER_MAPPINGS + 20480).to_string();
+            let (blocks, bound) = size(config, plenty, &address_space, 1 << 20);
             assert_eq!(blocks, 10);
             assert!(matches!(&bound, KvCacheBound::Memory(limit) if limit.contains("RLIMIT_AS")), "{bound:?}");
         }

@@ -48,3 +48,25 @@ pub(super) fn settings(
     }
     settings
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_of_the_cache_become_tokens_and_the_least_counts() {
+        let limits = Limits { max_seq_len: 10, max_batch_size: 2, max_num_tokens: 20 };
+        let max_tokens = |max_tokens, max_bytes| {
+            let mut config = ExecutorConfig::default();
+            (config.kv_cache.max_tokens, config.kv_cache.max_bytes) = (max_tokens, max_bytes);
+            let settings = settings(limits, &config, 1, None, 100);
+            let found = settings.iter().find(|setting| setting.name == "kv_cache.max_tokens");
+            found.map(|setting| format!("{:?}", setting.value))
+        };
+        assert_eq!(max_tokens(None, None), None);
+        assert_eq!(max_tokens(None, Some(1099)).as_deref(), Some("Integer(10)"));
+        assert_eq!(max_tokens(Some(7), Some(1099)).as_deref(), Some("Integer(7)"));
+        assert_eq!(max_tokens(Some(11), Some(1099)).as_deref(), Some("Integer(10)"));
+        assert_eq!(max_tokens(None, Some(1)).as_deref(), Some("Integer(1)"));
+    }
+}
