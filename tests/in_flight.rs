@@ -210,7 +210,7 @@ fn a_dropped_pass_leaves_no_trace() {
         let tokens: Vec<u32> = (0..40).collect();
         let blocks: Vec<u32> = (0..10).rev().collect();
         let logits = |dropped: &[usize]| {
-            let (mut cache, mut pass) = (KvCache::new(model.config(), 10, 4), ForwardPass::default());
+            let (mut cache, mut pass) = (KvCache::new(model.config(), 10, 4).unwrap(), ForwardPass::default());
             let step = |start: usize, end: usize| StepSequence { tokens: &tokens[start..end], start, blocks: &blocks };
             model.forward(&mut pass, &mut cache, &[step(0, 10)], &mut || false).unwrap();
             for &layers in dropped {

@@ -96,6 +96,12 @@ impl Machine {
         )
     }
 
+    /// Whether the process may map so little that it counts: less than the address space which the C library keeps for each of a
+    /// few dozen threads.
+    fn has_little_address_space(&self) -> bool {
+        self.mappable().is_some_and(|available| available.bytes < 4 << 30)
+    }
+
     fn read(&self, file: &str) -> Option<String> {
         fs::read_to_string(self.root.join(file)).ok()
     }
@@ -105,6 +111,16 @@ impl Machine {
         let text = self.read(file)?;
         let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
         value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    }
+}
+
+/// Lets all threads share the C library's allocator where the process may map little: otherwise it keeps 64 MiB of address space
+/// for each thread, and there is none left for what needs it. For programs, at their start; it holds for the process.
+pub fn share_the_allocator_where_address_space_is_little() {
+    #[cfg(target_env = "gnu")]
+    if Machine::here().has_little_address_space() {
+        // SAFETY: sets a number of the C library's; no other thread of a program that is starting allocates.
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     }
 }
 

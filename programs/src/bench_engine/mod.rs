@@ -43,7 +43,7 @@ use crate::memory::{memory, processor};
 use crate::prompts::refused_flag;
 use args::Interrupt;
 use args::exit::{Failure, exit_code, input, say};
-use runner::engine::{Engine, Running, check_target};
+use runner::engine::{Engine, OpenError, Running, check_target};
 use runner::executor::{Executor, ExecutorConfig};
 use runner::request_builder::{self, RequestBuilder};
 use text::tokenizer::Tokenizer;
@@ -61,6 +61,7 @@ const STATISTICS: usize = 1 << 20;
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    system::memory::share_the_allocator_where_address_space_is_little();
     let began = Instant::now();
     args::generate::main(|args: Args| exit_code(run(&args, began)))
 }
@@ -69,7 +70,7 @@ fn run(args: &Args, began: Instant) -> Result<(), Failure> {
     let interrupt = Interrupt::install().map_err(Failure::Other)?;
     let loads = args.workload.loads().map_err(input)?;
     request_builder::check(&args.sampling.options).map_err(|error| input(refused_flag(error)))?;
-    let dir = EngineDir::open(&args.engine).map_err(input)?;
+    let dir = EngineDir::open(&args.engine).map_err(OpenError::from)?;
     check_target(&dir).map_err(Failure::from)?;
     let config = args.executor.config().map_err(input)?;
     args.executor.check(&config, dir.manifest().limits).map_err(input)?;

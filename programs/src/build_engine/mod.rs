@@ -19,6 +19,7 @@ use report::Report;
 
 /// Runs the program on this process's arguments and says with which code it ends.
 pub fn main() -> ExitCode {
+    system::memory::share_the_allocator_where_address_space_is_little();
     args::generate::main(|args: Args| {
         engine_format::mmap::report_file_size_limit_as_error();
         match run(&args) {

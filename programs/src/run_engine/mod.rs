@@ -24,7 +24,7 @@ use args::interrupt::Interrupt;
 use engine_format::EngineDir;
 use engine_format::weights_file::WEIGHTS_FILE;
 use runner::doctor;
-use runner::engine::{Engine, Running, check_target};
+use runner::engine::{Engine, OpenError, Running, check_target};
 use runner::executor::tensorrt_llm;
 use runner::executor::{Executor, ExecutorConfig, FinishReason, Request, RequestError};
 use runner::request_builder::{self, BuildRequestError, DEFAULT_MAX_NEW_TOKENS, RequestBuilder};
@@ -43,6 +43,7 @@ use stats::{Iterations, Sequences};
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    system::memory::share_the_allocator_where_address_space_is_little();
     args::generate::main(|args: Args| exit_code(run(args)))
 }
 
@@ -58,7 +59,7 @@ fn run(args: Args) -> Result<(), Failure> {
     // Under mpirun only the leader needs prompts, and who leads is known only once the engine runs: keep the error until then.
     let prompts = if tensorrt_llm::is_one_of_several() { prompts } else { Ok(prompts?) };
     let began = Instant::now();
-    let dir = EngineDir::open(path).map_err(input)?;
+    let dir = EngineDir::open(path).map_err(OpenError::from)?;
     check_target(&dir).map_err(Failure::from)?;
     let config = args.executor.config().map_err(input)?;
     args.executor.check(&config, dir.manifest().limits).map_err(input)?;
@@ -337,7 +338,7 @@ fn is_at_the_default(args: &Args, completion: &Completion) -> bool {
 }
 
 fn no_thread(error: io::Error) -> Failure {
-    Failure::Other(anyhow::Error::new(error).context("cannot start a thread"))
+    Failure::Machine(anyhow::Error::new(error).context("cannot start a thread"))
 }
 
 fn verify(engine: &EngineDir, quiet: bool) -> Result<(), Failure> {
