@@ -140,15 +140,15 @@ impl CpuExecutor {
             max_num_tokens: limits.max_num_tokens,
             sliding_window: model.config().sliding_window,
         };
-        let longest = demand.most(Size::of(limits.max_seq_len));
-        let most = longest.saturating_mul(limits.max_batch_size);
+        let most = demand.most(Size::of(limits.max_seq_len)).saturating_mul(limits.max_batch_size);
         let size = cache_size(&machine, cache, most, bytes_per_token, weights.saturating_add(pass.bytes()))?;
         let threads = model.pool().current_num_threads();
         let model = CachedCpuModel::new(model, pass, size.num_blocks, cache.tokens_per_block)?;
         let mut blocks = BlockManager::new(size.num_blocks, cache.tokens_per_block);
         let bytes_per_block = model.bytes_per_block() as u64;
         if cache.max_tokens.is_none() && cache.max_bytes.is_none() {
-            blocks.keep_unused_prefixes_within(longest.max((weights / bytes_per_block) as usize));
+            // Nobody has said how much memory prefixes are worth that might be used again.
+            blocks.keep_unused_prefixes_within((weights / bytes_per_block) as usize);
         }
         let memory = CacheMemory::new(machine, size.promise, weights, bytes_per_block);
         Self::start(model, threads, limits, tokenizer, config, blocks, Some((memory, size.bound)))
