@@ -39,11 +39,13 @@ fn refusal(name: &str, value: &Value, problem: &str) -> String {
     let known = if name == "num_return_sequences" { "n" } else { name };
     match GenerationOptions::FIELDS.iter().find(|field| field.name == known) {
         None => problem.to_owned(),
-        Some(_) if problem.starts_with("must be ") => format!("`{name}` {problem}"),
+        // It says what it is not, too.
+        Some(_) if problem.starts_with("must be ") && problem.contains(", not ") => format!("`{name}` {problem}"),
         Some(field) => {
+            let expected = problem.strip_prefix("must be ").unwrap_or(field.expected);
             let value = value.to_string();
             let shown = value.char_indices().nth(SHOWN).map_or(value.clone(), |(end, _)| format!("{}…", &value[..end]));
-            format!("`{name}` must be {}, not {shown}", field.expected)
+            format!("`{name}` must be {expected}, not {shown}")
         }
     }
 }
