@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use engine_format::engine_dir::TOKENIZER_FILE;
+use engine_format::error::counted;
 use engine_format::{EngineDir, FormatError, LoraAdapter};
 
 use crate::cpu_model::CpuModelError;
@@ -87,7 +88,8 @@ impl fmt::Display for Running {
                 let facts = executor.facts();
                 let (isa, threads) = (facts.isa, facts.threads);
                 let (tokens, bytes) = (facts.kv_cache_tokens, facts.kv_cache_bytes);
-                write!(f, "the CPU executor: {isa}, {threads} threads, a KV cache of {tokens} tokens ({bytes} bytes)")
+                let (threads, tokens) = (counted(threads, "thread"), counted(tokens, "token"));
+                write!(f, "the CPU executor: {isa}, {threads}, a KV cache of {tokens} ({bytes} bytes)")
             }
             Self::TensorRtLlm(executor) => write!(f, "TensorRT-LLM {}", executor.facts().version),
         }

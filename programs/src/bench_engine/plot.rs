@@ -175,7 +175,7 @@ fn draw_chart<B: DrawingBackend>(
         .axis_style(TEXT.stroke_width(scale))
         .draw()?;
     for (place, (series, colour)) in chart.series.iter().zip(COLOURS.iter().cycle()).enumerate() {
-        let wider = if chart.nested { 3 * (chart.series.len() - 1 - place) as u32 } else { 0 };
+        let wider = if chart.nested { 2 * (chart.series.len() - 1 - place) as u32 } else { 0 };
         // Piece by piece: where a thick line turns back on itself, its bitmap has holes.
         let piece = |pair: &[(f64, f64)]| PathElement::new(pair.to_vec(), colour.stroke_width((2 + wider) * scale));
         context.draw_series(series.points.windows(2).map(piece))?;
@@ -192,7 +192,8 @@ fn draw_chart<B: DrawingBackend>(
             _ => HPos::Center,
         };
         let style = text_style(12, scale).pos(Pos::new(side, VPos::Bottom));
-        let above = -9 * scale as i32;
+        // Clear of the widest marker.
+        let above = -(if chart.nested { 12 } else { 9 }) * scale as i32;
         context
             .draw_series(std::iter::once(EmptyElement::at((*x, *y)) + Text::new(note.clone(), (0, above), style)))?;
     }

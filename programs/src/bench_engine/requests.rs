@@ -8,6 +8,7 @@ use args::SamplingArgs;
 use super::flags::WorkloadArgs;
 use super::report::WorkloadFacts;
 use super::workload::{Lengths, PromptMaker, Random, Stream, draw_lengths};
+use crate::format::counted;
 use crate::prompts::{self, Given, PromptsFile};
 use runner::engine::Engine;
 use runner::executor::Request;
@@ -45,8 +46,8 @@ impl Workload {
             let spec = request.spec();
             ensure!(
                 !request.is_shortened(),
-                "request {index}: {} tokens of prompt leave room for {} of output, fewer than asked for (max_seq_len {})",
-                spec.input_token_ids.len(),
+                "request {index}: a prompt of {} leaves room for {} of output, fewer than asked for (max_seq_len {})",
+                counted(spec.input_token_ids.len(), "token"),
                 spec.max_tokens,
                 builder.executor.limits().max_seq_len
             );

@@ -82,7 +82,9 @@ pub(super) fn render(report: &Report) -> String {
     let (engine, machine) = (&report.engine, &report.machine);
     let mut text = subject(report).join("\n") + "\nlatencies are p50 / p90 / p99";
     if report.workload.requests < FEW {
-        text += &format!("; of fewer than {FEW} requests, p90 and p99 are the slowest one");
+        text += &format!(
+            "; of fewer than {FEW} requests, p90 and p99 are the slowest one (between tokens there are more samples)"
+        );
     }
     text += "\n\n";
     let mut columns =

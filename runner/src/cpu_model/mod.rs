@@ -7,6 +7,7 @@ mod kv_cache;
 mod weights;
 
 use cpu_kernels::{IsaError, Kernels};
+use engine_format::error::counted;
 use engine_format::{EngineDir, FormatError, ModelConfig};
 use system::pool::processors;
 use system::threads::in_default_floating_point_mode;
@@ -37,7 +38,9 @@ pub enum CpuModelError {
     Limit(#[from] LimitError),
     /// A KV cache of less than one block.
     #[error(
-        "a KV cache of {tokens} tokens holds no block of {tokens_per_block} tokens: raise max_tokens to {tokens_per_block} or more, or lower tokens_per_block"
+        "a KV cache of {} holds no block of {}: raise max_tokens to {tokens_per_block} or more, or lower tokens_per_block",
+        counted(*tokens, "token"),
+        counted(*tokens_per_block, "token")
     )]
     KvCacheTokens {
         /// What was asked for.

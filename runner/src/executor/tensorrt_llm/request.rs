@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use engine_format::error::counted;
 use trtllm_sys::gpu::{GpuLora, GpuRequest, GpuRetention, GpuRetentionRange};
 
 use crate::executor::{EarlyStopping, EnqueueError, GuidedDecodingParams, RequestSpec, TokenId};
@@ -30,8 +31,11 @@ pub(super) fn prepare(spec: &RequestSpec, able: &Capabilities) -> Result<Prepare
         return Err(EnqueueError::PromptTooLong { prompt, max_num_tokens: able.max_num_tokens });
     }
     if prompt > able.max_input_len {
-        let problem =
-            format!("the prompt has {prompt} tokens, but the engine takes {} (max_input_len)", able.max_input_len);
+        let problem = format!(
+            "the prompt has {}, but the engine takes {} (max_input_len)",
+            counted(prompt, "token"),
+            able.max_input_len
+        );
         return Err(EnqueueError::Refused { executor: NAME, problem });
     }
     // The executor has one end id; the others are stop words of one token.
