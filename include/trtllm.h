@@ -436,6 +436,22 @@ typedef struct trtllm_engine_info {
      * Whether it has a chat template that can be used.
      */
     bool has_chat_template;
+    /**
+     * The model that it was built from, as whoever built it named it; empty where it is not known. Valid as long as the engine.
+     */
+    struct trtllm_str model;
+    /**
+     * The type that the model computes in: `bfloat16`. Always valid.
+     */
+    struct trtllm_str dtype;
+    /**
+     * The target that it was built for: `none` for the CPU, or a GPU's name. Valid as long as the engine.
+     */
+    struct trtllm_str target;
+    /**
+     * Beams of one request.
+     */
+    size_t max_beam_width;
 } trtllm_engine_info;
 
 /**
@@ -1329,7 +1345,8 @@ trtllm_status trtllm_init_build_options(struct trtllm_build_options *options,
  * `TRTLLM_STATUS_INVALID_FILES` for an invalid model or an output that exists, `TRTLLM_STATUS_UNAVAILABLE` for a
  * target that this machine cannot build (the message has the command that finishes the work elsewhere) or whose memory is too
  * small,
- * `TRTLLM_STATUS_CANCELLED` when `on_progress` stopped it, `TRTLLM_STATUS_SYSTEM`. After an error the output is as it was.
+ * `TRTLLM_STATUS_CANCELLED` when `on_progress` stopped it, `TRTLLM_STATUS_SYSTEM`, also when another build is writing there. After
+ * an error the output is as it was.
  * Thread-safe.
  */
 trtllm_status trtllm_build_engine(const struct trtllm_build_options *options);
@@ -1694,7 +1711,7 @@ trtllm_status trtllm_query_executor(trtllm_executor_kind executor,
 
 /**
  * Looks at everything that a TensorRT engine needs (GPU, driver, CUDA, TensorRT, TensorRT-LLM, MPI), and at the engine directory
- * `engine` unless that is empty: writes to `healthy` whether it is all there and fits together, and to `report` a new string
+ * `engine` unless that is empty; of an engine for the CPU, at what that needs: writes to `healthy` whether it is all there and fits together, and to `report` a new string
  * with a line for each thing, and what to do about it. The same as `run-engine doctor`. It may load NVIDIA's libraries into the
  * process. Thread-safe.
  */

@@ -147,7 +147,7 @@ pub fn plan(settings: &Settings, progress: &dyn Progress, interrupt: &Interrupt)
     settings.validate()?;
     let model = Builder { progress, interrupt }.find_model(settings)?;
     let (config, source) = read_config(&model)?;
-    settings.validate_for(&config)?;
+    settings.validate_for(&config, source)?;
     let mapping = settings.mapping(&config, source)?;
     let plan = |place: Place| {
         // The CPU engine is one rank, however the GPUs share the model.
@@ -202,13 +202,13 @@ impl Builder<'_> {
         let support = trtllm_sys::probe();
         let obstacle = match machine::devices_for(None, &support).and_then(|_| machine::check_library(&support)) {
             Ok(()) => {
-                self.progress.note("building for this machine's GPU (--gpu auto): a GPU and TensorRT-LLM are here");
+                self.progress.note("building for this machine's GPU (target auto): a GPU and TensorRT-LLM are here");
                 settings.target = Some(Target::Auto);
                 return Ok(Target::Auto);
             }
             Err(obstacle) => obstacle,
         };
-        self.progress.note(&format!("building for this machine's CPU (--gpu none): {}", obstacle.reason));
+        self.progress.note(&format!("building for this machine's CPU (target none): {}", obstacle.reason));
         for detail in &obstacle.details {
             self.progress.detail(&format!("  {detail}"));
         }
@@ -226,7 +226,7 @@ impl Builder<'_> {
     /// Opens the model and works out how it is split.
     fn open_model(&self, settings: &Settings) -> Result<(Source, Mapping), BuildFailure> {
         let source = Source::open(&self.find_model(settings)?)?;
-        settings.validate_for(source.config())?;
+        settings.validate_for(source.config(), source.mapping())?;
         let mapping = settings.mapping(source.config(), source.mapping())?;
         self.progress.note(&format!(
             "model: {} ({}), {} in {}",

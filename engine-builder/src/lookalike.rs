@@ -33,9 +33,7 @@ pub(crate) fn describe(path: &Path) -> Option<String> {
         return Some(format!("it is a model's folder in the Hugging Face cache: give `{}`", snapshot.path().display()));
     }
     if has("adapter_config.json") {
-        return Some(
-            "it is a LoRA adapter: build the model that it adapts, and give the adapter to `run-engine --lora`".into(),
-        );
+        return Some("it is a LoRA adapter: build the model that it adapts, and give the adapter to requests".into());
     }
     if let Some(name) = first("", ".gguf") {
         return Some(format!("it holds `{name}`, a GGUF file: use the model's safetensors files instead"));

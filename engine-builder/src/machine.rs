@@ -71,7 +71,7 @@ pub(crate) fn check_library(support: &GpuSupport) -> Result<(), Obstacle> {
     if Release::of_version(&library.tensorrt_llm).is_none() {
         let known = Release::ALL.map(Release::name).join(", ");
         return Err(Obstacle::plain(format!(
-            "TensorRT-LLM {} is here, and networks are known for {known}; --compiler trtllm-build asks it for its own",
+            "TensorRT-LLM {} is here, and networks are known for {known}; `compiler` trtllm-build asks it for its own",
             library.tensorrt_llm
         )));
     }

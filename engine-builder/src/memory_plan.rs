@@ -137,10 +137,10 @@ impl MemoryPlan {
         );
         let mut ways = Vec::new();
         if let Some(tp_size) = self.smallest_tp_size {
-            ways.push(format!("--tp-size {tp_size}"));
+            ways.push(format!("`tp_size` {tp_size}"));
         }
         if self.longest_sequence > 0 {
-            ways.push(format!("--max-seq-len {}", self.longest_sequence));
+            ways.push(format!("`max_seq_len` {}", self.longest_sequence));
         }
         match (ways.is_empty(), self.place.executor) {
             (false, _) => text.push_str(&format!("; it fits with {}", ways.join(" or "))),

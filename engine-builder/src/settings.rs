@@ -7,7 +7,7 @@ use engine_format::checkpoint::{self, CONFIG_FILE};
 use engine_format::json::Object;
 use engine_format::manifest::MANIFEST_FILE;
 use engine_format::staging::StagedDir;
-use engine_format::{Mapping, ModelConfig, Target};
+use engine_format::{FormatError, Mapping, ModelConfig, Target};
 
 use crate::checkpoint::write::MARKER;
 use crate::error::Result;
@@ -106,25 +106,26 @@ pub struct GpuSettings {
 }
 
 impl GpuSettings {
-    /// The first flag that was given and means nothing for a CPU engine.
-    fn flag(&self) -> Option<&'static str> {
+    /// The first field that was given and means nothing for a CPU engine.
+    fn given(&self) -> Option<&'static str> {
         let Self { compiler, workers, max_beam_width, opt_num_tokens, timing_cache, network, .. } = self;
-        let flags = [
-            (*compiler != Compiler::TensorRt, "--compiler"),
-            (workers.is_some(), "--workers"),
-            (max_beam_width.is_some(), "--max-beam-width"),
-            (opt_num_tokens.is_some(), "--opt-num-tokens"),
-            (self.gather_context_logits, "--gather-context-logits"),
-            (self.gather_generation_logits, "--gather-generation-logits"),
-            (self.gemm_plugin, "--gemm-plugin"),
-            (timing_cache.is_some(), "--timing-cache"),
-            (network.is_some(), "--network"),
+        let fields = [
+            (*compiler != Compiler::TensorRt, "compiler"),
+            (workers.is_some(), "workers"),
+            (max_beam_width.is_some(), "max_beam_width"),
+            (opt_num_tokens.is_some(), "opt_num_tokens"),
+            (self.gather_context_logits, "gather_context_logits"),
+            (self.gather_generation_logits, "gather_generation_logits"),
+            (self.gemm_plugin, "gemm_plugin"),
+            (timing_cache.is_some(), "timing_cache"),
+            (network.is_some(), "network"),
         ];
-        flags.into_iter().find(|(given, _)| *given).map(|(_, flag)| flag)
+        fields.into_iter().find(|(given, _)| *given).map(|(_, field)| field)
     }
 }
 
-/// Settings that contradict each other or the model.
+/// Settings that contradict each other or the model. Messages name them as the fields of [`Settings`] and of the C ABI, between
+/// backticks; the program makes flags of these names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SettingsError {
@@ -135,7 +136,7 @@ pub enum SettingsError {
     NoDownload,
     /// More than one rank was asked for on the CPU.
     #[error(
-        "the CPU engine is one rank: --tp-size {tp_size} and --pp-size {pp_size} need a GPU target, or --checkpoint-only"
+        "the CPU engine is one rank: `tp_size` {tp_size} and `pp_size` {pp_size} need a GPU target, or a checkpoint alone"
     )]
     SplitOnCpu {
         /// Tensor-parallel size.
@@ -145,7 +146,7 @@ pub enum SettingsError {
     },
     /// Longer sequences than the model has positions for.
     #[error(
-        "--max-seq-len {given} is more than the model's max_position_embeddings, {positions}: give at most {positions}"
+        "`max_seq_len` {given} is more than the model's max_position_embeddings, {positions}: give at most {positions}"
     )]
     TooLong {
         /// The length asked for.
@@ -153,9 +154,19 @@ pub enum SettingsError {
         /// The model's positions.
         positions: usize,
     },
+    /// A way to split the model that does not work out.
+    #[error("cannot split the model with `tp_size` {tp_size}, `pp_size` {pp_size}: {problem}")]
+    Split {
+        /// Tensor-parallel size.
+        tp_size: usize,
+        /// Pipeline-parallel size.
+        pp_size: usize,
+        /// What does not divide, or is zero.
+        problem: String,
+    },
     /// Fewer tokens than sequences in one step.
     #[error(
-        "--max-num-tokens {tokens} is less than --max-batch-size {batch}: a step has at least one token of each sequence"
+        "`max_num_tokens` {tokens} is less than `max_batch_size` {batch}: a step has at least one token of each sequence"
     )]
     TooFewTokens {
         /// `max_num_tokens`.
@@ -164,16 +175,16 @@ pub enum SettingsError {
         batch: usize,
     },
     /// Something that only a GPU engine has.
-    #[error("{flag} applies to TensorRT engines only: add a GPU target, for example --gpu h100")]
+    #[error("`{field}` applies to TensorRT engines only: add a GPU target, for example `gpu` h100")]
     OnlyGpu {
-        /// The flag.
-        flag: &'static str,
+        /// The setting, by the name of its field.
+        field: &'static str,
     },
     /// No thread, or more than are worth it.
     #[error("threads must be from 1 to {MAX_THREADS}, not {0}")]
     Threads(usize),
     /// The checkpoint and the engine were given the same directory.
-    #[error("--checkpoint and --output are the same directory, `{path}`: give two", path = .0.display())]
+    #[error("`checkpoint` and `output` are the same directory, `{path}`: give two", path = .0.display())]
     SameDirectory(PathBuf),
 }
 
@@ -213,9 +224,9 @@ impl Settings {
             return Err(SettingsError::SplitOnCpu { tp_size, pp_size });
         }
         if self.target == Some(Target::Cpu)
-            && let Some(flag) = self.gpu.flag()
+            && let Some(field) = self.gpu.given()
         {
-            return Err(SettingsError::OnlyGpu { flag });
+            return Err(SettingsError::OnlyGpu { field });
         }
         if let (Some(tokens), Some(batch)) = (self.limits.max_num_tokens, self.limits.max_batch_size)
             && tokens < batch
@@ -233,13 +244,24 @@ impl Settings {
     /// Checks the settings against the model.
     ///
     /// # Errors
-    /// [`SettingsError::TooLong`].
-    pub fn validate_for(&self, config: &ModelConfig) -> Result<(), SettingsError> {
+    /// [`SettingsError::TooLong`], [`SettingsError::Split`].
+    pub fn validate_for(&self, config: &ModelConfig, source: Option<Mapping>) -> Result<(), SettingsError> {
         let positions = config.max_position_embeddings;
-        match self.limits.max_seq_len {
-            Some(given) if given > positions => Err(SettingsError::TooLong { given, positions }),
+        if let Some(given) = self.limits.max_seq_len.filter(|&given| given > positions) {
+            return Err(SettingsError::TooLong { given, positions });
+        }
+        // How a source is split that nobody wants split otherwise is the source's fault.
+        match self.split(source).validate(config) {
+            Err(FormatError::Mapping { tp_size, pp_size, problem }) if self.tp_size.or(self.pp_size).is_some() => {
+                Err(SettingsError::Split { tp_size, pp_size, problem })
+            }
             _ => Ok(()),
         }
+    }
+
+    fn split(&self, source: Option<Mapping>) -> Mapping {
+        let source = source.unwrap_or(Mapping::SINGLE);
+        Mapping { tp_size: self.tp_size.unwrap_or(source.tp_size), pp_size: self.pp_size.unwrap_or(source.pp_size) }
     }
 
     /// How the model is split: as asked, else as the source is, else not at all.
@@ -247,11 +269,7 @@ impl Settings {
     /// # Errors
     /// [`engine_format::FormatError::Mapping`] when the model cannot be split that way.
     pub fn mapping(&self, config: &ModelConfig, source: Option<Mapping>) -> Result<Mapping> {
-        let source = source.unwrap_or(Mapping::SINGLE);
-        let mapping = Mapping {
-            tp_size: self.tp_size.unwrap_or(source.tp_size),
-            pp_size: self.pp_size.unwrap_or(source.pp_size),
-        };
+        let mapping = self.split(source);
         mapping.validate(config)?;
         Ok(mapping)
     }

@@ -109,10 +109,10 @@ fn check(destination: &Path, replace: bool, marker: &str) -> Result<()> {
     }
     let is_empty = fs::read_dir(destination).is_ok_and(|mut entries| entries.next().is_none());
     if !replace && !is_empty {
-        return exists("choose another directory, or give --force to replace it".into());
+        return exists("choose another directory, or set `force` to replace it".into());
     }
     if !is_empty && !destination.join(marker).is_file() {
-        return exists(format!("--force replaces only a directory that holds `{marker}`; move it away yourself"));
+        return exists(format!("`force` replaces only a directory that holds `{marker}`; move it away yourself"));
     }
     Ok(())
 }

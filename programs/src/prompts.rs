@@ -15,6 +15,7 @@ use crate::run_engine::flags::{Args, Format};
 use runner::executor::{RequestError, TokenId};
 use runner::generation_options::GenerationOptions;
 use runner::request_builder::{self, BuildRequestError};
+use text::chat::ChatError;
 
 pub(crate) use file::PromptsFile;
 
@@ -136,6 +137,10 @@ pub(crate) fn refused(error: BuildRequestError) -> anyhow::Error {
         }
         BuildRequestError::Option { field: field @ "max_length", problem } => {
             anyhow!(problem.replace(field, "--max-length"))
+        }
+        BuildRequestError::ChatTemplate(error @ ChatError::Missing { .. }) => {
+            let plain = "give the prompt as plain text";
+            anyhow!(error.to_string().replace(plain, &format!("leave out --chat and {plain}")))
         }
         other => other.into(),
     }

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::path::Path;
 
+use cpu_kernels::Kernels;
 use engine_format::error::with_causes;
 use engine_format::{EngineDir, Target};
 use trtllm_sys::gpu::{GpuLibrary, same_release};
@@ -89,8 +90,13 @@ impl fmt::Display for Diagnosis {
     }
 }
 
-/// Looks at everything that a TensorRT engine needs, and at `engine` where one is given.
+/// Looks at everything that a TensorRT engine needs, and at `engine` where one is given; of an engine for the CPU, at what that
+/// needs.
 pub fn diagnose(engine: Option<&Path>) -> Diagnosis {
+    if let Some(engine) = engine.and_then(|path| EngineDir::open(path).ok()).filter(|dir| dir.build_config().is_none())
+    {
+        return of_cpu_engine(&engine);
+    }
     let mut diagnosis = Diagnosis::default();
     let devices = gpus(&mut diagnosis);
     let library = tensorrt_llm(&mut diagnosis);
@@ -102,6 +108,17 @@ pub fn diagnose(engine: Option<&Path>) -> Diagnosis {
     if let Some(path) = engine {
         engine_dir(&mut diagnosis, path, &devices, library.as_ref());
     }
+    diagnosis
+}
+
+fn of_cpu_engine(engine: &EngineDir) -> Diagnosis {
+    let mut diagnosis = Diagnosis::default();
+    match Kernels::detect() {
+        Ok(kernels) => diagnosis.add("CPU", Verdict::Good, format!("kernels for {}", kernels.isa()), None),
+        Err(error) => diagnosis.add("CPU", Verdict::Missing, error.to_string(), None),
+    }
+    let found = format!("`{}`, for the CPU: it needs no GPU", engine.path().display());
+    diagnosis.add("engine", Verdict::Good, found, None);
     diagnosis
 }
 
@@ -252,10 +269,7 @@ fn engine_dir(diagnosis: &mut Diagnosis, path: &Path, devices: &[Device], librar
         }
     };
     let target = &engine.manifest().target;
-    let Some(build) = engine.build_config() else {
-        diagnosis.add("engine", Verdict::Good, "for the CPU: it needs none of the above", None);
-        return;
-    };
+    let Some(build) = engine.build_config() else { return };
     let ranks = if build.world_size > 1 { format!(", {} ranks", build.world_size) } else { String::new() };
     diagnosis.add("engine", Verdict::Good, format!("for `{target}`, TensorRT-LLM {}{ranks}", build.version), None);
     if let Err(error) = engine.check_ranks() {
@@ -275,7 +289,7 @@ fn engine_dir(diagnosis: &mut Diagnosis, path: &Path, devices: &[Device], librar
             "engine",
             Verdict::Unfit,
             mismatch,
-            Some("build-engine --gpu auto builds for the GPU that is here"),
+            Some("build it again for the target auto, the GPU that is here"),
         );
     }
 }

@@ -38,7 +38,7 @@ pub enum OpenError {
     #[error(transparent)]
     TensorRtLlm(#[from] tensorrt_llm::OpenError),
     /// The GPU is another.
-    #[error("`{engine}` cannot run here: {obstacle}; build it again with `build-engine --gpu auto`")]
+    #[error("`{engine}` cannot run here: {obstacle}; build it again for the target `auto`")]
     Gpu {
         /// The engine directory.
         engine: String,
@@ -47,7 +47,7 @@ pub enum OpenError {
     },
     /// This machine cannot run the engine.
     #[error(
-        "`{engine}` was built for `{target}`, {obstacle}; `run-engine doctor` tells what is missing, and `build-engine --gpu none` builds for the CPU"
+        "`{engine}` was built for `{target}`, {obstacle}; `run-engine doctor` tells what is missing, and an engine for the target `none` runs on the CPU"
     )]
     Target {
         /// The engine directory.

@@ -213,7 +213,8 @@ pub(super) unsafe fn settings(options: &trtllm_build_options) -> Result<Settings
 /// `TRTLLM_STATUS_INVALID_FILES` for an invalid model or an output that exists, `TRTLLM_STATUS_UNAVAILABLE` for a
 /// target that this machine cannot build (the message has the command that finishes the work elsewhere) or whose memory is too
 /// small,
-/// `TRTLLM_STATUS_CANCELLED` when `on_progress` stopped it, `TRTLLM_STATUS_SYSTEM`. After an error the output is as it was.
+/// `TRTLLM_STATUS_CANCELLED` when `on_progress` stopped it, `TRTLLM_STATUS_SYSTEM`, also when another build is writing there. After
+/// an error the output is as it was.
 /// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trtllm_build_engine(options: *const trtllm_build_options) -> trtllm_status {
@@ -242,9 +243,9 @@ pub(super) fn cannot_build(failure: &BuildFailure) -> Failure {
         BuildFailure::Build(error) if error.is_disk_full() => TRTLLM_STATUS_SYSTEM,
         BuildFailure::Build(BuildError::TensorRt { .. } | BuildError::TrtllmBuild { .. }) => TRTLLM_STATUS_SYSTEM,
         BuildFailure::Build(BuildError::Pool(_) | BuildError::Thread(_)) => TRTLLM_STATUS_SYSTEM,
-        BuildFailure::Build(BuildError::Hub { .. } | BuildError::Format(FormatError::Io { .. })) => {
-            TRTLLM_STATUS_SYSTEM
-        }
+        BuildFailure::Build(
+            BuildError::Hub { .. } | BuildError::Format(FormatError::Io { .. } | FormatError::Busy { .. }),
+        ) => TRTLLM_STATUS_SYSTEM,
         _ => TRTLLM_STATUS_INVALID_FILES,
     };
     let mut failure_text = Failure::from_error(status, failure);

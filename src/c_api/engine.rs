@@ -193,6 +193,14 @@ pub struct trtllm_engine_info {
     pub has_tokenizer: CBool,
     /// Whether it has a chat template that can be used.
     pub has_chat_template: CBool,
+    /// The model that it was built from, as whoever built it named it; empty where it is not known. Valid as long as the engine.
+    pub model: trtllm_str,
+    /// The type that the model computes in: `bfloat16`. Always valid.
+    pub dtype: trtllm_str,
+    /// The target that it was built for: `none` for the CPU, or a GPU's name. Valid as long as the engine.
+    pub target: trtllm_str,
+    /// Beams of one request.
+    pub max_beam_width: usize,
 }
 
 // SAFETY: `repr(C)`, begins with its size, and holds numbers, bytes and raw pointers only.
@@ -213,6 +221,10 @@ unsafe impl Options for trtllm_engine_info {
             executor: TRTLLM_EXECUTOR_CPU,
             has_tokenizer: CBool::FALSE,
             has_chat_template: CBool::FALSE,
+            model: trtllm_str::EMPTY,
+            dtype: trtllm_str::EMPTY,
+            target: trtllm_str::EMPTY,
+            max_beam_width: 0,
         }
     }
 }
@@ -292,7 +304,13 @@ fn cannot_open(error: &OpenError) -> Failure {
         OpenError::Cpu(_) => TRTLLM_STATUS_SYSTEM,
         _ => TRTLLM_STATUS_INVALID_FILES,
     };
-    Failure::from_error(status, error)
+    let failure = Failure::from_error(status, error);
+    match error {
+        OpenError::Cpu(CpuModelError::KvCacheTokens { .. }) => {
+            Failure::new(status, format!("kv_cache_max_tokens: {}", failure.message))
+        }
+        _ => failure,
+    }
 }
 
 /// Describes an engine. Set `info->struct_size` before the call. Thread-safe.
@@ -312,6 +330,8 @@ pub unsafe extern "C" fn trtllm_describe_engine(
             _ => None,
         };
         let limits = executor.limits();
+        let dir = open.engine.as_ref().map(Engine::dir);
+        let manifest = dir.map(EngineDir::manifest);
         let value = trtllm_engine_info {
             max_seq_len: limits.max_seq_len,
             max_batch_size: limits.max_batch_size,
@@ -327,6 +347,13 @@ pub unsafe extern "C" fn trtllm_describe_engine(
             },
             has_tokenizer: open.session.tokenizer().is_some().into(),
             has_chat_template: open.chat().is_ok().into(),
+            model: manifest.map_or(trtllm_str::EMPTY, |manifest| trtllm_str::of(&manifest.model)),
+            dtype: trtllm_str::of("bfloat16"),
+            target: manifest.map_or(trtllm_str::EMPTY, |manifest| trtllm_str::of(&manifest.target)),
+            max_beam_width: match dir.and_then(EngineDir::build_config) {
+                Some(build) => build.max_beam_width,
+                None => limits.max_batch_size.min(limits.max_num_tokens),
+            },
             ..trtllm_engine_info::defaults()
         };
         // SAFETY: as the caller promises.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use runner::executor::{EarlyStopping, EnqueueError, GuidedDecodingParams, RequestSpec, TokenId};
+use runner::executor::{EarlyStopping, EnqueueError, GuidedDecodingParams, RequestError, RequestSpec, TokenId};
 use runner::generation_options::GenerationOptions;
 use runner::request_builder::{BuildRequestError, Prompt};
 use runner::session::{Destination, OutputQueue, Submission};
@@ -32,7 +32,11 @@ pub(super) fn refused(error: &EnqueueError) -> Failure {
         EnqueueError::Unsupported { .. } => TRTLLM_STATUS_UNSUPPORTED,
         _ => TRTLLM_STATUS_INVALID_ARGUMENT,
     };
-    Failure::from_error(status, error)
+    let failure = Failure::from_error(status, error);
+    match error {
+        EnqueueError::Guide { .. } => Failure::new(status, format!("guide: {}", failure.message)),
+        _ => failure,
+    }
 }
 
 fn invalid(error: &BuildRequestError) -> Failure {
@@ -43,7 +47,36 @@ fn invalid(error: &BuildRequestError) -> Failure {
         BuildRequestError::Lora(_) => TRTLLM_STATUS_INVALID_FILES,
         _ => TRTLLM_STATUS_INVALID_ARGUMENT,
     };
-    Failure::from_error(status, error)
+    let failure = Failure::from_error(status, error);
+    match field(error) {
+        Some(field) if !failure.message.contains(field) => {
+            Failure::new(status, format!("{field}: {}", failure.message))
+        }
+        _ => failure,
+    }
+}
+
+/// The field of `trtllm_request` that an error is about, where its message does not name it already.
+fn field(error: &BuildRequestError) -> Option<&'static str> {
+    Some(match error {
+        BuildRequestError::StopString(_) => "stop",
+        BuildRequestError::ChatTemplate(_) | BuildRequestError::Messages(_) => "messages",
+        BuildRequestError::Lora(_) => "lora",
+        BuildRequestError::Request(error) => match error {
+            RequestError::NoTokens => "max_new_tokens",
+            RequestError::UnknownToken { what: "prompt id", .. } => "token_ids",
+            RequestError::UnknownToken { what: "end id", .. } => "end_ids",
+            RequestError::UnknownToken { what: "stop word's id", .. }
+            | RequestError::EmptyWord { what: "stop word" } => "stop_words",
+            RequestError::UnknownToken { what: "bad word's id", .. } | RequestError::EmptyWord { what: "bad word" } => {
+                "bad_token_words"
+            }
+            RequestError::UnknownToken { what: "biased token", .. } | RequestError::Bias { .. } => "embedding_bias",
+            RequestError::Excluded { .. } => "beam_width",
+            _ => return None,
+        },
+        _ => return None,
+    })
 }
 
 /// A request of C as a submission.

@@ -68,7 +68,7 @@ pub unsafe extern "C" fn trtllm_query_executor(
 }
 
 /// Looks at everything that a TensorRT engine needs (GPU, driver, CUDA, TensorRT, TensorRT-LLM, MPI), and at the engine directory
-/// `engine` unless that is empty: writes to `healthy` whether it is all there and fits together, and to `report` a new string
+/// `engine` unless that is empty; of an engine for the CPU, at what that needs: writes to `healthy` whether it is all there and fits together, and to `report` a new string
 /// with a line for each thing, and what to do about it. The same as `run-engine doctor`. It may load NVIDIA's libraries into the
 /// process. Thread-safe.
 #[unsafe(no_mangle)]

@@ -62,6 +62,10 @@ fn an_engine_is_the_one_that_the_program_builds() {
     options.user_data = ptr::from_mut(&mut seen).cast();
     // SAFETY: the options and what they point to live through the call, here and below.
     ok(unsafe { trtllm_build_engine(&options) });
+    for (before, after) in seen.tasks.iter().zip(&seen.tasks[1..]) {
+        assert!(before.0 != after.0 || before.1 <= after.1, "{:?}", seen.tasks);
+    }
+    assert!(seen.tasks.last().is_some_and(|(task, done, total)| !task.is_empty() && done == total), "{:?}", seen.tasks);
     let (task, done, total) = seen.tasks.iter().rfind(|(task, ..)| !task.is_empty()).unwrap();
     assert!(task.contains("rank0.weights") && done == total && *total > 0, "{:?}", seen.tasks);
     assert!(seen.notes.iter().any(|note| note.contains("wrote the CPU engine")), "{:?}", seen.notes);

@@ -13,6 +13,7 @@ mod generation;
 mod hooks;
 mod layout;
 mod log;
+mod messages;
 mod queues;
 mod support;
 mod threads;

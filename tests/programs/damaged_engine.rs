@@ -191,7 +191,7 @@ fn rewrite(dir: &Path, change: impl FnOnce(&mut Manifest)) {
 fn an_engine_for_a_gpu_says_what_this_machine_lacks() {
     let dir = copy_of(&engine());
     rewrite(dir.path(), |manifest| manifest.target = "a100".to_owned());
-    refused(&mut run_engine(dir.path(), &PROMPT), 3, &["a100", "build-engine", "--gpu none"]);
+    refused(&mut run_engine(dir.path(), &PROMPT), 3, &["a100", "doctor", "target `none`"]);
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub enum ChatError {
     /// The model has no chat template.
     #[error(
         "{} has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json): it may be a base model; \
-         leave out --chat and give the prompt as plain text, or put the template into chat_template.jinja there",
+         give the prompt as plain text, or put the template into chat_template.jinja there",
         dir.display()
     )]
     Missing {

@@ -47,7 +47,7 @@ impl Builder<'_> {
             Err(obstacle) => return Err(self.cannot_here(settings, target, obstacle)),
         };
         let (config, source_mapping) = read_config(&self.find_model(settings)?)?;
-        settings.validate_for(&config)?;
+        settings.validate_for(&config, source_mapping)?;
         let mapping = settings.mapping(&config, source_mapping)?;
         let device = &machine.devices[0];
         let place = Place { memory_bytes: device.memory_bytes, ..place_of(gpu, device) };
@@ -117,7 +117,7 @@ impl Builder<'_> {
         } else if !settings.download {
             // Nobody wants 17 GB fetched to read that there is no GPU; a model that is here is checked all the same.
             let (config, mapping) = read_config(&self.find_model(settings)?)?;
-            settings.validate_for(&config)?;
+            settings.validate_for(&config, mapping)?;
             settings.mapping(&config, mapping)?;
         }
         Ok(())

@@ -17,7 +17,7 @@ use crate::settings::{Settings, read_config};
 /// Prints what was asked for, without weights.
 pub(super) fn run(builder: &Builder<'_>, settings: &Settings) -> Result<(), BuildFailure> {
     let (config, source) = read_config(&builder.find_model(settings)?)?;
-    settings.validate_for(&config)?;
+    settings.validate_for(&config, source)?;
     let mapping = settings.mapping(&config, source)?;
     let place = match settings.target {
         Some(Target::Gpu(gpu)) => machine::place_of_gpu(gpu),
@@ -27,7 +27,7 @@ pub(super) fn run(builder: &Builder<'_>, settings: &Settings) -> Result<(), Buil
             if let Some(reason) = &reason {
                 builder
                     .progress
-                    .note(&format!("{reason}, so limits are chosen for {}: --gpu names another", any.product));
+                    .note(&format!("{reason}, so limits are chosen for {}, unless a target is named", any.product));
             }
             if reason.is_some() { machine::place_of_gpu(any) } else { place }
         }

@@ -111,10 +111,10 @@ impl Hub {
         let cache = self.cache.display();
         Err(nothing(match cached {
             Some(_) => format!(
-                "there is no such directory, and the Hugging Face cache `{cache}` holds only a part of it; add `--download` to fetch the rest"
+                "there is no such directory, and the Hugging Face cache `{cache}` holds only a part of it; set `download` to fetch the rest"
             ),
             None => format!(
-                "there is no such directory, and it is not in the Hugging Face cache `{cache}`; add `--download` to fetch it"
+                "there is no such directory, and it is not in the Hugging Face cache `{cache}`; set `download` to fetch it"
             ),
         }))
     }

@@ -62,7 +62,7 @@ fn a_cached_model_is_found_and_a_partial_one_is_not() {
     assert_eq!(resolve(&offline, "org/name", true).unwrap(), snapshot);
     fs::remove_file(snapshot.join("model-00002-of-00002.safetensors")).unwrap();
     let error = resolve(&offline, "org/name", false).unwrap_err().to_string();
-    assert!(error.contains("only a part") && error.contains("--download"), "{error}");
+    assert!(error.contains("only a part") && error.contains("`download`"), "{error}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use args::exit::{INPUT, INTERRUPTED, MACHINE, OTHER};
 use engine_format::error::with_causes;
 use engine_format::{FormatError, Target};
 
+use super::options::as_flags;
 use super::report::line;
 use engine_builder::build::BuildFailure;
 use engine_builder::error::BuildError;
@@ -46,7 +47,7 @@ impl Failure {
         if let Self::Build(BuildFailure::Build(BuildError::Interrupted)) = self {
             return line(&self.to_string());
         }
-        line(&format!("error: {}", with_causes(self)));
+        line(&format!("error: {}", self.text()));
         if let Self::Build(BuildFailure::Machine { details, commands, .. }) = self {
             for detail in details {
                 line(&format!("  {detail}"));
@@ -69,6 +70,21 @@ impl Failure {
         if let Some(hint) = self.hint() {
             line(&format!("\nhint: {hint}"));
         }
+    }
+
+    /// The error and its causes; options are flags.
+    fn text(&self) -> String {
+        let text = with_causes(self);
+        let part = match self {
+            Self::Build(BuildFailure::Settings(error)) => error.to_string(),
+            Self::Build(BuildFailure::Memory { problem, .. }) => problem.clone(),
+            Self::Build(BuildFailure::Machine { reason, .. }) => reason.clone(),
+            Self::Build(BuildFailure::Build(BuildError::NoModel { tried, .. })) => tried.clone(),
+            Self::Build(BuildFailure::Build(BuildError::Hub { problem, .. })) => problem.clone(),
+            Self::Build(BuildFailure::Build(BuildError::Format(FormatError::Exists { hint, .. }))) => hint.clone(),
+            _ => return text,
+        };
+        text.replacen(&part, &as_flags(&part), 1)
     }
 
     fn hint(&self) -> Option<&'static str> {

@@ -4,6 +4,7 @@
 
 mod failure;
 mod flags;
+mod options;
 mod plan;
 mod report;
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::flags::PlanFormat;
+use super::options::as_flags;
 use engine_builder::build::{Plans, summary};
 use engine_builder::memory_plan::{Executor, MemoryPlan};
 use engine_builder::settings::Settings;
@@ -82,7 +83,7 @@ fn one(settings: &Settings, config: &ModelConfig, plan: &MemoryPlan) -> String {
         );
     }
     row("", String::new());
-    row("verdict", plan.verdict());
+    row("verdict", as_flags(&plan.verdict()));
     // A row without text is a line without blanks.
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
@@ -151,7 +152,7 @@ fn table(settings: &Settings, config: &ModelConfig, plans: &[MemoryPlan]) -> Str
         text.push('\n');
     }
     for plan in lacking {
-        text.push_str(&format!("{} {}\n", plan.place.target, plan.verdict()));
+        text.push_str(&format!("{} {}\n", plan.place.target, as_flags(&plan.verdict())));
     }
     text.push_str("\nDetails of a target, and where its figures are from: --dry-run --gpu TARGET\n");
     text

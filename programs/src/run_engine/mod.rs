@@ -126,9 +126,10 @@ fn examine(engine: Option<&Path>) -> Result<(), Failure> {
     if diagnosis.is_healthy() {
         return Ok(());
     }
-    Err(Failure::Machine(anyhow!(
-        "this machine cannot run TensorRT engines as it is; CPU engines (`--gpu none`) run everywhere"
-    )))
+    Err(Failure::Machine(match engine {
+        Some(engine) => anyhow!("this machine cannot run `{}` as it is", engine.display()),
+        None => anyhow!("this machine cannot run TensorRT engines as it is; CPU engines (`--gpu none`) run everywhere"),
+    }))
 }
 
 /// How much is under way at once, at least: enough for the executor to choose from.

@@ -64,7 +64,7 @@ fn without_a_target_the_cpu_is_chosen_and_it_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let model = fixture("parity/mistral-gqa");
     let built = run(dir.path(), ["--model", &model, "--output", "out"]);
-    built.expect(0, &["building for this machine's CPU (--gpu none): "]);
+    built.expect(0, &["building for this machine's CPU (target none): "]);
     EngineDir::open(&dir.path().join("out")).unwrap();
 }
 

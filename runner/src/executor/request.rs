@@ -245,12 +245,14 @@ impl Request {
                 return Err(RequestError::UnknownToken { what, id, vocab_size });
             }
         }
-        for (what, words) in [("stop word", &spec.stop_words), ("bad word", &spec.bad_words)] {
+        for (what, of, words) in
+            [("stop word", "stop word's id", &spec.stop_words), ("bad word", "bad word's id", &spec.bad_words)]
+        {
             if words.iter().any(Vec::is_empty) {
                 return Err(RequestError::EmptyWord { what });
             }
             if let Some(&id) = words.iter().flatten().find(|&&id| id as usize >= vocab_size) {
-                return Err(RequestError::UnknownToken { what: "token of a stop or bad word", id, vocab_size });
+                return Err(RequestError::UnknownToken { what: of, id, vocab_size });
             }
         }
         if let Some(&(id, value)) = spec.embedding_bias.iter().find(|(_, value)| !value.is_finite()) {

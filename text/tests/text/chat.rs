@@ -137,7 +137,7 @@ fn dates_come_from_the_clock() {
 fn failures_say_where_and_what_to_do() {
     let empty = directory(&[]);
     let error = ChatTemplate::open(empty.path()).unwrap_err().to_string();
-    assert!(error.contains("has no chat template") && error.contains("leave out --chat"), "{error}");
+    assert!(error.contains("has no chat template") && error.contains("as plain text"), "{error}");
 
     let broken = directory(&[("chat_template.jinja", json!("line\n{% if %}"))]);
     let error = ChatTemplate::open(broken.path()).unwrap_err().to_string();

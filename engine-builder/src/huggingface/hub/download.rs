@@ -152,7 +152,7 @@ fn explain(error: &ApiError) -> String {
     } else if text.contains("404") {
         "the server has no such model or file"
     } else if matches!(error, ApiError::RequestError(_)) {
-        "check the network, or copy the model's directory here and name it with --model"
+        "check the network, or copy the model's directory here and name that as the `model`"
     } else {
         return text;
     };

@@ -53,7 +53,7 @@ pub enum OpenError {
         source: GpuError,
     },
     /// An orchestrator's worker program is not there.
-    #[error("`{tried}`, the program that runs a rank, is not there: name it with --worker-executable")]
+    #[error("`{tried}`, the program that runs a rank, is not there: name it with `worker_executable`")]
     NoWorker {
         /// Where it was looked for.
         tried: PathBuf,
