@@ -169,9 +169,7 @@ pub(super) unsafe fn settings(options: &trtllm_build_options) -> Result<Settings
         }
     };
     let chosen = |number: usize| (number > 0).then_some(number);
-    let target = gpu.map(|name| {
-        name.parse::<Target>().map_err(|error| Failure::from_error(TRTLLM_STATUS_INVALID_ARGUMENT, &error))
-    });
+    let target = gpu.map(|name| name.parse::<Target>().map_err(|error| Failure::argument(format!("gpu: {error}"))));
     Ok(Settings {
         model: model.into(),
         download: options.download.get(),

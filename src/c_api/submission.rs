@@ -59,6 +59,7 @@ fn invalid(error: &BuildRequestError) -> Failure {
 /// The field of `trtllm_request` that an error is about, where its message does not name it already.
 fn field(error: &BuildRequestError) -> Option<&'static str> {
     Some(match error {
+        BuildRequestError::Option { field, .. } => field,
         BuildRequestError::StopString(_) => "stop",
         BuildRequestError::ChatTemplate(_) | BuildRequestError::Messages(_) => "messages",
         BuildRequestError::Lora(_) => "lora",

@@ -22,7 +22,7 @@ fn a_weight_that_is_no_number_is_named_by_the_build() {
         command
     };
     let out = output.to_str().unwrap();
-    let says = ["model.safetensors", TENSOR, "NaN at [0, 5]", "1 weight", "allow_non_finite"];
+    let says = ["model.safetensors", TENSOR, "NaN at [0, 5]", "1 weight", "--allow-non-finite"];
     refused(&mut build(&["--gpu", "none", "--output", out]), 2, &says);
     refused(&mut build(&["--checkpoint", out, "--checkpoint-only"]), 2, &says);
     assert!(!output.exists());

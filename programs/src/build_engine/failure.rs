@@ -80,6 +80,7 @@ impl Failure {
             Self::Build(BuildFailure::Memory { problem, .. }) => problem.clone(),
             Self::Build(BuildFailure::Machine { reason, .. }) => reason.clone(),
             Self::Build(BuildFailure::Build(BuildError::NoModel { tried, .. })) => tried.clone(),
+            Self::Build(BuildFailure::Build(BuildError::NonFinite(_))) => "`allow_non_finite`".to_owned(),
             Self::Build(BuildFailure::Build(BuildError::Hub { problem, .. })) => problem.clone(),
             Self::Build(BuildFailure::Build(BuildError::Format(FormatError::Exists { hint, .. }))) => hint.clone(),
             _ => return text,
