@@ -43,7 +43,9 @@ fn invalid(error: &BuildRequestError) -> Failure {
     let status = match error {
         BuildRequestError::NoTokenizer { .. }
         | BuildRequestError::ChatTemplate(_)
-        | BuildRequestError::NoEngine { .. } => TRTLLM_STATUS_UNSUPPORTED,
+        | BuildRequestError::NoEngine { .. }
+        // The executor has no adapters; one that cannot be used is `Lora`.
+        | BuildRequestError::Option { field: "lora", .. } => TRTLLM_STATUS_UNSUPPORTED,
         BuildRequestError::Lora(_) => TRTLLM_STATUS_INVALID_FILES,
         _ => TRTLLM_STATUS_INVALID_ARGUMENT,
     };

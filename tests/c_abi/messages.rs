@@ -20,6 +20,9 @@ use trtllm::engine_format::staging::StagedDir;
 use crate::common;
 use crate::support::{Host, copied, is, last_error, ok, request, taken, text_of};
 
+/// Fields that are wrong, each by its name.
+type Cases<'a, T> = &'a [(&'a str, &'a dyn Fn(&mut T))];
+
 /// Checks the status of a call that has just failed, and its message.
 #[track_caller]
 fn refused(found: trtllm_status, expected: trtllm_status, names: &str) {
@@ -57,7 +60,7 @@ fn a_request_that_is_refused_names_its_field() {
     let no_text = [text_of("")];
     let biases = [(u32::MAX, 1.0), (1, f32::NAN)].map(|(token_id, bias)| trtllm_token_bias { token_id, bias });
     let long = "Jupiter ".repeat(20_000);
-    let cases: &[(&str, &dyn Fn(&mut trtllm_request))] = &[
+    let cases: Cases<'_, trtllm_request> = &[
         ("beam_width", &|request| request.beam_width = usize::MAX),
         ("beam_width", &|request| request.beam_width = 0),
         ("beam_width", &|request| (request.beam_width, request.top_log_probs) = (2, 1)),
@@ -92,7 +95,7 @@ fn a_request_that_is_refused_names_its_field() {
     for (names, change) in cases {
         refused(enqueue(change), TRTLLM_STATUS_INVALID_ARGUMENT, names);
     }
-    refused(enqueue(&|request| request.lora = text_of("/nowhere")), TRTLLM_STATUS_INVALID_FILES, "lora");
+    refused(enqueue(&|request| request.lora = text_of("/nowhere")), TRTLLM_STATUS_UNSUPPORTED, "lora");
     let messages = |request: &mut trtllm_request| {
         request.prompt = trtllm_str { data: ptr::null(), len: 0 };
         request.messages = text_of(r#"[{"content": "without a role"}]"#);
@@ -124,7 +127,7 @@ fn a_configuration_that_is_refused_names_its_field() {
             trtllm_open_engine(text_of(path), &config, &mut engine)
         }
     };
-    let cases: &[(&str, &dyn Fn(&mut trtllm_engine_config))] = &[
+    let cases: Cases<'_, trtllm_engine_config> = &[
         ("threads", &|config| config.threads = usize::MAX),
         ("max_seq_len", &|config| config.max_seq_len = usize::MAX),
         ("max_batch_size", &|config| config.max_batch_size = usize::MAX),
@@ -162,7 +165,7 @@ fn a_build_that_is_refused_names_its_field() {
     let checkpoint = |options: &mut trtllm_build_options, tp_size| {
         (options.output, options.checkpoint, options.tp_size) = (text_of(""), text_of(output), tp_size);
     };
-    let cases: &[(&str, &dyn Fn(&mut trtllm_build_options))] = &[
+    let cases: Cases<'_, trtllm_build_options> = &[
         ("model", &|options| options.model = text_of("")),
         ("output", &|options| options.output = text_of("")),
         ("checkpoint", &|options| options.checkpoint = text_of(output)),

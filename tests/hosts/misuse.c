@@ -26,6 +26,12 @@ static void expect(trtllm_status expected, trtllm_status found, const char *call
 
 #define EXPECT(status, call) expect(TRTLLM_STATUS_##status, (call), #call, __LINE__)
 
+/* What must not be, by its name. */
+static void never(bool holds, const char *what) {
+    failures += holds;
+    fputs(holds ? what : "", stderr);
+}
+
 /* Whether the message of the last failure has `part`. */
 static void expect_message(const char *part, int line) {
     if (strstr(trtllm_last_error().data, part) == NULL) {
@@ -85,10 +91,8 @@ static void strings(trtllm_engine *engine) {
     EXPECT(OK, trtllm_free_token_ids(list));
     EXPECT(INVALID_HANDLE, trtllm_free_token_ids(list));
     EXPECT(INVALID_HANDLE, trtllm_view_token_ids(list, &ids));
-    if (strcmp(text.data, "untouched") != 0 || ids.data != IDS || ids.len != 3) {
-        fprintf(stderr, "an out-parameter was written by a failure\n");
-        failures++;
-    }
+    never(strcmp(text.data, "untouched") != 0 || ids.data != IDS || ids.len != 3,
+          "an out-parameter was written by a failure\n");
 }
 
 static void engines(trtllm_str path) {
@@ -137,10 +141,7 @@ static void engines(trtllm_str path) {
     WITH(kv_cache_max_tokens, 1);
     WITH(capacity_scheduler_policy, 99);
 #undef WITH
-    if (engine != NULL) {
-        fprintf(stderr, "an engine was written by a failure\n");
-        failures++;
-    }
+    never(engine != NULL, "an engine was written by a failure\n");
 
     /* A newer host's struct: fields that this library does not know have to be zero. */
     memset(&larger, 0, sizeof larger);
@@ -271,10 +272,7 @@ static void requests(trtllm_engine *engine) {
     request.guide_kind = TRTLLM_GUIDE_EBNF_GRAMMAR;
     request.guide = TRTLLM_STR("root ::= \"a\"");
     EXPECT(UNSUPPORTED, trtllm_enqueue(engine, &request, &id));
-    if (id != 42) {
-        fprintf(stderr, "an id was written by a failure\n");
-        failures++;
-    }
+    never(id != 42, "an id was written by a failure\n");
 
     /* Huge numbers that mean something. */
     request = good;
@@ -459,10 +457,7 @@ static void builds(trtllm_str engine, trtllm_str model) {
     EXPECT(INVALID_ARGUMENT, trtllm_verify_engine(NOT_UTF8, NULL, NULL));
     EXPECT(INVALID_FILES, trtllm_verify_engine(TRTLLM_STR("/no/such/engine"), NULL, NULL));
     EXPECT(CANCELLED, trtllm_verify_engine(engine, stop_at_once, &calls));
-    if (calls < 2) {
-        fprintf(stderr, "no progress was told\n");
-        failures++;
-    }
+    never(calls < 2, "no progress was told\n");
 }
 
 static void versions(void) {
@@ -477,11 +472,9 @@ static void versions(void) {
     EXPECT(INVALID_ARGUMENT, trtllm_diagnose((trtllm_str){"\xff", 1}, &available, &explanation));
     EXPECT(OK, trtllm_diagnose(nowhere, &available, &explanation));
     EXPECT(OK, trtllm_free_string(explanation));
-    if (strcmp(trtllm_status_name(12345), "unknown status") != 0 || strlen(trtllm_version()) == 0 ||
-        trtllm_version_number() != TRTLLM_VERSION_NUMBER) {
-        fprintf(stderr, "names and versions are wrong\n");
-        failures++;
-    }
+    never(strcmp(trtllm_status_name(12345), "unknown status") != 0 || strlen(trtllm_version()) == 0 ||
+              trtllm_version_number() != TRTLLM_VERSION_NUMBER,
+          "names and versions are wrong\n");
 }
 
 int main(int argc, char **argv) {
