@@ -85,7 +85,7 @@ fn run(args: Args) -> Result<(), Failure> {
     let _closing = Closing(engine.executor());
     let prompts = prompts?;
     if args.chat {
-        engine.chat().map_err(input)?;
+        engine.chat().map_err(|error| input(prompts::refused(BuildRequestError::ChatTemplate(error))))?;
     }
     let executor = engine.executor();
     let load = began.elapsed();
