@@ -127,7 +127,7 @@ static void engines(trtllm_str path) {
         EXPECT(INVALID_ARGUMENT, trtllm_open_engine(path, &wrong, &engine));                                           \
     } while (0)
     WITH(struct_size, 0);
-    WITH(struct_size, sizeof config - 8);
+    WITH(struct_size, offsetof(trtllm_engine_config, tensorrt_llm));
     WITH(struct_size, SIZE_MAX);
     WITH(kv_cache_free_memory_fraction, 0.0);
     WITH(kv_cache_free_memory_fraction, -1.0);
