@@ -667,7 +667,7 @@ typedef struct trtllm_response {
      */
     const float *prompt_log_probs;
     /**
-     * How many.
+     * How many; also how many rows `prompt_top_log_probs` has.
      */
     size_t num_prompt_log_probs;
     /**
@@ -715,6 +715,32 @@ typedef struct trtllm_response {
      * Whether this is the last response of the request.
      */
     bool is_final;
+    /**
+     * With `prompt_top_log_probs`, in the first response: `num_prompt_top_log_probs` for each prompt token after the first, best first,
+     * row after row; else NULL.
+     */
+    const struct trtllm_token_log_prob *prompt_top_log_probs;
+    /**
+     * How many there are for each prompt token.
+     */
+    size_t num_prompt_top_log_probs;
+    /**
+     * With `return_context_logits`, once, in the request's first response: `num_context_logits` rows of `vocab_size` numbers, one for
+     * each prompt token, of what follows it; else NULL.
+     */
+    const float *context_logits;
+    /**
+     * Rows of `context_logits`.
+     */
+    size_t num_context_logits;
+    /**
+     * With `return_generation_logits`: a row of `vocab_size` numbers for each of `token_ids`, which it was chosen from; else NULL.
+     */
+    const float *generation_logits;
+    /**
+     * Numbers of a row of logits, where there are some.
+     */
+    size_t vocab_size;
 } trtllm_response;
 
 /**
@@ -991,6 +1017,22 @@ typedef struct trtllm_request {
      * the same engine; excludes `on_response`. Default: none.
      */
     struct trtllm_queue *queue;
+    /**
+     * How many of the most probable tokens to return at the position of each prompt token after the first, with their
+     * log-probabilities. Default: 0.
+     */
+    size_t prompt_top_log_probs;
+    /**
+     * Whether the first response carries the raw logits of what follows each prompt token: prompt x vocabulary x 4 bytes.
+     * Logits that may not fit into memory are refused with `TRTLLM_STATUS_SYSTEM`. Default: false.
+     */
+    bool return_context_logits;
+    /**
+     * Whether responses carry the raw logits that each token was chosen from, as the model gave them: before
+     * `logits_post_processor`, masks, penalties and temperature. Tokens x vocabulary x 4 bytes for each sequence, as many as may be
+     * generated counted before the request is taken. Not with a beam search. Default: false.
+     */
+    bool return_generation_logits;
 } trtllm_request;
 
 /**

@@ -126,8 +126,8 @@ fn requests() -> impl Strategy<Value = RequestSpec> {
     let output = (prop::bool::ANY, prop::bool::ANY, 0usize..3).prop_map(|(one, prompt, top_log_probs)| OutputConfig {
         return_log_probs: one,
         return_prompt_log_probs: prompt,
-        return_perf_metrics: false,
         top_log_probs,
+        ..OutputConfig::default()
     });
     (prompt, 1usize..24, sampling, output, prop::bool::ANY, 0u8..3).prop_map(
         |(prompt, max_tokens, sampling, output, streaming, priority)| RequestSpec {

@@ -25,6 +25,8 @@ pub struct BuildConfig {
     pub max_beam_width: usize,
     /// Whether the engine gives logits of every token of a prompt.
     pub gather_context_logits: bool,
+    /// Whether the logits of generated tokens can be had.
+    pub gather_generation_logits: bool,
     /// Whether LoRA adapters can be applied.
     pub lora_plugin: bool,
     /// Ranks: processes, and engine files.
@@ -64,6 +66,7 @@ impl BuildConfig {
             max_input_len: build.tokens("max_input_len")?.unwrap_or(max_seq_len),
             max_beam_width: build.dimension("max_beam_width")?.unwrap_or(1),
             gather_context_logits: build.boolean("gather_context_logits")?.unwrap_or(false),
+            gather_generation_logits: build.boolean("gather_generation_logits")?.unwrap_or(false),
             lora_plugin: lora,
             world_size,
             mapping: Mapping { tp_size, pp_size },

@@ -50,7 +50,7 @@ impl Prompts {
         let options = &args.generation.options;
         ensure!(
             args.format == Format::Json || !options.asks_for_log_probs(),
-            "--logprobs, --top-logprobs and --prompt-logprobs are printed as JSON only: add --format json"
+            "--logprobs, --top-logprobs, --prompt-logprobs and --prompt-top-logprobs are printed as JSON only: add --format json"
         );
         let mut typed: Vec<_> = args.prompt.iter().map(|prompt| text(prompt.clone(), args.chat)).collect();
         for given in &args.prompt_ids {

@@ -145,6 +145,8 @@ generation_options! {
     top_logprobs: usize, "N";
     /// Report the log-probability of each prompt token after the first (with --format json)
     prompt_logprobs: bool, "";
+    /// Report the N most probable tokens at the position of each prompt token after the first (with --format json)
+    prompt_top_logprobs: usize, "N";
 }
 
 impl GenerationOptions {
@@ -166,7 +168,10 @@ impl GenerationOptions {
 
     /// Whether log-probabilities of any kind are asked for.
     pub fn asks_for_log_probs(&self) -> bool {
-        self.logprobs == Some(true) || self.prompt_logprobs == Some(true) || self.top_logprobs.unwrap_or(0) > 0
+        self.logprobs == Some(true)
+            || self.prompt_logprobs == Some(true)
+            || self.top_logprobs.unwrap_or(0) > 0
+            || self.prompt_top_logprobs.unwrap_or(0) > 0
     }
 
     /// What the output must look like, by the option's name; at most one entry once it is known that no two exclude each other.

@@ -207,7 +207,8 @@ fn without_engine(options: &GenerationOptions, prompt: Vec<TokenId>) -> Result<R
             return_log_probs: options.logprobs == Some(true),
             top_log_probs: options.top_logprobs.unwrap_or(0),
             return_prompt_log_probs: options.prompt_logprobs == Some(true),
-            return_perf_metrics: false,
+            prompt_top_log_probs: options.prompt_top_logprobs.unwrap_or(0),
+            ..OutputConfig::default()
         },
         priority: options.priority.unwrap_or(default.priority),
         allotted_time: options.allotted_time_ms.map(Duration::from_millis),

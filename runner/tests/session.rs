@@ -8,8 +8,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use runner::executor::{
-    EnqueueError, Executor, FinishReason, IterationStats, Limits, Load, Request, RequestId, RequestSpec, Response,
-    Shutdown, TokenId, TokenResult,
+    EnqueueError, Executor, FinishReason, IterationStats, Limits, Load, Logits, Request, RequestId, RequestSpec,
+    Response, Shutdown, TokenId, TokenResult,
 };
 use runner::session::{Awaited, Destination, Output, Session, Submission};
 use text::stop_strings::StopStrings;
@@ -262,10 +262,13 @@ fn a_stop_string_stops_without_streaming_too() {
         if let Response::Result(result) = &mut first {
             result.log_probs = Some(vec![-1.0; 4]);
             result.prompt_log_probs = Some(vec![-3.0]);
+            result.generation_logits = Some(Logits { vocab_size: 2, values: vec![0.5; 8] });
         }
         let mut second = tokens(id, 0, "stop and more", None);
         if let Response::Result(result) = &mut second {
             result.log_probs = Some(vec![-0.5; 13]);
+            result.generation_logits =
+                Some(Logits { vocab_size: 2, values: (0..26).map(|number| number as f32).collect() });
         }
         vec![first, second]
     });
@@ -278,6 +281,8 @@ fn a_stop_string_stops_without_streaming_too() {
     assert_eq!(result(output).log_probs.as_ref().map(Vec::len), Some(8));
     assert_eq!(result(output).cum_log_prob, Some(-6.0), "of the tokens that are kept");
     assert_eq!(result(output).prompt_log_probs, Some(vec![-3.0]));
+    let logits = result(output).generation_logits.as_ref().unwrap();
+    assert_eq!((logits.rows(), logits.values.last()), (8, Some(&7.0)), "those of the tokens that are kept");
     assert_eq!(output.stats.unwrap().output_tokens, 8);
     let state = executor.state.lock().unwrap();
     assert_eq!((&state.streaming[..], &state.cancelled[..]), (&[true][..], &[(RequestId(0), None)][..]));

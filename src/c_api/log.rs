@@ -163,7 +163,7 @@ struct Listener;
 
 impl Subscriber for Listener {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && current().as_ref().is_some_and(|sink| *metadata.level() <= sink.level)
+        !metadata.is_span() && current().as_ref().is_some_and(|sink| *metadata.level() <= sink.level)
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {

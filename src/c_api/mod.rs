@@ -16,6 +16,7 @@
 //! | [`log`] | what the library logs, brought to the host |
 //! | [`engine`] | opening, describing and closing engines |
 //! | [`request`], [`response`], [`logits`], [`fail`] | requests, what comes of them, the logits hook, how callbacks fail |
+//! | `owned_response` | a response of the session as C sees it |
 //! | `submission`, [`request_queue`] | a request of C as one of the session; queued, cancelled |
 //! | [`queue`] | response queues, and descriptors that say when responses wait |
 //! | [`stats`] | statistics of iterations |
@@ -39,6 +40,7 @@ pub mod log;
 pub mod logits;
 pub mod memory_plan;
 mod options;
+mod owned_response;
 mod pointers;
 pub mod queue;
 pub mod request;

@@ -163,6 +163,16 @@ pub struct trtllm_request {
     /// Where the responses go, to be taken with `trtllm_await_queue`; NULL to take them with `trtllm_await_responses`. A queue of
     /// the same engine; excludes `on_response`. Default: none.
     pub queue: *mut trtllm_queue,
+    /// How many of the most probable tokens to return at the position of each prompt token after the first, with their
+    /// log-probabilities. Default: 0.
+    pub prompt_top_log_probs: usize,
+    /// Whether the first response carries the raw logits of what follows each prompt token: prompt x vocabulary x 4 bytes.
+    /// Logits that may not fit into memory are refused with `TRTLLM_STATUS_SYSTEM`. Default: false.
+    pub return_context_logits: CBool,
+    /// Whether responses carry the raw logits that each token was chosen from, as the model gave them: before
+    /// `logits_post_processor`, masks, penalties and temperature. Tokens x vocabulary x 4 bytes for each sequence, as many as may be
+    /// generated counted before the request is taken. Not with a beam search. Default: false.
+    pub return_generation_logits: CBool,
 }
 
 // SAFETY: `repr(C)`, begins with its size, and holds numbers, bytes, raw pointers and nullable functions only.
@@ -221,6 +231,9 @@ unsafe impl Options for trtllm_request {
             lora: trtllm_str::EMPTY,
             retention_priority: -1,
             queue: ptr::null_mut(),
+            prompt_top_log_probs: 0,
+            return_context_logits: CBool::FALSE,
+            return_generation_logits: CBool::FALSE,
         }
     }
 }

@@ -1,21 +1,17 @@
 //! Responses: waited for, or brought to a callback.
 
 use std::ffi::c_void;
-use std::ptr;
 use std::time::Duration;
 
-use runner::executor::{FinishReason, Response, TokenLogProb, TokenResult};
-use runner::session::{Awaited, Output, OutputCallback, OutputQueue, SequenceStats};
+use runner::session::{Awaited, OutputCallback, OutputQueue};
 
 use super::engine::{ENGINES, trtllm_engine};
 use super::entry::{callback, check_may_wait, entry};
 use super::handles::{Kind, Table};
 use super::logits::UserData;
+use super::owned_response::{OwnedResponse, ResponseList};
 use super::pointers::Out;
-use super::status::{
-    Failure, TRTLLM_STATUS_OK, TRTLLM_STATUS_REQUEST_FAILED, TRTLLM_STATUS_SHUT_DOWN, TRTLLM_STATUS_TIMED_OUT,
-    trtllm_status,
-};
+use super::status::{Failure, TRTLLM_STATUS_SHUT_DOWN, TRTLLM_STATUS_TIMED_OUT, trtllm_status};
 use super::strings::{CBool, trtllm_ids, trtllm_str};
 
 /// Why a sequence ended.
@@ -72,7 +68,7 @@ pub struct trtllm_response {
     pub num_top_log_probs: usize,
     /// With `return_prompt_log_probs`, in the first response: one for each prompt token after the first; else NULL.
     pub prompt_log_probs: *const f32,
-    /// How many.
+    /// How many; also how many rows `prompt_top_log_probs` has.
     pub num_prompt_log_probs: usize,
     /// Where `status` is not `TRTLLM_STATUS_OK`: why, as a sentence.
     pub error: trtllm_str,
@@ -97,6 +93,20 @@ pub struct trtllm_response {
     pub is_sequence_final: CBool,
     /// Whether this is the last response of the request.
     pub is_final: CBool,
+    /// With `prompt_top_log_probs`, in the first response: `num_prompt_top_log_probs` for each prompt token after the first, best first,
+    /// row after row; else NULL.
+    pub prompt_top_log_probs: *const trtllm_token_log_prob,
+    /// How many there are for each prompt token.
+    pub num_prompt_top_log_probs: usize,
+    /// With `return_context_logits`, once, in the request's first response: `num_context_logits` rows of `vocab_size` numbers, one for
+    /// each prompt token, of what follows it; else NULL.
+    pub context_logits: *const f32,
+    /// Rows of `context_logits`.
+    pub num_context_logits: usize,
+    /// With `return_generation_logits`: a row of `vocab_size` numbers for each of `token_ids`, which it was chosen from; else NULL.
+    pub generation_logits: *const f32,
+    /// Numbers of a row of logits, where there are some.
+    pub vocab_size: usize,
 }
 
 /// Takes the responses of one request, on the engine's response thread, one after the other; all other responses of the
@@ -195,115 +205,4 @@ pub(crate) fn output_callback(on_response: trtllm_response_callback, user_data: 
         let ((), failure) = callback(|| unsafe { on_response(user_data.get(), &response) });
         failure.map_or(Ok(()), Err)
     }))
-}
-
-/// What the pointers of a `trtllm_response` point to. Moving it moves none of that.
-struct OwnedResponse {
-    output: Output,
-    /// Row after row.
-    top_log_probs: Vec<trtllm_token_log_prob>,
-}
-
-impl OwnedResponse {
-    fn new(mut output: Output) -> Self {
-        let rows = match &mut output.response {
-            Response::Result(result) => result.top_log_probs.take().unwrap_or_default(),
-            Response::Error { .. } => Vec::new(),
-        };
-        let flat = |&TokenLogProb { token_id, log_prob }: &TokenLogProb| trtllm_token_log_prob { token_id, log_prob };
-        Self { top_log_probs: rows.iter().flatten().map(flat).collect(), output }
-    }
-
-    fn view(&self) -> trtllm_response {
-        let stats = self.output.stats;
-        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let first = stats.and_then(|stats| stats.time_to_first_token);
-        let count = |of: fn(SequenceStats) -> usize| stats.map_or(0, of);
-        let response = trtllm_response {
-            struct_size: size_of::<trtllm_response>(),
-            request_id: self.output.response.request_id().0,
-            user_data: self.output.tag as usize as *mut c_void,
-            sequence_index: 0,
-            token_ids: trtllm_ids::EMPTY,
-            text: trtllm_str::of(&self.output.text),
-            log_probs: ptr::null(),
-            top_log_probs: ptr::null(),
-            num_top_log_probs: 0,
-            prompt_log_probs: ptr::null(),
-            num_prompt_log_probs: 0,
-            error: trtllm_str::EMPTY,
-            num_prompt_tokens: count(|stats| stats.prompt_tokens),
-            num_output_tokens: count(|stats| stats.output_tokens),
-            time_to_first_token_ns: first.map_or(0, nanoseconds),
-            generation_time_ns: stats.map_or(0, |stats| nanoseconds(stats.generation_time)),
-            status: TRTLLM_STATUS_OK,
-            finish_reason: TRTLLM_FINISH_REASON_NONE,
-            cum_log_prob: 0.0,
-            has_cum_log_prob: CBool::FALSE,
-            is_sequence_final: CBool::FALSE,
-            is_final: self.output.response.is_final().into(),
-        };
-        match &self.output.response {
-            Response::Error { message, .. } => trtllm_response {
-                status: TRTLLM_STATUS_REQUEST_FAILED,
-                error: trtllm_str::of(message),
-                is_sequence_final: CBool::TRUE,
-                ..response
-            },
-            Response::Result(result) => self.with_result(result, response),
-        }
-    }
-
-    fn with_result(&self, result: &TokenResult, response: trtllm_response) -> trtllm_response {
-        let numbers = |list: &Option<Vec<f32>>| list.as_ref().map_or(ptr::null(), |list| list.as_ptr());
-        let tokens = result.output_token_ids.len();
-        trtllm_response {
-            sequence_index: result.sequence_index,
-            token_ids: trtllm_ids::of(&result.output_token_ids),
-            log_probs: numbers(&result.log_probs),
-            top_log_probs: if self.top_log_probs.is_empty() { ptr::null() } else { self.top_log_probs.as_ptr() },
-            num_top_log_probs: self.top_log_probs.len().checked_div(tokens).unwrap_or(0),
-            prompt_log_probs: numbers(&result.prompt_log_probs),
-            num_prompt_log_probs: result.prompt_log_probs.as_ref().map_or(0, Vec::len),
-            finish_reason: result.finish_reason.map_or(TRTLLM_FINISH_REASON_NONE, finish_reason),
-            cum_log_prob: result.cum_log_prob.unwrap_or(0.0),
-            has_cum_log_prob: result.cum_log_prob.is_some().into(),
-            is_sequence_final: result.is_sequence_final.into(),
-            ..response
-        }
-    }
-}
-
-fn finish_reason(reason: FinishReason) -> trtllm_finish_reason {
-    match reason {
-        FinishReason::EndId => TRTLLM_FINISH_REASON_END_ID,
-        FinishReason::StopWords => TRTLLM_FINISH_REASON_STOP_WORDS,
-        FinishReason::Length => TRTLLM_FINISH_REASON_LENGTH,
-        FinishReason::TimedOut => TRTLLM_FINISH_REASON_TIMED_OUT,
-        FinishReason::Cancelled => TRTLLM_FINISH_REASON_CANCELLED,
-        FinishReason::Unknown(_) => TRTLLM_FINISH_REASON_UNKNOWN,
-    }
-}
-
-/// Responses, and the views of them that C sees.
-struct ResponseList {
-    pointers: Vec<*const trtllm_response>,
-    /// What `pointers` point to.
-    _views: Vec<trtllm_response>,
-    /// What the views point to.
-    _owned: Vec<OwnedResponse>,
-}
-
-// SAFETY: nothing changes after `new`; the pointers are into the list's own vectors, or the host's.
-unsafe impl Send for ResponseList {}
-// SAFETY: as above.
-unsafe impl Sync for ResponseList {}
-
-impl ResponseList {
-    fn new(outputs: Vec<Output>) -> Self {
-        let owned: Vec<_> = outputs.into_iter().map(OwnedResponse::new).collect();
-        let views: Vec<_> = owned.iter().map(OwnedResponse::view).collect();
-        let pointers = views.iter().map(ptr::from_ref).collect();
-        Self { pointers, _views: views, _owned: owned }
-    }
 }

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use runner::executor::{EarlyStopping, EnqueueError, GuidedDecodingParams, RequestError, RequestSpec, TokenId};
+use runner::executor::{
+    EarlyStopping, EnqueueError, GuidedDecodingParams, OutputConfig, RequestError, RequestSpec, TokenId,
+};
 use runner::generation_options::GenerationOptions;
 use runner::request_builder::{BuildRequestError, Prompt};
 use runner::session::{Destination, OutputQueue, Submission};
@@ -28,7 +30,7 @@ pub(super) fn refused(error: &EnqueueError) -> Failure {
     let status = match error {
         EnqueueError::QueueFull { .. } => TRTLLM_STATUS_QUEUE_FULL,
         EnqueueError::ShutDown => TRTLLM_STATUS_SHUT_DOWN,
-        EnqueueError::Failed { .. } => TRTLLM_STATUS_SYSTEM,
+        EnqueueError::Failed { .. } | EnqueueError::Logits { .. } => TRTLLM_STATUS_SYSTEM,
         EnqueueError::Unsupported { .. } => TRTLLM_STATUS_UNSUPPORTED,
         _ => TRTLLM_STATUS_INVALID_ARGUMENT,
     };
@@ -178,6 +180,7 @@ unsafe fn options(request: &trtllm_request) -> Result<GenerationOptions, Failure
         logprobs: Some(request.return_log_probs.get()),
         top_logprobs: Some(request.top_log_probs),
         prompt_logprobs: Some(request.return_prompt_log_probs.get()),
+        prompt_top_logprobs: Some(request.prompt_top_log_probs),
         // Guides have kinds of their own here, and the stop strings are the session's.
         json: None,
         json_schema: None,
@@ -216,6 +219,11 @@ unsafe fn with_tokens(spec: RequestSpec, request: &trtllm_request) -> Result<Req
             guided_decoding: guide(request)?,
             logits_post_processor: post_processor(request.logits_post_processor, UserData::new(request.user_data)),
             streaming: request.streaming.get(),
+            output: OutputConfig {
+                return_context_logits: request.return_context_logits.get(),
+                return_generation_logits: request.return_generation_logits.get(),
+                ..spec.output
+            },
             ..spec
         })
     }

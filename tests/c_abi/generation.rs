@@ -48,7 +48,7 @@ fn tokens_and_log_probabilities_are_those_of_the_rust_api() {
         return_log_probs: true,
         top_log_probs: 3,
         return_prompt_log_probs: true,
-        return_perf_metrics: false,
+        ..OutputConfig::default()
     };
     let mut expected = Vec::new();
     for prompt in &prompts {
@@ -98,6 +98,49 @@ fn tokens_and_log_probabilities_are_those_of_the_rust_api() {
         let rows = expected.top_log_probs.unwrap();
         assert_eq!(top, rows.iter().flatten().map(|top| (top.token_id, top.log_prob)).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn logits_are_those_of_the_rust_api() {
+    let host = Host::parity("mistral-gqa");
+    let prompt = [5, 6, 7, 8];
+    let executor = CpuExecutor::open(&host.built.engine, &ExecutorConfig::default()).unwrap();
+    let output = OutputConfig {
+        prompt_top_log_probs: 3,
+        return_context_logits: true,
+        return_generation_logits: true,
+        ..OutputConfig::default()
+    };
+    let spec = RequestSpec { output, streaming: false, ..RequestSpec::new(prompt.to_vec(), 6) };
+    executor.enqueue(Request::new(spec, executor.limits(), executor.vocab_size()).unwrap()).unwrap();
+    let Response::Result(expected) = executor.await_responses(None).remove(0) else { panic!("no result") };
+
+    let mut request = request();
+    request.token_ids = view(&prompt);
+    request.max_new_tokens = 6;
+    request.prompt_top_log_probs = 3;
+    request.return_context_logits = true.into();
+    request.return_generation_logits = true.into();
+    host.enqueue(&request);
+    let (mut context, mut generation, mut top) = (Vec::new(), Vec::new(), Vec::new());
+    host.await_all(1, |response| {
+        let (new, columns) = (ids(response).len(), executor.vocab_size());
+        assert_eq!(response.vocab_size, columns);
+        generation.extend(numbers(response.generation_logits, new * columns));
+        if !response.context_logits.is_null() {
+            assert_eq!(response.num_context_logits, 4);
+            context.extend(numbers(response.context_logits, 4 * columns));
+        }
+        if !response.prompt_top_log_probs.is_null() {
+            assert_eq!((response.num_prompt_log_probs, response.num_prompt_top_log_probs), (3, 3));
+            assert!(response.prompt_log_probs.is_null(), "not asked for");
+            top.extend(numbers(response.prompt_top_log_probs, 9).iter().map(|top| (top.token_id, top.log_prob)));
+        }
+    });
+    assert!(Some(context) == expected.context_logits.map(|logits| logits.values));
+    assert!(Some(generation) == expected.generation_logits.map(|logits| logits.values));
+    let rows = expected.prompt_top_log_probs.unwrap();
+    assert_eq!(top, rows.iter().flatten().map(|top| (top.token_id, top.log_prob)).collect::<Vec<_>>());
 }
 
 #[test]

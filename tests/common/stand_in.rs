@@ -56,6 +56,7 @@ impl StandInEngine {
         let build = &mut config["build_config"];
         build["max_beam_width"] = 4.into();
         build["gather_context_logits"] = true.into();
+        build["gather_generation_logits"] = true.into();
         build["plugin_config"]["lora_plugin"] = "bfloat16".into();
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, content: &[u8]| std::fs::write(dir.path().join(name), content).unwrap();

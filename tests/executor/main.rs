@@ -34,6 +34,7 @@ macro_rules! keeps_its_promises {
             bad_words_and_banned_tokens_do_not_come
             the_seed_decides_the_draws
             sequences_are_what_their_seeds_draw_alone
+            logits_come_with_their_tokens
             log_probabilities_come_with_their_tokens
             beams_come_whole_and_best_first
             a_post_processor_decides_or_is_refused_by_name

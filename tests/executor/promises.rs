@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use trtllm::runner::executor::{
-    EnqueueError, Executor, ExecutorConfig, FinishReason, LogitsPostProcessor, OutputConfig, RequestId, RequestSpec,
-    Response, SamplingConfig, Shutdown,
+    EnqueueError, Executor, ExecutorConfig, FinishReason, Logits, LogitsPostProcessor, OutputConfig, Request,
+    RequestId, RequestSpec, Response, SamplingConfig, Shutdown,
 };
 
 use crate::subject::{Subject, enqueue, enqueue_if_known, gather, output_of, request, tokens, tokens_of};
@@ -112,6 +112,78 @@ pub(crate) fn sequences_are_what_their_seeds_draw_alone(subject: &Subject) {
     for sequence in 0..4 {
         let alone = output_of(executor.as_ref(), drawing(5 + sequence as u64, 10));
         assert_eq!(tokens_of(&results, sequence), alone, "sequence {sequence}");
+    }
+}
+
+pub(crate) fn logits_come_with_their_tokens(subject: &Subject) {
+    let executor = subject.default();
+    let output = OutputConfig {
+        return_log_probs: true,
+        return_prompt_log_probs: true,
+        prompt_top_log_probs: 3,
+        return_context_logits: true,
+        return_generation_logits: true,
+        ..OutputConfig::default()
+    };
+    let (prompt, vocab_size) = ([3, 1, 4, 1, 5], executor.vocab_size());
+    let spec = RequestSpec { output, ..RequestSpec::new(prompt.to_vec(), 12) };
+    let streamed = enqueue(executor.as_ref(), spec.clone());
+    let whole = enqueue(executor.as_ref(), RequestSpec { streaming: false, ..spec.clone() });
+    let all = gather(executor.as_ref(), 2);
+    let mut generation = Logits::default();
+    for (place, result) in all[&streamed].iter().enumerate() {
+        let logits = result.generation_logits.as_ref().unwrap();
+        assert_eq!(logits.rows(), result.output_token_ids.len());
+        generation.values.extend(&logits.values);
+        assert_eq!(result.context_logits.is_some(), place == 0, "once");
+    }
+    let result = &all[&whole][0];
+    let logits = result.generation_logits.as_ref().unwrap();
+    assert_eq!((logits.vocab_size, logits.rows()), (vocab_size, 12));
+    assert!(logits.values == generation.values, "streamed or whole");
+    for (row, &token) in logits.values.chunks_exact(vocab_size).zip(&result.output_token_ids) {
+        let best = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        assert_eq!(row[token as usize], best, "a greedy token is the one of the highest logit");
+    }
+    let context = result.context_logits.as_ref().unwrap();
+    assert_eq!((context.vocab_size, context.rows()), (vocab_size, prompt.len()));
+    assert!(all[&streamed][0].context_logits.as_ref() == Some(context));
+    let (log_probs, top) = (result.prompt_log_probs.as_ref().unwrap(), result.prompt_top_log_probs.as_ref().unwrap());
+    assert_eq!((log_probs.len(), top.len()), (4, 4));
+    for (position, row) in context.values.chunks_exact(vocab_size).take(4).enumerate() {
+        let sum = row.iter().map(|&logit| f64::from(logit).exp()).sum::<f64>().ln();
+        let log_prob = |token: u32| (f64::from(row[token as usize]) - sum) as f32;
+        assert!((log_probs[position] - log_prob(prompt[position + 1])).abs() < 1e-4);
+        let mut best: Vec<f32> = (0..vocab_size as u32).map(log_prob).collect();
+        best.sort_by(|a, b| b.total_cmp(a));
+        assert_eq!(top[position].len(), 3);
+        for (found, expected) in top[position].iter().zip(best) {
+            assert!(
+                (found.log_prob - expected).abs() < 1e-4 && (found.log_prob - log_prob(found.token_id)).abs() < 1e-4
+            );
+        }
+    }
+
+    // Of several sequences each has its own logits, and the prompt's come once.
+    let sampling = SamplingConfig { temperature: 1.0, num_return_sequences: 3, ..SamplingConfig::default() };
+    let id = enqueue(executor.as_ref(), RequestSpec { sampling, ..spec.clone() });
+    let results = gather(executor.as_ref(), 1).remove(&id).unwrap();
+    assert_eq!(results.iter().filter(|result| result.context_logits.is_some()).count(), 1);
+    for sequence in 0..3 {
+        let of = results.iter().filter(|result| result.sequence_index == sequence);
+        assert_eq!(of.map(|result| result.generation_logits.as_ref().unwrap().rows()).sum::<usize>(), 12);
+    }
+
+    // A beam search has those of its prompt.
+    let mut beams = RequestSpec { streaming: false, ..spec };
+    beams.sampling.beam_width = 2;
+    beams.sampling.num_return_sequences = 2;
+    let error = Request::new(beams.clone(), executor.limits(), vocab_size).unwrap_err();
+    assert!(error.to_string().contains("return_generation_logits"), "{error}");
+    (beams.output.return_generation_logits, beams.output.return_log_probs) = (false, false);
+    if let Some(id) = enqueue_if_known(executor.as_ref(), beams) {
+        let results = gather(executor.as_ref(), 1).remove(&id).unwrap();
+        assert!(results[0].context_logits.as_ref() == Some(context) && results[1].context_logits.is_none());
     }
 }
 

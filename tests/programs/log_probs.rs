@@ -22,7 +22,7 @@ fn check(name: &str, engine: &Engine, change: impl Fn(&mut Command)) {
     let prompts = reference["prompts"].as_array().unwrap();
 
     let mut command = run_engine(&engine.path, &["--max-new-tokens", "16", "--logprobs", "--prompt-logprobs"]);
-    command.args(["--format", "json", "--ignore-eos"]);
+    command.args(["--format", "json", "--ignore-eos", "--prompt-top-logprobs", "4"]);
     for prompt in prompts {
         command.args(["--prompt-ids", &comma_separated(&ids(&prompt["ids"]))]);
     }
@@ -45,6 +45,26 @@ fn check(name: &str, engine: &Engine, change: impl Fn(&mut Command)) {
         for (position, log_prob) in prompt_log_probs.iter().enumerate() {
             let expected = expected[position * vocab_size + prompt_ids[position + 1] as usize];
             assert!((log_prob - f64::from(expected)).abs() <= bar, "{place}: {log_prob}, not {expected}");
+        }
+
+        let top = line["prompt_top_logprobs"].as_array().unwrap();
+        assert_eq!(top.len(), prompt_ids.len() - 1, "{place}");
+        for (position, best) in top.iter().enumerate() {
+            let best: Vec<_> = best.as_array().unwrap().iter().map(|one| (&one["id"], &one["logprob"])).collect();
+            assert_eq!(best.len(), 4, "{place}");
+            assert!(best.windows(2).all(|pair| pair[0].1.as_f64() >= pair[1].1.as_f64()), "{place}: {best:?}");
+            for (id, log_prob) in best {
+                let id = id.as_u64().unwrap();
+                let expected = expected[position * vocab_size + id as usize];
+                assert!((log_prob.as_f64().unwrap() - f64::from(expected)).abs() <= bar, "{place}: {id}");
+                if id == u64::from(prompt_ids[position + 1]) {
+                    assert_eq!(
+                        log_prob.as_f64().unwrap(),
+                        prompt_log_probs[position],
+                        "{place}: one number for a token"
+                    );
+                }
+            }
         }
 
         let (found, expected) = (output_ids(line), ids(&prompt["greedy"]["ids"]));

@@ -1,12 +1,15 @@
 //! The C ABI with a TensorRT engine. The library is found through the environment, so this runs in a process of its own.
 
+use std::ffi::c_void;
 use std::process::Command;
 use std::ptr;
+use std::sync::Mutex;
 
 use trtllm::c_api::engine::{
     TRTLLM_SHUTDOWN_DRAIN, trtllm_close_engine, trtllm_describe_engine, trtllm_engine_config, trtllm_engine_info,
     trtllm_init_engine_config, trtllm_open_engine, trtllm_shutdown_engine,
 };
+use trtllm::c_api::log::{TRTLLM_LOG_INFO, trtllm_log_record, trtllm_set_log_callback};
 use trtllm::c_api::request::{trtllm_init_request, trtllm_request};
 use trtllm::c_api::request_queue::trtllm_enqueue;
 use trtllm::c_api::response::{
@@ -29,6 +32,51 @@ fn a_host_runs_a_tensorrt_engine_without_changing_a_line() {
     let output = host.env(ENGINE, engine.path()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[test]
+fn a_hosts_log_has_what_tensorrt_llm_writes_as_long_as_it_is_wanted() {
+    let engine = StandInEngine::new("parity/mistral-gqa", "");
+    let mut host = Command::new(std::env::current_exe().unwrap());
+    host.args(["--exact", "c_abi::logging_host", "--ignored", "--nocapture"]).env("TRTLLM_GPU_LIB", shim());
+    let output = host.env(ENGINE, engine.path()).output().unwrap();
+    let screen = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{screen}{}", String::from_utf8_lossy(&output.stderr));
+    // One engine was opened before there was a callback, one while there was one, and one after.
+    assert_eq!(screen.matches("[TensorRT-LLM][INFO] stand-in: engine").count(), 2, "{screen}");
+    assert_eq!(screen.matches("[TensorRT-LLM][INFO] stand-in: closed").count(), 2, "{screen}");
+}
+
+unsafe extern "C" fn keep(lines: *mut c_void, record: *const trtllm_log_record) {
+    // SAFETY: the host keeps the lines until the callback is cleared; the record is valid during the call.
+    let (lines, record) = unsafe { (&*lines.cast::<Mutex<Vec<(u32, String, String)>>>(), &*record) };
+    lines.lock().unwrap().push((record.level, copied(record.target), copied(record.message)));
+}
+
+#[test]
+#[ignore = "the process of another test"]
+fn logging_host() {
+    let path = std::env::var(ENGINE).unwrap();
+    let open_and_close = || {
+        let mut engine = ptr::null_mut();
+        // SAFETY: the path and the place are valid; there is no configuration.
+        ok(unsafe { trtllm_open_engine(text(&path), ptr::null(), &mut engine) });
+        ok(trtllm_close_engine(engine));
+    };
+    let lines: Mutex<Vec<(u32, String, String)>> = Mutex::default();
+    open_and_close();
+    // SAFETY: the lines outlive the callback, which is cleared below.
+    ok(unsafe { trtllm_set_log_callback(TRTLLM_LOG_INFO, Some(keep), ptr::from_ref(&lines).cast_mut().cast()) });
+    open_and_close();
+    // SAFETY: there is no callback.
+    ok(unsafe { trtllm_set_log_callback(0, None, ptr::null_mut()) });
+    open_and_close();
+    let lines = lines.into_inner().unwrap();
+    let of = |name: &str| lines.iter().filter(|(_, target, _)| target == name).cloned().collect::<Vec<_>>();
+    let [(level, _, opened), (_, _, closed)] = &of("tensorrt_llm")[..] else { panic!("{lines:?}") };
+    assert_eq!(*level, TRTLLM_LOG_INFO);
+    assert!(opened.starts_with("[TensorRT-LLM][INFO] stand-in: engine") && closed.ends_with("closed"), "{lines:?}");
+    assert!(of("runner::engine")[0].2.contains("TensorRT-LLM 1.2.0-trtllm-stand-in"), "{lines:?}");
 }
 
 fn text(text: &str) -> trtllm_str {

@@ -55,11 +55,15 @@ fn what_it_does_not_know_is_refused_by_name() {
     let engine = StandInEngine::new(MODEL, "");
     engine.edit(|config| {
         config["build_config"]["gather_context_logits"] = false.into();
+        config["build_config"]["gather_generation_logits"] = false.into();
         config["build_config"]["plugin_config"]["lora_plugin"] = serde_json::Value::Null;
     });
     let executor = engine.open(&config);
     refused(&executor, |spec| spec.guided_decoding = Some(GuidedDecodingParams::Json), "guided_decoding is off");
     refused(&executor, |spec| spec.output.return_prompt_log_probs = true, "gather_context_logits");
+    refused(&executor, |spec| spec.output.prompt_top_log_probs = 2, "gather_context_logits");
+    refused(&executor, |spec| spec.output.return_context_logits = true, "gather_context_logits");
+    refused(&executor, |spec| spec.output.return_generation_logits = true, "gather_generation_logits");
     refused(&executor, |spec| spec.lora = Some(LoraRequest { task_id: 1, adapter: None }), "lora_plugin");
 }
 
@@ -94,6 +98,31 @@ fn a_prompts_log_probabilities_do_not_depend_on_the_cache() {
     let second = results(&executor, spec)[0].prompt_log_probs.clone().unwrap();
     assert_eq!((first.len(), &first), (4, &second));
     assert!(first.iter().all(|&log_prob| log_prob < 0.0));
+}
+
+#[test]
+fn logits_are_cut_to_the_vocabulary() {
+    // As TensorRT-LLM pads it.
+    let executor = open("vocab_size 1024\ntokens_per_response 2\n");
+    let vocab_size = executor.vocab_size();
+    assert!(vocab_size < 1024);
+    let mut spec = RequestSpec::new(vec![3, 1, 4, 1, 5], 4);
+    spec.output.prompt_top_log_probs = 2;
+    (spec.output.return_context_logits, spec.output.return_generation_logits) = (true, true);
+    let results = results(&executor, spec);
+    let context = results[0].context_logits.as_ref().unwrap();
+    assert_eq!((context.vocab_size, context.rows()), (vocab_size, 5));
+    let top = results[0].prompt_top_log_probs.iter().flatten().flatten();
+    assert!(top.clone().count() == 8 && top.clone().all(|one| (one.token_id as usize) < vocab_size));
+    assert_eq!(results.iter().map(|result| result.output_token_ids.len()).collect::<Vec<_>>(), [2, 2]);
+    for result in &results {
+        let logits = result.generation_logits.as_ref().unwrap();
+        assert_eq!((logits.vocab_size, logits.rows()), (vocab_size, 2));
+        for (row, &token) in logits.values.chunks_exact(vocab_size).zip(&result.output_token_ids) {
+            let expected = |id: usize| if id == token as usize { 10.0 } else { (id % 7) as f32 };
+            assert!(row.iter().enumerate().all(|(id, &logit)| logit == expected(id)));
+        }
+    }
 }
 
 #[test]

@@ -157,6 +157,8 @@ typedef struct {
     bool return_log_probs;
     bool return_context_logits;
     bool return_perf_metrics;
+    /* With one beam only. */
+    bool return_generation_logits;
 } trtllm_gpu_request;
 
 /* One beam, or one sequence, of a response. */
@@ -169,6 +171,10 @@ typedef struct {
     bool has_cum_log_prob;
     /* As tensorrt_llm::executor::FinishReason, or a number that it does not have. */
     int32_t finish_reason;
+    /* `[rows, columns]`, or NULL: first those of `token_ids`. */
+    const float *generation_logits;
+    size_t generation_logits_rows;
+    size_t generation_logits_columns;
 } trtllm_gpu_output;
 
 /* As RequestPerfMetrics; times since the request's arrival. */

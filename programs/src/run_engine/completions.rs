@@ -32,6 +32,8 @@ pub(super) struct Completion {
     pub top_log_probs: Option<Vec<Vec<TokenLogProb>>>,
     /// When asked for: one for each prompt token after the first.
     pub prompt_log_probs: Option<Vec<f32>>,
+    /// When asked for: the most probable tokens, best first, at the position of each prompt token after the first.
+    pub prompt_top_log_probs: Option<Vec<Vec<TokenLogProb>>>,
     /// How the sequence went.
     pub stats: SequenceStats,
 }
@@ -156,6 +158,8 @@ pub(super) struct Running {
     sequences: Vec<Option<Output>>,
     /// One for all sequences; comes with the first output.
     prompt_log_probs: Option<Vec<f32>>,
+    /// The same.
+    prompt_top_log_probs: Option<Vec<Vec<TokenLogProb>>>,
 }
 
 impl Running {
@@ -177,6 +181,7 @@ impl Running {
             return_top_log_probs: spec.output.top_log_probs > 0,
             sequences: vec![None; sequences],
             prompt_log_probs: None,
+            prompt_top_log_probs: None,
         }
     }
 
@@ -184,6 +189,9 @@ impl Running {
         let Response::Result(result) = &mut output.response else { return };
         if let Some(prompt_log_probs) = result.prompt_log_probs.take() {
             self.prompt_log_probs = Some(prompt_log_probs);
+        }
+        if let Some(prompt_top_log_probs) = result.prompt_top_log_probs.take() {
+            self.prompt_top_log_probs = Some(prompt_top_log_probs);
         }
         let (index, sequence_index, is_over) = (self.index, result.sequence_index, result.is_sequence_final);
         let is_news = !result.output_token_ids.is_empty() || !output.text.is_empty();
@@ -225,6 +233,7 @@ impl Running {
             log_probs: result.log_probs.or(self.return_log_probs.then(Vec::new)),
             top_log_probs: result.top_log_probs.or(self.return_top_log_probs.then(Vec::new)),
             prompt_log_probs: self.prompt_log_probs.clone(),
+            prompt_top_log_probs: self.prompt_top_log_probs.clone(),
             stats,
         }));
     }

@@ -24,6 +24,8 @@ struct JsonLine<'a> {
     top_logprobs: Option<Vec<Vec<JsonTop>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_logprobs: Option<&'a [f32]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_top_logprobs: Option<Vec<Vec<JsonTop>>>,
 }
 
 /// One of the most probable tokens at some place.
@@ -37,6 +39,10 @@ impl From<&TokenLogProb> for JsonTop {
     fn from(token: &TokenLogProb) -> Self {
         Self { id: token.token_id, logprob: token.log_prob }
     }
+}
+
+fn json_tops(places: &[Vec<TokenLogProb>]) -> Vec<Vec<JsonTop>> {
+    places.iter().map(|tokens| tokens.iter().map(JsonTop::from).collect()).collect()
 }
 
 /// How completions are printed.
@@ -170,11 +176,9 @@ impl<W: Write> Printer<W> {
             text: completion.text.as_deref(),
             finish_reason: completion.finish_reason.name(),
             logprobs: completion.log_probs.as_deref(),
-            top_logprobs: completion
-                .top_log_probs
-                .as_ref()
-                .map(|places| places.iter().map(|tokens| tokens.iter().map(JsonTop::from).collect()).collect()),
+            top_logprobs: completion.top_log_probs.as_deref().map(json_tops),
             prompt_logprobs: completion.prompt_log_probs.as_deref(),
+            prompt_top_logprobs: completion.prompt_top_log_probs.as_deref().map(json_tops),
         };
         self.json_line(&line)
     }
@@ -239,6 +243,7 @@ mod tests {
             log_probs: Some(vec![-0.5, -1.0]),
             top_log_probs: None,
             prompt_log_probs: None,
+            prompt_top_log_probs: None,
             stats: SequenceStats {
                 prompt_tokens: 2,
                 output_tokens: 2,

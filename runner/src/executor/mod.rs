@@ -31,7 +31,7 @@ pub use logits_post_processor::{LogitsContext, LogitsPostProcessor};
 pub use request::{
     KvCacheRetentionConfig, LoraRequest, OutputConfig, Request, RequestError, RequestSpec, TokenRangeRetention,
 };
-pub use response::{FinishReason, PerfMetrics, RequestId, Response, TokenLogProb, TokenResult};
+pub use response::{FinishReason, Logits, PerfMetrics, RequestId, Response, TokenLogProb, TokenResult};
 pub use sampling_config::{EarlyStopping, SamplingConfig};
 pub use stats::{InflightBatchingStats, IterationStats, KvCacheStats, Load};
 pub use tensorrt_llm_config::TensorRtLlmConfig;
@@ -85,6 +85,16 @@ pub enum EnqueueError {
         /// Blocks in all.
         max_num_blocks: usize,
     },
+    /// The logits that the request asks for do not fit into memory.
+    #[error(
+        "the logits that the request asks for may take {bytes} bytes, but {free} are free: ask for fewer tokens, or for log-probabilities"
+    )]
+    Logits {
+        /// Of the prompt, and of every token that may be generated.
+        bytes: usize,
+        /// What the system can give.
+        free: u64,
+    },
     /// The executor found something wrong with the request that nobody else did.
     #[error("{executor} does not take the request: {problem}")]
     Refused {
@@ -115,6 +125,20 @@ impl From<CompileError> for EnqueueError {
             CompileError::Invalid { kind, problem } => Self::Guide { kind, problem },
             other => Self::Guide { kind: "guide", problem: other.to_string() },
         }
+    }
+}
+
+/// Refuses logits that do not fit into the memory that is free now. Each request is looked at by itself.
+pub(crate) fn check_logits(spec: &RequestSpec, vocab_size: usize) -> Result<(), EnqueueError> {
+    let bytes = spec.logits_bytes(vocab_size);
+    if bytes == 0 {
+        return Ok(());
+    }
+    let machine = system::Machine::here();
+    let free = [machine.touchable(), machine.mappable()].into_iter().flatten().map(|available| available.bytes).min();
+    match free {
+        Some(free) if free < bytes as u64 => Err(EnqueueError::Logits { bytes, free }),
+        _ => Ok(()),
     }
 }
 

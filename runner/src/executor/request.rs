@@ -103,6 +103,14 @@ impl RequestSpec {
 }
 
 impl RequestSpec {
+    /// Bytes of the logits that its responses carry, at most; fewer where it ends early.
+    pub fn logits_bytes(&self, vocab_size: usize) -> usize {
+        let context = if self.output.return_context_logits { self.input_token_ids.len() } else { 0 };
+        let generation = if self.output.return_generation_logits { self.max_tokens } else { 0 };
+        let rows = generation.saturating_mul(self.sampling.num_return_sequences).saturating_add(context);
+        rows.saturating_mul(vocab_size).saturating_mul(size_of::<f32>())
+    }
+
     fn check_beams(&self, limits: Limits) -> Result<(), RequestError> {
         let beam_width = self.sampling.beam_width;
         if beam_width == 1 {
@@ -112,8 +120,11 @@ impl RequestSpec {
         if beam_width > max_batch_size {
             return Err(RequestError::BeamWidth { beam_width, max_batch_size });
         }
-        let excluded =
-            [("guided decoding", self.guided_decoding.is_some()), ("top_log_probs", self.output.top_log_probs > 0)];
+        let excluded = [
+            ("guided decoding", self.guided_decoding.is_some()),
+            ("top_log_probs", self.output.top_log_probs > 0),
+            ("return_generation_logits", self.output.return_generation_logits),
+        ];
         match excluded.into_iter().find(|&(_, given)| given) {
             Some((second, _)) => Err(RequestError::Excluded { first: "beam search", second }),
             None => Ok(()),
@@ -131,8 +142,22 @@ pub struct OutputConfig {
     pub top_log_probs: usize,
     /// The log-probability of each prompt token after the first.
     pub return_prompt_log_probs: bool,
+    /// How many of the most probable tokens to return at the position of each prompt token after the first.
+    pub prompt_top_log_probs: usize,
+    /// The raw logits of what follows each prompt token: prompt x vocabulary x 4 bytes.
+    pub return_context_logits: bool,
+    /// The raw logits that each token is chosen from, as the model gave them: before hooks, masks, penalties and temperature. Tokens
+    /// x vocabulary x 4 bytes for each sequence. Not with a beam search.
+    pub return_generation_logits: bool,
     /// How the request went, in its final response.
     pub return_perf_metrics: bool,
+}
+
+impl OutputConfig {
+    /// Whether the logits of every prompt token are needed.
+    pub fn needs_context_logits(&self) -> bool {
+        self.return_prompt_log_probs || self.prompt_top_log_probs > 0 || self.return_context_logits
+    }
 }
 
 /// Why a request cannot be run.

@@ -93,8 +93,15 @@ pub struct TokenResult {
     pub top_log_probs: Option<Vec<Vec<TokenLogProb>>>,
     /// When log-probabilities are asked for, in the final response: the sum over the sequence.
     pub cum_log_prob: Option<f32>,
+    /// When asked for: the raw logits that each of these tokens was chosen from.
+    pub generation_logits: Option<Logits>,
     /// When asked for, in the first response: the log-probability of each prompt token after the first.
     pub prompt_log_probs: Option<Vec<f32>>,
+    /// When asked for, in the first response: the most probable tokens at the position of each prompt token after the first.
+    pub prompt_top_log_probs: Option<Vec<Vec<TokenLogProb>>>,
+    /// When asked for, once, in the first response of a request whose prompt was computed: the raw logits of what follows each token
+    /// of the prompt.
+    pub context_logits: Option<Logits>,
     /// When asked for, in the request's final response.
     pub perf_metrics: Option<Box<PerfMetrics>>,
     /// Set in the sequence's last response.
@@ -115,7 +122,10 @@ impl TokenResult {
             log_probs: None,
             top_log_probs: None,
             cum_log_prob: None,
+            generation_logits: None,
             prompt_log_probs: None,
+            prompt_top_log_probs: None,
+            context_logits: None,
             perf_metrics: None,
             finish_reason: Some(finish_reason),
             is_sequence_final: true,
@@ -164,6 +174,48 @@ impl PerfMetrics {
     /// From the first token to the last.
     pub fn generation_time(&self) -> Duration {
         self.last_token.saturating_sub(self.first_token)
+    }
+}
+
+/// Rows of raw logits, one after the other; a row has a number for each token of the vocabulary.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Logits {
+    /// Numbers of a row; 0 where there is no row.
+    pub vocab_size: usize,
+    /// `[rows, vocab_size]`.
+    pub values: Vec<f32>,
+}
+
+impl Logits {
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.values.len().checked_div(self.vocab_size).unwrap_or(0)
+    }
+
+    /// Adds rows of `vocab_size` numbers, with room for `more` after them.
+    ///
+    /// # Errors
+    /// There is no memory for them, as a sentence.
+    pub(crate) fn push(&mut self, values: &[f32], vocab_size: usize, more: usize) -> Result<(), String> {
+        let numbers = values.len().saturating_add(more.saturating_mul(vocab_size));
+        self.values.try_reserve(numbers).map_err(|_| {
+            let bytes = numbers.saturating_mul(size_of::<f32>());
+            format!("there is no memory for the logits that the request asks for: {bytes} bytes")
+        })?;
+        self.vocab_size = vocab_size;
+        self.values.extend_from_slice(values);
+        Ok(())
+    }
+
+    /// Adds the rows that came `later`.
+    pub(crate) fn append(&mut self, later: Self) {
+        self.vocab_size = self.vocab_size.max(later.vocab_size);
+        self.values.extend(later.values);
+    }
+
+    /// Keeps the first `rows`.
+    pub(crate) fn truncate(&mut self, rows: usize) {
+        self.values.truncate(rows * self.vocab_size);
     }
 }
 

@@ -11,6 +11,7 @@ mod capabilities;
 mod error;
 mod outbox;
 mod owner;
+mod prompt;
 mod request;
 mod route;
 mod settings;
@@ -33,6 +34,7 @@ use outbox::Taken;
 
 use super::{
     EnqueueError, Executor, ExecutorConfig, IterationStats, Limits, Load, Request, RequestId, Response, Shutdown,
+    check_logits,
 };
 
 pub use super::tensorrt_llm_config::{
@@ -124,6 +126,8 @@ impl TensorRtLlmExecutor {
         let mode = workers::mode(&own.parallel, build.world_size);
         let kv_bytes_per_token = build.mapping.kv_bytes_per_token(engine.config());
         let mut settings = settings(limits, config, able.max_beam_width, mode, kv_bytes_per_token);
+        let gathers = SettingValue::Bool(able.gather_generation_logits);
+        settings.push(Setting { name: "gather_generation_logits".into(), value: gathers });
         let opened = if mode == Some(CommunicationMode::Orchestrator) && own.parallel.spawn_processes != Some(false) {
             let workers = WorkerDir::new(library, own.parallel.worker_executable_path.as_deref())?;
             let script = SettingValue::Text(workers.script().display().to_string());
@@ -230,8 +234,9 @@ impl Executor for TensorRtLlmExecutor {
         }
         let spec = request.spec();
         let prepared = request::prepare(spec, &self.able)?;
+        check_logits(spec, self.able.vocab_size)?;
         // Of a prompt whose beginning was cached only the rest's logits come back.
-        let bypass = spec.output.return_prompt_log_probs && self.able.enable_block_reuse;
+        let bypass = spec.output.needs_context_logits() && self.able.enable_block_reuse;
         let salt = bypass.then(|| SALTS.fetch_add(1, Ordering::Relaxed));
         let gpu_request = request::to_gpu(spec, &prepared, salt);
         let mut state = self.shared.lock();

@@ -10,6 +10,7 @@
 //! | `scheduler` | which tokens an iteration computes; pure |
 //! | `kv_cache`, `prefix` | which block belongs to whom, and which hold a prefix; pure |
 //! | `pace` | how long passes take; pure |
+//! | `prompt_scores` | what the model makes of a prompt |
 //! | `running`, `sampler`, `stop` | one sequence: how its tokens are chosen, and when it ends; pure |
 //! | `beam` | beam search; pure |
 //! | `sizes`, `memory` | how large the KV cache is, and the memory of its blocks |
@@ -20,6 +21,7 @@ mod memory;
 mod owner;
 mod pace;
 mod prefix;
+mod prompt_scores;
 mod queue;
 mod running;
 mod sampler;
@@ -39,7 +41,7 @@ use engine_format::weights_file::WEIGHTS_FILE;
 use crate::cpu_model::{CachedCpuModel, CpuModel, CpuModelError, ForwardPass};
 use crate::executor::{
     EnqueueError, Executor, ExecutorConfig, GuidedDecodingParams, IterationStats, Limits, Load, Request, RequestId,
-    Response, Shutdown, TokenId,
+    Response, Shutdown, TokenId, check_logits,
 };
 use crate::model::Model;
 use system::Machine;
@@ -54,6 +56,8 @@ use scheduler::{Demand, Scheduler, SchedulerConfig, Size};
 use sizes::{cache_size, check_blocks};
 
 pub use sizes::KvCacheBound;
+
+pub(crate) use prompt_scores::PromptScores;
 
 /// What benchmarks measure by itself; no part of the interface.
 #[doc(hidden)]
@@ -263,6 +267,7 @@ impl Executor for CpuExecutor {
             return Err(EnqueueError::KvCacheTooSmall { needed, max_num_blocks: self.num_blocks });
         }
         let guide = spec.guided_decoding.as_ref().map(|params| self.guide(params, &spec.end_ids)).transpose()?;
+        check_logits(request.spec(), self.facts.vocab_size)?;
         self.queue.enqueue(request, guide)
     }
 

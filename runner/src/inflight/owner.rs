@@ -87,14 +87,14 @@ impl<M: Model> Owner<'_, M> {
                 beam_width,
                 priority: spec.priority,
                 salt,
-                computes_whole_prompt: spec.output.return_prompt_log_probs && index == 0,
+                computes_whole_prompt: spec.output.needs_context_logits() && index == 0,
                 follows: open.first().copied(),
             });
             open.push(id);
             let running = Running::new(request_id, index, request.clone(), guide.clone(), self.model.kernels());
             self.requests.insert(id, Box::new(running));
         }
-        self.requests.add(request_id, spec.output, open, since, deadline);
+        self.requests.add(request_id, spec, open, since, deadline);
     }
 
     /// Removes from the scheduler what has ended.

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use cpu_kernels::Kernels;
 
 use super::beam::{BeamSearch, Branches, Finished};
+use super::prompt_scores::PromptScores;
 use super::sampler::{Sampler, top_log_probs};
 use super::stop::is_stopped;
-use crate::executor::{FinishReason, LogitsContext, Request, RequestId, TokenId, TokenLogProb, TokenResult};
+use crate::executor::{FinishReason, Logits, LogitsContext, Request, RequestId, TokenId, TokenLogProb, TokenResult};
 use crate::logits::copied;
 use text::guide::{Guide, GuideError};
 
@@ -48,6 +49,7 @@ struct Undelivered {
     tokens: Vec<TokenId>,
     log_probs: Vec<f32>,
     top_log_probs: Vec<Vec<TokenLogProb>>,
+    generation_logits: Logits,
 }
 
 impl Running {
@@ -108,6 +110,9 @@ impl Running {
             self.new.top_log_probs.push(top_log_probs(kernels, logits, log_sum_exp, wants_top));
         }
         let raw = wants_one.then(|| copied(logits)).transpose()?;
+        if spec.output.return_generation_logits {
+            self.new.generation_logits.push(logits, logits.len(), 0)?;
+        }
         post_process(&self.request, self.request_id, self.sequence_index, tokens, logits)?;
         let token = match &mut self.guide {
             None => self.sampler.sample(logits, tokens, None),
@@ -135,11 +140,6 @@ impl Running {
             None
         };
         Ok(Chosen::Token(token, finish))
-    }
-
-    /// Whether the log-probabilities of its prompt are wanted.
-    pub(super) fn wants_prompt_log_probs(&self) -> bool {
-        self.request.spec().output.return_prompt_log_probs
     }
 
     /// Notes that the sequence `index` of the request was cancelled; whether that ends this one. A search ends when all
@@ -170,7 +170,7 @@ impl Running {
         &self,
         beams: Vec<Finished>,
         reason: FinishReason,
-        prompt_log_probs: Option<&Vec<f32>>,
+        mut prompt_scores: Option<&mut PromptScores>,
     ) -> Vec<TokenResult> {
         let spec = self.request.spec();
         let count = spec.sampling.num_return_sequences;
@@ -185,7 +185,9 @@ impl Running {
                     }
                     result.output_token_ids = beam.output;
                     result.finish_reason = Some(beam.reason);
-                    result.prompt_log_probs = prompt_log_probs.cloned();
+                    if let Some(scores) = &mut prompt_scores {
+                        scores.deliver(&mut result);
+                    }
                 }
                 result
             })
@@ -197,31 +199,37 @@ impl Running {
         self.search.is_some()
     }
 
-    /// What has not been delivered yet; the first time with the request's prompt log-probabilities.
+    /// What has not been delivered yet; the first time with the scores of the request's prompt.
     pub(super) fn take(
         &mut self,
         finish_reason: Option<FinishReason>,
         is_final: bool,
-        prompt_log_probs: Option<&Vec<f32>>,
+        prompt_scores: Option<&mut PromptScores>,
     ) -> TokenResult {
         let is_first = !std::mem::replace(&mut self.has_responded, true);
         let output = self.request.spec().output;
         let new = std::mem::take(&mut self.new);
         let logs = output.return_log_probs;
-        TokenResult {
+        let mut result = TokenResult {
             request_id: self.request_id,
             sequence_index: self.sequence_index,
             output_token_ids: new.tokens,
             log_probs: logs.then_some(new.log_probs),
             top_log_probs: (output.top_log_probs > 0).then_some(new.top_log_probs),
             cum_log_prob: (logs && finish_reason.is_some()).then_some(self.cum_log_prob),
-            // A prompt that was not computed to its end has none.
-            prompt_log_probs: prompt_log_probs.filter(|_| is_first && self.generated > 0).cloned(),
+            generation_logits: output.return_generation_logits.then_some(new.generation_logits),
+            prompt_log_probs: None,
+            prompt_top_log_probs: None,
+            context_logits: None,
             perf_metrics: None,
             finish_reason,
             is_sequence_final: finish_reason.is_some(),
             is_final,
+        };
+        if let Some(scores) = prompt_scores.filter(|_| is_first) {
+            scores.deliver(&mut result);
         }
+        result
     }
 }
 

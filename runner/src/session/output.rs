@@ -70,7 +70,14 @@ fn append_result(result: &mut TokenResult, more: TokenResult) {
     extend(&mut result.log_probs, more.log_probs);
     extend(&mut result.top_log_probs, more.top_log_probs);
     result.cum_log_prob = more.cum_log_prob.or(result.cum_log_prob);
+    match (result.generation_logits.as_mut(), more.generation_logits) {
+        (Some(logits), Some(more)) => logits.append(more),
+        (None, more) => result.generation_logits = more,
+        (Some(_), None) => {}
+    }
     result.prompt_log_probs = result.prompt_log_probs.take().or(more.prompt_log_probs);
+    result.prompt_top_log_probs = result.prompt_top_log_probs.take().or(more.prompt_top_log_probs);
+    result.context_logits = result.context_logits.take().or(more.context_logits);
     result.perf_metrics = more.perf_metrics.or(result.perf_metrics.take());
     result.finish_reason = more.finish_reason.or(result.finish_reason);
     result.is_sequence_final |= more.is_sequence_final;

@@ -94,6 +94,9 @@ impl Sequence {
 
 /// A stop string ended the sequence with the token before `length`.
 fn stop(result: &mut TokenResult, length: usize) {
+    if let Some(logits) = &mut result.generation_logits {
+        logits.truncate(length);
+    }
     result.output_token_ids.truncate(length);
     result.cum_log_prob = None;
     if let Some(log_probs) = &mut result.log_probs {

@@ -235,6 +235,7 @@ tle::ExecutorConfig to_config(Settings& settings, trtllm_gpu_tokenizer const* to
         config.setMaxSeqIdleMicroseconds(static_cast<std::uint64_t>(value));
     });
     when(settings.boolean("enable_trt_overlap"), [&](bool value) { config.setEnableTrtOverlap(value); });
+    when(settings.boolean("gather_generation_logits"), [&](bool value) { config.setGatherGenerationLogits(value); });
     set_use_gpu_direct_storage(config, settings);
     set_fail_fast(config, settings);
     config.setSchedulerConfig(to_scheduler(settings));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <deque>
 #include <iostream>
 #include <streambuf>
 #include <string>
@@ -152,7 +153,9 @@ private:
 
 void capture_log(trtllm_gpu_take_line take, bool everything, void* userData) {
     // Never freed: others write through them until the process has ended.
-    taker.store(new Taker{take, everything, userData});
+    static auto* const takers = new std::deque<Taker>;
+    takers->push_back({take, everything, userData});
+    taker.store(&takers->back());
     static bool const captured = [] {
         std::cout.rdbuf(new Lines(0, 2, std::cout.rdbuf()));
         std::cerr.rdbuf(new Lines(1, 0, std::cerr.rdbuf()));

@@ -8,7 +8,7 @@
 namespace shim {
 
 // TensorRT-LLM's logger writes to std::cout and std::cerr and to nothing else, so those are what is captured. Later calls
-// change where the lines go.
+// change where the lines go; two at a time may not be made.
 void capture_log(trtllm_gpu_take_line take, bool everything, void* userData);
 
 // The last error that TensorRT-LLM wrote in this thread since the last call, where its log is captured; else empty.

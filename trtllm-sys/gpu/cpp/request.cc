@@ -118,6 +118,7 @@ tle::Request to_request(trtllm_gpu_request const& asked) {
     output.returnLogProbs = asked.return_log_probs;
     output.returnContextLogits = asked.return_context_logits;
     output.returnPerfMetrics = asked.return_perf_metrics;
+    output.returnGenerationLogits = asked.return_generation_logits;
     output.excludeInputFromOutput = true;
     request.setOutputConfig(output);
     request.setEndId(asked.end_id);

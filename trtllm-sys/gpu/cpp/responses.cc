@@ -79,6 +79,15 @@ void add_result(trtllm_gpu_responses& batch, trtllm_gpu_response& response, tle:
         }
         outputs.push_back(output);
     }
+    // `[1, tokens, vocabulary]`, or where the request streams `[tokens, 1, vocabulary]`: of one beam, rows of the vocabulary.
+    if (result.generationLogits && outputs.size() == 1) {
+        auto const shape = result.generationLogits->getShape();
+        auto const columns = static_cast<std::size_t>(shape[2]);
+        auto const& logits = batch.logits.emplace_back(to_floats(*result.generationLogits));
+        outputs[0].generation_logits = logits.data();
+        outputs[0].generation_logits_rows = columns == 0 ? 0 : logits.size() / columns;
+        outputs[0].generation_logits_columns = columns;
+    }
     response.outputs = outputs.data();
     response.num_outputs = outputs.size();
     if (result.contextLogits) {

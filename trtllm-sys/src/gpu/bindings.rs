@@ -264,6 +264,7 @@ pub struct trtllm_gpu_request {
     pub return_log_probs: bool,
     pub return_context_logits: bool,
     pub return_perf_metrics: bool,
+    pub return_generation_logits: bool,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -331,6 +332,8 @@ const _: () = {
         [::std::mem::offset_of!(trtllm_gpu_request, return_context_logits) - 209usize];
     ["Offset of field: trtllm_gpu_request::return_perf_metrics"]
         [::std::mem::offset_of!(trtllm_gpu_request, return_perf_metrics) - 210usize];
+    ["Offset of field: trtllm_gpu_request::return_generation_logits"]
+        [::std::mem::offset_of!(trtllm_gpu_request, return_generation_logits) - 211usize];
 };
 impl Default for trtllm_gpu_request {
     fn default() -> Self {
@@ -350,10 +353,13 @@ pub struct trtllm_gpu_output {
     pub cum_log_prob: f32,
     pub has_cum_log_prob: bool,
     pub finish_reason: i32,
+    pub generation_logits: *const f32,
+    pub generation_logits_rows: usize,
+    pub generation_logits_columns: usize,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of trtllm_gpu_output"][::std::mem::size_of::<trtllm_gpu_output>() - 48usize];
+    ["Size of trtllm_gpu_output"][::std::mem::size_of::<trtllm_gpu_output>() - 72usize];
     ["Alignment of trtllm_gpu_output"][::std::mem::align_of::<trtllm_gpu_output>() - 8usize];
     ["Offset of field: trtllm_gpu_output::token_ids"][::std::mem::offset_of!(trtllm_gpu_output, token_ids) - 0usize];
     ["Offset of field: trtllm_gpu_output::log_probs"][::std::mem::offset_of!(trtllm_gpu_output, log_probs) - 16usize];
@@ -365,6 +371,12 @@ const _: () = {
         [::std::mem::offset_of!(trtllm_gpu_output, has_cum_log_prob) - 36usize];
     ["Offset of field: trtllm_gpu_output::finish_reason"]
         [::std::mem::offset_of!(trtllm_gpu_output, finish_reason) - 40usize];
+    ["Offset of field: trtllm_gpu_output::generation_logits"]
+        [::std::mem::offset_of!(trtllm_gpu_output, generation_logits) - 48usize];
+    ["Offset of field: trtllm_gpu_output::generation_logits_rows"]
+        [::std::mem::offset_of!(trtllm_gpu_output, generation_logits_rows) - 56usize];
+    ["Offset of field: trtllm_gpu_output::generation_logits_columns"]
+        [::std::mem::offset_of!(trtllm_gpu_output, generation_logits_columns) - 64usize];
 };
 impl Default for trtllm_gpu_output {
     fn default() -> Self {

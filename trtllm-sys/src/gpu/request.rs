@@ -74,6 +74,8 @@ pub struct GpuRequest<'a> {
     pub return_context_logits: bool,
     /// Whether times and block counts are returned.
     pub return_perf_metrics: bool,
+    /// Whether the logits of generated tokens are returned; with one beam only.
+    pub return_generation_logits: bool,
 }
 
 /// An adapter: `tensorrt_llm::executor::LoraConfig`.
@@ -171,6 +173,7 @@ impl<'a> RawRequest<'a> {
             return_log_probs: request.return_log_probs,
             return_context_logits: request.return_context_logits,
             return_perf_metrics: request.return_perf_metrics,
+            return_generation_logits: request.return_generation_logits,
             ..trtllm_gpu_request::default()
         };
         Ok(Self {

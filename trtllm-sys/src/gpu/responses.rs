@@ -50,6 +50,8 @@ pub struct GpuOutput<'a> {
     pub cum_log_prob: Option<f32>,
     /// As `tensorrt_llm::executor::FinishReason`, or a number that it does not have.
     pub finish_reason: i32,
+    /// `[rows, columns]`, row after row, and `columns`: first those of `token_ids`.
+    pub generation_logits: Option<(&'a [f32], usize)>,
 }
 
 /// When things happened to a request, in nanoseconds since its arrival, and what its KV cache took.
@@ -146,11 +148,15 @@ fn output(raw: &trtllm_gpu_output) -> GpuOutput<'_> {
     let trtllm_gpu_ids { data, len } = raw.token_ids;
     // SAFETY: `trtllm_gpu.h`: arrays of these lengths, alive as long as the batch, which `raw` borrows.
     let (token_ids, log_probs) = unsafe { (slice(data, len), slice(raw.log_probs, raw.num_log_probs)) };
+    let (rows, columns) = (raw.generation_logits_rows, raw.generation_logits_columns);
+    // SAFETY: as above.
+    let logits = unsafe { slice(raw.generation_logits, rows.saturating_mul(columns)) };
     GpuOutput {
         token_ids,
         log_probs: (!raw.log_probs.is_null()).then_some(log_probs),
         cum_log_prob: raw.has_cum_log_prob.then_some(raw.cum_log_prob),
         finish_reason: raw.finish_reason,
+        generation_logits: (!raw.generation_logits.is_null()).then_some((logits, columns)),
     }
 }
 

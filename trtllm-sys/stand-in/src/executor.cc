@@ -321,6 +321,7 @@ private:
             result.cumLogProbs = {sum};
         }
         context_logits(active, result);
+        generation_logits(active, sequence, result);
         auto& times = active.metrics.timingMetrics;
         times.lastTokenTime = Clock::now();
         if (times.firstTokenTime < times.arrivalTime) {
@@ -348,6 +349,26 @@ private:
             values[i] = static_cast<float>(mix(1, i) % 100) / 10.0f;
         }
         result.contextLogits = logits;
+    }
+
+    // Of each token of the response: the token's own is 10, the one of an id i else i % 7.
+    void generation_logits(Active const& active, Sequence const& sequence, Result& result) const {
+        if (!active.request.getOutputConfig().returnGenerationLogits || !mConfig.getGatherGenerationLogits()) {
+            return;
+        }
+        auto const all = static_cast<std::int64_t>(sequence.tokens.size());
+        bool const streams = active.request.getStreaming();
+        auto const rows = streams ? static_cast<std::int64_t>(result.outputTokenIds[0].size()) : all;
+        std::vector<std::int64_t> const dims{streams ? rows : 1, streams ? 1 : rows, mVocab};
+        Tensor logits = Tensor::cpu(DataType::kFP32, Shape(dims.data(), dims.size()));
+        auto* const values = static_cast<float*>(logits.getData());
+        for (std::int64_t row = 0; row < rows; row++) {
+            for (std::int64_t id = 0; id < mVocab; id++) {
+                bool const chosen = sequence.tokens[static_cast<std::size_t>(all - rows + row)] == id;
+                values[row * mVocab + id] = chosen ? 10.0f : static_cast<float>(id % 7);
+            }
+        }
+        result.generationLogits = logits;
     }
 
     // Prompts are kept whole, in one block each, below their salt.
@@ -398,6 +419,7 @@ private:
             result.logProbs = logProbs;
             result.cumLogProbs = sums;
         }
+        context_logits(active, result);
         sequence.ended = true;
         mResponses.emplace_back(active.id, std::move(result), active.request.getClientId());
     }

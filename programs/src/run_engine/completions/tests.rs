@@ -131,7 +131,10 @@ fn more(request: u64, sequence_index: usize, output_token_ids: Vec<TokenId>) -> 
         log_probs: None,
         top_log_probs: None,
         cum_log_prob: None,
+        generation_logits: None,
         prompt_log_probs: None,
+        prompt_top_log_probs: None,
+        context_logits: None,
         perf_metrics: None,
         finish_reason: None,
         is_sequence_final: false,
@@ -258,6 +261,7 @@ fn log_probabilities_are_those_of_the_ids_that_are_kept() {
         log_probs: Some(vec![-1.0, -2.0, -4.0]),
         top_log_probs: Some(vec![top(1), top(2), top(3)]),
         prompt_log_probs: Some(vec![-8.0]),
+        prompt_top_log_probs: Some(vec![top(9)]),
         ..more(0, 0, text("a#b"))
     };
     let second = TokenResult {
@@ -271,7 +275,8 @@ fn log_probabilities_are_those_of_the_ids_that_are_kept() {
         return_log_probs: true,
         top_log_probs: 1,
         return_prompt_log_probs: true,
-        return_perf_metrics: false,
+        prompt_top_log_probs: 1,
+        ..OutputConfig::default()
     };
     let Ran { result, completions, .. } = run(executor, vec![job(0, 2, &["#"], |spec| spec.output = output)]);
     result.unwrap();
@@ -281,6 +286,7 @@ fn log_probabilities_are_those_of_the_ids_that_are_kept() {
     assert_eq!(whole.log_probs.as_deref(), Some(&[-0.5][..]));
     assert_eq!(whole.top_log_probs, Some(vec![top(4)]));
     assert!(completions.iter().all(|done| done.prompt_log_probs.as_deref() == Some(&[-8.0][..])));
+    assert!(completions.iter().all(|done| done.prompt_top_log_probs == Some(vec![top(9)])));
 }
 
 fn end(request: u64) -> Response {

@@ -4,10 +4,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use trtllm_sys::gpu::{GpuError, GpuExecutor, Responses};
+use trtllm_sys::gpu::{GpuError, GpuExecutor, GpuResponse, GpuResult, Responses};
 
 use super::outbox::Outbox;
 use crate::executor::{IterationStats, Load, RequestId, Response, Shutdown};
+use crate::inflight::PromptScores;
 
 use super::route::Route;
 use super::stats::to_stats;
@@ -198,10 +199,12 @@ pub(super) fn run(shared: &Shared) {
         drop(state);
         let awaited = shared.gpu.await_responses(AWAIT_MS);
         let (mut responses, mut unwanted) = (Vec::new(), Vec::new());
+        let batch: Vec<_> = awaited.iter().flatten().flat_map(Responses::iter).collect();
+        let mut scores = score_prompts(shared, &batch);
         let delivery = shared.delivery();
         let mut state = shared.lock();
-        match awaited {
-            Ok(Some(batch)) => unwanted = route(shared, &mut state, &batch, &mut responses),
+        match &awaited {
+            Ok(Some(_)) => unwanted = route(shared, &mut state, &batch, &mut scores, &mut responses),
             Ok(None) => {}
             Err(error) => {
                 shared.fail(&mut state, &format!("responses cannot be awaited: {error}"), &mut responses);
@@ -225,16 +228,38 @@ pub(super) fn run(shared: &Shared) {
     }
 }
 
+/// Scores the prompts whose logits a batch brings, by request; no lock is held meanwhile.
+fn score_prompts(shared: &Shared, batch: &[GpuResponse<'_>]) -> HashMap<u64, Result<PromptScores, String>> {
+    let mut scores = HashMap::new();
+    for response in batch {
+        let Ok(GpuResult { context_logits: Some((logits, columns)), .. }) = &response.result else { continue };
+        let unscored = shared.lock().routes.get_mut(&response.request_id).and_then(Route::take_unscored);
+        if let Some(unscored) = unscored {
+            scores.insert(response.request_id, unscored.score(logits, *columns));
+        }
+    }
+    scores
+}
+
 /// Tells the requests that are over for their clients, while TensorRT-LLM still works on cancelled sequences of theirs.
-fn route(shared: &Shared, state: &mut State, batch: &Responses, responses: &mut Vec<Response>) -> Vec<u64> {
+fn route(
+    shared: &Shared,
+    state: &mut State,
+    batch: &[GpuResponse<'_>],
+    scores: &mut HashMap<u64, Result<PromptScores, String>>,
+    responses: &mut Vec<Response>,
+) -> Vec<u64> {
     let mut unwanted = Vec::new();
     state.heard = Instant::now();
-    for response in batch.iter() {
+    for response in batch {
         let Some(route) = state.routes.get_mut(&response.request_id) else { continue };
         let id = RequestId(response.request_id);
         let was_over = route.is_over;
         let is_done = match &response.result {
-            Ok(result) => route.take(id, result, || shared.tokens_per_block(), responses),
+            Ok(result) => {
+                let scores = result.context_logits.and_then(|_| scores.remove(&response.request_id));
+                route.take(id, result, scores, || shared.tokens_per_block(), responses)
+            }
             Err(message) => {
                 route.fail(id, format!("TensorRT-LLM: {message}"), responses);
                 true

@@ -118,8 +118,9 @@ pub(super) fn to_gpu<'a>(spec: &'a RequestSpec, prepared: &'a Prepared, cache_sa
         },
         no_repeat_ngram_size: sampling.no_repeat_ngram_size,
         return_log_probs: spec.output.return_log_probs,
-        return_context_logits: spec.output.return_prompt_log_probs,
+        return_context_logits: spec.output.needs_context_logits(),
         return_perf_metrics: spec.output.return_perf_metrics,
+        return_generation_logits: spec.output.return_generation_logits,
     }
 }
 
@@ -147,8 +148,15 @@ fn unknown(spec: &RequestSpec, able: &Capabilities) -> Option<String> {
     if spec.output.top_log_probs > 0 {
         return Some("top_log_probs: it returns the log-probabilities of chosen tokens only".into());
     }
-    if spec.output.return_prompt_log_probs && !able.gather_context_logits {
-        return Some("prompt_log_probs with an engine that was built without gather_context_logits".into());
+    if spec.output.needs_context_logits() && !able.gather_context_logits {
+        let asked = match spec.output.return_context_logits {
+            true => "context logits",
+            false => "prompt_log_probs",
+        };
+        return Some(format!("{asked} with an engine that was built without gather_context_logits"));
+    }
+    if spec.output.return_generation_logits && !able.gather_generation_logits {
+        return Some("generation logits with an engine that was built without gather_generation_logits".into());
     }
     if let Some(guide) = &spec.guided_decoding {
         if matches!(guide, GuidedDecodingParams::LarkGrammar(_)) {

@@ -2,8 +2,11 @@
 
 use trtllm_sys::gpu::{GpuOutput, GpuPerfMetrics, GpuResult};
 
-use crate::executor::{FinishReason, PerfMetrics, RequestId, RequestSpec, Response, TokenId, TokenResult};
+use crate::executor::{FinishReason, Logits, PerfMetrics, RequestId, RequestSpec, Response, TokenId, TokenResult};
+use crate::inflight::PromptScores;
 use crate::logits;
+
+use super::prompt::UnscoredPrompt;
 
 /// One request.
 #[derive(Debug)]
@@ -13,10 +16,12 @@ pub(super) struct Route {
     log_probs: bool,
     prompt_len: usize,
     end_ids: Vec<TokenId>,
-    /// Until its logits have come: the prompt, and the size of the vocabulary.
-    prompt: Option<(Vec<TokenId>, usize)>,
+    /// Until its logits have come: what is to be scored.
+    unscored: Option<UnscoredPrompt>,
     /// Until a response can take them along: those of a cancelled sequence are dropped.
-    prompt_log_probs: Option<Vec<f32>>,
+    prompt_scores: Option<PromptScores>,
+    /// Where the logits of generated tokens are wanted: the size of the vocabulary.
+    generation_logits: Option<usize>,
     /// Whether cancelling it can crash TensorRT-LLM, and it is left to run out instead: see `cancel`.
     runs_out: bool,
     /// Its end has been told; what still comes is of no interest.
@@ -35,16 +40,20 @@ struct Sequence {
 impl Route {
     pub(super) fn new(spec: &RequestSpec, vocab_size: usize) -> Self {
         let is_beam_search = spec.sampling.beam_width > 1;
-        let logits = spec.output.return_prompt_log_probs;
+        let logits = spec.output.needs_context_logits();
+        let generation_logits = spec.output.return_generation_logits.then_some(vocab_size);
         Self {
             sequences: vec![Sequence::default(); spec.sampling.num_return_sequences],
             is_beam_search,
             log_probs: spec.output.return_log_probs,
             prompt_len: spec.input_token_ids.len(),
             end_ids: spec.end_ids.clone(),
-            prompt: logits.then(|| (spec.input_token_ids.clone(), vocab_size)),
-            prompt_log_probs: None,
-            runs_out: spec.streaming && !is_beam_search && (spec.output.return_log_probs || logits),
+            unscored: UnscoredPrompt::new(spec, vocab_size),
+            prompt_scores: None,
+            generation_logits,
+            runs_out: spec.streaming
+                && !is_beam_search
+                && (spec.output.return_log_probs || logits || generation_logits.is_some()),
             is_over: false,
         }
     }
@@ -103,25 +112,31 @@ impl Route {
         }
     }
 
-    /// What a response becomes; also tells whether TensorRT-LLM is done with the request.
+    /// What is to be scored of the prompt, once.
+    pub(super) fn take_unscored(&mut self) -> Option<UnscoredPrompt> {
+        self.unscored.take().filter(|_| !self.is_over)
+    }
+
+    /// What a response becomes, with the scores of its prompt if it brought the logits; also tells whether TensorRT-LLM is done with the request.
     /// `tokens_per_block` is asked for the size of a KV-cache block, 0 where it is not known, if there are figures.
     pub(super) fn take(
         &mut self,
         id: RequestId,
         result: &GpuResult<'_>,
+        scores: Option<Result<PromptScores, String>>,
         tokens_per_block: impl FnOnce() -> usize,
         responses: &mut Vec<Response>,
     ) -> bool {
         if self.is_over {
             return result.is_final;
         }
-        match self.prompt_log_probs(result) {
-            Ok(None) => {}
-            Ok(log_probs) => self.prompt_log_probs = log_probs,
-            Err(message) => {
-                self.fail(id, message, responses);
-                return result.is_final;
-            }
+        let checked = scores.transpose().and_then(|scores| {
+            self.prompt_scores = scores.or(self.prompt_scores.take());
+            self.check_generation_logits(result)
+        });
+        if let Err(message) = checked {
+            self.fail(id, message, responses);
+            return result.is_final;
         }
         // Of generated tokens TensorRT-LLM shows no logits, but what they were is seen in the log-probabilities.
         let log_probs = result.outputs.iter().filter_map(|output| output.log_probs).flatten();
@@ -139,8 +154,8 @@ impl Route {
             let is_final = result.is_sequence_final || result.is_final && self.sequences.len() == 1;
             responses.extend(self.sequence(id, result.sequence_index, output, is_final).map(Response::Result));
         }
-        if let Some(Response::Result(head)) = responses.get_mut(first) {
-            head.prompt_log_probs = self.prompt_log_probs.take();
+        if let (Some(Response::Result(head)), Some(_)) = (responses.get_mut(first), &self.prompt_scores) {
+            self.prompt_scores.take().into_iter().for_each(|mut scores| scores.deliver(head));
         }
         let reason = match responses.get(first) {
             Some(Response::Result(result)) => result.finish_reason,
@@ -170,6 +185,16 @@ impl Route {
         }
         sequence.last_token = tokens.last().copied().or(sequence.last_token);
         let end = sequence.log_probs + tokens.len();
+        let logits = self.generation_logits.zip(output.generation_logits);
+        let generation_logits = logits.map(|(vocab_size, (values, columns))| Logits {
+            vocab_size,
+            values: values
+                .chunks_exact(columns)
+                .take(tokens.len())
+                .flat_map(|row| &row[..vocab_size])
+                .copied()
+                .collect(),
+        });
         let log_probs = output.log_probs.filter(|_| self.log_probs);
         let log_probs = log_probs.and_then(|all| all.get(sequence.log_probs..end)).map(<[f32]>::to_vec);
         sequence.log_probs = end;
@@ -188,7 +213,10 @@ impl Route {
             output_token_ids: tokens,
             top_log_probs: None,
             cum_log_prob: output.cum_log_prob.filter(|_| is_final && self.log_probs),
+            generation_logits: generation_logits.or(self.generation_logits.map(|_| Logits::default())),
             prompt_log_probs: None,
+            prompt_top_log_probs: None,
+            context_logits: None,
             perf_metrics: None,
             finish_reason: reason,
             is_sequence_final: is_final,
@@ -196,34 +224,24 @@ impl Route {
         })
     }
 
-    /// The log-probability of each prompt token after the first, once, of the logits of the token before it.
-    fn prompt_log_probs(&mut self, result: &GpuResult<'_>) -> Result<Option<Vec<f32>>, String> {
-        let (Some((logits, columns)), Some((prompt, vocab_size))) =
-            (result.context_logits, self.prompt.take_if(|_| result.context_logits.is_some()))
-        else {
-            return Ok(None);
-        };
-        let rows = logits.len().checked_div(columns).unwrap_or(0);
-        if rows != prompt.len() || columns < vocab_size {
-            return Err(format!(
-                "TensorRT-LLM gave logits of {rows} tokens and {columns} columns for a prompt of {} tokens and a vocabulary of {vocab_size}",
-                prompt.len()
-            ));
+    /// Whether there are logits for each new token, where they are wanted.
+    fn check_generation_logits(&self, result: &GpuResult<'_>) -> Result<(), String> {
+        let (Some(vocab_size), Some(output)) = (self.generation_logits, result.outputs.first()) else { return Ok(()) };
+        let tokens = output.token_ids.len();
+        let (values, columns) = output.generation_logits.unwrap_or_default();
+        let rows = values.len().checked_div(columns).unwrap_or(0);
+        if tokens == 0 {
+            return Ok(());
         }
-        let rows = || logits.chunks_exact(columns).map(|row| &row[..vocab_size]);
-        if let Some(row) = rows().find(|row| row.iter().any(|logit| !logit.is_finite())) {
-            return Err(logits::problem(row, vocab_size));
+        if rows >= tokens && columns >= vocab_size {
+            let mut rows = values.chunks_exact(columns).take(tokens).map(|row| &row[..vocab_size]);
+            let bad = rows.find(|row| row.iter().any(|logit| !logit.is_finite()));
+            return bad.map_or(Ok(()), |row| Err(logits::problem(row, vocab_size)));
         }
-        Ok(Some(rows().zip(&prompt[1..]).map(|(row, &next)| log_softmax(row, next)).collect()))
+        Err(format!(
+            "TensorRT-LLM gave logits of {rows} tokens and {columns} columns for {tokens} new tokens and a vocabulary of {vocab_size}"
+        ))
     }
-}
-
-/// The natural log-softmax of `logits` at `token`.
-fn log_softmax(logits: &[f32], token: TokenId) -> f32 {
-    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&logit| f64::from(logit - best).exp()).sum();
-    let chosen = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
-    (f64::from(chosen - best) - sum.ln()) as f32
 }
 
 /// `tensorrt_llm::executor::FinishReason`.

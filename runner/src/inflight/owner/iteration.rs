@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use super::Owner;
-use super::requests::{Progress, Requests};
+use super::requests::Requests;
 use crate::cpu_model::MemoryError;
-use crate::executor::{FinishReason, InflightBatchingStats, IterationStats, Limits, TokenId};
+use crate::executor::{FinishReason, InflightBatchingStats, IterationStats, Limits};
 use crate::inflight::running::{Chosen, Running};
 use crate::inflight::scheduler::{SequenceId, Step, StepPart};
 use crate::logits::check_finite;
@@ -59,7 +59,7 @@ impl<M: Model> Owner<'_, M> {
         }
         let mut model_latency = pass.elapsed();
         self.scheduler.computed(&step);
-        model_latency += self.prompt_log_probs(&step);
+        model_latency += self.score_prompts(&step);
         self.pace.note(&step, model_latency.as_secs_f64(), self.model.sliding_window());
         model_latency += self.generate(&step);
         self.forget_ended();
@@ -154,56 +154,36 @@ impl<M: Model> Owner<'_, M> {
         })
     }
 
-    /// Log-probabilities of the prompt tokens that follow those of the step, where they are asked for.
-    fn prompt_log_probs(&mut self, step: &Step) -> Duration {
+    /// Scores what follows the prompt tokens of the step, where it is asked for.
+    fn score_prompts(&mut self, step: &Step) -> Duration {
         let mut model_latency = Duration::ZERO;
-        let (kernels, vocab_size) = (self.model.kernels(), self.model.vocab_size());
+        let kernels = self.model.kernels();
         let mut first_row = 0;
         for part in &step.parts {
             let row = first_row;
             first_row += part.tokens;
-            let running = self.requests.sequence(part.sequence);
-            if !part.is_context || !running.is_some_and(Running::wants_prompt_log_probs) {
+            let Some(scores) = self.requests.unfinished_scores(part.sequence).filter(|_| part.is_context) else {
                 continue;
-            }
-            let prompt_len = self.scheduler.prompt_len(part.sequence);
-            let Some(request) = self.requests.of(part.sequence) else { continue };
-            let is_first = request.open.first() == Some(&part.sequence);
-            let Some(collected) = request.prompt_log_probs.as_mut().filter(|_| is_first) else { continue };
-            if collected.len() + 1 >= prompt_len {
-                continue;
-            }
+            };
             if part.start == 0 {
                 // A prompt that was paused half-way, or whose first sequence was cancelled, begins again.
-                collected.clear();
+                scores.clear();
             }
-            // The last token of the prompt is followed by output, not by prompt.
-            let next = self.scheduler.tokens(part.sequence, part.beam)[part.start + 1..].iter().take(part.tokens);
-            let followed: Vec<(usize, TokenId)> = (row..).zip(next.copied()).collect();
-            let score = |(logits, &(_, next)): (&mut [f32], &(usize, TokenId))| {
-                check_finite(kernels, logits, vocab_size)?;
-                Ok(logits[next as usize] - kernels.log_sum_exp(logits))
-            };
-            for rows in followed.chunks(LOGITS_ROWS) {
+            let positions: Vec<usize> = (part.start..scores.wanted().min(part.start + part.tokens)).collect();
+            for positions in positions.chunks(LOGITS_ROWS) {
                 let began = Instant::now();
-                let numbers: Vec<_> = rows.iter().map(|&(row, _)| row).collect();
-                let logits = self.model.logits(&numbers, &mut self.logits);
+                let rows: Vec<_> = positions.iter().map(|position| row + position - part.start).collect();
+                let logits = self.model.logits(&rows, &mut self.logits);
                 model_latency += began.elapsed();
-                let log_probs: Result<Vec<f32>, String> = self
-                    .model
-                    .pool()
-                    .install(|| logits.par_chunks_exact_mut(vocab_size).zip(rows).map(score).collect());
-                self.hear();
-                match (log_probs, self.requests.of(part.sequence)) {
-                    (Ok(log_probs), Some(Progress { prompt_log_probs: Some(collected), .. })) => {
-                        collected.extend(log_probs);
-                    }
-                    (Err(problem), Some(_)) => {
-                        self.requests.fail(&self.scheduler, part.sequence, &problem);
-                        break;
-                    }
-                    _ => break,
+                let prompt_len = self.scheduler.prompt_len(part.sequence);
+                let next = &self.scheduler.tokens(part.sequence, part.beam)[positions[0] + 1..prompt_len];
+                let Some(scores) = self.requests.unfinished_scores(part.sequence) else { break };
+                let added = self.model.pool().install(|| scores.add(kernels, logits, rows.len(), next));
+                if let Err(problem) = added {
+                    self.requests.fail(&self.scheduler, part.sequence, &problem);
+                    break;
                 }
+                self.hear();
             }
         }
         model_latency

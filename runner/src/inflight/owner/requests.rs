@@ -6,8 +6,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use crate::executor::{FinishReason, OutputConfig, PerfMetrics, RequestId, Response};
+use crate::executor::{FinishReason, PerfMetrics, RequestId, RequestSpec, Response};
 use crate::inflight::beam::Finished;
+use crate::inflight::prompt_scores::PromptScores;
 use crate::inflight::queue::{Cancellation, Queue};
 use crate::inflight::running::Running;
 use crate::inflight::scheduler::{Scheduler, SequenceId};
@@ -27,13 +28,13 @@ pub(super) struct Requests {
 
 /// What the owner knows of a request.
 pub(super) struct Progress {
-    /// Sequences that have not ended. The first computes the prompt, and collects its log-probabilities.
+    /// Sequences that have not ended. The first computes the prompt, and collects its scores.
     pub(super) open: Vec<SequenceId>,
     pub(super) since: Instant,
     deadline: Option<Instant>,
     pub(super) started: bool,
     /// When asked for.
-    pub(super) prompt_log_probs: Option<Vec<f32>>,
+    prompt_scores: Option<PromptScores>,
     /// When asked for.
     pub(super) perf_metrics: Option<Box<PerfMetrics>>,
 }
@@ -64,15 +65,15 @@ impl Requests {
     pub(super) fn add(
         &mut self,
         id: RequestId,
-        output: OutputConfig,
+        spec: &RequestSpec,
         open: Vec<SequenceId>,
         since: Instant,
         deadline: Option<Instant>,
     ) {
         self.deadlines.extend(deadline.map(|deadline| (deadline, id)));
-        let prompt_log_probs = output.return_prompt_log_probs.then(Vec::new);
-        let perf_metrics = output.return_perf_metrics.then(Box::default);
-        let progress = Progress { open, since, deadline, started: false, prompt_log_probs, perf_metrics };
+        let prompt_scores = PromptScores::new(spec.output, spec.input_token_ids.len());
+        let perf_metrics = spec.output.return_perf_metrics.then(Box::default);
+        let progress = Progress { open, since, deadline, started: false, prompt_scores, perf_metrics };
         self.requests.insert(id, progress);
     }
 
@@ -95,6 +96,12 @@ impl Requests {
         self.requests.get_mut(&self.sequences.get(&id)?.request_id)
     }
 
+    /// What a sequence still has to collect of its prompt: the first of a request does, where it is asked for.
+    pub(super) fn unfinished_scores(&mut self, id: SequenceId) -> Option<&mut PromptScores> {
+        let request = self.of(id).filter(|request| request.open.first() == Some(&id))?;
+        request.prompt_scores.as_mut().filter(|scores| !scores.is_complete())
+    }
+
     /// Notes that the request of a sequence is worked on: how long it has waited, the first time.
     pub(super) fn start(&mut self, id: SequenceId) -> Option<Duration> {
         let request = self.requests.get_mut(&self.sequences.get(&id)?.request_id).filter(|request| !request.started)?;
@@ -106,9 +113,9 @@ impl Requests {
     /// Adds what a sequence streams to the responses.
     pub(super) fn stream(&mut self, id: SequenceId) {
         let Some(running) = self.sequences.get_mut(&id).filter(|running| running.streams()) else { return };
-        let request = self.requests.get(&running.request_id);
-        let prompt_log_probs = request.and_then(|request| request.prompt_log_probs.as_ref());
-        self.responses.push(Response::Result(running.take(None, false, prompt_log_probs)));
+        let request = self.requests.get_mut(&running.request_id);
+        let prompt_scores = request.and_then(|request| request.prompt_scores.as_mut());
+        self.responses.push(Response::Result(running.take(None, false, prompt_scores)));
     }
 
     /// Delivers the responses that there are.
@@ -170,7 +177,7 @@ impl Requests {
         let Some(request) = self.requests.get_mut(&running.request_id) else { return };
         request.open.retain(|&other| other != id);
         let is_final = request.open.is_empty();
-        let prompt_log_probs = request.prompt_log_probs.as_ref();
+        let prompt_scores = request.prompt_scores.as_mut();
         if let Some(metrics) = &mut request.perf_metrics {
             let blocks = scheduler.usage(id);
             metrics.new_blocks += blocks.new as u64;
@@ -178,9 +185,9 @@ impl Requests {
             metrics.missed_blocks += blocks.missed as u64;
         }
         let mut results = if running.is_search() {
-            running.take_beams(beams, reason, prompt_log_probs)
+            running.take_beams(beams, reason, prompt_scores)
         } else {
-            vec![running.take(Some(reason), is_final, prompt_log_probs)]
+            vec![running.take(Some(reason), is_final, prompt_scores)]
         };
         if let Some(last) = results.last_mut().filter(|_| is_final) {
             last.perf_metrics = request.perf_metrics.take();
