@@ -350,6 +350,13 @@ struct Request {
     std::string guide;
     /// The folder of a LoRA adapter; empty for none.
     std::string lora;
+    /// What the chat template is given with `messages`: its name, its further variables (a JSON object), tools and documents
+    /// (JSON lists), and a system message; each empty for none.
+    std::string chat_template;
+    std::string chat_template_kwargs;
+    std::string tools;
+    std::string documents;
+    std::string system;
     /// As `on_response` of trtllm.h. Throwing ends the request with what the exception says: it is called once more, with that
     /// error. Nobody is there for what it throws in its final call: std::terminate is called. While the engine is being
     /// closed, `cancel` does not throw, and `enqueue` throws TRTLLM_STATUS_SHUT_DOWN.
@@ -630,6 +637,11 @@ inline uint64_t Engine::enqueue(const Request& request, OnResponse on_response,
     asked.num_embedding_bias = request.embedding_bias.size();
     asked.guide = detail::optional(request.guide);
     asked.lora = detail::optional(request.lora);
+    asked.chat_template = detail::optional(request.chat_template);
+    asked.chat_template_kwargs = detail::optional(request.chat_template_kwargs);
+    asked.tools = detail::optional(request.tools);
+    asked.documents = detail::optional(request.documents);
+    asked.system = detail::optional(request.system);
     asked.on_response = nullptr;
     asked.logits_post_processor = nullptr;
     uint64_t id = 0;

@@ -117,7 +117,7 @@ fn flag(field: &'static OptionField) -> Arg {
         return flag.action(ArgAction::SetTrue);
     }
     // Text may begin with a dash, numbers may be negative; anything else that begins with a dash is the next flag.
-    let is_text = ["TEXT", "PATTERN", "ID=BIAS", "WHEN"].contains(&field.value_name);
+    let is_text = ["TEXT", "PATTERN", "ID=BIAS", "WHEN", "JSON"].contains(&field.value_name);
     flag.value_name(field.value_name)
         .allow_hyphen_values(is_text)
         .allow_negative_numbers(!is_text)

@@ -142,6 +142,9 @@ pub(crate) fn refused(error: BuildRequestError) -> anyhow::Error {
             let plain = "give the prompt as plain text";
             anyhow!(error.to_string().replace(plain, &format!("leave out --chat and {plain}")))
         }
+        BuildRequestError::Option { field, problem } if problem.starts_with(field) => {
+            anyhow!(problem.replacen(field, &flag(field), 1))
+        }
         other => other.into(),
     }
 }
@@ -177,17 +180,21 @@ fn parse_line(line: &str, chat: bool, defaults: &GenerationOptions) -> Result<Pr
         return Ok(Prompt { prompt: text(line.to_owned(), chat), options: defaults.clone() });
     }
     let mut fields: serde_json::Map<String, Value> = serde_json::from_str(line).map_err(|error| not_json(&error))?;
-    let prompt = match (fields.remove("prompt"), fields.remove("prompt_ids")) {
-        (Some(Value::String(prompt)), None) => text(prompt, chat),
-        (Some(messages @ Value::Array(_)), None) if chat => request_builder::Prompt::Messages(messages.to_string()),
-        (None, Some(given)) => {
+    let prompt = match (fields.remove("prompt"), fields.remove("messages"), fields.remove("prompt_ids")) {
+        (Some(Value::String(prompt)), None, None) => text(prompt, chat),
+        (Some(messages @ Value::Array(_)), None, None) if chat => {
+            request_builder::Prompt::Messages(messages.to_string())
+        }
+        (None, Some(messages @ Value::Array(_)), None) => request_builder::Prompt::Messages(messages.to_string()),
+        (None, None, Some(given)) => {
             let given = serde_json::from_value(given).map_err(|_| {
                 anyhow!("`prompt_ids` must be a list of token ids, which are whole numbers, for example [1, 2, 3]")
             });
             ids(given?, chat)?
         }
-        (Some(_), None) => bail!("`prompt` must be a string, or with --chat a list of messages"),
-        _ => bail!("a JSON line needs either `prompt` or `prompt_ids`"),
+        (Some(_), None, None) => bail!("`prompt` must be a string, or with --chat a list of messages"),
+        (None, Some(_), None) => bail!("`messages` must be a list of messages"),
+        _ => bail!("a JSON line needs one of `prompt`, `messages` and `prompt_ids`"),
     };
     let options = GenerationOptions::from_json(fields).map_err(|problem| anyhow!(problem))?;
     Ok(Prompt { prompt, options: options.or(defaults) })
@@ -270,8 +277,10 @@ mod tests {
         check("{", "the line begins with `{` but is not valid JSON: EOF while parsing an object (column 1)");
         check("{x", "key must be a string (column 2)");
         check(r#"{"prompt": "a"} x"#, "trailing characters (column 17)");
-        check("{}", "needs either");
-        check(r#"{"prompt": "a", "prompt_ids": [1]}"#, "needs either");
+        check("{}", "needs one of");
+        check(r#"{"prompt": "a", "prompt_ids": [1]}"#, "needs one of");
+        check(r#"{"messages": "a"}"#, "`messages` must be a list");
+        check(r#"{"messages": [], "prompt": "a"}"#, "needs one of");
         check(r#"{"prompt": 1}"#, "must be a string");
         check(r#"{"prompt": []}"#, "with --chat");
         check(r#"{"prompt_ids": [-1]}"#, "prompt_ids");

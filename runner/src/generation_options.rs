@@ -7,6 +7,8 @@ mod from_text;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use serde_json::{Map, Value as Json};
+use text::chat::ChatOptions;
 
 use crate::executor::{EarlyStopping, GuidedDecodingParams, TokenId};
 
@@ -139,6 +141,18 @@ generation_options! {
     lora: PathBuf, "DIR";
     /// Priority for keeping the KV-cache blocks of prompt and output: from 0, evicted first, to 100 (TensorRT engines)
     retention_priority: u8, "N";
+    /// Use the model's chat template of this name (with --chat) [default: `tool_use` with --tools where there is one, or `default`]
+    chat_template: String, "NAME";
+    /// Give the chat template further variables, for example {"enable_thinking": false} (with --chat)
+    chat_template_kwargs: Map<String, Json>, "JSON";
+    /// Describe functions that the model may call: a JSON list, given to the chat template (with --chat)
+    tools: Vec<Json>, "FILE";
+    /// Texts that the model may use: a JSON list, given to the chat template (with --chat)
+    documents: Vec<Json>, "FILE";
+    /// Begin conversations that have no system message with this one (with --chat)
+    system: String, "TEXT";
+    /// Let the model go on with the last message instead of answering it (with --chat)
+    continue_final_message: bool, "";
     /// Report the log-probability of each generated token (with --format json)
     logprobs: bool, "";
     /// Report the N most probable tokens at each position (with --format json)
@@ -172,6 +186,41 @@ impl GenerationOptions {
             || self.prompt_logprobs == Some(true)
             || self.top_logprobs.unwrap_or(0) > 0
             || self.prompt_top_logprobs.unwrap_or(0) > 0
+    }
+
+    /// Sets an option by its name from text, as a flag does.
+    ///
+    /// # Errors
+    /// The text is no value of it, or there is no such option.
+    pub fn set(&mut self, name: &str, text: &str) -> Result<(), String> {
+        let field = Self::FIELDS.iter().find(|field| field.name == name).ok_or("is no option")?;
+        (field.set)(self, text)
+    }
+
+    /// An option that only conversations have, if one is set: its name.
+    pub fn chat_only(&self) -> Option<&'static str> {
+        [
+            ("chat_template", self.chat_template.is_some()),
+            ("chat_template_kwargs", self.chat_template_kwargs.is_some()),
+            ("tools", self.tools.is_some()),
+            ("documents", self.documents.is_some()),
+            ("system", self.system.is_some()),
+            ("continue_final_message", self.continue_final_message == Some(true)),
+        ]
+        .into_iter()
+        .find_map(|(name, set)| set.then_some(name))
+    }
+
+    /// Those for conversations.
+    pub fn chat(&self) -> ChatOptions {
+        ChatOptions {
+            chat_template: self.chat_template.clone(),
+            tools: self.tools.clone(),
+            documents: self.documents.clone(),
+            chat_template_kwargs: self.chat_template_kwargs.clone().unwrap_or_default(),
+            system: self.system.clone(),
+            continue_final_message: self.continue_final_message == Some(true),
+        }
     }
 
     /// What the output must look like, by the option's name; at most one entry once it is known that no two exclude each other.

@@ -110,7 +110,7 @@ impl<'a> RequestBuilder<'a> {
     /// # Errors
     /// [`BuildRequestError`].
     pub fn spec(&self, prompt: &Prompt, options: &GenerationOptions) -> Result<RequestSpec, BuildRequestError> {
-        let input_token_ids = self.encode(prompt)?;
+        let input_token_ids = self.encode(prompt, options)?;
         let end_ids = self.engine.filter(|_| options.ignore_eos != Some(true)).map(Engine::end_ids);
         Ok(RequestSpec {
             end_ids: end_ids.unwrap_or_default().to_vec(),
@@ -152,8 +152,12 @@ impl<'a> RequestBuilder<'a> {
         Ok(self.tokenizer.ok_or(BuildRequestError::NoTokenizer { field })?.get()?)
     }
 
-    fn encode(&self, prompt: &Prompt) -> Result<Vec<TokenId>, BuildRequestError> {
+    fn encode(&self, prompt: &Prompt, options: &GenerationOptions) -> Result<Vec<TokenId>, BuildRequestError> {
         let tokenizer = || self.tokenizer("prompt");
+        if let Some(field) = options.chat_only().filter(|_| !matches!(prompt, Prompt::Messages(_))) {
+            let problem = format!("{field} is for conversations, but the prompt is none: give messages");
+            return Err(BuildRequestError::Option { field, problem });
+        }
         match prompt {
             Prompt::Ids(ids) => Ok(ids.clone()),
             Prompt::Text(text) if text.is_empty() => Err(RequestError::EmptyPrompt.into()),
@@ -163,7 +167,10 @@ impl<'a> RequestBuilder<'a> {
                 let engine = self.engine.ok_or(BuildRequestError::NoEngine { field: "a chat template" })?;
                 let template = engine.chat().map_err(BuildRequestError::ChatTemplate)?;
                 let messages = chat::parse_messages(text).map_err(BuildRequestError::Messages)?;
-                let text = template.render(&messages, true).map_err(BuildRequestError::Messages)?;
+                let text = template.render(&messages, &options.chat()).map_err(|error| match error {
+                    ChatError::Option { field, problem } => BuildRequestError::Option { field, problem },
+                    other => BuildRequestError::Messages(other),
+                })?;
                 Ok(tokenizer()?.encode(&text, false)?)
             }
         }

@@ -163,6 +163,17 @@ pub struct trtllm_request {
     /// Where the responses go, to be taken with `trtllm_await_queue`; NULL to take them with `trtllm_await_responses`. A queue of
     /// the same engine; excludes `on_response`. Default: none.
     pub queue: *mut trtllm_queue,
+    /// The model's chat template of this name; empty for the model's choice: `tool_use` where there are tools and it has one,
+    /// else `default`. This field and the four below it are for `messages`. Default: none.
+    pub chat_template: trtllm_str,
+    /// Further variables of the template, a JSON object; empty for none. Default: none.
+    pub chat_template_kwargs: trtllm_str,
+    /// Functions that the model may call, a JSON list of objects; empty for none. Default: none.
+    pub tools: trtllm_str,
+    /// Texts that the model may use, a JSON list of objects; empty for none. Default: none.
+    pub documents: trtllm_str,
+    /// A system message, for conversations that do not begin with one; empty for none. Default: none.
+    pub system: trtllm_str,
     /// How many of the most probable tokens to return at the position of each prompt token after the first, with their
     /// log-probabilities. Default: 0.
     pub prompt_top_log_probs: usize,
@@ -173,6 +184,8 @@ pub struct trtllm_request {
     /// `logits_post_processor`, masks, penalties and temperature. Tokens x vocabulary x 4 bytes for each sequence, as many as may be
     /// generated counted before the request is taken. Not with a beam search. Default: false.
     pub return_generation_logits: CBool,
+    /// Whether the model goes on with the last message, rather than answer it. Default: false.
+    pub continue_final_message: CBool,
 }
 
 // SAFETY: `repr(C)`, begins with its size, and holds numbers, bytes, raw pointers and nullable functions only.
@@ -231,9 +244,15 @@ unsafe impl Options for trtllm_request {
             lora: trtllm_str::EMPTY,
             retention_priority: -1,
             queue: ptr::null_mut(),
+            chat_template: trtllm_str::EMPTY,
+            chat_template_kwargs: trtllm_str::EMPTY,
+            tools: trtllm_str::EMPTY,
+            documents: trtllm_str::EMPTY,
+            system: trtllm_str::EMPTY,
             prompt_top_log_probs: 0,
             return_context_logits: CBool::FALSE,
             return_generation_logits: CBool::FALSE,
+            continue_final_message: CBool::FALSE,
         }
     }
 }

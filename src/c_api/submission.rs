@@ -147,7 +147,7 @@ unsafe fn options(request: &trtllm_request) -> Result<GenerationOptions, Failure
         let bias = elements(request.embedding_bias, request.num_embedding_bias, "embedding_bias")?;
         (bad_words, bias, optional_text(request.lora, "lora")?)
     };
-    Ok(GenerationOptions {
+    let mut options = GenerationOptions {
         max_new_tokens: Some(request.max_new_tokens),
         temperature: Some(request.temperature).filter(|temperature| *temperature >= 0.0 || temperature.is_nan()),
         top_k: given(request.top_k),
@@ -181,6 +181,13 @@ unsafe fn options(request: &trtllm_request) -> Result<GenerationOptions, Failure
         top_logprobs: Some(request.top_log_probs),
         prompt_logprobs: Some(request.return_prompt_log_probs.get()),
         prompt_top_logprobs: Some(request.prompt_top_log_probs),
+        // Set below.
+        chat_template: None,
+        chat_template_kwargs: None,
+        tools: None,
+        documents: None,
+        system: None,
+        continue_final_message: None,
         // Guides have kinds of their own here, and the stop strings are the session's.
         json: None,
         json_schema: None,
@@ -188,7 +195,31 @@ unsafe fn options(request: &trtllm_request) -> Result<GenerationOptions, Failure
         grammar: None,
         stop: None,
         max_length: None,
-    })
+    };
+    // SAFETY: as the caller promises.
+    unsafe { set_chat_options(&mut options, request)? };
+    Ok(options)
+}
+
+/// Sets what the chat template is given.
+///
+/// # Safety
+/// As [`submission`].
+unsafe fn set_chat_options(options: &mut GenerationOptions, request: &trtllm_request) -> Result<(), Failure> {
+    for (name, field) in [
+        ("chat_template", request.chat_template),
+        ("chat_template_kwargs", request.chat_template_kwargs),
+        ("tools", request.tools),
+        ("documents", request.documents),
+        ("system", request.system),
+    ] {
+        // SAFETY: as the caller promises.
+        if let Some(text) = unsafe { optional_text(field, name) }?.filter(|text| !text.is_empty()) {
+            options.set(name, text).map_err(|problem| Failure::argument(format!("{name} {problem}")))?;
+        }
+    }
+    options.continue_final_message = Some(request.continue_final_message.get());
+    Ok(())
 }
 
 fn retention_priority(priority: i32) -> Result<Option<u8>, Failure> {

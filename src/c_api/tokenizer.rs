@@ -1,8 +1,9 @@
 //! Text to tokens, tokens to text, conversations to text.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
-use text::chat::parse_messages;
+use text::chat::{ChatOptions, parse_messages};
 use text::detokenizer::Detokenizer;
 use text::tokenizer::Tokenizer;
 
@@ -122,7 +123,10 @@ pub unsafe extern "C" fn trtllm_apply_chat_template(
         // SAFETY: as the caller promises, for both.
         let (messages, out) = unsafe { (text(messages, "messages")?, Out::new(output, "output")?) };
         let messages = parse_messages(messages).map_err(failed)?;
-        let rendered = open.chat()?.render(&messages, add_generation_prompt.get()).map_err(failed)?;
+        let rendered = open
+            .chat()?
+            .render_at(&messages, &ChatOptions::default(), add_generation_prompt.get(), SystemTime::now())
+            .map_err(failed)?;
         out.write(new_string(&rendered)?);
         Ok(())
     })

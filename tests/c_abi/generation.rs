@@ -9,15 +9,15 @@ use trtllm::c_api::engine::{
     TRTLLM_SHUTDOWN_DRAIN, trtllm_close_engine, trtllm_describe_engine, trtllm_end_ids, trtllm_engine_config,
     trtllm_engine_info, trtllm_init_engine_config, trtllm_shutdown_engine,
 };
-use trtllm::c_api::request::{TRTLLM_GUIDE_REGEX, trtllm_token_bias};
+use trtllm::c_api::request::{TRTLLM_GUIDE_REGEX, trtllm_request, trtllm_token_bias};
 use trtllm::c_api::request_queue::{trtllm_cancel, trtllm_enqueue};
 use trtllm::c_api::response::{
     TRTLLM_FINISH_REASON_CANCELLED, TRTLLM_FINISH_REASON_LENGTH, TRTLLM_FINISH_REASON_STOP_WORDS, TRTLLM_WAIT_FOREVER,
     trtllm_await_responses, trtllm_response,
 };
 use trtllm::c_api::stats::{trtllm_free_iteration_stats, trtllm_take_iteration_stats, trtllm_view_iteration_stats};
-use trtllm::c_api::status::{TRTLLM_STATUS_SHUT_DOWN, TRTLLM_STATUS_TIMED_OUT};
-use trtllm::c_api::strings::{trtllm_free_token_ids, trtllm_ids, trtllm_view_token_ids};
+use trtllm::c_api::status::{TRTLLM_STATUS_INVALID_ARGUMENT, TRTLLM_STATUS_SHUT_DOWN, TRTLLM_STATUS_TIMED_OUT};
+use trtllm::c_api::strings::{trtllm_free_token_ids, trtllm_ids, trtllm_str, trtllm_view_token_ids};
 use trtllm::c_api::tokenizer::{
     trtllm_apply_chat_template, trtllm_decode, trtllm_detokenize, trtllm_encode, trtllm_free_detokenizer,
     trtllm_id_to_token, trtllm_new_detokenizer, trtllm_token_to_id,
@@ -192,6 +192,28 @@ fn text_goes_in_and_comes_out_and_stop_texts_end_it() {
         request.messages = text_of(r#"[{"role": "user", "content": "What is Jupiter?"}]"#);
     });
     assert!(!answer.is_empty());
+}
+
+#[test]
+fn a_chat_template_is_given_what_the_request_has() {
+    let host = Host::demo();
+    let mut request = request();
+    request.prompt = trtllm_str::EMPTY;
+    request.messages = text_of(r#"[{"role": "user", "content": "What is Jupiter?"}]"#);
+    let refused = |request: &trtllm_request, part: &str| {
+        let mut id = 0;
+        // SAFETY: the request's texts are static.
+        let status = unsafe { trtllm_enqueue(host.engine, request, &mut id) };
+        assert_eq!(status, TRTLLM_STATUS_INVALID_ARGUMENT);
+        assert!(last_error().contains(part), "{}", last_error());
+    };
+    refused(&trtllm_request { tools: text_of("{}"), ..request }, "tools must be a JSON list");
+    refused(&trtllm_request { documents: text_of("[1]"), ..request }, "documents: number 1");
+    refused(&trtllm_request { chat_template_kwargs: text_of("[]"), ..request }, "chat_template_kwargs must be");
+    refused(&trtllm_request { chat_template: text_of("rag"), ..request }, "`rag`");
+    refused(&trtllm_request { messages: text_of(r#"[{"role":"#), ..request }, "not valid JSON");
+    let prompt = trtllm_request { messages: trtllm_str::EMPTY, prompt: text_of("a"), system: text_of("b"), ..request };
+    refused(&prompt, "system is for conversations");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde_json::{Value, json};
-use trtllm::text::chat::{ChatTemplate, parse_messages};
+use trtllm::text::chat::{ChatOptions, ChatTemplate, parse_messages};
 use trtllm::text::tokenizer::Tokenizer;
 
 use crate::common::{self, Engine};
@@ -81,7 +81,7 @@ fn the_bundled_model_has_a_template() {
     let engine = demo();
     let message = "What is the largest planet?";
     let template = ChatTemplate::open(&engine.path).unwrap();
-    let text = template.render(&parse_messages(message).unwrap(), true).unwrap();
+    let text = template.render(&parse_messages(message).unwrap(), &ChatOptions::default()).unwrap();
     assert!(text.contains(message) && text != message);
     let found = run(&engine, &["--chat", "--prompt", message]);
     assert_eq!(found, of_rendered(&engine, &text));
@@ -97,7 +97,8 @@ fn messages_that_cannot_be_rendered_are_refused() {
     };
     check(r#"[{"role": "system", "content": "be brief"}]"#, &["no system here"]);
     check("[]", &["empty"]);
-    check("[1]", &["message 1", "role"]);
+    check("[1]", &["message 1", "not an object"]);
+    check(r#"[{"role":"#, &["not valid JSON", "column"]);
     check(r#"[{"role": "user", "content": "a"}, {"content": "b"}]"#, &["message 2", "role"]);
     check(r#"[{"role": "user"}]"#, &["message 1", "content"]);
     check("", &["the prompt is empty"]);

@@ -4,243 +4,137 @@
 //! same white space rules, same functions, Python's spelling of what is printed. It can read what it is given and
 //! nothing else.
 
+mod continuation;
+mod error;
+mod message;
+mod options;
 mod python;
+mod source;
 mod strftime;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::tokenizer::SpecialTokens;
 use minijinja::value::{Kwargs, Value};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind};
-use serde_json::{Map, Value as Json};
+use source::Source;
 
-use crate::tokenizer::{SpecialTokens, TokenizerError, read_json_object};
+pub use error::ChatError;
+pub use message::{Message, messages_from_json, parse_messages};
+pub use options::ChatOptions;
 
-/// Why messages could not become a prompt.
-#[derive(Debug, thiserror::Error)]
-pub enum ChatError {
-    /// The model has no chat template.
-    #[error(
-        "{} has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json): it may be a base model; \
-         give the prompt as plain text, or put the template into chat_template.jinja there",
-        dir.display()
-    )]
-    Missing {
-        /// The directory that was looked at.
-        dir: PathBuf,
-    },
-    /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// The tokenizer's configuration cannot be used.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// `chat_template` has a value that is no template.
-    #[error("{}: chat_template: {problem}", path.display())]
-    Field {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it and what to do.
-        problem: String,
-    },
-    /// The template is not valid, or it failed on these messages.
-    #[error("chat template of {}: {detail}; correct the template, or the messages if it expects others", path.display())]
-    Template {
-        /// The file that the template came from.
-        path: PathBuf,
-        /// What went wrong, with the line.
-        detail: String,
-    },
-    /// The template itself refused the messages, with `raise_exception`.
-    #[error("the chat template refuses these messages: {message}")]
-    Refused {
-        /// The template's own words.
-        message: String,
-    },
-    /// The input is a JSON list, and not one of messages.
-    #[error(
-        "{problem}; expected a list like [{{\"role\": \"user\", \"content\": \"Hello\"}}], or plain text for one user message"
-    )]
-    Messages {
-        /// What is wrong, and in which message.
-        problem: String,
-    },
-}
-
-/// One turn of a conversation: an object with at least a `role`; templates may know further fields.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Message(Map<String, Json>);
-
-impl Message {
-    /// A message of one text.
-    pub fn new(role: &str, content: &str) -> Self {
-        let field = |name: &str, text: &str| (name.to_owned(), Json::String(text.to_owned()));
-        Self(Map::from_iter([field("role", role), field("content", content)]))
-    }
-
-    /// Who speaks: `system`, `user`, `assistant`, `tool` or whatever the template knows.
-    pub fn role(&self) -> &str {
-        self.0.get("role").and_then(Json::as_str).unwrap_or_default()
-    }
-
-    /// A field by its name, such as `content`.
-    pub fn get(&self, field: &str) -> Option<&Json> {
-        self.0.get(field)
-    }
-
-    /// A message as JSON has it, fields that are null included.
-    ///
-    /// # Errors
-    /// It has no `role`, or neither `content` nor `tool_calls`, or they are of the wrong kind.
-    pub fn from_json(value: Json) -> Result<Self, ChatError> {
-        Self::checked(value).map_err(|problem| ChatError::Messages { problem: format!("the message {problem}") })
-    }
-
-    fn checked(value: Json) -> Result<Self, &'static str> {
-        let Json::Object(fields) = value else {
-            return Err("is not an object");
-        };
-        match fields.get("role") {
-            Some(Json::String(role)) if !role.is_empty() => {}
-            None | Some(Json::Null) => return Err("has no role"),
-            Some(_) => return Err("has a role that is no text"),
-        }
-        match fields.get("content") {
-            Some(Json::String(_) | Json::Array(_)) => {}
-            None | Some(Json::Null) if fields.contains_key("tool_calls") => {}
-            None | Some(Json::Null) => return Err("has no content"),
-            Some(_) => return Err("has a content that is neither text nor a list of parts"),
-        }
-        Ok(Self(fields))
-    }
-}
-
-/// Reads what `--chat` was given: a JSON list of messages, or else a plain text, which becomes one user message.
-/// Fields of a message that are null count as absent, as they do in Transformers' `apply_chat_template`.
-///
-/// # Errors
-/// The text is a JSON list, but not one of messages.
-pub fn parse_messages(text: &str) -> Result<Vec<Message>, ChatError> {
-    let list = match serde_json::from_str(text) {
-        Ok(Json::Array(list)) => list,
-        _ => return Ok(vec![Message::new("user", text)]),
-    };
-    if list.is_empty() {
-        let problem = "the list of messages is empty".to_owned();
-        return Err(ChatError::Messages { problem });
-    }
-    let numbered = list.into_iter().zip(1..);
-    let messages = numbered.map(|(value, number): (Json, usize)| {
-        let mut message = Message::checked(value)
-            .map_err(|problem| ChatError::Messages { problem: format!("message {number} {problem}") })?;
-        message.0.retain(|_, value| !value.is_null());
-        Ok(message)
-    });
-    messages.collect()
-}
-
-/// A model's chat template, compiled.
+/// A model's chat templates, compiled.
 #[derive(Debug)]
 pub struct ChatTemplate {
+    dir: PathBuf,
     environment: Environment<'static>,
     special_tokens: SpecialTokens,
-    path: PathBuf,
+    /// The file of each template, by the template's name.
+    paths: BTreeMap<String, PathBuf>,
 }
 
-/// The name that the template goes by in error messages, before the line number.
-const NAME: &str = "template";
-
 impl ChatTemplate {
-    /// Opens the template of a model or engine directory: `chat_template.jinja`, or `chat_template` of
-    /// `tokenizer_config.json` (a template, or a list of named ones with a `default`), or of `chat_template.json`.
+    /// Opens the templates of a model or engine directory: `chat_template.jinja` and `additional_chat_templates/NAME.jinja`,
+    /// or `chat_template` of `tokenizer_config.json` (a template, or named ones), or of `chat_template.json`.
     ///
     /// # Errors
-    /// There is none, a file is unreadable or malformed, or the template is not valid.
+    /// There is none, a file is unreadable or malformed, or a template is not valid.
     pub fn open(dir: &Path) -> Result<Self, ChatError> {
-        let (path, source) = find(dir)?;
+        let sources = source::find(dir)?;
         let special_tokens = SpecialTokens::read(dir)?;
         let mut environment = environment();
-        environment
-            .add_template_owned(NAME, without_generation_marks(&source))
-            .map_err(|error| failure(&path, &error))?;
-        Ok(Self { environment, special_tokens, path })
+        let mut paths = BTreeMap::new();
+        for (name, Source { path, text }) in sources {
+            environment
+                .add_template_owned(name.clone(), without_generation_marks(&text))
+                .map_err(|error| failure(&path, &error))?;
+            paths.insert(name, path);
+        }
+        Ok(Self { dir: dir.to_path_buf(), environment, special_tokens, paths })
     }
 
-    /// Renders a conversation; with `add_generation_prompt` the text ends where the assistant's next turn begins.
-    /// The result has its own BOS where the template writes one: encode it without special tokens.
+    /// The names of the templates.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.paths.keys().map(String::as_str)
+    }
+
+    /// Renders a conversation, so that the text ends where the assistant's next turn begins, or within the last message where
+    /// the options ask for that. The result has its own BOS where the template writes one: encode it without special tokens.
     ///
     /// # Errors
-    /// The template refuses the messages or fails on them.
-    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ChatError> {
-        self.render_at(messages, add_generation_prompt, SystemTime::now())
+    /// An option cannot be used; the template refuses the messages or fails on them.
+    pub fn render(&self, messages: &[Message], options: &ChatOptions) -> Result<String, ChatError> {
+        options.check()?;
+        let mut messages = messages.to_vec();
+        if let Some(system) = &options.system
+            && !messages.first().is_some_and(|first| ["system", "developer"].contains(&first.role()))
+        {
+            messages.insert(0, Message::new("system", system));
+        }
+        let now = SystemTime::now();
+        if !options.continue_final_message {
+            return self.render_at(&messages, options, true, now);
+        }
+        let end = continuation::mark(&mut messages)?;
+        let text = self.render_at(&messages, options, false, now)?;
+        continuation::cut(text, &end)
     }
 
-    /// [`render`](Self::render) at a given time, which some templates print as today's date (in UTC).
+    /// Renders messages at a given time, which some templates print as today's date (in UTC); with `add_generation_prompt`
+    /// the text ends where the assistant's next turn begins.
     ///
     /// # Errors
     /// As for `render`.
     pub fn render_at(
         &self,
         messages: &[Message],
+        options: &ChatOptions,
         add_generation_prompt: bool,
         now: SystemTime,
     ) -> Result<String, ChatError> {
+        let (name, path) = self.select(options)?;
         let mut context: BTreeMap<&str, Value> =
             self.special_tokens.iter().map(|(name, text)| (name, Value::from(text))).collect();
-        let messages = messages.iter().map(|message| Value::from_serialize(&message.0));
+        for (name, value) in &options.chat_template_kwargs {
+            context.insert(name, Value::from_serialize(value));
+        }
+        let messages = messages.iter().map(|message| Value::from_serialize(message.for_templates()));
         context.insert("messages", messages.collect());
         context.insert("add_generation_prompt", Value::from(add_generation_prompt));
-        context.insert("tools", Value::from(()));
-        context.insert("documents", Value::from(()));
+        context.insert("tools", Value::from_serialize(&options.tools));
+        context.insert("documents", Value::from_serialize(&options.documents));
         let strftime_now = move |format: &str| {
             strftime::strftime(now, format).map_err(|problem| Error::new(ErrorKind::InvalidOperation, problem))
         };
         context.insert("strftime_now", Value::from_function(strftime_now));
         self.environment
-            .get_template(NAME)
+            .get_template(name)
             .and_then(|template| template.render(&context))
-            .map_err(|error| failure(&self.path, &error))
+            .map_err(|error| failure(path, &error))
     }
-}
 
-/// The template of a directory and the file that it is in.
-fn find(dir: &Path) -> Result<(PathBuf, String), ChatError> {
-    let path = dir.join("chat_template.jinja");
-    match std::fs::read_to_string(&path) {
-        Ok(source) => return Ok((path, source)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(source) => return Err(ChatError::Read { path, source }),
+    /// The template that the options ask for, by name and file.
+    fn select(&self, options: &ChatOptions) -> Result<(&str, &Path), ChatError> {
+        let find = |name: &str| self.paths.get_key_value(name).map(|(name, path)| (name.as_str(), path.as_path()));
+        let known = || self.names().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        if let Some(name) = &options.chat_template {
+            return find(name).ok_or_else(|| ChatError::Unknown {
+                name: name.clone(),
+                known: known(),
+                dir: self.dir.clone(),
+            });
+        }
+        let tool_use = options.tools.as_ref().and_then(|_| find("tool_use"));
+        tool_use.or_else(|| find("default")).ok_or_else(|| ChatError::Option {
+            field: "chat_template",
+            problem: format!(
+                "the model's chat templates have no default: ask for one by chat_template, of {}",
+                known()
+            ),
+        })
     }
-    for name in ["tokenizer_config.json", "chat_template.json"] {
-        let path = dir.join(name);
-        let mut fields = read_json_object(&path)?.unwrap_or_default();
-        let source = match fields.remove("chat_template") {
-            None | Some(Json::Null) => continue,
-            Some(Json::String(source)) => source,
-            Some(Json::Array(named)) => default_of(&named).ok_or_else(|| ChatError::Field {
-                path: path.clone(),
-                problem: "none of the listed templates is named default with its text in `template`; name one so"
-                    .to_owned(),
-            })?,
-            Some(_) => {
-                let problem = "must be the template's text or a list of {name, template}".to_owned();
-                return Err(ChatError::Field { path, problem });
-            }
-        };
-        return Ok((path, source));
-    }
-    Err(ChatError::Missing { dir: dir.to_path_buf() })
-}
-
-fn default_of(named: &[Json]) -> Option<String> {
-    let default = named.iter().find(|entry| entry.get("name").and_then(Json::as_str) == Some("default"))?;
-    default.get("template").and_then(Json::as_str).map(str::to_owned)
 }
 
 fn environment() -> Environment<'static> {

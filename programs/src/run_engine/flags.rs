@@ -27,8 +27,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "IDS", allow_hyphen_values = true)]
     pub prompt_ids: Vec<String>,
 
-    /// File of prompts, one on each line; `-` for standard input. A line that begins with `{` is JSON with `prompt` or
-    /// `prompt_ids`. Its fields override the options below. Without any prompt, standard input is one, without the end of
+    /// File of prompts, one on each line; `-` for standard input. A line that begins with `{` is JSON with `prompt`,
+    /// `messages` or `prompt_ids`. Its fields override the options below. Without any prompt, standard input is one, without the end of
     /// its last line
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,

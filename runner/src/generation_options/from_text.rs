@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use serde_json::{Map, Value as Json};
+
 use crate::executor::{EarlyStopping, TokenId};
 
 /// A type of options.
@@ -54,6 +56,24 @@ impl FromText for u8 {
     fn set(option: &mut Option<Self>, text: &str) -> Result<(), String> {
         let priority = text.parse().ok().filter(|&priority| priority <= 100);
         *option = Some(priority.ok_or("must be a whole number from 0 to 100")?);
+        Ok(())
+    }
+}
+
+impl FromText for Vec<Json> {
+    const EXPECTED: &'static str = "a list of objects";
+
+    fn set(option: &mut Option<Self>, text: &str) -> Result<(), String> {
+        *option = Some(serde_json::from_str(text).map_err(|error| format!("must be a JSON list: {error}"))?);
+        Ok(())
+    }
+}
+
+impl FromText for Map<String, Json> {
+    const EXPECTED: &'static str = "an object";
+
+    fn set(option: &mut Option<Self>, text: &str) -> Result<(), String> {
+        *option = Some(serde_json::from_str(text).map_err(|error| format!("must be a JSON object: {error}"))?);
         Ok(())
     }
 }

@@ -14,7 +14,11 @@ fn every_option_is_the_same_as_text_and_as_json() {
         let (text, json) = match field.name {
             "logit_bias" => ("7=-1.5", json!({"7": -1.5})),
             "early_stopping" => ("never", json!("never")),
-            "lora" | "regex" | "json_schema" | "grammar" | "bad_words" | "stop" => ("x", json!("x")),
+            "tools" | "documents" => (r#"[{"a": 1}]"#, json!([{"a": 1}])),
+            "chat_template_kwargs" => (r#"{"a": 1}"#, json!({"a": 1})),
+            "chat_template" | "system" | "lora" | "regex" | "json_schema" | "grammar" | "bad_words" | "stop" => {
+                ("x", json!("x"))
+            }
             _ if field.is_switch() => ("true", json!(true)),
             _ => ("1", json!(1)),
         };
@@ -48,6 +52,8 @@ fn values_that_are_wrong_say_what_is_expected() {
         let error = set(name, text).unwrap_err();
         assert!(error.contains(expected), "{error}");
     };
+    check("tools", "{}", "must be a JSON list");
+    check("chat_template_kwargs", "[", "must be a JSON object");
     check("logit_bias", "5", "ID=BIAS");
     check("logit_bias", "x=1", "`x` is not a token id");
     check("logit_bias", "1=x", "`x` is not a number");

@@ -1,10 +1,10 @@
 //! Chat templates against Transformers' rendering, and messages as users type them.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use text::chat::{ChatError, ChatTemplate, Message, parse_messages};
+use text::chat::{ChatError, ChatOptions, ChatTemplate, Message, parse_messages};
 
 use crate::support::{directory, fixtures, read_json};
 
@@ -16,7 +16,13 @@ fn template(source: &str) -> (TempDir, ChatTemplate) {
 }
 
 fn render(source: &str, messages: &Value) -> Result<String, ChatError> {
-    template(source).1.render(&parse_messages(&messages.to_string()).unwrap(), false)
+    let messages = parse_messages(&messages.to_string()).unwrap();
+    template(source).1.render_at(&messages, &ChatOptions::default(), false, UNIX_EPOCH)
+}
+
+/// What a directory's template makes of one message.
+fn rendered(dir: &TempDir, options: &ChatOptions) -> Result<String, ChatError> {
+    ChatTemplate::open(dir.path())?.render(&[Message::new("user", "hi")], options)
 }
 
 fn print(source: &str) -> String {
@@ -33,8 +39,9 @@ fn templates_render_as_transformers_renders_them() {
         let dir = directory(&[("chat_template.jinja", source.clone()), ("tokenizer_config.json", config)]);
         let messages = case["messages"].as_array().unwrap().iter().cloned();
         let messages: Vec<Message> = messages.map(|message| Message::from_json(message).unwrap()).collect();
-        let rendered =
-            ChatTemplate::open(dir.path()).unwrap().render(&messages, case["add_generation_prompt"].as_bool().unwrap());
+        let template = ChatTemplate::open(dir.path()).unwrap();
+        let add_generation_prompt = case["add_generation_prompt"].as_bool().unwrap();
+        let rendered = template.render_at(&messages, &ChatOptions::default(), add_generation_prompt, UNIX_EPOCH);
         match (rendered, case["expected"].as_str()) {
             (Ok(text), Some(expected)) => assert_eq!(text, expected, "{name}"),
             (Err(ChatError::Refused { message }), None) => {
@@ -59,8 +66,7 @@ fn the_template_file_wins_and_default_is_the_one_of_many() {
     ];
     for (files, expected) in cases {
         let dir = directory(&files);
-        let messages = [Message::new("user", "hi")];
-        assert_eq!(ChatTemplate::open(dir.path()).unwrap().render(&messages, true).unwrap(), expected);
+        assert_eq!(rendered(&dir, &ChatOptions::default()).unwrap(), expected);
     }
 }
 
@@ -92,7 +98,7 @@ fn dates_come_from_the_clock() {
             Ok(after) => UNIX_EPOCH + Duration::from_secs(after),
             Err(_) => UNIX_EPOCH - Duration::from_secs(seconds.unsigned_abs()),
         };
-        template.render_at(&[Message::new("user", format)], true, moment)
+        template.render_at(&[Message::new("user", format)], &ChatOptions::default(), true, moment)
     };
     let everything = "%d %b %Y %H:%M:%S|%A %a %B %j %y %m %e|%I %p %-d %-m|%F %T %D %R|%c|%f %w %u %%%Z%z";
     let cases = [
@@ -130,22 +136,22 @@ fn dates_come_from_the_clock() {
     assert_eq!(before, "2199-12-31");
     let error = at(0, "%Q").unwrap_err().to_string();
     assert!(error.contains("%Q is not known"), "{error}");
-    assert!(template.render_at(&[Message::new("user", "%Y")], true, SystemTime::now()).unwrap().len() == 4);
+    assert!(template.render(&[Message::new("user", "%Y")], &ChatOptions::default()).unwrap().len() == 4);
 }
 
 #[test]
 fn failures_say_where_and_what_to_do() {
     let empty = directory(&[]);
     let error = ChatTemplate::open(empty.path()).unwrap_err().to_string();
-    assert!(error.contains("has no chat template") && error.contains("as plain text"), "{error}");
+    assert!(error.contains("has no chat template") && error.contains("plain text"), "{error}");
 
     let broken = directory(&[("chat_template.jinja", json!("line\n{% if %}"))]);
     let error = ChatTemplate::open(broken.path()).unwrap_err().to_string();
     assert!(error.contains("chat_template.jinja") && error.contains(":2)"), "{error}");
 
-    let unnamed = directory(&[("tokenizer_config.json", json!({"chat_template": [{"name": "rag", "template": "x"}]}))]);
+    let unnamed = directory(&[("tokenizer_config.json", json!({"chat_template": [{"template": "x"}]}))]);
     let error = ChatTemplate::open(unnamed.path()).unwrap_err().to_string();
-    assert!(error.contains("tokenizer_config.json: chat_template") && error.contains("default"), "{error}");
+    assert!(error.contains("tokenizer_config.json: chat_template") && error.contains("`name`"), "{error}");
 
     let messages = json!([{"role": "user", "content": "hi"}]);
     let error = render("{{ raise_exception('only \"system\" here') }}", &messages).unwrap_err();
@@ -162,6 +168,10 @@ fn failures_say_where_and_what_to_do() {
 fn a_text_is_one_user_message_and_a_list_must_be_of_messages() {
     for text in ["Hello", "", "[INST] old style", "[unclosed", "{\"role\": \"user\"}", "42", " leading blank"] {
         assert_eq!(parse_messages(text).unwrap(), [Message::new("user", text)], "{text:?}");
+    }
+    for text in [r#"[{"role":"#, r#" [ {"role": "user", "content": "a"},]"#, "[{x}] is a set"] {
+        let error = parse_messages(text).unwrap_err().to_string();
+        assert!(error.contains("not valid JSON") && error.contains("column"), "{error}");
     }
     let list = r#" [{"role": "system", "content": "x", "name": null}, {"role": "assistant", "content": null, "tool_calls": []}]"#;
     let messages = parse_messages(list).unwrap();

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail as the test itself may")]
 
 mod chat;
+mod chat_options;
 mod detokenizer;
 mod stop_strings;
 mod support;
