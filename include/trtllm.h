@@ -1018,6 +1018,27 @@ typedef struct trtllm_request {
      */
     struct trtllm_queue *queue;
     /**
+     * The model's chat template of this name; empty for the model's choice: `tool_use` where there are tools and it has one,
+     * else `default`. This field and the four below it are for `messages`. Default: none.
+     */
+    struct trtllm_str chat_template;
+    /**
+     * Further variables of the template, a JSON object; empty for none. Default: none.
+     */
+    struct trtllm_str chat_template_kwargs;
+    /**
+     * Functions that the model may call, a JSON list of objects; empty for none. Default: none.
+     */
+    struct trtllm_str tools;
+    /**
+     * Texts that the model may use, a JSON list of objects; empty for none. Default: none.
+     */
+    struct trtllm_str documents;
+    /**
+     * A system message, for conversations that do not begin with one; empty for none. Default: none.
+     */
+    struct trtllm_str system;
+    /**
      * How many of the most probable tokens to return at the position of each prompt token after the first, with their
      * log-probabilities. Default: 0.
      */
@@ -1033,6 +1054,10 @@ typedef struct trtllm_request {
      * generated counted before the request is taken. Not with a beam search. Default: false.
      */
     bool return_generation_logits;
+    /**
+     * Whether the model goes on with the last message, rather than answer it. Default: false.
+     */
+    bool continue_final_message;
 } trtllm_request;
 
 /**
