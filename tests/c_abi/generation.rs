@@ -197,8 +197,9 @@ fn text_goes_in_and_comes_out_and_stop_texts_end_it() {
 #[test]
 fn a_chat_template_is_given_what_the_request_has() {
     let host = Host::demo();
+    const NONE: trtllm_str = trtllm_str { data: ptr::null(), len: 0 };
     let mut request = request();
-    request.prompt = trtllm_str::EMPTY;
+    request.prompt = NONE;
     request.messages = text_of(r#"[{"role": "user", "content": "What is Jupiter?"}]"#);
     let refused = |request: &trtllm_request, part: &str| {
         let mut id = 0;
@@ -212,7 +213,7 @@ fn a_chat_template_is_given_what_the_request_has() {
     refused(&trtllm_request { chat_template_kwargs: text_of("[]"), ..request }, "chat_template_kwargs must be");
     refused(&trtllm_request { chat_template: text_of("rag"), ..request }, "`rag`");
     refused(&trtllm_request { messages: text_of(r#"[{"role":"#), ..request }, "not valid JSON");
-    let prompt = trtllm_request { messages: trtllm_str::EMPTY, prompt: text_of("a"), system: text_of("b"), ..request };
+    let prompt = trtllm_request { messages: NONE, prompt: text_of("a"), system: text_of("b"), ..request };
     refused(&prompt, "system is for conversations");
 }
 
