@@ -149,7 +149,11 @@ fn what_a_request_cannot_have_is_told_by_the_options_name() {
     check(ids(), GenerationOptions { top_p: Some(2.0), ..none() }, "top_p must be from 0 to 1");
     check(Prompt::Text(String::new()), none(), "the prompt is empty");
     check(Prompt::Messages(String::new()), none(), "the prompt is empty");
-    check(ids(), GenerationOptions { lora: Some("/no/such/adapter".into()), ..none() }, "/no/such/adapter");
+    check(
+        ids(),
+        GenerationOptions { lora: Some("/no/such/adapter".into()), ..none() },
+        "the CPU engine has no LoRA adapters",
+    );
     let without = RequestBuilder { tokenizer: None, ..builder };
     let error = without.build(&Prompt::Text("a".into()), &none()).unwrap_err().to_string();
     assert!(

@@ -136,7 +136,7 @@ pub enum SettingsError {
     NoDownload,
     /// More than one rank was asked for on the CPU.
     #[error(
-        "the CPU engine is one rank: `tp_size` {tp_size} and `pp_size` {pp_size} need a GPU target, or a checkpoint alone"
+        "the CPU engine is one rank: `tp_size` {tp_size} and `pp_size` {pp_size} need a GPU target, or `checkpoint` without `output`"
     )]
     SplitOnCpu {
         /// Tensor-parallel size.

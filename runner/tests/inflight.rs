@@ -296,19 +296,22 @@ fn the_next_sequence_scores_the_prompt_when_the_first_is_cancelled() {
 
 #[test]
 fn logits_that_do_not_fit_into_memory_are_refused() {
-    // No row of this vocabulary is ever computed.
-    let script = Script { vocab_size: 1 << 29, next_token: Box::new(|_| 0), ..Script::default() };
-    let executor = executor(script, &ExecutorConfig::default());
+    let script = Script { vocab_size: 1 << 20, ..Script::default() };
+    let limits = Limits { max_seq_len: 1 << 19, ..LIMITS };
+    let executor =
+        CpuExecutor::with_model(ScriptedModel::new(script).unwrap(), limits, &ExecutorConfig::default()).unwrap();
+    // A terabyte for the prompt, and as much for what is generated.
+    let (prompt, tokens) = (1 << 18, 1 << 17);
     let ask = |context: bool, generation: bool| {
-        let mut spec = RequestSpec::new((0..200).collect(), 300);
+        let mut spec = RequestSpec::new((0..prompt).collect(), tokens);
         (spec.output.return_context_logits, spec.output.return_generation_logits) = (context, generation);
         spec.sampling.num_return_sequences = 2;
         executor.enqueue(Request::new(spec, executor.limits(), executor.vocab_size()).unwrap())
     };
-    for (context, generation, rows) in [(true, false, 200), (false, true, 600), (true, true, 800)] {
+    for (context, generation, rows) in [(true, false, 1 << 18), (false, true, 1 << 18), (true, true, 1 << 19)] {
         let error = ask(context, generation).unwrap_err();
         let EnqueueError::Logits { bytes, free } = error else { panic!("{error}") };
-        assert_eq!(bytes, rows * (1 << 29) * 4);
+        assert_eq!(bytes, rows * (1 << 20) * 4);
         assert!(free < bytes as u64 && error.to_string().contains(&bytes.to_string()), "{error}");
     }
 }

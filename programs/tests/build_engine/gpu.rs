@@ -53,7 +53,7 @@ fn bad_input_is_found_before_the_gpu_is_missed() {
     let model = fixture("parity/mistral-nemo");
     let a100 = |more: &[&str]| run(dir.path(), ["--gpu", "a100", "--output", "out"].iter().chain(more));
     a100(&["--model", "nowhere"]).expect(2, &["nowhere"]);
-    a100(&["--model", &model, "--tp-size", "3"]).expect(2, &["tp_size 3", "attention heads"]);
+    a100(&["--model", &model, "--tp-size", "3"]).expect(2, &["--tp-size 3", "attention heads"]);
     a100(&["--model", &model, "--max-seq-len", "257"]).expect(2, &["max_position_embeddings"]);
     assert!(entries(dir.path()).is_empty());
 }
