@@ -296,7 +296,7 @@ fn the_next_sequence_scores_the_prompt_when_the_first_is_cancelled() {
 
 #[test]
 fn logits_that_do_not_fit_into_memory_are_refused() {
-    let script = Script { vocab_size: 1 << 20, ..Script::default() };
+    let script = Script { vocab_size: 1 << 20, num_blocks: 1 << 10, tokens_per_block: 1 << 9, ..Script::default() };
     let limits = Limits { max_seq_len: 1 << 19, ..LIMITS };
     let executor =
         CpuExecutor::with_model(ScriptedModel::new(script).unwrap(), limits, &ExecutorConfig::default()).unwrap();
