@@ -228,6 +228,9 @@ impl Builder<'_> {
         let source = Source::open(&self.find_model(settings)?)?;
         settings.validate_for(source.config(), source.mapping())?;
         let mapping = settings.mapping(source.config(), source.mapping())?;
+        for warning in source.warnings() {
+            self.progress.note(&format!("warning: {warning}"));
+        }
         self.progress.note(&format!(
             "model: {} ({}), {} in {}",
             settings.model.display(),

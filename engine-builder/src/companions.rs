@@ -1,7 +1,8 @@
-//! The tokenizer's files and what else travels with a model, copied as they are.
+//! The tokenizer's files and what else travels with a model: checked as a run will open them, and copied as they are.
 //!
-//! A model without `generation_config.json` gets one from the end ids of its `config.json`, as Transformers does: nothing
-//! else would tell a run where to stop.
+//! Only `generation_config.json` may change on the way: it says which tokens end an output, and a run asks nothing else. A model
+//! without one gets one from the end ids of its `config.json`, as Transformers does, and the tokenizer's `eos_token` joins the
+//! end ids where it is another.
 
 use std::path::Path;
 
@@ -10,56 +11,126 @@ use engine_format::checkpoint::CONFIG_FILE;
 use engine_format::engine_dir::{COMPANION_FILES, GENERATION_CONFIG_FILE};
 use engine_format::json;
 use serde_json::{Map, Value};
+use text::end_ids;
+use text::model_files;
 
 use crate::error::Result;
 
-/// The companion files that the directory has, with their content.
+/// The files that travel with a model.
+#[derive(Debug, Default)]
+pub(crate) struct Companions {
+    /// Names and contents.
+    pub(crate) files: Vec<(&'static str, Vec<u8>)>,
+    /// What a user is to know about them, as sentences.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Reads and checks the companions of the model in `dir`, whose vocabulary has `vocab_size` tokens.
 ///
 /// # Errors
-/// A file that is there and cannot be read.
-pub(crate) fn read(dir: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> {
+/// A file that is there and cannot be read, or that a run would refuse.
+pub(crate) fn read(dir: &Path, vocab_size: usize) -> Result<Companions> {
     let mut files = Vec::new();
-    for name in COMPANION_FILES {
+    for name in COMPANION_FILES.into_iter().filter(|&name| name != GENERATION_CONFIG_FILE) {
         let path = dir.join(name);
         match std::fs::read(&path) {
             Ok(content) => files.push((name, content)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                if name == GENERATION_CONFIG_FILE
-                    && let Some(content) = generation_config(&dir.join(CONFIG_FILE))?
-                {
-                    files.push((name, content));
-                }
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(FormatError::io("read", &path)(error).into()),
         }
     }
-    Ok(files)
+    let model_files::Checked { eos_id, mut warnings } = model_files::check(dir, vocab_size)?;
+    match generation_config(dir, vocab_size, eos_id, &mut warnings)? {
+        Some(content) => files.push((GENERATION_CONFIG_FILE, content)),
+        None => warnings.push(
+            "no token ends an output: neither eos_token_id of generation_config.json or config.json nor eos_token of \
+             tokenizer_config.json names one"
+                .to_owned(),
+        ),
+    }
+    Ok(Companions { files, warnings })
 }
 
-/// The part of a model's `config.json` that Transformers puts into `generation_config.json`; `None` when it has none.
-fn generation_config(config: &Path) -> Result<Option<Vec<u8>>> {
+/// The engine's `generation_config.json`: the model's, to whose end ids the tokenizer's is added.
+fn generation_config(
+    dir: &Path,
+    vocab_size: usize,
+    eos: Option<u32>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Vec<u8>>> {
+    let path = dir.join(GENERATION_CONFIG_FILE);
+    let (own, mut value) = match std::fs::read(&path) {
+        Ok(content) => (Some(content), json::read_file(&path, "")?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            (None, Value::Object(generation_part(&dir.join(CONFIG_FILE))?))
+        }
+        Err(error) => return Err(FormatError::io("read", &path)(error).into()),
+    };
+    let listed = end_ids::listed(&path, &value, vocab_size)?.unwrap_or_default();
+    let all = end_ids::union(listed.clone(), eos);
+    if all == listed {
+        let is_there = own.is_some() || value.get("eos_token_id").is_some();
+        return Ok(is_there.then(|| own.unwrap_or_else(|| value.to_string().into_bytes())));
+    }
+    if !listed.is_empty() {
+        let ids = |ids: &[u32]| ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+        warnings.push(format!(
+            "outputs end at {}: {} of generation_config.json, and eos_token of the tokenizer",
+            ids(&all),
+            ids(&listed)
+        ));
+    }
+    value["eos_token_id"] = Value::from(all);
+    Ok(Some(value.to_string().into_bytes()))
+}
+
+/// The part of a model's `config.json` that Transformers puts into `generation_config.json`.
+fn generation_part(config: &Path) -> Result<Map<String, Value>> {
     let value = json::read_file(config, "a model directory needs one")?;
     let fields = ["bos_token_id", "eos_token_id"].into_iter().filter_map(|field| {
         let id = value.get(field).filter(|id| !id.is_null())?;
         Some((field.to_owned(), id.clone()))
     });
-    let generation: Map<String, Value> = fields.collect();
-    Ok(generation.contains_key("eos_token_id").then(|| Value::Object(generation).to_string().into_bytes()))
+    Ok(fields.collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn generation_config_of(files: &[(&str, &str)]) -> Option<String> {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            std::fs::write(dir.path().join(name), content).unwrap();
+        }
+        let companions = read(dir.path(), 10).unwrap();
+        let file = companions.files.into_iter().find(|(name, _)| *name == GENERATION_CONFIG_FILE)?;
+        Some(String::from_utf8(file.1).unwrap())
+    }
+
     #[test]
     fn end_ids_of_the_configuration_become_a_generation_config() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(CONFIG_FILE), r#"{"eos_token_id": [2, 7], "bos_token_id": null}"#).unwrap();
-        assert_eq!(read(dir.path()).unwrap(), [(GENERATION_CONFIG_FILE, br#"{"eos_token_id":[2,7]}"#.to_vec())]);
-        std::fs::write(dir.path().join(GENERATION_CONFIG_FILE), "{}").unwrap();
-        assert_eq!(read(dir.path()).unwrap(), [(GENERATION_CONFIG_FILE, b"{}".to_vec())]);
-        std::fs::remove_file(dir.path().join(GENERATION_CONFIG_FILE)).unwrap();
-        std::fs::write(dir.path().join(CONFIG_FILE), "{}").unwrap();
-        assert_eq!(read(dir.path()).unwrap(), []);
+        let config = (CONFIG_FILE, r#"{"eos_token_id": [2, 7], "bos_token_id": null}"#);
+        assert_eq!(generation_config_of(&[config]).unwrap(), r#"{"eos_token_id":[2,7]}"#);
+        let own = "{\"eos_token_id\":  2}";
+        assert_eq!(generation_config_of(&[config, (GENERATION_CONFIG_FILE, own)]).unwrap(), own, "as it is");
+        assert_eq!(generation_config_of(&[(CONFIG_FILE, "{}")]), None);
+    }
+
+    #[test]
+    fn the_tokenizers_end_joins_the_others() {
+        let tokenizer =
+            r#"{"version": "1.0", "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 4}, "unk_token": "a"}}"#;
+        let config = (CONFIG_FILE, r#"{"eos_token_id": 2}"#);
+        let files = |eos| [config, ("tokenizer.json", tokenizer), ("tokenizer_config.json", eos)];
+        let ends = |eos| generation_config_of(&files(eos)).unwrap();
+        assert_eq!(ends(r#"{"eos_token": "b"}"#), r#"{"eos_token_id":[2,4]}"#);
+        assert_eq!(ends(r#"{"eos_token": null}"#), r#"{"eos_token_id":2}"#);
+        assert_eq!(ends(r#"{"eos_token": "new"}"#), r#"{"eos_token_id":[2,5]}"#);
+        let many = r#"{"eos_token": "z", "extra_special_tokens": ["c", "d", "e", "f", "g", "h", "i"]}"#;
+        assert_eq!(ends(many), r#"{"eos_token_id":[2,5]}"#, "named tokens come first");
+        let own = (GENERATION_CONFIG_FILE, r#"{"temperature": 0.5, "eos_token_id": [3]}"#);
+        let files = [own, config, ("tokenizer.json", tokenizer), ("tokenizer_config.json", r#"{"eos_token": "b"}"#)];
+        assert_eq!(generation_config_of(&files).unwrap(), r#"{"eos_token_id":[3,4],"temperature":0.5}"#);
     }
 }

@@ -16,6 +16,9 @@ pub enum BuildError {
     /// The source or the output breaks its format, or the system refused an operation on a file.
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// The tokenizer is one that a run would refuse.
+    #[error(transparent)]
+    Tokenizer(#[from] text::tokenizer::TokenizerError),
     /// A TensorRT network that does not work out.
     #[error(transparent)]
     Network(#[from] crate::network::NetworkError),

@@ -13,6 +13,7 @@ use engine_format::{Dtype, FormatError, Mapping, ModelConfig, Part, SafetensorsD
 use rayon::prelude::*;
 use serde_json::Value;
 
+use crate::companions::{self, Companions};
 use crate::error::{BuildError, Result};
 use crate::huggingface;
 use crate::huggingface::config::CONFIG_FILE;
@@ -21,12 +22,14 @@ use crate::non_finite::{Findings, all_finite};
 
 /// An opened model: its configuration, and its weights by part.
 ///
-/// Every tensor has been found, with the right shape and a readable type; no weight has been read.
+/// Every tensor has been found, with the right shape and a readable type; no weight has been read. Tokenizer, chat template
+/// and end ids are what a run can open.
 #[derive(Debug)]
 pub struct Source {
     path: PathBuf,
     config: ModelConfig,
     weights: Weights,
+    companions: Companions,
 }
 
 #[derive(Debug)]
@@ -63,7 +66,8 @@ impl Source {
             huggingface::weights::check(&tensors, &config)?;
             (config, Weights::HuggingFace(tensors))
         };
-        Ok(Self { path: dir.to_owned(), config, weights })
+        let companions = companions::read(dir, config.vocab_size)?;
+        Ok(Self { path: dir.to_owned(), config, weights, companions })
     }
 
     /// The model.
@@ -74,6 +78,16 @@ impl Source {
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The files that travel with the model.
+    pub(crate) fn companions(&self) -> &[(&'static str, Vec<u8>)] {
+        &self.companions.files
+    }
+
+    /// What a user is to know about the model's files, as sentences.
+    pub fn warnings(&self) -> &[String] {
+        &self.companions.warnings
     }
 
     /// How the source is split over ranks; `None` for a Hugging Face model.

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{FormatError, Result};
 use crate::foreign_file::ForeignFile;
+use crate::python_json;
 
 /// Largest value that a dimension of a model may have; keeps every product of three dimensions inside 64 bits.
 pub const MAX_DIMENSION: usize = 1 << 20;
@@ -27,7 +28,7 @@ pub fn read_file(path: &Path, hint: &str) -> Result<Value> {
         }
         Err(error) => return Err(FormatError::io("read", path)(error)),
     };
-    serde_json::from_slice(&text).map_err(|source| match ForeignFile::recognise(&text) {
+    python_json::parse(&text).map_err(|source| match ForeignFile::recognise(&text) {
         Some(foreign) => foreign.error(path),
         None => FormatError::Json { path: path.to_owned(), source },
     })

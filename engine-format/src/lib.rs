@@ -11,6 +11,7 @@
 //! | --- | --- |
 //! | [`error`] | [`FormatError`]: why a file or a directory was refused |
 //! | [`json`] | fields of JSON files, with errors that name the file and the field |
+//! | [`python_json`] | JSON as Python writes it, and what parsers say in plain words |
 //! | [`rope`] | rotary position embedding: settings and frequencies |
 //! | [`model_config`] | [`ModelConfig`]: the one description of a decoder that everything else takes |
 //! | [`weight`] | [`Weight`]: every tensor of the decoder, by TensorRT-LLM's names |
@@ -39,6 +40,7 @@ pub mod lora;
 pub mod manifest;
 pub mod mmap;
 pub mod model_config;
+pub mod python_json;
 pub mod rebuild;
 pub mod rope;
 pub mod safetensors_dir;

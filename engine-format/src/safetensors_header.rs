@@ -14,6 +14,7 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor
 
 use crate::error::{FormatError, Result};
 use crate::foreign_file::ForeignFile;
+use crate::python_json;
 
 /// The most that the `safetensors` library takes for a header, in bytes.
 const MAX_HEADER: usize = 100_000_000;
@@ -50,7 +51,9 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, StoredTensor>
     let data = PREFIX + length;
     let header = bytes.get(PREFIX..data);
     let header = header.ok_or_else(|| damaged("it ends before its safetensors header does".into()))?;
-    let refused = |error| damaged(format!("its safetensors header is invalid: {error}"));
+    let refused = |error: serde_json::Error| {
+        damaged(format!("its safetensors header is invalid: {}", python_json::in_words(&error.to_string())))
+    };
     let UniqueKeys = serde_json::from_slice(header).map_err(refused)?;
     let metadata: Metadata = serde_json::from_slice(header).map_err(refused)?;
     // The sum is checked: sizes of many tensors may pass 2^64 together though none does alone.

@@ -51,6 +51,9 @@ pub(crate) fn describe(engine: &Engine, config: &ExecutorConfig) {
         dir.path().display(),
         dir.config().architecture.name()
     ));
+    if engine.end_ids().is_empty() {
+        say(format_args!("warning: {}", text::end_ids::why_none(dir)));
+    }
     let engine_limit = dir.manifest().limits.max_seq_len;
     let asked = config.max_seq_len.unwrap_or(engine_limit);
     let max_seq_len = limits.max_seq_len;

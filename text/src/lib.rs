@@ -10,6 +10,7 @@
 //! | [`text_stream`] | detokenizer and stop strings together: the text of one sequence |
 //! | [`mod@end_ids`] | which tokens end a sequence |
 //! | [`chat`] | chat templates: messages to a prompt |
+//! | [`model_files`] | tokenizer and template of a model, checked as a run will open them |
 //! | [`guide`] | what an output must look like: JSON schemas, regexes and grammars, as masks over tokens |
 
 #![forbid(unsafe_code)]
@@ -18,6 +19,7 @@ pub mod chat;
 pub mod detokenizer;
 pub mod end_ids;
 pub mod guide;
+pub mod model_files;
 pub mod stop_strings;
 pub mod text_stream;
 pub mod tokenizer;

@@ -1,16 +1,21 @@
 //! Text to token ids and back, by the files that came with the model.
 //!
-//! `tokenizer.json` says everything about splitting and decoding; `tokenizer_config.json` and `special_tokens_map.json`
-//! add the names of the special tokens and whether a prompt starts with one.
+//! `tokenizer.json` says how texts are split and decoded, and what goes around a prompt; `tokenizer_config.json`,
+//! `special_tokens_map.json` and `added_tokens.json` add tokens and name the special ones. What Transformers 5 makes of them is
+//! followed; `docs/model-files.md` has every field.
 
+mod added_tokens;
+mod class;
 mod config;
 mod lazy;
 mod pieces;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokenizers::{Encoding, Model, Token};
+use engine_format::python_json;
+use tokenizers::{Encoding, Model, ModelWrapper, Token};
 
 pub use config::SpecialTokens;
 use config::TokenizerConfig;
@@ -48,6 +53,20 @@ pub enum TokenizerError {
         /// What the parser said.
         detail: String,
     },
+    /// A file is something else than its name says: a Git LFS pointer, a web page.
+    #[error("{detail}")]
+    Foreign {
+        /// Which file, what it is, and what to do.
+        detail: String,
+    },
+    /// The decoder cannot be followed token by token, so that outputs have no text; token ids go in and out all the same.
+    #[error("{}: decoder: {problem}", path.display())]
+    Decoder {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it and what to do.
+        problem: String,
+    },
     /// A field of a file has a value that cannot be used.
     #[error("{}: {field}: {problem}", path.display())]
     Field {
@@ -83,35 +102,26 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Opens the tokenizer of a model or engine directory: `tokenizer.json`, and `tokenizer_config.json` and
-    /// `special_tokens_map.json` where they are there.
+    /// Opens the tokenizer of a model or engine directory: `tokenizer.json`, and `tokenizer_config.json`,
+    /// `special_tokens_map.json` and `added_tokens.json` where they are there.
     ///
     /// # Errors
-    /// A missing, unreadable or malformed file, a decoder that cannot be streamed, or special tokens that the
-    /// vocabulary lacks.
+    /// A missing, unreadable or malformed file, or a decoder that cannot be streamed.
     pub fn open(dir: &Path) -> Result<Self, TokenizerError> {
-        let path = dir.join("tokenizer.json");
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing(dir)),
-            Err(error) => return Err(TokenizerError::Read { path, source: Arc::new(error) }),
-        };
-        let config = TokenizerConfig::read(dir)?;
-        let (inner, around_prompt, pieces) = guarded(|| {
-            let inner = parse(&bytes).map_err(|detail| TokenizerError::Invalid { path: path.clone(), detail })?;
-            let around_prompt = around_prompt(&inner, &config, dir)?;
-            let pieces = Pieces::of(&inner, &path)?;
-            Ok((inner, around_prompt, Arc::new(pieces)))
-        })
-        .unwrap_or_else(|detail| Err(TokenizerError::Invalid { path: path.clone(), detail }))?;
-        Ok(Self { inner, pieces, special_tokens: config.special_tokens, around_prompt })
+        Self::of(Vocabulary::open(dir)?)
+    }
+
+    pub(crate) fn of(vocabulary: Vocabulary) -> Result<Self, TokenizerError> {
+        let Vocabulary { inner, special_tokens, around_prompt, path } = vocabulary;
+        let pieces = guarded(|| Pieces::of(&inner, &path))
+            .unwrap_or_else(|detail| Err(TokenizerError::Invalid { path: path.clone(), detail }))?;
+        Ok(Self { inner, pieces: Arc::new(pieces), special_tokens, around_prompt })
     }
 
     /// The ids of a text. Special tokens written in the text (`</s>`) become their ids either way.
     ///
-    /// With `add_special_tokens` the ids are surrounded by what `tokenizer.json`'s post-processor adds, except that
-    /// `add_bos_token` and `add_eos_token` of `tokenizer_config.json`, where they are there, decide whether BOS begins and
-    /// EOS ends them. Without, the ids are those of the text alone: a rendered chat has its own BOS.
+    /// With `add_special_tokens` the ids are surrounded by what `tokenizer.json`'s post-processor adds. Without, the ids are
+    /// those of the text alone: a rendered chat has its own BOS.
     ///
     /// # Errors
     /// The text cannot be split, as with a vocabulary that lacks a character and has no unknown token.
@@ -197,12 +207,69 @@ impl Tokenizer {
     }
 }
 
-/// Parses `tokenizer.json`.
-fn parse(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
-    let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| error.to_string())?;
-    // A length that the file was saved with must neither cut a prompt nor pad it.
+/// A tokenizer whose texts can be encoded, before it is known whether its decoder can be followed.
+pub(crate) struct Vocabulary {
+    inner: tokenizers::Tokenizer,
+    special_tokens: SpecialTokens,
+    around_prompt: (Vec<u32>, Vec<u32>),
+    path: PathBuf,
+}
+
+impl Vocabulary {
+    /// Reads `tokenizer.json` and the files beside it.
+    pub(crate) fn open(dir: &Path) -> Result<Self, TokenizerError> {
+        let path = dir.join("tokenizer.json");
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing(dir)),
+            Err(error) => return Err(TokenizerError::Read { path, source: Arc::new(error) }),
+        };
+        let config = TokenizerConfig::read(dir)?;
+        let inner = guarded(|| parse(&bytes, &config, dir)).and_then(|parsed| parsed);
+        let inner = inner.map_err(|detail| config::invalid(&path, &bytes, &detail))?;
+        let around_prompt = guarded(|| around_prompt(&inner, &path))
+            .unwrap_or_else(|detail| Err(config::invalid(&path, &bytes, &detail)))?;
+        Ok(Self { inner, special_tokens: config.special_tokens(), around_prompt, path })
+    }
+
+    /// The id of the token that ends a sequence.
+    pub(crate) fn eos_id(&self) -> Option<u32> {
+        self.inner.token_to_id(self.special_tokens.get("eos_token")?)
+    }
+
+    /// The tokens whose ids are `vocab_size` or more: a model of that size has no place for them.
+    pub(crate) fn beyond(&self, vocab_size: usize) -> Vec<(u32, String)> {
+        let all = self.inner.get_vocab(true).into_iter().map(|(token, id)| (id, token));
+        let mut beyond: Vec<_> = all.filter(|(id, _)| *id as usize >= vocab_size).collect();
+        beyond.sort_unstable();
+        beyond
+    }
+}
+
+/// The tokenizer that `tokenizer.json` and the files beside it make together.
+fn parse(bytes: &[u8], config: &TokenizerConfig, dir: &Path) -> Result<tokenizers::Tokenizer, String> {
+    let said = |error: tokenizers::Error| error.to_string();
+    let mut tokenizer =
+        tokenizers::Tokenizer::from_bytes(bytes).or_else(|error| match python_json::cleaned(bytes) {
+            Cow::Borrowed(_) => Err(said(error)),
+            Cow::Owned(bytes) => tokenizers::Tokenizer::from_bytes(bytes).map_err(said),
+        })?;
+    // A length that the file was saved with must neither cut a prompt nor pad it, and dropout is for training.
     tokenizer.with_padding(None);
-    tokenizer.with_truncation(None).map_err(|error| error.to_string())?;
+    tokenizer.with_truncation(None).map_err(said)?;
+    if let ModelWrapper::BPE(model) = tokenizer.get_model()
+        && model.dropout.is_some()
+    {
+        let mut model = model.clone();
+        model.dropout = None;
+        tokenizer.with_model(model);
+    }
+    let saved = tokenizer.get_added_tokens_decoder();
+    let mut tokenizer = class::apply(tokenizer, config, bytes, dir).map_err(said)?;
+    let present = tokenizer.get_added_tokens_decoder();
+    let present = present.values().map(|token| token.content.as_str());
+    let to_add = config.declared.to_add(saved.into_iter(), present);
+    tokenizer.add_tokens(to_add).map_err(said)?;
     Ok(tokenizer)
 }
 
@@ -217,77 +284,30 @@ fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, String> {
 
 fn missing(dir: &Path) -> TokenizerError {
     let has = |name: &str| dir.join(name).exists();
-    let advice = if has("tokenizer.model") || has("tekken.json") || has("vocab.json") {
+    let advice = if has("tokenizer.model") || has("vocab.json") {
         "the tokenizer files that are there are of an older kind; save it once with Transformers, \
          AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR), and build the engine again"
+    } else if has("tekken.json") {
+        "tekken.json is Mistral's own kind; save it once with Transformers, \
+         PreTrainedTokenizerFast.from_pretrained(DIR).save_pretrained(DIR), and build the engine again"
     } else {
         "copy it, with tokenizer_config.json, from the model that the weights came from, or give prompts as ids"
     };
     TokenizerError::Missing { dir: dir.to_path_buf(), advice }
 }
 
-/// What goes before and after a prompt: the post-processor's additions, corrected by `add_bos_token` and `add_eos_token`.
-fn around_prompt(
-    tokenizer: &tokenizers::Tokenizer,
-    config: &TokenizerConfig,
-    dir: &Path,
-) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
+/// What the post-processor puts before and after a prompt. `add_bos_token` and `add_eos_token` have no say where there is a
+/// `tokenizer.json`, as in Transformers 5.
+fn around_prompt(tokenizer: &tokenizers::Tokenizer, path: &Path) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
     // The post-processor is asked with a token that no vocabulary has, so that what it adds is plain to see.
     const MARK: u32 = u32::MAX;
     let marked = Encoding::from_tokens(vec![Token::new(MARK, String::new(), (0, 0))], 0);
-    let invalid = |detail: String| TokenizerError::Field {
-        path: dir.join("tokenizer.json"),
-        field: "post_processor".to_owned(),
-        problem: format!("{detail}; copy the file from the model again"),
-    };
-    let processed = tokenizer.post_process(marked, None, true).map_err(|error| invalid(error.to_string()))?;
+    let invalid =
+        |detail: &str| config::field(path, "post_processor", &format!("{detail}; copy the file from the model again"));
+    let processed = tokenizer.post_process(marked, None, true).map_err(|error| invalid(&error.to_string()))?;
     let ids = processed.get_ids();
-    let mark =
-        ids.iter().position(|&id| id == MARK).ok_or_else(|| invalid("the prompt itself is left out".to_owned()))?;
-    let (mut before, mut after) = (ids[..mark].to_vec(), ids[mark + 1..].to_vec());
-
-    let id_of = |name: &str, flag: &str| {
-        let problem = |problem: String| TokenizerError::Field {
-            path: dir.join("tokenizer_config.json"),
-            field: flag.to_owned(),
-            problem,
-        };
-        let token = config
-            .special_tokens
-            .get(name)
-            .ok_or_else(|| problem(format!("true, but no {name} is named; name it or set {flag} to false")))?;
-        tokenizer.token_to_id(token).ok_or_else(|| {
-            problem(format!(
-                "true, but tokenizer.json has no token {token:?} ({name}); correct the name or set {flag} to false"
-            ))
-        })
-    };
-    let known = |name: &str| config.special_tokens.get(name).and_then(|token| tokenizer.token_to_id(token));
-    match config.add_bos_token {
-        Some(true) => {
-            let bos = id_of("bos_token", "add_bos_token")?;
-            if before.first() != Some(&bos) {
-                before.insert(0, bos);
-            }
-        }
-        Some(false) if !before.is_empty() && before.first().copied() == known("bos_token") => {
-            before.remove(0);
-        }
-        _ => {}
-    }
-    match config.add_eos_token {
-        Some(true) => {
-            let eos = id_of("eos_token", "add_eos_token")?;
-            if after.last() != Some(&eos) {
-                after.push(eos);
-            }
-        }
-        Some(false) if !after.is_empty() && after.last().copied() == known("eos_token") => {
-            after.pop();
-        }
-        _ => {}
-    }
-    Ok((before, after))
+    let mark = ids.iter().position(|&id| id == MARK).ok_or_else(|| invalid("the prompt itself is left out"))?;
+    Ok((ids[..mark].to_vec(), ids[mark + 1..].to_vec()))
 }
 
 /// The token of an id as decoding sees it.

@@ -9,7 +9,6 @@ use engine_format::staging::StagedDir;
 use engine_format::{Mapping, Weight, bf16, shape};
 
 use super::header;
-use crate::companions;
 use crate::error::Result;
 use crate::non_finite::Findings;
 use crate::output::{Written, check_free_space, pretty};
@@ -71,8 +70,8 @@ pub fn write_checkpoint(
     findings.finish(allow_non_finite, progress)?;
     let config = pretty(&to_json(config, mapping));
     staged.write(CONFIG_FILE, &config)?;
-    let companions = companions::read(source.path())?;
-    for (name, content) in &companions {
+    let companions = source.companions();
+    for (name, content) in companions {
         staged.write(name, content)?;
     }
     interrupt.check()?;

@@ -12,7 +12,6 @@ use engine_format::staging::StagedDir;
 use engine_format::weights_file::{Layout, Plan, WEIGHTS_FILE};
 use engine_format::{Mapping, ModelConfig, Weight, bf16};
 
-use crate::companions;
 use crate::error::Result;
 use crate::non_finite::Findings;
 use crate::output::{Written, check_free_space, pretty};
@@ -64,7 +63,7 @@ pub fn build_cpu_engine(
     let hashes = stream::write(&job, &engine, true, progress, interrupt)?;
     findings.finish(request.allow_non_finite, progress)?;
 
-    let mut small_files = companions::read(source.path())?;
+    let mut small_files = source.companions().to_vec();
     let config = config_json(source.config(), Mapping::SINGLE, request.limits);
     small_files.push((CONFIG_FILE, pretty(&config)));
     for (name, content) in &small_files {

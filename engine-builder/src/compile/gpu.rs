@@ -16,7 +16,6 @@ use serde_json::json;
 
 use super::tensorrt::TensorRt;
 use super::trtllm_build;
-use crate::companions;
 use crate::error::Result;
 use crate::network::{NetworkOptions, RankNetwork};
 use crate::output::{Written, check_free_space, pretty};
@@ -82,9 +81,9 @@ pub(crate) fn build_gpu_engine(
         }
     }
     files.insert(CONFIG_FILE.to_owned(), record_of(&staged.path().join(CONFIG_FILE))?);
-    for (name, content) in companions::read(checkpoint.path())? {
-        staged.write(name, &content)?;
-        files.insert(name.to_owned(), FileRecord::of(&content));
+    for (name, content) in checkpoint.companions() {
+        staged.write(name, content)?;
+        files.insert((*name).to_owned(), FileRecord::of(content));
     }
     let manifest = manifest(checkpoint, request, compile, staged.path(), files)?;
     let path = staged.path().join(MANIFEST_FILE);

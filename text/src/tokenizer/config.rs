@@ -1,11 +1,26 @@
-//! `tokenizer_config.json` and `special_tokens_map.json`: the names of special tokens.
+//! What stands beside `tokenizer.json`: `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`, as
+//! Transformers 5 reads them. `docs/model-files.md` has every field.
 
 use std::path::Path;
 use std::sync::Arc;
 
+use engine_format::foreign_file::ForeignFile;
+use engine_format::python_json;
 use serde_json::{Map, Value};
 
-use super::TokenizerError;
+use super::added_tokens::{Declared, Token};
+use super::{TokenizerError, class};
+
+/// The tokens that have a name of their own in every tokenizer, in Transformers' order.
+pub(super) const STANDARD_NAMES: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// Fields that change ids or text when they are true, and that are refused then.
+const REFUSED: [&str; 3] = [
+    "split_special_tokens",
+    "fix_mistral_regex",
+    "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output",
+];
 
 /// The named special tokens of a tokenizer: `bos_token`, `eos_token`, `pad_token` and so on, each with its text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,7 +32,7 @@ impl SpecialTokens {
     /// # Errors
     /// A file that cannot be read or is malformed.
     pub fn read(dir: &Path) -> Result<Self, TokenizerError> {
-        TokenizerConfig::read(dir).map(|config| config.special_tokens)
+        TokenizerConfig::read(dir).map(|config| config.special_tokens())
     }
 
     /// The text of a token by its name, such as `bos_token`.
@@ -29,62 +44,84 @@ impl SpecialTokens {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, text)| (name.as_str(), text.as_str()))
     }
-
-    fn set(&mut self, name: &str, text: Option<&str>) {
-        self.0.retain(|(key, _)| key != name);
-        if let Some(text) = text {
-            self.0.push((name.to_owned(), text.to_owned()));
-        }
-    }
 }
 
-/// What `tokenizer_config.json` adds to `tokenizer.json`.
+/// What the files beside `tokenizer.json` say.
 #[derive(Debug, Default)]
 pub(super) struct TokenizerConfig {
-    pub(super) special_tokens: SpecialTokens,
-    pub(super) add_bos_token: Option<bool>,
-    pub(super) add_eos_token: Option<bool>,
+    pub(super) declared: Declared,
+    /// `tokenizer_class`, without the ending `Fast`.
+    pub(super) class: String,
+    pub(super) add_prefix_space: Option<bool>,
+    pub(super) legacy: Option<bool>,
 }
 
 impl TokenizerConfig {
     pub(super) fn read(dir: &Path) -> Result<Self, TokenizerError> {
         let path = dir.join("tokenizer_config.json");
-        let mut read = Self::default();
         let config = read_json_object(&path)?.unwrap_or_default();
-        read.take_tokens(&path, &config)?;
-        read.add_bos_token = flag(&path, &config, "add_bos_token")?;
-        read.add_eos_token = flag(&path, &config, "add_eos_token")?;
-
-        // As in Transformers, a configuration that lists its added tokens has replaced the older file.
-        if !config.contains_key("added_tokens_decoder") {
+        if let Some(name) = REFUSED.iter().find(|name| config.get(**name) == Some(&Value::Bool(true))) {
+            let problem = "is true, which is not supported; set it to false, or save the tokenizer without it";
+            return Err(field(&path, name, problem));
+        }
+        let mut read = Self {
+            class: class_of(&path, &config)?,
+            add_prefix_space: flag(&path, &config, "add_prefix_space")?,
+            legacy: flag(&path, &config, "legacy")?,
+            declared: Declared::default(),
+        };
+        let declared = &mut read.declared;
+        declared.take_named(&path, &config)?;
+        // The older name counts where the newer one is empty.
+        let is_filled = |value: &&Value| !matches!(value, Value::Null) && **value != Value::Array(Vec::new());
+        let extra = ["extra_special_tokens", "additional_special_tokens"];
+        if let Some(name) = extra.into_iter().find(|name| config.get(*name).filter(is_filled).is_some()) {
+            declared.take_extra(&path, name, &config[name])?;
+        }
+        if let Some(list) = config.get("added_tokens_decoder") {
+            declared.take_added_tokens_decoder(&path, list)?;
+        } else {
+            // As in Transformers, a configuration that lists its added tokens has replaced the older files.
             let path = dir.join("special_tokens_map.json");
             let map = read_json_object(&path)?.unwrap_or_default();
-            read.take_tokens(&path, &map)?;
+            declared.take_named(&path, &map)?;
+            for name in extra {
+                if let Some(value) = map.get(name).filter(is_filled)
+                    && (name == "extra_special_tokens" || !declared.has_extra())
+                {
+                    declared.take_extra(&path, name, value)?;
+                }
+            }
+            let path = dir.join("added_tokens.json");
+            if let Some(tokens) = read_json_object(&path)? {
+                declared.take_added_tokens(&path, &tokens)?;
+            }
+        }
+        // The classes that build their tokenizer anew have names for tokens that no file names.
+        let defaults: &[(&str, &str)] = match read.class.as_str() {
+            "LlamaTokenizer" => &[("unk_token", "<unk>"), ("bos_token", "<s>"), ("eos_token", "</s>")],
+            "GPT2Tokenizer" => &["unk_token", "bos_token", "eos_token"].map(|name| (name, "<|endoftext|>")),
+            _ => &[],
+        };
+        let unnamed: Vec<_> = defaults.iter().filter(|(name, _)| !declared.names(name)).collect();
+        let file = || std::fs::read(dir.join("tokenizer.json")).unwrap_or_default().into();
+        if !unnamed.is_empty() && class::rebuilds(&read.class, dir, file) {
+            unnamed.into_iter().for_each(|(name, text)| declared.set(name, Some(Token::text(text))));
         }
         Ok(read)
     }
 
-    /// Takes every `…_token`: a string, an object with `content` (a saved AddedToken), or null for none.
-    fn take_tokens(&mut self, path: &Path, fields: &Map<String, Value>) -> Result<(), TokenizerError> {
-        for (name, value) in fields {
-            if !name.ends_with("_token") {
-                continue;
-            }
-            match (value, value.get("content")) {
-                (Value::String(text), _) | (_, Some(Value::String(text))) => self.special_tokens.set(name, Some(text)),
-                (Value::Null, _) => self.special_tokens.set(name, None),
-                // add_bos_token and its like share the ending.
-                (Value::Bool(_), _) => {}
-                _ => {
-                    return Err(TokenizerError::Field {
-                        path: path.to_path_buf(),
-                        field: name.clone(),
-                        problem: "must be a string or an object with a string `content`".to_owned(),
-                    });
-                }
-            }
-        }
-        Ok(())
+    /// The names and texts of special tokens.
+    pub(super) fn special_tokens(&self) -> SpecialTokens {
+        SpecialTokens(self.declared.named().map(|(name, token)| (name.to_owned(), token.content.clone())).collect())
+    }
+}
+
+fn class_of(path: &Path, config: &Map<String, Value>) -> Result<String, TokenizerError> {
+    match config.get("tokenizer_class") {
+        None | Some(Value::Null) => Ok(String::new()),
+        Some(Value::String(class)) => Ok(class.strip_suffix("Fast").unwrap_or(class).to_owned()),
+        Some(_) => Err(field(path, "tokenizer_class", "must be a string")),
     }
 }
 
@@ -92,12 +129,12 @@ fn flag(path: &Path, config: &Map<String, Value>, name: &str) -> Result<Option<b
     match config.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Bool(value)) => Ok(Some(*value)),
-        Some(_) => Err(TokenizerError::Field {
-            path: path.to_path_buf(),
-            field: name.to_owned(),
-            problem: "must be true or false".to_owned(),
-        }),
+        Some(_) => Err(field(path, name, "must be true or false")),
     }
+}
+
+pub(super) fn field(path: &Path, field: &str, problem: &str) -> TokenizerError {
+    TokenizerError::Field { path: path.to_owned(), field: field.to_owned(), problem: problem.to_owned() }
 }
 
 /// Reads a file that holds one JSON object; `None` where there is no such file.
@@ -107,6 +144,18 @@ pub(crate) fn read_json_object(path: &Path) -> Result<Option<Map<String, Value>>
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(TokenizerError::Read { path: path.to_path_buf(), source: Arc::new(error) }),
     };
-    let parsed: Result<Map<String, Value>, _> = serde_json::from_slice(&bytes);
-    parsed.map(Some).map_err(|error| TokenizerError::Invalid { path: path.to_path_buf(), detail: error.to_string() })
+    match python_json::parse(&bytes) {
+        Ok(Value::Object(fields)) => Ok(Some(fields)),
+        Ok(_) => Err(invalid(path, &bytes, "it is no JSON object")),
+        Err(error) => Err(invalid(path, &bytes, &error.to_string())),
+    }
+}
+
+/// The error for a file whose content is not what its name promises.
+pub(super) fn invalid(path: &Path, bytes: &[u8], detail: &str) -> TokenizerError {
+    let path = path.to_owned();
+    match ForeignFile::recognise(bytes) {
+        Some(foreign) => TokenizerError::Foreign { detail: foreign.error(&path).to_string() },
+        None => TokenizerError::Invalid { path, detail: python_json::in_words(detail) },
+    }
 }

@@ -101,7 +101,7 @@ impl Pieces {
                     None => table.push(Kind::Absent, &[]),
                     Some(token) => {
                         let (kind, bytes) = plan.contribution(token, first, &byte_of_char).map_err(|detail| {
-                            field(path, "decoder", &format!("fails for the token {token:?}: {detail}"))
+                            cannot_decode(path, format!("fails for the token {token:?}: {detail}"))
                         })?;
                         table.push(kind, &bytes);
                     }
@@ -177,7 +177,7 @@ impl Plan {
                         "{} here cannot be decoded token by token (known: {known}); give prompts as ids and read output ids instead",
                         name(other)
                     );
-                    return Err(field(path, "decoder", &problem));
+                    return Err(cannot_decode(path, problem));
                 }
             }
         }
@@ -242,6 +242,10 @@ fn name(decoder: &DecoderWrapper) -> &'static str {
 
 fn field(path: &Path, field: &str, problem: &str) -> TokenizerError {
     TokenizerError::Field { path: path.to_path_buf(), field: field.to_owned(), problem: problem.to_owned() }
+}
+
+fn cannot_decode(path: &Path, problem: String) -> TokenizerError {
+    TokenizerError::Decoder { path: path.to_path_buf(), problem }
 }
 
 /// The byte of a byte-fallback token, `<0x00>` to `<0xFF>`.

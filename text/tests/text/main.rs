@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail as the test itself may")]
 
+mod beside;
 mod chat;
 mod chat_options;
 mod detokenizer;
