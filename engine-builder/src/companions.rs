@@ -119,8 +119,7 @@ mod tests {
 
     #[test]
     fn the_tokenizers_end_joins_the_others() {
-        let tokenizer =
-            r#"{"version": "1.0", "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 4}, "unk_token": "a"}}"#;
+        let tokenizer = r#"{"version": "1.0", "model": {"type": "WordLevel", "vocab": {"a": 0, "c": 1, "d": 2, "e": 3, "b": 4}, "unk_token": "a"}}"#;
         let config = (CONFIG_FILE, r#"{"eos_token_id": 2}"#);
         let files = |eos| [config, ("tokenizer.json", tokenizer), ("tokenizer_config.json", eos)];
         let ends = |eos| generation_config_of(&files(eos)).unwrap();
