@@ -146,7 +146,7 @@ fn answer(mut stream: TcpStream, files: &BTreeMap<String, Vec<u8>>, cut: Option<
 fn model_files() -> BTreeMap<String, Vec<u8>> {
     let dir = tempfile::tempdir().unwrap();
     Model::tiny().write_shards(dir.path());
-    fs::write(dir.path().join("tokenizer.json"), "{}").unwrap();
+    fs::write(dir.path().join("tokenizer.json"), crate::support::TOKENIZER).unwrap();
     fs::write(dir.path().join("consolidated.safetensors"), "not wanted").unwrap();
     fs::write(dir.path().join("README.md"), "not wanted").unwrap();
     let read = |name: String| (name.clone(), fs::read(dir.path().join(&name)).unwrap());
