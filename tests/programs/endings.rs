@@ -184,7 +184,7 @@ fn without_either_the_tokenizers_end_token_ends_a_sequence() {
     let whole = output_ids(&json_line(&common::build(model.path(), 64), &arguments));
     let tokenizer = Tokenizer::open(model.path()).unwrap();
     let end = whole[3];
-    let config = json!({"add_bos_token": true, "bos_token": "<s>", "eos_token": tokenizer.id_to_token(end).unwrap()});
+    let config = json!({"eos_token": tokenizer.id_to_token(end).unwrap()});
     write_json(&model.path().join("tokenizer_config.json"), &config);
     let engine = common::build(model.path(), 64);
     let line = json_line(&engine, &arguments[..4]);
@@ -195,8 +195,18 @@ fn without_either_the_tokenizers_end_token_ends_a_sequence() {
 
 #[test]
 fn a_wrong_end_id_names_the_file_and_the_field() {
+    let named = ["generation_config.json", "eos_token_id"];
+    let right = with_end_ids(&json!(2));
     for wrong in [json!("</s>"), json!([2, 1.5]), json!({"id": 2}), json!(true)] {
-        let engine = with_end_ids(&wrong);
-        refused(&mut run_engine(&engine.path, &IDS), 2, &["generation_config.json", "eos_token_id"]);
+        let model = parity_model(FIXTURE);
+        write_json(&model.path().join("generation_config.json"), &json!({"eos_token_id": wrong}));
+        let output = model.path().join("engine");
+        let mut build = common::program("build-engine");
+        build.arg("--model").arg(model.path()).args(["--gpu", "none", "--output"]).arg(&output);
+        refused(&mut build, 2, &named);
+        assert!(!output.exists(), "{wrong}: an engine was written");
+        // A file that was changed after the build.
+        write_json(&right.path.join("generation_config.json"), &json!({"eos_token_id": wrong}));
+        refused(&mut run_engine(&right.path, &IDS), 2, &named);
     }
 }

@@ -36,7 +36,7 @@ fn a_directory_is_itself_and_anything_else_says_what_was_tried() {
         ("no/such/dir", "no such directory"),
         ("nothing", "no such directory"),
         ("../up", "no such directory"),
-        ("org/model", "--download"),
+        ("org/model", "`download`"),
     ];
     for (model, word) in cases {
         let error = resolve(&offline, model, false).unwrap_err();
