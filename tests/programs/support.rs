@@ -150,6 +150,15 @@ pub(crate) fn refused(command: &mut Command, code: i32, parts: &[&str]) {
     }
 }
 
+/// A build of this model that must fail because of a file, with a message that has all `parts`, and write nothing.
+pub(crate) fn build_refused(model: &Path, parts: &[&str]) {
+    let output = model.join("engine");
+    let mut build = common::program("build-engine");
+    build.arg("--model").arg(model).args(["--gpu", "none", "--output"]).arg(&output);
+    refused(&mut build, 2, parts);
+    assert!(!output.exists(), "{build:?} wrote an engine");
+}
+
 /// Runs a command of two prompts, of which the second fails: the first is completed all the same, and a message with all
 /// `parts` tells of the second.
 pub(crate) fn one_of_two_failed(command: &mut Command, parts: &[&str]) {
