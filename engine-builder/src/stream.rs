@@ -135,7 +135,7 @@ pub(crate) fn write(
             }
             file.sync_all().map_err(io)
         };
-        let writer = system::threads::spawn_scoped(scope, "trtllm-write", None, write).map_err(BuildError::Thread)?;
+        let writer = system::threads::spawn_scoped(scope, "trtllm-write", write).map_err(BuildError::Thread)?;
         let made = make_blocks(job, fill, hashed, interrupt, &full, &emptied);
         drop(full);
         match writer.join() {

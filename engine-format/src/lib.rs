@@ -28,6 +28,7 @@
 //! | [`rebuild`] | the command that builds an engine again |
 //! | [`staging`] | output directories that appear whole or not at all |
 //! | [`lora`] | LoRA adapters that PEFT wrote, as a TensorRT-LLM request carries them |
+//! | [`panics`] | panics of other libraries that become errors, in silence |
 
 pub mod build_config;
 pub mod checkpoint;
@@ -40,6 +41,7 @@ pub mod lora;
 pub mod manifest;
 pub mod mmap;
 pub mod model_config;
+pub mod panics;
 pub mod python_json;
 pub mod rebuild;
 pub mod rope;

@@ -124,7 +124,7 @@ impl Engine {
         std::thread::scope(|scope| {
             if let Some(tokenizer) = tokenizer.clone() {
                 // Where no thread can be started, the first use parses it.
-                let _ = system::threads::spawn_scoped(scope, "trtllm-text", None, move || tokenizer.get().is_ok());
+                let _ = system::threads::spawn_scoped(scope, "trtllm-text", move || tokenizer.get().is_ok());
             }
             Self::start_sharing(dir, tokenizer, config)
         })

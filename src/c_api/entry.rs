@@ -1,7 +1,8 @@
 //! The border between C and Rust: no panic crosses it, and every failure leaves its message.
 
 use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use engine_format::panics::caught;
 
 use system::threads::in_default_floating_point_mode;
 
@@ -26,15 +27,11 @@ pub(crate) fn entry_in_forks(body: impl FnOnce() -> Result<(), Failure>) -> trtl
         body()
     };
     // What a panic may have left half-done lies behind locks that survive it, or is dropped with the call.
-    let failure = match catch_unwind(AssertUnwindSafe(|| in_default_floating_point_mode(body))) {
+    let failure = match caught(|| in_default_floating_point_mode(body)) {
         Ok(Ok(())) => return TRTLLM_STATUS_OK,
         Ok(Err(failure)) => failure,
         Err(panic) => {
-            let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            // A payload may panic again when it is dropped.
-            std::mem::forget(panic);
-            Failure::new(TRTLLM_STATUS_INTERNAL, format!("this is a defect of the library, please report it: {text}"))
+            Failure::new(TRTLLM_STATUS_INTERNAL, format!("this is a defect of the library, please report it: {panic}"))
         }
     };
     remember(&failure.message);

@@ -16,18 +16,28 @@ pub fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'st
     with_signals_blocked(|| builder(name).spawn(|| in_default_floating_point_mode(run)))
 }
 
-/// Starts a thread of a scope, with a stack of `stack_size` bytes; `None` for Rust's 2 MiB.
+/// Starts a thread with a stack of `stack_size` bytes.
+///
+/// # Errors
+/// The system refuses it.
+pub fn spawn_on_stack<T: Send + 'static>(
+    name: &str,
+    stack_size: usize,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    with_signals_blocked(|| builder(name).stack_size(stack_size).spawn(|| in_default_floating_point_mode(run)))
+}
+
+/// Starts a thread of a scope.
 ///
 /// # Errors
 /// The system refuses it.
 pub fn spawn_scoped<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     name: &str,
-    stack_size: Option<usize>,
     run: impl FnOnce() -> T + Send + 'scope,
 ) -> io::Result<ScopedJoinHandle<'scope, T>> {
-    let builder = stack_size.into_iter().fold(builder(name), Builder::stack_size);
-    with_signals_blocked(|| builder.spawn_scoped(scope, || in_default_floating_point_mode(run)))
+    with_signals_blocked(|| builder(name).spawn_scoped(scope, || in_default_floating_point_mode(run)))
 }
 
 fn builder(name: &str) -> Builder {
@@ -127,8 +137,7 @@ mod tests {
     fn a_thread_has_its_name_and_takes_no_signal_of_the_host() {
         let before = mask("SigBlk");
         let see = || (std::fs::read_to_string("/proc/thread-self/comm").unwrap(), mask("SigBlk"));
-        let scoped =
-            std::thread::scope(|scope| spawn_scoped(scope, "trtllm-a", Some(1 << 20), see).unwrap().join().unwrap());
+        let scoped = std::thread::scope(|scope| spawn_scoped(scope, "trtllm-a", see).unwrap().join().unwrap());
         for (name, blocked) in [spawn("trtllm-a", see).unwrap().join().unwrap(), scoped] {
             assert_eq!(name, "trtllm-a\n");
             let is_blocked = |signal: i32| blocked >> (signal - 1) & 1 == 1;

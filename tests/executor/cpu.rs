@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use system::Machine;
 use trtllm::runner::executor::{
-    CapacitySchedulerPolicy, Executor, ExecutorConfig, KvCacheConfig, OutputConfig, PerfMetrics, RequestSpec, Response,
-    SamplingConfig, TokenResult,
+    CapacitySchedulerPolicy, EnqueueError, Executor, ExecutorConfig, GuidedDecodingParams, KvCacheConfig, OutputConfig,
+    PerfMetrics, Request, RequestSpec, Response, SamplingConfig, Shutdown, TokenResult,
 };
 use trtllm::runner::inflight::CpuExecutor;
 
@@ -179,4 +179,25 @@ fn figures_tell_what_the_cache_spared() {
     // Each of three sequences finds the prompt; the cached tokens are those of the request, once.
     let three = figures(SamplingConfig { num_return_sequences: 3, ..SamplingConfig::default() });
     assert_eq!((three.cached_prompt_tokens, blocks(&three)), (32, (6, 12, 0)));
+}
+
+/// A guide is compiled only for a request that has a place: here there is no tokenizer, which a compilation would say.
+#[test]
+fn a_full_queue_refuses_before_a_guide_is_compiled() {
+    let executor = open(&engine(), &ExecutorConfig { max_queue_size: 1, ..ExecutorConfig::default() });
+    let guided = || RequestSpec {
+        guided_decoding: Some(GuidedDecodingParams::Json),
+        ..RequestSpec::new(vec![1, 2], executor.limits().max_seq_len - 2)
+    };
+    let request = |spec| Request::new(spec, executor.limits(), executor.vocab_size()).unwrap();
+    assert!(matches!(executor.enqueue(request(guided())), Err(EnqueueError::Guide { .. })));
+    let long = || RequestSpec { guided_decoding: None, ..guided() };
+    let full = loop {
+        if let Err(error) = executor.enqueue(request(long())) {
+            break error;
+        }
+    };
+    assert_eq!(full, EnqueueError::QueueFull { max_queue_size: 1 });
+    assert_eq!(executor.enqueue(request(guided())), Err(full));
+    executor.shutdown(Shutdown::Cancel);
 }

@@ -105,6 +105,11 @@ fn guides_that_cannot_be_used_are_named() {
     check(&["--regex", "("], &["regex"]);
     check(&["--json-schema", schema.to_str().unwrap()], &["JSON schema"]);
     check(&["--grammar", schema.to_str().unwrap()], &["Lark grammar"]);
+    let property = |at: usize| format!("\"p{at}\": {{\"type\": \"integer\"}}");
+    let wide =
+        format!(r#"{{"type": "object", "properties": {{{}}}}}"#, (0..3000).map(property).collect::<Vec<_>>().join(","));
+    let (_dir, wide) = file("wide.json", &wide);
+    check(&["--json-schema", wide.to_str().unwrap()], &["JSON schema", "too complex", "simplify"]);
     check(&["--grammar", "/no/such/file"], &["--grammar", "/no/such/file", "cannot read the file"]);
     check(&["--json-schema", "/"], &["--json-schema", "cannot read the file"]);
     // The line is named, and the prompt before it runs.

@@ -1,15 +1,19 @@
 //! Text in, text out: it is that of the ids, whole, and it comes as it is generated.
 
+use std::fs;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use trtllm::text::tokenizer::Tokenizer;
 
-use crate::common::Engine;
-use crate::support::{demo, json_line, output_ids, printed, run_engine, succeeded, text_engine};
+use crate::common::{self, Engine};
+use crate::support::{
+    demo, json_line, output_ids, printed, refused, run_engine, succeeded, text_engine, text_model, write_json,
+};
 
 const PROMPTS: [&str; 4] =
     ["Complete the paragraph: our solar system is", "The", "héllo 世界 🚀 the", " -5 degrees\n\tand"];
@@ -109,4 +113,28 @@ fn talk_goes_to_standard_error_and_quiet_ends_it() {
     assert!(talking.stderr.contains("MistralForCausalLM") && talking.stderr.contains("KV cache"), "{}", talking.stderr);
     let quiet = succeeded(run_engine(&engine.path, &arguments).arg("--quiet"));
     assert_eq!((quiet.stderr.as_str(), quiet.stdout), ("", talking.stdout));
+}
+
+/// The tokenizers library panics where a regex gives up; that is an error, and the error is all that is said.
+#[test]
+fn a_regex_of_the_tokenizer_that_gives_up_is_named_and_nothing_else_is_printed() {
+    let model = text_model("tokenizer");
+    let path = model.path().join("tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    tokenizer["pre_tokenizer"] = json!({
+        "type": "Sequence",
+        "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": false},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+        ],
+    });
+    write_json(&path, &tokenizer);
+    let engine = common::build(model.path(), 64);
+    let prompt = format!("{}!", "a".repeat(42));
+    let mut command = run_engine(&engine.path, &["--quiet", "--prompt", &prompt]);
+    refused(command.env("RUST_BACKTRACE", "1"), 2, &["a regex of tokenizer.json gave up on it"]);
+    let said = common::run(&mut command).stderr;
+    assert_eq!(said.lines().count(), 1, "{said}");
+    // A text that it can split is split.
+    succeeded(&mut run_engine(&engine.path, &["--prompt", "aaa", "--max-new-tokens", "1"]));
 }

@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use engine_format::panics::caught;
 use engine_format::python_json;
 use tokenizers::{Encoding, Model, ModelWrapper, Token};
 
@@ -157,9 +158,9 @@ impl Tokenizer {
         if ids.is_empty() {
             return Ok(String::new());
         }
-        self.inner
-            .decode(ids, skip_special_tokens)
-            .map_err(|error| TokenizerError::Decode { detail: error.to_string() })
+        guarded(|| self.inner.decode(ids, skip_special_tokens).map_err(|error| error.to_string()))
+            .and_then(|decoded| decoded)
+            .map_err(|detail| TokenizerError::Decode { detail })
     }
 
     /// One more than the largest id, added tokens included.
@@ -273,12 +274,12 @@ fn parse(bytes: &[u8], config: &TokenizerConfig, dir: &Path) -> Result<tokenizer
     Ok(tokenizer)
 }
 
-/// Runs the tokenizers library where a file that contradicts itself makes it panic: the file's fault, not the program's.
+/// Runs the tokenizers library where a file that contradicts itself makes it panic: the file's fault, not the program's. Nothing
+/// that `run` touched is used after a panic, except locks, which are then poisoned.
 fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, String> {
-    // Nothing that `run` touched is used after a panic, except locks, which are then poisoned.
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).map_err(|panic| {
-        let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
-        format!("it contradicts itself ({})", said.unwrap_or("the tokenizers library gave no reason"))
+    caught(run).map_err(|panic| match panic.contains("Regex search error") {
+        true => format!("a regex of tokenizer.json gave up on it ({panic})"),
+        false => format!("tokenizer.json contradicts itself ({panic})"),
     })
 }
 

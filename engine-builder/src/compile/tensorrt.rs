@@ -128,7 +128,7 @@ impl Work<'_> {
             for worker in 0..self.tensorrt.workers.clamp(1, networks.len()) {
                 let (run_worker, device) = (&run_worker, devices[worker % devices.len()]);
                 // A thread that the system refuses is one that the others do without.
-                let started = system::threads::spawn_scoped(scope, "trtllm-compile", None, move || run_worker(device));
+                let started = system::threads::spawn_scoped(scope, "trtllm-compile", move || run_worker(device));
                 if worker == 0 && started.is_err() {
                     run_worker(device);
                 }
@@ -165,7 +165,7 @@ impl Work<'_> {
                     }
                 }
             };
-            system::threads::spawn_scoped(scope, "trtllm-log", None, repeat).map_err(BuildError::Thread)?;
+            system::threads::spawn_scoped(scope, "trtllm-log", repeat).map_err(BuildError::Thread)?;
             let graph = &network.graph;
             let log = Mutex::new(log);
             let mut gpu_network = GpuNetwork::new(self.tensorrt.library, &graph.name, device as i32, move |line| {

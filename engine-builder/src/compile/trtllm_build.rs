@@ -78,8 +78,8 @@ pub(crate) fn run(
     progress.begin_steps(&format!("running {PROGRAM}"), 1);
     let ended = std::thread::scope(|scope| {
         let (lines, mut started) = (&last_lines, Vec::new());
-        started.extend(out.map(|out| spawn_scoped(scope, "trtllm-log", None, move || repeat(out, lines, progress))));
-        started.extend(err.map(|err| spawn_scoped(scope, "trtllm-log", None, move || repeat(err, lines, progress))));
+        started.extend(out.map(|out| spawn_scoped(scope, "trtllm-log", move || repeat(out, lines, progress))));
+        started.extend(err.map(|err| spawn_scoped(scope, "trtllm-log", move || repeat(err, lines, progress))));
         if let Some(error) = started.into_iter().find_map(Result::err) {
             let _ = child.kill();
             let _ = child.wait();

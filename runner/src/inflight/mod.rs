@@ -266,6 +266,8 @@ impl Executor for CpuExecutor {
         if needed > self.num_blocks {
             return Err(EnqueueError::KvCacheTooSmall { needed, max_num_blocks: self.num_blocks });
         }
+        // Before a guide is compiled, and again when it has been.
+        self.queue.check_open()?;
         let guide = spec.guided_decoding.as_ref().map(|params| self.guide(params, &spec.end_ids)).transpose()?;
         check_logits(request.spec(), self.facts.vocab_size)?;
         self.queue.enqueue(request, guide)

@@ -84,8 +84,12 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn enqueue(&self, request: Request, guide: Option<Guide>) -> Result<RequestId, EnqueueError> {
-        let mut state = self.lock();
+    /// Whether a request would be taken now: asked before work is done for one.
+    pub(super) fn check_open(&self) -> Result<(), EnqueueError> {
+        self.check(&self.lock())
+    }
+
+    fn check(&self, state: &State) -> Result<(), EnqueueError> {
         if state.closed {
             return Err(EnqueueError::ShutDown);
         }
@@ -96,6 +100,12 @@ impl Queue {
         if state.arrived.len() + state.waiting >= self.max_queue_size {
             return Err(EnqueueError::QueueFull { max_queue_size: self.max_queue_size });
         }
+        Ok(())
+    }
+
+    pub(super) fn enqueue(&self, request: Request, guide: Option<Guide>) -> Result<RequestId, EnqueueError> {
+        let mut state = self.lock();
+        self.check(&state)?;
         let id = RequestId(state.next_id);
         state.next_id += 1;
         let since = Instant::now();

@@ -83,7 +83,7 @@ fn short_strings(value: &Value) -> Result<(), String> {
 fn regex(text: &str) -> Result<TopLevelGrammar, String> {
     at_most(MAX_REGEX, text)?;
     // Parsed here too, so that errors show the regex as it was given, not as part of a grammar.
-    regex_syntax::parse(text).map_err(|error| super::readable(&error.to_string()))?;
+    regex_syntax::parse(text).map_err(|error| super::error::readable(&error.to_string()))?;
     // To llguidance such a group is a look-ahead.
     if text.contains("(?P<stop>") || text.contains("(?<stop>") {
         return Err("a group cannot be named `stop`; give it another name".to_owned());

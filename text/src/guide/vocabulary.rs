@@ -20,7 +20,7 @@ pub(super) fn token_environment(tokenizer: &Tokenizer, vocab_size: usize) -> Res
         return Err(GuideError::Vocabulary { problem: "no token has any text".to_owned() });
     }
     // A vocabulary too large for the trie is found out in its middle, by an assertion.
-    super::guarded(|| {
+    super::error::guarded(|| {
         let trie = TokTrie::from(&TokRxInfo::new(size, INVALID_TOKEN), &words);
         // Not canonical: bytes that a grammar forces are still chosen by the model, token by token.
         Ok(Arc::new(ApproximateTokEnv::new(trie)) as TokEnv)

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use text::GuidedDecodingParams;
-use text::guide::CompileError;
+use text::guide::{CompileError, GuideError};
 
-use crate::walk::{Bench, Random, draw, logits};
+use crate::walk::{Bench, END, Random, draw, logits, walk};
 
 fn regex(text: &str) -> GuidedDecodingParams {
     GuidedDecodingParams::Regex(text.to_owned())
@@ -28,23 +28,31 @@ fn what_is_wrong_and_where() {
         (regex("a(?=b)"), "look-around"),
         (regex(r"(a)\1"), "backreferences"),
         (regex(r"(?-u:\xff)"), "invalid UTF-8"),
-        (regex(r"\bword\b"), "lookarounds"),
-        (regex("a^b"), "lookarounds"),
+        (regex(r"\bword\b"), r"`\b` and `\B` cannot be used"),
+        (regex("a^b"), "`^`, `$`"),
         (regex("(?P<stop>a)"), "stop"),
         (regex("[^\\s\\S]"), "no output"),
         (regex(&"a?".repeat(3000)), "simplify"),
+        (schema(&wide_object(2900)), "too complex"),
         (schema("{\n \"type\": }"), "not JSON: expected value at line 2 column 10"),
         (schema("3"), "schema must be an object or boolean"),
         (schema("false"), "nsatisfiable"),
         (schema(r#"{"type": "strin"}"#), "Invalid type: strin"),
-        (schema(r#"{"if": {}, "then": {}}"#), r#"["if", "then"]"#),
+        (
+            schema(r#"{"if": {}, "then": {}}"#),
+            r#"["if", "then"]; leave it out, or ignore what is not supported with `"x-guidance": {"lenient": true}`"#,
+        ),
         (schema(r#"{"not": {"type": "string"}}"#), r#"["not"]"#),
         (schema(r#"{"type": "array", "uniqueItems": true}"#), "uniqueItems"),
         (schema(r#"{"type": "object", "unevaluatedProperties": false}"#), "unevaluatedProperties"),
         (schema(r#"{"dependentRequired": {"a": ["b"]}}"#), "dependentRequired"),
         (schema(r#"{"oneOf": [{"type": "null"}, {"maxLength": 2}]}"#), "oneOf"),
-        (schema(r#"{"type": "string", "format": "colour"}"#), "colour"),
+        (
+            schema(r#"{"type": "string", "format": "colour"}"#),
+            r#"Unknown format: colour; leave it out, or ignore what is not supported with `"x-guidance": {"lenient": true}`"#,
+        ),
         (schema(r##"{"$ref": "#/$defs/x"}"##), "#/$defs/x"),
+        (schema(r##"{"$ref": "#/$defs/a~1b", "$defs": {"a/b": {}}}"##), "rename the definition"),
         (schema(r#"{"$ref": "http://example.org/x"}"#), "http://example.org/x"),
         (schema(r##"{"$ref": "#"}"##), "no output"),
         (schema(r#"{"type": "integer", "minimum": 5, "maximum": 2}"#), "minimum (5)"),
@@ -67,6 +75,72 @@ fn what_is_wrong_and_where() {
     assert!(error.to_string().contains("EBNF grammar (use a Lark grammar)"), "{error}");
 }
 
+/// A schema of `count` integers, none of them required.
+fn wide_object(count: usize) -> String {
+    let property = |at: usize| format!("\"property {at}\": {{\"type\": \"integer\"}}");
+    format!("{{\"type\": \"object\", \"properties\": {{{}}}}}", (0..count).map(property).collect::<Vec<_>>().join(","))
+}
+
+#[test]
+fn an_object_of_many_optional_properties_works() {
+    let [.., bench] = Bench::all();
+    for count in [450, 500, 2400] {
+        let mut guide = bench.compile(&schema(&wide_object(count)));
+        let complete = |text: &str| serde_json::from_str::<serde_json::Value>(text).is_ok();
+        walk(&bench, &mut guide, 3, 60, &complete);
+    }
+}
+
+#[test]
+fn what_becomes_too_complex_on_the_way_says_so() {
+    let [.., bench] = Bench::all();
+    // Too wide, but only within another object.
+    let nested =
+        format!("{{\"type\": \"object\", \"properties\": {{\"a\": {}}}, \"required\": [\"a\"]}}", wide_object(2900));
+    let mut guide = bench.compile(&schema(&nested));
+    let mut random = Random(1);
+    let error = loop {
+        let mut scores = logits(&bench, &mut random);
+        guide.mask(&mut scores).unwrap();
+        if let Err(error) = guide.accept(draw(&scores)) {
+            break error;
+        }
+    };
+    assert!(matches!(&error, GuideError::TooComplex { problem } if problem.contains("items")), "{error}");
+    assert!(error.to_string().contains("simplify"), "{error}");
+}
+
+#[test]
+fn a_token_that_the_mask_excludes_is_refused_and_leaves_the_guide_as_it_was() {
+    let [.., bench] = Bench::all();
+    let mut guide = bench.compile(&regex("[0-9]{3}"));
+    let [letter, digit] = ['a', '7'].map(|letter| bench.letter(letter)[0]);
+    for _ in 0..3 {
+        assert_eq!(guide.accept(letter), Err(GuideError::Refused { token: letter }));
+        assert_eq!(guide.accept(u32::MAX), Err(GuideError::Refused { token: u32::MAX }));
+        guide.accept(digit).unwrap();
+    }
+    assert!(guide.must_end());
+    assert_eq!(guide.accept(digit), Err(GuideError::Over));
+}
+
+/// A guide is compiled once: where time is over, one that is known still comes, and another does not.
+#[test]
+fn what_was_compiled_lately_is_known_by_its_content_and_ends() {
+    let [.., bench] = Bench::all();
+    let (known, other) = (regex("[ab]+"), regex("[ab]*"));
+    let factory = bench.factory;
+    factory.compile(&known, &[END]).unwrap();
+    let factory = factory.with_deadline(std::time::Duration::ZERO);
+    for params in [&known, &known.clone()] {
+        factory.compile(params, &[END]).unwrap();
+    }
+    for (params, end_ids) in [(&other, &[END][..]), (&known, &[]), (&known, &[END, 3])] {
+        let error = factory.compile(params, end_ids).unwrap_err().to_string();
+        assert!(error.contains("takes longer than 0 s; simplify it"), "{error}");
+    }
+}
+
 /// `count` definitions, each of them the next one, as `link` writes them.
 fn chain(count: usize, link: impl Fn(usize, usize) -> String) -> String {
     (0..count).fold(String::new(), |mut text, at| {
@@ -75,14 +149,19 @@ fn chain(count: usize, link: impl Fn(usize, usize) -> String) -> String {
     })
 }
 
-/// Follows a guide for some steps; an error is as good as an output here.
+/// Follows a guide for some steps; an error is as good as an output here, unless it says that the mask was wrong.
 fn follow(bench: &Bench, params: &GuidedDecodingParams) {
     let Ok(mut guide) = bench.factory.compile(params, &[]) else { return };
     let mut random = Random(1);
     for _ in 0..20 {
         let mut scores = logits(bench, &mut random);
-        if guide.must_end() || guide.mask(&mut scores).is_err() || guide.accept(draw(&scores)).is_err() {
+        if guide.must_end() || guide.mask(&mut scores).is_err() {
             return;
+        }
+        match guide.accept(draw(&scores)) {
+            Ok(()) => {}
+            Err(GuideError::TooComplex { .. }) => return,
+            Err(other) => panic!("the mask admitted what was refused: {other}"),
         }
     }
 }
