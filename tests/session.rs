@@ -37,7 +37,7 @@ fn complete(options: &GenerationOptions, streaming: bool) -> (Vec<Output>, Vec<u
         std::thread::sleep(STEP);
         Ok(())
     }));
-    session.submit(builder.submission(spec, options.stop.clone().unwrap_or_default(), true).unwrap()).unwrap();
+    session.submit(builder.submission(spec, options, true).unwrap()).unwrap();
     let mut outputs: Vec<Output> = Vec::new();
     while !outputs.last().is_some_and(|output| output.response.is_final()) {
         match session.await_outputs(Some(Duration::from_secs(60))) {

@@ -145,6 +145,7 @@ pub(crate) fn refused(error: BuildRequestError) -> anyhow::Error {
         BuildRequestError::Option { field, problem } if problem.starts_with(field) => {
             anyhow!(problem.replacen(field, &flag(field), 1))
         }
+        BuildRequestError::Request(error) => anyhow!(error.to_string().replace("num_return_sequences", "n")),
         other => other.into(),
     }
 }

@@ -104,9 +104,19 @@ generation_options! {
     /// Never generate this text; may be given several times
     #[serde(deserialize_with = "from_json::one_or_many")]
     bad_words: Vec<String>, "TEXT";
-    /// End before this text; may be given several times
+    /// End before this text, which may name special tokens; may be given several times
     #[serde(deserialize_with = "from_json::one_or_many")]
     stop: Vec<String>, "TEXT";
+    /// Keep the stop text that ended an output in its text
+    include_stop_str_in_output: bool, "";
+    /// `false` shows special tokens in the text [default: true]
+    skip_special_tokens: bool, "BOOL";
+    /// End at this token instead of the model's end tokens, also with --ignore-eos; may be given several times
+    #[serde(deserialize_with = "from_json::ids")]
+    end_id: Vec<TokenId>, "ID";
+    /// Generate these tokens only, for example 5,42. The model's end tokens come only if they are among them
+    #[serde(deserialize_with = "from_json::ids")]
+    allowed_token_ids: Vec<TokenId>, "IDS";
     /// Generate at least N tokens before the model may end
     min_tokens: usize, "N";
     /// Go on after the model's end token

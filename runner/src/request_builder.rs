@@ -102,7 +102,7 @@ impl<'a> RequestBuilder<'a> {
     /// [`BuildRequestError`].
     pub fn build(&self, prompt: &Prompt, options: &GenerationOptions) -> Result<Submission, BuildRequestError> {
         let spec = self.spec(prompt, options)?;
-        self.submission(spec, options.stop.clone().unwrap_or_default(), true)
+        self.submission(spec, options, true)
     }
 
     /// The request, without stop strings, which need text. A caller may add to it before [`RequestBuilder::submission`].
@@ -111,9 +111,11 @@ impl<'a> RequestBuilder<'a> {
     /// [`BuildRequestError`].
     pub fn spec(&self, prompt: &Prompt, options: &GenerationOptions) -> Result<RequestSpec, BuildRequestError> {
         let input_token_ids = self.encode(prompt, options)?;
-        let end_ids = self.engine.filter(|_| options.ignore_eos != Some(true)).map(Engine::end_ids);
+        let of_model = || self.engine.filter(|_| options.ignore_eos != Some(true)).map(Engine::end_ids);
+        let end_ids = options.end_id.as_deref().or_else(of_model);
         Ok(RequestSpec {
             end_ids: end_ids.unwrap_or_default().to_vec(),
+            allowed_token_ids: options.allowed_token_ids.clone(),
             bad_words: self.bad_words(options.bad_words.as_deref().unwrap_or_default())?,
             lora: match &options.lora {
                 None => None,
@@ -131,21 +133,39 @@ impl<'a> RequestBuilder<'a> {
         })
     }
 
-    /// Checks what was asked for against the executor's limits. `text` is whether outputs carry text, which stop strings need.
+    /// Checks what was asked for against the executor's limits, and adds what the text is to be. `text` is whether outputs carry
+    /// text, which stop strings need.
     ///
     /// # Errors
     /// [`BuildRequestError`].
     pub fn submission(
         &self,
         spec: RequestSpec,
-        stop: Vec<String>,
+        options: &GenerationOptions,
         text: bool,
     ) -> Result<Submission, BuildRequestError> {
+        let stop = options.stop.clone().unwrap_or_default();
         if !stop.is_empty() {
             self.tokenizer("stop")?;
         }
+        let included = options.include_stop_str_in_output == Some(true);
         let request = Request::new(spec, self.executor.limits(), self.executor.vocab_size())?;
-        Ok(Submission { stop_strings: StopStrings::new(stop)?, text, ..Submission::new(request) })
+        Ok(Submission {
+            stop_strings: StopStrings::new(stop)?.included(included),
+            skip_special_tokens: options.skip_special_tokens != Some(false),
+            text,
+            ..Submission::new(request)
+        })
+    }
+
+    /// The first stop string that a valid request can never come to: it is longer than the output can be.
+    pub fn out_of_reach<'s>(&self, submission: &'s Submission) -> Option<&'s str> {
+        let tokens = submission.request.spec().max_tokens;
+        let mut long = submission.stop_strings.texts().iter().filter(|stop| stop.len() > tokens).peekable();
+        // Every token is looked at only where a stop string could be too long.
+        long.peek()?;
+        let longest = self.tokenizer?.get().ok()?.longest_token();
+        long.find(|stop| stop.len() > tokens.saturating_mul(longest)).map(String::as_str)
     }
 
     fn tokenizer(&self, field: &'static str) -> Result<&'a Tokenizer, BuildRequestError> {
@@ -240,10 +260,6 @@ fn check_bad_word(number: usize, word: &str) -> Result<(), BuildRequestError> {
 /// Tokens to generate after a prompt of `prompt` tokens.
 fn max_tokens(options: &GenerationOptions, prompt: usize) -> Result<usize, BuildRequestError> {
     match (options.max_new_tokens, options.max_length) {
-        (Some(0), _) => {
-            let problem = "max_new_tokens must be at least 1".to_owned();
-            Err(BuildRequestError::Option { field: "max_new_tokens", problem })
-        }
         (Some(tokens), _) => Ok(tokens),
         (None, Some(length)) if length > prompt => Ok(length - prompt),
         (None, Some(length)) => {

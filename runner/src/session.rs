@@ -20,8 +20,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-// In reading order: output, output_queue, queues, sequence, entry, arrivals, router.
+// In reading order: output, output_queue, queues, ends, sequence, entry, arrivals, router.
 mod arrivals;
+mod ends;
 mod entry;
 mod output;
 mod output_queue;
@@ -36,11 +37,12 @@ use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
 use text::stop_strings::StopStrings;
+use text::text_stream::TextStream;
 use text::tokenizer::LazyTokenizer;
 
 use crate::executor::{EnqueueError, Executor, Request, RequestId, Shutdown};
 
-pub use output::{Output, SequenceStats};
+pub use output::{Output, SequenceStats, StopReason};
 pub use output_queue::{Awaited, OutputQueue};
 
 use arrivals::Arrivals;
@@ -51,8 +53,10 @@ use queues::Queues;
 pub struct Submission {
     /// What to run. Where it does not stream, each sequence has one output, at its end; stop strings stop it all the same.
     pub request: Request,
-    /// Strings that end the text of a sequence; they are not part of it. They match nothing without text.
+    /// Strings that end the text of a sequence. They match nothing without text.
     pub stop_strings: StopStrings,
+    /// Whether texts leave special tokens out.
+    pub skip_special_tokens: bool,
     /// Whether outputs carry text; without a tokenizer that can be opened they never do.
     pub text: bool,
     /// Where the outputs go.
@@ -83,7 +87,14 @@ pub type OutputCallback = Box<dyn FnMut(Output) -> Result<(), String> + Send>;
 impl Submission {
     /// A request whose outputs carry text and are waited for.
     pub fn new(request: Request) -> Self {
-        Self { request, stop_strings: StopStrings::default(), text: true, destination: Destination::Session, tag: 0 }
+        Self {
+            request,
+            stop_strings: StopStrings::default(),
+            skip_special_tokens: true,
+            text: true,
+            destination: Destination::Session,
+            tag: 0,
+        }
     }
 }
 
@@ -128,14 +139,19 @@ impl Session {
     /// # Errors
     /// [`EnqueueError`]; the callback is then dropped without a call.
     pub fn submit(&self, submission: Submission) -> Result<RequestId, EnqueueError> {
-        let Submission { mut request, stop_strings, text, destination, tag } = submission;
+        let Submission { mut request, stop_strings, skip_special_tokens, text, destination, tag } = submission;
         let tokenizer = self.tokenizer.as_ref().filter(|_| text).and_then(|tokenizer| tokenizer.get().ok());
         // To stop at the token that completes a stop string, the executor must stream. Beams never stream.
         let gathers = tokenizer.is_some() && !stop_strings.is_empty() && !request.spec().streaming;
         if gathers {
             request = request.streamed();
         }
-        let entry = Entry::new(request.spec(), tokenizer, stop_strings, gathers, destination, tag);
+        let spec = request.spec();
+        let stream = tokenizer.map(|tokenizer| {
+            let is_guided = spec.guided_decoding.is_some();
+            TextStream::new(tokenizer, &spec.input_token_ids, is_guided, skip_special_tokens, stop_strings)
+        });
+        let entry = Entry::new(spec, stream, gathers, destination, tag);
         self.arrivals.submit(entry, || self.executor.enqueue(request))
     }
 

@@ -11,7 +11,7 @@ use runner::executor::{
     EnqueueError, Executor, FinishReason, IterationStats, Limits, Load, Logits, Request, RequestId, RequestSpec,
     Response, Shutdown, TokenId, TokenResult,
 };
-use runner::session::{Awaited, Destination, Output, Session, Submission};
+use runner::session::{Awaited, Destination, Output, Session, StopReason, Submission};
 use text::stop_strings::StopStrings;
 use text::tokenizer::LazyTokenizer;
 
@@ -238,7 +238,54 @@ fn an_error_ends_every_sequence_once() {
     session.submit(submission(2, &[])).unwrap();
     let all = outputs(&session, 1);
     assert_eq!(all.len(), 2);
+    assert_eq!(all[1].sequence_index, 0);
     assert_eq!(session.await_outputs(Some(Duration::from_millis(20))), Awaited::TimedOut);
+}
+
+#[test]
+fn an_error_names_the_first_sequence_that_it_ends() {
+    let executor = Hasty::new(|request_id, _| {
+        let error = Response::Error { request_id, message: "it broke".to_owned() };
+        vec![tokens(request_id, 0, "a", Some(false)), tokens(request_id, 1, "b", None), error]
+    });
+    let session = Session::start(executor, Some(tokenizer())).unwrap();
+    session.submit(submission(3, &[])).unwrap();
+    let all = outputs(&session, 1);
+    let last = all.last().unwrap();
+    assert!(matches!(last.response, Response::Error { .. }));
+    assert_eq!(last.sequence_index, 1);
+}
+
+#[test]
+fn what_ended_a_sequence_is_named() {
+    let of = |change: fn(&mut RequestSpec), seed, stops: &[&str]| {
+        // The seed tells the executor why the sequence is to end.
+        let executor = Hasty::new(|request_id, request| {
+            let Response::Result(result) = tokens(request_id, 0, "abc", Some(true)) else { unreachable!() };
+            let reasons = [FinishReason::Length, FinishReason::EndId, FinishReason::StopWords];
+            let reason = reasons[request.spec().sampling.seed as usize];
+            vec![Response::Result(TokenResult { finish_reason: Some(reason), ..result })]
+        });
+        let session = Session::start(executor, Some(tokenizer())).unwrap();
+        let mut submission = submission(1, stops);
+        let mut spec = submission.request.spec().clone();
+        change(&mut spec);
+        spec.sampling.seed = seed;
+        submission.request = Request::new(spec, LIMITS, 1 << 20).unwrap();
+        session.submit(submission).unwrap();
+        outputs(&session, 1).remove(0).stop_reason.map(|reason| *reason)
+    };
+    let c = ids("c");
+    assert_eq!(of(|spec| spec.end_ids = ids("xc"), 1, &[]), Some(StopReason::Tokens(c.clone())));
+    let words = |spec: &mut RequestSpec| spec.stop_words = vec![ids("c"), ids("x"), ids("bc")];
+    assert_eq!(of(words, 2, &[]), Some(StopReason::Tokens(ids("bc"))));
+    // A word may begin in the prompt, which is the token 5.
+    let across = |spec: &mut RequestSpec| spec.stop_words = vec![[vec![5], ids("abc")].concat()];
+    assert_eq!(of(across, 2, &[]), Some(StopReason::Tokens([vec![5], ids("abc")].concat())));
+    assert_eq!(of(words, 0, &["b"]), Some(StopReason::Text("b".to_owned())));
+    assert_eq!(of(|_| {}, 0, &["z"]), None);
+    // A guide that must end, without an end id.
+    assert_eq!(of(|_| {}, 1, &[]), None);
 }
 
 /// A submission that does not stream.

@@ -5,7 +5,7 @@ use std::ptr;
 use std::time::Duration;
 
 use runner::executor::{FinishReason, Logits, Response, TokenLogProb, TokenResult};
-use runner::session::{Output, SequenceStats};
+use runner::session::{Output, SequenceStats, StopReason};
 
 use super::response::{
     TRTLLM_FINISH_REASON_CANCELLED, TRTLLM_FINISH_REASON_END_ID, TRTLLM_FINISH_REASON_LENGTH,
@@ -49,7 +49,7 @@ impl OwnedResponse {
             struct_size: size_of::<trtllm_response>(),
             request_id: self.output.response.request_id().0,
             user_data: self.output.tag as usize as *mut c_void,
-            sequence_index: 0,
+            sequence_index: self.output.sequence_index,
             token_ids: trtllm_ids::EMPTY,
             text: trtllm_str::of(&self.output.text),
             log_probs: ptr::null(),
@@ -74,6 +74,14 @@ impl OwnedResponse {
             num_context_logits: 0,
             generation_logits: ptr::null(),
             vocab_size: 0,
+            stop_reason: match self.output.stop_reason.as_deref() {
+                Some(StopReason::Text(text)) => trtllm_str::of(text),
+                _ => trtllm_str::EMPTY,
+            },
+            stop_reason_ids: match self.output.stop_reason.as_deref() {
+                Some(StopReason::Tokens(ids)) => trtllm_ids::of(ids),
+                _ => trtllm_ids::EMPTY,
+            },
         };
         match &self.output.response {
             Response::Error { message, .. } => trtllm_response {

@@ -64,12 +64,14 @@ pub struct trtllm_request {
     pub messages: trtllm_str,
     /// The prompt as token ids. Default: none.
     pub token_ids: trtllm_ids,
-    /// Tokens to generate at most. Fewer where the engine's `max_seq_len` leaves no room. Default: 128.
+    /// Tokens to generate at most. Fewer where the engine's `max_seq_len` leaves no room. With 0 every sequence ends
+    /// with `TRTLLM_FINISH_REASON_LENGTH` and no tokens; `return_prompt_log_probs` is answered. Default: 128.
     pub max_new_tokens: usize,
-    /// Any of these ends a sequence, and is its last token; none for the model's own. Default: none.
+    /// Any of these ends a sequence, and is its last token, with `ignore_eos` too; none for the model's own. Default: none.
     pub end_ids: trtllm_ids,
-    /// Texts that end a sequence, with `streaming` or without; they are not part of its text. They need `return_text`. A beam
-    /// search runs to its end, and its texts are cut. Default: none.
+    /// Texts that end a sequence, with `streaming` or without; they are not part of its text, unless
+    /// `include_stop_str_in_output` is set. Special tokens that a text names (`[/INST]`) are found by their ids. They need
+    /// `return_text`. A beam search runs to its end, and its texts are cut. Default: none.
     pub stop: *const trtllm_str,
     /// How many. Default: 0.
     pub num_stop: usize,
@@ -174,6 +176,9 @@ pub struct trtllm_request {
     pub documents: trtllm_str,
     /// A system message, for conversations that do not begin with one; empty for none. Default: none.
     pub system: trtllm_str,
+    /// The only tokens that are generated; none for all. A guide and bad words choose among them. An end id has to be one of them
+    /// to be generated; a guided output whose end ids are not ends where nothing but an end could follow. Default: none.
+    pub allowed_token_ids: trtllm_ids,
     /// How many of the most probable tokens to return at the position of each prompt token after the first, with their
     /// log-probabilities. Default: 0.
     pub prompt_top_log_probs: usize,
@@ -186,6 +191,10 @@ pub struct trtllm_request {
     pub return_generation_logits: CBool,
     /// Whether the model goes on with the last message, rather than answer it. Default: false.
     pub continue_final_message: CBool,
+    /// Whether the stop text that ends a sequence is part of its text. Default: false.
+    pub include_stop_str_in_output: CBool,
+    /// Whether texts leave special tokens out. Default: true.
+    pub skip_special_tokens: CBool,
 }
 
 // SAFETY: `repr(C)`, begins with its size, and holds numbers, bytes, raw pointers and nullable functions only.
@@ -249,10 +258,13 @@ unsafe impl Options for trtllm_request {
             tools: trtllm_str::EMPTY,
             documents: trtllm_str::EMPTY,
             system: trtllm_str::EMPTY,
+            allowed_token_ids: trtllm_ids::EMPTY,
             prompt_top_log_probs: 0,
             return_context_logits: CBool::FALSE,
             return_generation_logits: CBool::FALSE,
             continue_final_message: CBool::FALSE,
+            include_stop_str_in_output: CBool::FALSE,
+            skip_special_tokens: CBool::TRUE,
         }
     }
 }

@@ -53,12 +53,13 @@ pub struct trtllm_response {
     pub request_id: u64,
     /// The request's `user_data`.
     pub user_data: *mut c_void,
-    /// Number of the sequence, from 0. Beams come best first.
+    /// Number of the sequence, from 0. Beams come best first. Where `status` is not `TRTLLM_STATUS_OK`: the first that had not
+    /// ended.
     pub sequence_index: usize,
     /// The sequence's tokens since its last response; may be none in a final one. An end id is among them.
     pub token_ids: trtllm_ids,
-    /// The text that is new and certain: whole characters, special tokens left out, a stop text cut off. Empty without
-    /// `return_text`.
+    /// The text that is new and certain: whole characters, without special tokens and without a stop text, unless the request asks
+    /// for them. Empty without `return_text`.
     pub text: trtllm_str,
     /// With `return_log_probs`: one for each of `token_ids`, else NULL.
     pub log_probs: *const f32,
@@ -89,7 +90,7 @@ pub struct trtllm_response {
     pub cum_log_prob: f32,
     /// Whether `cum_log_prob` is known.
     pub has_cum_log_prob: CBool,
-    /// Whether this is the last response of the sequence.
+    /// Whether this is the last response of the sequence. An error is the last of every sequence that had not ended.
     pub is_sequence_final: CBool,
     /// Whether this is the last response of the request.
     pub is_final: CBool,
@@ -107,6 +108,10 @@ pub struct trtllm_response {
     pub generation_logits: *const f32,
     /// Numbers of a row of logits, where there are some.
     pub vocab_size: usize,
+    /// When `is_sequence_final`: the stop text that ended the sequence; empty where none did.
+    pub stop_reason: trtllm_str,
+    /// When `is_sequence_final`: the end id, or the stop word, that ended the sequence; none where neither did.
+    pub stop_reason_ids: trtllm_ids,
 }
 
 /// Takes the responses of one request, on the engine's response thread, one after the other; all other responses of the

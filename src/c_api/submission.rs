@@ -68,7 +68,7 @@ fn field(error: &BuildRequestError) -> Option<&'static str> {
         BuildRequestError::ChatTemplate(_) | BuildRequestError::Messages(_) => "messages",
         BuildRequestError::Lora(_) => "lora",
         BuildRequestError::Request(error) => match error {
-            RequestError::NoTokens => "max_new_tokens",
+            RequestError::NoAllowedTokens => "allowed_token_ids",
             RequestError::UnknownToken { what: "prompt id", .. } => "token_ids",
             RequestError::UnknownToken { what: "end id", .. } => "end_ids",
             RequestError::UnknownToken { what: "stop word's id", .. }
@@ -102,9 +102,10 @@ pub(super) unsafe fn submission(
         }
         let builder = open.request_builder();
         let prompt = prompt(request)?;
-        let spec = builder.spec(&prompt, &options(request)?).map_err(|error| invalid(&error))?;
+        let options = GenerationOptions { stop: Some(stop), ..options(request)? };
+        let spec = builder.spec(&prompt, &options).map_err(|error| invalid(&error))?;
         let spec = with_tokens(spec, request)?;
-        let submission = builder.submission(spec, stop, has_text).map_err(|error| invalid(&error))?;
+        let submission = builder.submission(spec, &options, has_text).map_err(|error| invalid(&error))?;
         let user_data = UserData::new(request.user_data);
         let destination = match (output_callback(request.on_response, user_data), queue) {
             (None, None) => Destination::Session,
@@ -142,10 +143,12 @@ unsafe fn prompt(request: &trtllm_request) -> Result<Prompt, Failure> {
 unsafe fn options(request: &trtllm_request) -> Result<GenerationOptions, Failure> {
     let given = |number: usize| (number > 0).then_some(number);
     // SAFETY: as the caller promises.
-    let (bad_words, bias, lora) = unsafe {
+    let (bad_words, bias, lora, end_id, allowed) = unsafe {
         let bad_words = texts(request.bad_words, request.num_bad_words, "bad_words")?;
         let bias = elements(request.embedding_bias, request.num_embedding_bias, "embedding_bias")?;
-        (bad_words, bias, optional_text(request.lora, "lora")?)
+        let (end_id, allowed) =
+            (ids(request.end_ids, "end_ids")?, ids(request.allowed_token_ids, "allowed_token_ids")?);
+        (bad_words, bias, optional_text(request.lora, "lora")?, end_id, allowed)
     };
     let mut options = GenerationOptions {
         max_new_tokens: Some(request.max_new_tokens),
@@ -163,6 +166,10 @@ unsafe fn options(request: &trtllm_request) -> Result<GenerationOptions, Failure
         bad_words: Some(bad_words),
         min_tokens: Some(request.min_tokens),
         ignore_eos: Some(request.ignore_eos.get()),
+        end_id: Some(end_id).filter(|ids| !ids.is_empty()),
+        allowed_token_ids: Some(allowed).filter(|ids| !ids.is_empty()),
+        include_stop_str_in_output: Some(request.include_stop_str_in_output.get()),
+        skip_special_tokens: Some(request.skip_special_tokens.get()),
         n: given(request.num_return_sequences),
         beam_width: Some(request.beam_width),
         length_penalty: Some(request.length_penalty),
@@ -188,7 +195,7 @@ unsafe fn options(request: &trtllm_request) -> Result<GenerationOptions, Failure
         documents: None,
         system: None,
         continue_final_message: None,
-        // Guides have kinds of their own here, and the stop strings are the session's.
+        // Guides have kinds of their own here, and stop texts are read before these.
         json: None,
         json_schema: None,
         regex: None,
@@ -239,12 +246,7 @@ unsafe fn with_tokens(spec: RequestSpec, request: &trtllm_request) -> Result<Req
     unsafe {
         let mut bad_words = id_lists(request.bad_token_words, request.num_bad_token_words, "bad_token_words")?;
         bad_words.extend(spec.bad_words);
-        let end_ids = match request.ignore_eos.get() || request.end_ids.len == 0 {
-            true => spec.end_ids,
-            false => ids(request.end_ids, "end_ids")?,
-        };
         Ok(RequestSpec {
-            end_ids,
             stop_words: id_lists(request.stop_words, request.num_stop_words, "stop_words")?,
             bad_words,
             guided_decoding: guide(request)?,

@@ -32,6 +32,8 @@ macro_rules! keeps_its_promises {
             any_end_id_ends_and_is_delivered
             a_stop_word_ends_and_is_delivered
             bad_words_and_banned_tokens_do_not_come
+            only_allowed_tokens_come
+            without_tokens_to_generate_a_request_ends_with_its_prompt
             the_seed_decides_the_draws
             sequences_are_what_their_seeds_draw_alone
             logits_come_with_their_tokens

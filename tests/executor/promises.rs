@@ -95,6 +95,57 @@ pub(crate) fn bad_words_and_banned_tokens_do_not_come(subject: &Subject) {
     assert!(!output_of(executor.as_ref(), biased).contains(&output[0]));
 }
 
+pub(crate) fn only_allowed_tokens_come(subject: &Subject) {
+    let executor = subject.default();
+    let spec = RequestSpec::new(vec![3, 1, 4], 10);
+    let output = output_of(executor.as_ref(), spec.clone());
+    let others: Vec<_> = (0..executor.vocab_size() as u32).filter(|id| !output.contains(id)).step_by(3).collect();
+    let allowed = RequestSpec { allowed_token_ids: Some(others.clone()), ..spec.clone() };
+    let restricted = output_of(executor.as_ref(), allowed.clone());
+    assert_eq!(restricted.len(), 10);
+    assert!(restricted.iter().all(|id| others.contains(id)), "{restricted:?}");
+    // All that would come anyway changes nothing; bans choose among the allowed; an end id is one of them or does not come.
+    let same = RequestSpec { allowed_token_ids: Some(output.clone()), ..spec.clone() };
+    assert_eq!(output_of(executor.as_ref(), same), output);
+    let banned = RequestSpec { bad_words: vec![vec![restricted[0]]], ..allowed.clone() };
+    let banned = output_of(executor.as_ref(), banned);
+    assert!(banned.iter().all(|id| others.contains(id) && *id != restricted[0]), "{banned:?}");
+    let unreachable = RequestSpec { end_ids: vec![output[0]], ..allowed };
+    assert_eq!(output_of(executor.as_ref(), unreachable), restricted);
+}
+
+pub(crate) fn without_tokens_to_generate_a_request_ends_with_its_prompt(subject: &Subject) {
+    let executor = subject.default();
+    let (none, prompt) =
+        (OutputConfig::default(), OutputConfig { return_prompt_log_probs: true, ..Default::default() });
+    let mut expected = None;
+    for (max_tokens, output) in [(3, prompt), (0, prompt), (0, none)] {
+        for (streaming, beam_width, sequences) in [(true, 1, 1), (false, 1, 1), (true, 1, 3), (false, 2, 2)] {
+            let sampling = SamplingConfig { beam_width, num_return_sequences: sequences, ..SamplingConfig::default() };
+            let spec = RequestSpec::new(vec![3, 1, 4, 1, 5], max_tokens);
+            let id = enqueue(executor.as_ref(), RequestSpec { sampling, output, streaming, ..spec });
+            let results = &gather(executor.as_ref(), 1)[&id];
+            let log_probs: Vec<_> = results.iter().filter_map(|result| result.prompt_log_probs.clone()).collect();
+            let log_probs = log_probs.first().cloned();
+            assert_eq!(log_probs.is_some(), output.return_prompt_log_probs);
+            if max_tokens > 0 {
+                expected.get_or_insert(log_probs);
+                continue;
+            }
+            if output.return_prompt_log_probs {
+                assert_eq!(Some(&log_probs), expected.as_ref());
+            }
+            assert_eq!(tokens(results), [0; 0]);
+            let mut ended: Vec<_> =
+                results.iter().map(|result| (result.sequence_index, result.finish_reason)).collect();
+            ended.sort_unstable_by_key(|end| end.0);
+            let all: Vec<_> = (0..sequences).map(|index| (index, Some(FinishReason::Length))).collect();
+            assert_eq!(ended, all, "{streaming} {beam_width}");
+            assert!(results.iter().all(|result| result.is_sequence_final));
+        }
+    }
+}
+
 pub(crate) fn the_seed_decides_the_draws(subject: &Subject) {
     let executor = subject.default();
     let run = |seed| output_of(executor.as_ref(), drawing(seed, 20));

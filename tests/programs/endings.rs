@@ -119,6 +119,174 @@ fn stop_strings_need_a_tokenizer() {
     refused(&mut run_engine(&demo().path, &["--prompt", "a", "--stop", ""]), 2, &["stop string number 1 is empty"]);
 }
 
+/// The demo model, made to write a token over and over: `[/INST]` is 4, `</s>` 2.
+fn repeating(engine: &Engine, token: u32, arguments: &[&str]) -> Value {
+    let bias = format!("{token}=1000");
+    let fixed = ["--prompt", "Jupiter is", "--max-new-tokens", "6", "--ignore-eos", "--logit-bias", &bias];
+    json_line(engine, &[&fixed[..], arguments].concat())
+}
+
+#[test]
+fn a_stop_text_that_is_a_special_token_stops_by_its_id() {
+    let engine = demo();
+    for (token, stop) in [(4, "[/INST]"), (2, "</s>")] {
+        let line = repeating(&engine, token, &[]);
+        assert_eq!((&line["finish_reason"], &line["text"]), (&json!("length"), &json!("")));
+        let line = repeating(&engine, token, &["--stop", stop]);
+        assert_eq!((&line["finish_reason"], &line["stop_reason"]), (&json!("stop_words"), &json!(stop)));
+        assert_eq!((&line["output_ids"], &line["text"]), (&json!([token]), &json!("")));
+        let line = repeating(&engine, token, &["--stop", stop, "--include-stop-str-in-output"]);
+        assert_eq!((&line["output_ids"], &line["text"]), (&json!([token]), &json!(stop)));
+    }
+    // Two in a row are one stop text.
+    let line = repeating(&engine, 4, &["--stop", "[/INST][/INST]"]);
+    assert_eq!((&line["output_ids"], &line["stop_reason"]), (&json!([4, 4]), &json!("[/INST][/INST]")));
+}
+
+#[test]
+fn special_tokens_are_shown_to_those_who_ask() {
+    let engine = demo();
+    let line = repeating(&engine, 4, &["--skip-special-tokens", "false"]);
+    assert_eq!(line["text"], "[/INST]".repeat(6));
+    let line = repeating(&engine, 4, &["--skip-special-tokens", "false", "--stop", "INST][/IN"]);
+    assert_eq!((&line["text"], &line["output_ids"]), (&json!("[/"), &json!([4, 4])));
+    let arguments = ["--prompt", "a", "--max-new-tokens", "2", "--ignore-eos", "--logit-bias", "4=1000"];
+    let streamed = printed(&engine, &[&arguments[..], &["--skip-special-tokens", "false"]].concat());
+    assert_eq!(streamed, "[/INST][/INST]\n");
+}
+
+#[test]
+fn a_stop_text_stays_where_it_is_asked_for() {
+    let whole = Whole::new();
+    let stop = &whole.text[whole.ends[11] - 2..whole.ends[11] + 2];
+    let cut = json_line(&whole.engine, &[&PROMPT[..], &["--stop", stop]].concat());
+    let kept = json_line(&whole.engine, &[&PROMPT[..], &["--stop", stop, "--include-stop-str-in-output"]].concat());
+    assert_eq!(kept["text"], format!("{}{stop}", cut["text"].as_str().unwrap()));
+    assert_eq!((&kept["output_ids"], &kept["stop_reason"]), (&cut["output_ids"], &json!(stop)));
+    let streamed = printed(&whole.engine, &[&PROMPT[..5], &["--stop", stop, "--include-stop-str-in-output"]].concat());
+    assert_eq!(streamed.trim_end_matches('\n'), kept["text"].as_str().unwrap());
+}
+
+#[test]
+fn end_ids_of_a_request_replace_the_models_and_are_named() {
+    let engine = demo();
+    let line = repeating(&engine, 4, &["--end-id", "9", "--end-id", "4"]);
+    assert_eq!((&line["output_ids"], &line["finish_reason"]), (&json!([4]), &json!("end_id")));
+    assert_eq!(line["stop_reason"], 4);
+    assert_eq!(repeating(&engine, 4, &[])["stop_reason"], Value::Null);
+    let lines = r#"{"prompt": "a", "end_id": 4}
+        {"prompt": "a", "end_id": [9, 4]}
+        {"prompt": "a"}"#;
+    let (_dir, path) = file("prompts.jsonl", lines.replace("\n        ", "\n"));
+    let arguments = ["--prompts", path.to_str().unwrap(), "--max-new-tokens", "3", "--logit-bias", "4=1000"];
+    let ids: Vec<_> = json_lines(&engine, &arguments).iter().map(output_ids).collect();
+    assert_eq!(ids, [vec![4], vec![4], vec![4; 3]]);
+    refused(&mut run_engine(&engine.path, &["--prompt", "a", "--end-id", "999999"]), 2, &["end id 999999"]);
+}
+
+#[test]
+fn only_allowed_tokens_are_generated_and_a_guide_chooses_among_them() {
+    let engine = demo();
+    let tokenizer = Tokenizer::open(&engine.path).unwrap();
+    let id = |text: &str| tokenizer.token_to_id(text).unwrap();
+    let [one, two, end] = [id("1"), id("2"), id("</s>")].map(|id| id.to_string());
+    let prompt = ["--prompt", "Mars", "--max-new-tokens", "5"];
+    let run = |allowed: &str, more: &[&str]| {
+        json_line(&engine, &[&prompt[..], &["--allowed-token-ids", allowed], more].concat())
+    };
+    let digits = format!("{one},{two}");
+    let line = run(&digits, &[]);
+    assert!(line["text"].as_str().unwrap().chars().all(|digit| "12".contains(digit)), "{line}");
+    assert_eq!(output_ids(&line).len(), 5);
+    // The guide ends the output: with an end id where one is allowed, without one where none is.
+    let line = run(&digits, &["--regex", "[1-9]{3}"]);
+    assert_eq!((output_ids(&line).len(), &line["finish_reason"]), (3, &json!("end_id")));
+    let line = run(&format!("{digits},{end}"), &["--regex", "[1-9]{3}"]);
+    assert_eq!((output_ids(&line).len(), &line["finish_reason"]), (4, &json!("end_id")));
+    let mut command =
+        run_engine(&engine.path, &[&prompt[..], &["--allowed-token-ids", &digits, "--regex", "[3-9]+"]].concat());
+    refused(&mut command, 1, &["none of allowed_token_ids"]);
+    refused(
+        &mut run_engine(&engine.path, &["--prompt", "a", "--allowed-token-ids", "999999"]),
+        2,
+        &["allowed token 999999"],
+    );
+}
+
+#[test]
+fn no_new_tokens_are_an_output_too() {
+    let engine = demo();
+    let check = |arguments: &[&str]| {
+        let line = json_line(&engine, &[&["--prompt", "Mars is"], arguments].concat());
+        assert_eq!((&line["output_ids"], &line["text"]), (&json!([]), &json!("")), "{line}");
+        assert_eq!((&line["finish_reason"], &line["stop_reason"]), (&json!("length"), &Value::Null));
+        line
+    };
+    check(&["--max-new-tokens", "0"]);
+    check(&["--max-new-tokens", "0", "--json"]);
+    let none = check(&["--max-new-tokens", "0", "--prompt-logprobs", "--logprobs"]);
+    let one = json_line(&engine, &["--prompt", "Mars is", "--max-new-tokens", "1", "--prompt-logprobs"]);
+    assert_eq!(none["prompt_logprobs"], one["prompt_logprobs"]);
+    let (_dir, path) = file("prompts.jsonl", r#"{"prompt": "a", "max_new_tokens": 0, "n": 2, "temperature": 1}"#);
+    let lines = json_lines(&engine, &["--prompts", path.to_str().unwrap()]);
+    assert_eq!(lines.iter().map(output_ids).collect::<Vec<_>>(), [[0; 0], [0; 0]]);
+}
+
+#[test]
+fn what_a_user_may_not_expect_is_said_once() {
+    let model = text_model("tokenizer");
+    let config = json!({"do_sample": true, "temperature": 0.7, "top_p": 0.9, "eos_token_id": 2});
+    write_json(&model.path().join("generation_config.json"), &config);
+    let engine = common::build(model.path(), 512);
+    let said = |engine: &Engine, arguments: &[&str]| {
+        let output = common::run(&mut run_engine(&engine.path, &[&["--prompt", "a"], arguments].concat()));
+        assert_eq!(output.code, 0, "{}", output.stderr);
+        output.stderr
+    };
+    let count = |said: &str, part: &str| said.matches(part).count();
+    let suggestion = "generation_config.json suggests --temperature 0.7 --top-p 0.9";
+    let two = said(&engine, &["--prompt", "b", "--n", "2", "--max-new-tokens", "3"]);
+    assert_eq!((count(&two, suggestion), count(&two, "will be the same")), (1, 1), "{two}");
+    assert_eq!(count(&two, "the default"), 0, "{two}");
+    for decided in [["--temperature", "0"], ["--top-k", "5"]] {
+        let decided = said(&engine, &[&decided[..], &["--max-new-tokens", "3"]].concat());
+        assert_eq!(count(&decided, "suggests"), 0, "{decided}");
+    }
+    assert_eq!(said(&engine, &["--quiet", "--n", "2", "--max-new-tokens", "3"]), "");
+    let unreachable = said(&engine, &["--max-new-tokens", "2", "--stop", &"x".repeat(1000)]);
+    assert!(unreachable.contains("can never reach the stop text"), "{unreachable}");
+
+    let demo = demo();
+    let default = said(&demo, &["--prompt", "b", "--ignore-eos"]);
+    assert_eq!(count(&default, "output ended at 128 tokens, the default"), 1, "{default}");
+    let chosen = said(&demo, &["--ignore-eos", "--max-new-tokens", "128"]);
+    assert_eq!(count(&chosen, "the default"), 0, "{chosen}");
+}
+
+#[test]
+fn the_tokenizers_end_token_ends_too_where_the_generation_config_names_another() {
+    let model = text_model("tokenizer");
+    let path = model.path().join("tokenizer_config.json");
+    let end_token = |token: &str| json!({"add_bos_token": true, "bos_token": "<s>", "eos_token": token});
+    write_json(&path, &end_token("[/INST]"));
+    write_json(&model.path().join("generation_config.json"), &json!({"eos_token_id": 2}));
+    let bias = |engine: &Engine, token: u32| {
+        let bias = format!("{token}=1000");
+        let arguments = ["--prompt", "a", "--max-new-tokens", "4", "--logit-bias", &bias];
+        output_ids(&json_line(engine, &arguments))
+    };
+    let engine = common::build(model.path(), 64);
+    let tokenizer = Tokenizer::open(&engine.path).unwrap();
+    let chat = tokenizer.token_to_id("[/INST]").unwrap();
+    assert_eq!((bias(&engine, chat), bias(&engine, 2)), (vec![chat], vec![2]));
+    // One that the tokenizer does not have is said, where there is no other.
+    write_json(&path, &end_token("<|eot|>"));
+    std::fs::remove_file(model.path().join("generation_config.json")).unwrap();
+    let engine = common::build(model.path(), 64);
+    let output = common::run(&mut run_engine(&engine.path, &["--prompt", "a", "--max-new-tokens", "4"]));
+    assert!(output.stderr.contains("no end token") && output.stderr.contains("--end-id"), "{}", output.stderr);
+}
+
 const FIXTURE: &str = "mistral-gqa";
 const IDS: [&str; 4] = ["--prompt-ids", "1,2,3", "--max-new-tokens", "16"];
 

@@ -98,6 +98,26 @@ impl Detokenizer {
         text
     }
 
+    /// Whole characters that wait for the end of a run, without waiting for it.
+    pub(crate) fn flush(&mut self) -> String {
+        let mut text = String::new();
+        self.give_out_whole(&mut text);
+        text
+    }
+
+    /// Whether an id is a special token.
+    pub(crate) fn is_special(&self, id: u32) -> bool {
+        self.pieces.is_special(id)
+    }
+
+    /// What a token after the first adds to the text; nothing for a special token that is skipped.
+    pub(crate) fn shown(&self, id: u32) -> String {
+        if self.skip_special_tokens && self.pieces.is_special(id) {
+            return String::new();
+        }
+        String::from_utf8_lossy(self.pieces.get(id, false).1).into_owned()
+    }
+
     fn push_to(&mut self, id: u32, out: &mut String) {
         let pieces = Arc::clone(&self.pieces);
         let (kind, bytes) = pieces.get(id, self.first);

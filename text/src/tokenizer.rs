@@ -183,6 +183,20 @@ impl Tokenizer {
         self.pieces.is_special(id)
     }
 
+    /// Every special token and its text, the longest first.
+    pub fn special_tokens(&self) -> Vec<(u32, String)> {
+        let added = self.inner.get_added_tokens_decoder();
+        let special = added.into_iter().filter(|(id, token)| self.is_special(*id) && !token.content.is_empty());
+        let mut special: Vec<_> = special.map(|(id, token)| (id, token.content)).collect();
+        special.sort_by(|(one, a), (other, b)| b.len().cmp(&a.len()).then(one.cmp(other)));
+        special
+    }
+
+    /// Bytes of text that a token adds at most.
+    pub fn longest_token(&self) -> usize {
+        self.pieces.longest()
+    }
+
     /// The token that begins a sequence, as text.
     pub fn bos_token(&self) -> Option<&str> {
         self.special_tokens.get("bos_token")

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use args::Failure;
 use runner::executor::{FinishReason, RequestSpec, Response, TokenId, TokenLogProb};
-use runner::session::{Output, SequenceStats};
+use runner::session::{Output, SequenceStats, StopReason};
 
 use super::feed::{Fed, Feed};
 
@@ -22,10 +22,13 @@ pub(super) struct Completion {
     pub prompt_tokens: usize,
     /// Every generated id, an end id included.
     pub output_ids: Vec<TokenId>,
-    /// The text of the ids, without special tokens and cut before a stop string; `None` without a tokenizer.
+    /// The text of the ids, without special tokens and cut before a stop string unless they were asked for; `None` without a
+    /// tokenizer.
     pub text: Option<String>,
     /// Why the sequence ended.
     pub finish_reason: FinishReason,
+    /// The stop string, end id or stop word that ended the sequence.
+    pub stop_reason: Option<Box<StopReason>>,
     /// When asked for: one for each of `output_ids`.
     pub log_probs: Option<Vec<f32>>,
     /// When asked for: the most probable tokens, best first, at the position of each of `output_ids`.
@@ -230,6 +233,7 @@ impl Running {
             output_ids: result.output_token_ids,
             text: self.has_text.then_some(whole.text),
             finish_reason: result.finish_reason.unwrap_or(FinishReason::Cancelled),
+            stop_reason: whole.stop_reason,
             log_probs: result.log_probs.or(self.return_log_probs.then(Vec::new)),
             top_log_probs: result.top_log_probs.or(self.return_top_log_probs.then(Vec::new)),
             prompt_log_probs: self.prompt_log_probs.clone(),

@@ -2,6 +2,7 @@
 //!
 //! Completions go to standard output, everything else to standard error.
 
+mod advice;
 mod completions;
 pub(crate) mod conversation;
 mod feed;
@@ -26,7 +27,7 @@ use engine_format::weights_file::WEIGHTS_FILE;
 use runner::doctor;
 use runner::engine::{Engine, OpenError, Running, check_target};
 use runner::executor::tensorrt_llm;
-use runner::executor::{Executor, ExecutorConfig, FinishReason, Request, RequestError};
+use runner::executor::{Executor, ExecutorConfig, FinishReason, RequestError};
 use runner::request_builder::{self, BuildRequestError, DEFAULT_MAX_NEW_TOKENS, RequestBuilder};
 use runner::session::{Session, Submission};
 
@@ -34,6 +35,7 @@ use crate::engine::{Closing, describe};
 use crate::format::counted;
 use crate::log::install_log;
 use crate::prompts::{self, Given, Prompt, Prompts};
+use advice::Advice;
 use completions::{Completion, Event, Outcome};
 use feed::{Feed, Job};
 use flags::{Args, Command, Format};
@@ -107,6 +109,7 @@ fn run(args: Args) -> Result<(), Failure> {
         text: args.give_text(),
         format: args.format,
         quiet: args.quiet,
+        advice: Advice::default(),
     };
     complete(&args, &interrupt, &Arc::new(session), jobs, load)
 }
@@ -148,6 +151,7 @@ struct Jobs {
     text: bool,
     format: Format,
     quiet: bool,
+    advice: Advice,
 }
 
 impl Iterator for Jobs {
@@ -160,14 +164,18 @@ impl Iterator for Jobs {
 }
 
 impl Jobs {
-    fn job(&self, index: usize, name: Option<String>, prompt: anyhow::Result<Prompt>) -> Job {
-        let submission = prompt.and_then(|prompt| self.submission(&prompt)).map_err(Failure::Input);
-        let warnings = match &submission {
-            Ok(submission) if !self.quiet => {
-                warnings(&submission.request, name.as_deref(), self.executor.limits().max_seq_len)
+    fn job(&mut self, index: usize, name: Option<String>, prompt: anyhow::Result<Prompt>) -> Job {
+        let mut warnings = Vec::new();
+        let submission = prompt.and_then(|prompt| {
+            let submission = self.submission(&prompt)?;
+            if !self.quiet {
+                let builder = RequestBuilder::new(&self.engine, self.executor.as_ref());
+                warnings =
+                    self.advice.of(name.as_deref().unwrap_or("the prompt"), &prompt.options, &submission, &builder);
             }
-            _ => Vec::new(),
-        };
+            Ok(submission)
+        });
+        let submission = submission.map_err(Failure::Input);
         Job { index, name, submission, warnings }
     }
 
@@ -203,26 +211,6 @@ fn longer(engine: &Engine, config: &ExecutorConfig, max_seq_len: usize) -> &'sta
         () if config.kv_cache.max_tokens.is_some() => "raise --kv-cache-tokens (kv_cache.max_tokens)",
         () => "free memory for the KV cache, which limits it",
     }
-}
-
-/// What the user may not expect of a request that is valid.
-fn warnings(request: &Request, name: Option<&str>, max_seq_len: usize) -> Vec<String> {
-    let (spec, name) = (request.spec(), name.unwrap_or("the prompt"));
-    let mut warnings = Vec::new();
-    if request.is_shortened() {
-        warnings.push(format!(
-            "{name} has {}, which leaves room for {} of output (max_seq_len {max_seq_len})",
-            counted(spec.input_token_ids.len(), "token"),
-            counted(spec.max_tokens, "token"),
-        ));
-    }
-    let sequences = spec.sampling.num_return_sequences;
-    if sequences > 1 && spec.sampling.beam_width == 1 && spec.sampling.is_greedy() {
-        warnings.push(format!(
-            "the {sequences} sequences of {name} will be the same: without --temperature nothing is drawn"
-        ));
-    }
-    warnings
 }
 
 /// Runs the prompts and prints what comes.
@@ -261,7 +249,7 @@ fn complete(
         }
         let mut print = || {
             match &event {
-                Event::Started { warnings, .. } => warnings.iter().for_each(|it| say(format_args!("warning: {it}"))),
+                Event::Started { warnings, .. } => warnings.iter().for_each(say),
                 Event::Failed { failure, .. } if !is_one && style != Style::Json => {
                     say(format_args!("error: {}", failure.message()));
                 }

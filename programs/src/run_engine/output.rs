@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::completions::{Completion, Event};
 use runner::executor::{FinishReason, TokenId, TokenLogProb};
+use runner::session::StopReason;
 
 /// A line of `--format json`.
 #[derive(Serialize)]
@@ -19,6 +20,8 @@ struct JsonLine<'a> {
     text: Option<&'a str>,
     finish_reason: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    stop_reason: Option<JsonStop<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     logprobs: Option<&'a [f32]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     top_logprobs: Option<Vec<Vec<JsonTop>>>,
@@ -26,6 +29,27 @@ struct JsonLine<'a> {
     prompt_logprobs: Option<&'a [f32]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_top_logprobs: Option<Vec<Vec<JsonTop>>>,
+}
+
+/// What ended a sequence: a text, an id, or several.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum JsonStop<'a> {
+    Text(&'a str),
+    Id(TokenId),
+    Ids(&'a [TokenId]),
+}
+
+impl<'a> From<&'a StopReason> for JsonStop<'a> {
+    fn from(reason: &'a StopReason) -> Self {
+        match reason {
+            StopReason::Text(text) => Self::Text(text),
+            StopReason::Tokens(ids) => match ids[..] {
+                [id] => Self::Id(id),
+                _ => Self::Ids(ids),
+            },
+        }
+    }
 }
 
 /// One of the most probable tokens at some place.
@@ -175,6 +199,7 @@ impl<W: Write> Printer<W> {
             output_ids: &completion.output_ids,
             text: completion.text.as_deref(),
             finish_reason: completion.finish_reason.name(),
+            stop_reason: completion.stop_reason.as_deref().map(JsonStop::from),
             logprobs: completion.log_probs.as_deref(),
             top_logprobs: completion.top_log_probs.as_deref().map(json_tops),
             prompt_logprobs: completion.prompt_log_probs.as_deref(),
@@ -240,6 +265,7 @@ mod tests {
             output_ids: vec![3, 4],
             text: text.map(str::to_owned),
             finish_reason: FinishReason::EndId,
+            stop_reason: Some(Box::new(StopReason::Tokens(vec![4]))),
             log_probs: Some(vec![-0.5, -1.0]),
             top_log_probs: None,
             prompt_log_probs: None,
@@ -361,13 +387,16 @@ mod tests {
     #[test]
     fn json_has_the_documented_fields() {
         let line = printed(Style::Json, &[1, 1], &[finished(1, Some("x"))]);
-        let expected = r#"{"index":1,"prompt_tokens":2,"output_ids":[3,4],"text":"x","finish_reason":"end_id","logprobs":[-0.5,-1.0]}"#;
+        let expected = r#"{"index":1,"prompt_tokens":2,"output_ids":[3,4],"text":"x","finish_reason":"end_id","stop_reason":4,"logprobs":[-0.5,-1.0]}"#;
         assert_eq!(line, format!("{expected}\n"));
 
         let top = vec![TokenLogProb { token_id: 3, log_prob: -0.5 }, TokenLogProb { token_id: 9, log_prob: -2.0 }];
-        let whole = Completion { top_log_probs: Some(vec![top, vec![]]), ..completion(0, Some(1), Some("x")) };
+        let stop_reason = Some(Box::new(StopReason::Text("end".to_owned())));
+        let whole =
+            Completion { stop_reason, top_log_probs: Some(vec![top, vec![]]), ..completion(0, Some(1), Some("x")) };
         let line = printed(Style::Json, &[2], &[Event::Finished(whole)]);
         assert!(line.starts_with(r#"{"index":0,"sequence_index":1,"prompt_tokens":2,"#), "{line}");
+        assert!(line.contains(r#""stop_reason":"end","#), "{line}");
         assert!(line.contains(r#""top_logprobs":[[{"id":3,"logprob":-0.5},{"id":9,"logprob":-2.0}],[]]"#), "{line}");
     }
 }

@@ -15,7 +15,8 @@ use super::{Limits, LogitsPostProcessor, SamplingConfig, TokenId};
 pub struct RequestSpec {
     /// The prompt; at least one token.
     pub input_token_ids: Vec<TokenId>,
-    /// Tokens to generate at most; at least one.
+    /// Tokens to generate at most. With none, the prompt's log-probabilities are all that there is to ask for, and every
+    /// sequence ends with [`FinishReason::Length`](super::FinishReason::Length).
     pub max_tokens: usize,
     /// Any of these ends a sequence; the end id is part of the output.
     pub end_ids: Vec<TokenId>,
@@ -23,6 +24,9 @@ pub struct RequestSpec {
     pub stop_words: Vec<Vec<TokenId>>,
     /// None of these token sequences is generated.
     pub bad_words: Vec<Vec<TokenId>>,
+    /// The only tokens that are generated; `None` for all. A guide and bans choose among them. An end id has to be one of them
+    /// to be generated; a guided output whose end ids are not ends where nothing but an end could follow.
+    pub allowed_token_ids: Option<Vec<TokenId>>,
     /// Added to the logits of these tokens.
     pub embedding_bias: Vec<(TokenId, f32)>,
     /// What the output must look like.
@@ -87,6 +91,7 @@ impl RequestSpec {
             end_ids: Vec::new(),
             stop_words: Vec::new(),
             bad_words: Vec::new(),
+            allowed_token_ids: None,
             embedding_bias: Vec::new(),
             guided_decoding: None,
             logits_post_processor: None,
@@ -121,12 +126,12 @@ impl RequestSpec {
             return Err(RequestError::BeamWidth { beam_width, max_batch_size });
         }
         let excluded = [
-            ("guided decoding", self.guided_decoding.is_some()),
+            ("a guide", self.guided_decoding.is_some()),
             ("top_log_probs", self.output.top_log_probs > 0),
             ("return_generation_logits", self.output.return_generation_logits),
         ];
         match excluded.into_iter().find(|&(_, given)| given) {
-            Some((second, _)) => Err(RequestError::Excluded { first: "beam search", second }),
+            Some((second, _)) => Err(RequestError::Excluded { first: "a beam_width above 1", second }),
             None => Ok(()),
         }
     }
@@ -167,9 +172,9 @@ pub enum RequestError {
     /// No prompt.
     #[error("the prompt is empty")]
     EmptyPrompt,
-    /// Nothing asked for.
-    #[error("max_tokens must be at least 1")]
-    NoTokens,
+    /// No token is allowed.
+    #[error("allowed_token_ids is empty: no token could be generated; leave it out to allow all")]
+    NoAllowedTokens,
     /// The prompt leaves no room in the engine.
     #[error(
         "the prompt has {}, but max_seq_len is {max_seq_len}, of which one is kept for the output: shorten the prompt, or run or build the engine with a larger max_seq_len", counted(*prompt, "token")
@@ -258,14 +263,17 @@ impl Request {
         if prompt == 0 {
             return Err(RequestError::EmptyPrompt);
         }
-        if spec.max_tokens == 0 {
-            return Err(RequestError::NoTokens);
+        if spec.allowed_token_ids.as_ref().is_some_and(Vec::is_empty) {
+            return Err(RequestError::NoAllowedTokens);
         }
         let room = limits.max_seq_len.saturating_sub(prompt);
         if room == 0 {
             return Err(RequestError::PromptTooLong { prompt, max_seq_len: limits.max_seq_len });
         }
-        for (what, ids) in [("prompt id", &spec.input_token_ids), ("end id", &spec.end_ids)] {
+        let allowed = spec.allowed_token_ids.as_deref().unwrap_or_default();
+        for (what, ids) in
+            [("prompt id", &spec.input_token_ids[..]), ("end id", &spec.end_ids), ("allowed token", allowed)]
+        {
             if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
                 return Err(RequestError::UnknownToken { what, id, vocab_size });
             }
@@ -336,7 +344,8 @@ mod tests {
     #[test]
     fn impossible_requests_name_the_limit() {
         check(|spec| spec.input_token_ids.clear(), "empty");
-        check(|spec| spec.max_tokens = 0, "at least 1");
+        check(|spec| spec.allowed_token_ids = Some(Vec::new()), "allowed_token_ids is empty");
+        check(|spec| spec.allowed_token_ids = Some(vec![1, 5]), "allowed token 5");
         check(|spec| spec.input_token_ids = vec![1; 10], "max_seq_len is 10");
         check(|spec| spec.input_token_ids = vec![5], "prompt id 5");
         check(|spec| spec.end_ids = vec![7], "end id 7");

@@ -64,6 +64,20 @@ pub(super) fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     }))
 }
 
+/// A token id, or a list of them.
+pub(super) fn ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<TokenId>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "must be a token id or a list of them")]
+    enum Ids {
+        One(TokenId),
+        Many(Vec<TokenId>),
+    }
+    Ok(Option::deserialize(deserializer)?.map(|ids| match ids {
+        Ids::One(id) => vec![id],
+        Ids::Many(ids) => ids,
+    }))
+}
+
 /// An object of ids and numbers.
 pub(super) fn biases<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<(TokenId, f32)>>, D::Error> {
     let biases: Option<BTreeMap<TokenId, f32>> = Option::deserialize(deserializer)?;

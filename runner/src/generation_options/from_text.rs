@@ -97,6 +97,19 @@ impl FromText for Vec<String> {
     }
 }
 
+/// Ids with commas between them.
+impl FromText for Vec<TokenId> {
+    const REPEATS: bool = true;
+    const EXPECTED: &'static str = "a token id or a list of token ids";
+
+    fn set(option: &mut Option<Self>, text: &str) -> Result<(), String> {
+        let id = |id: &str| id.trim().parse().map_err(|_| format!("`{}` is not a token id", id.trim()));
+        let ids = text.split(',').map(id).collect::<Result<Vec<TokenId>, String>>()?;
+        option.get_or_insert_default().extend(ids);
+        Ok(())
+    }
+}
+
 impl FromText for Vec<(TokenId, f32)> {
     const REPEATS: bool = true;
     const EXPECTED: &'static str = "an object from token ids to numbers, for example {\"42\": -3.5}";

@@ -19,6 +19,7 @@ fn every_option_is_the_same_as_text_and_as_json() {
             "chat_template" | "system" | "lora" | "regex" | "json_schema" | "grammar" | "bad_words" | "stop" => {
                 ("x", json!("x"))
             }
+            "skip_special_tokens" => ("false", json!(false)),
             _ if field.is_switch() => ("true", json!(true)),
             _ => ("1", json!(1)),
         };
@@ -59,6 +60,9 @@ fn values_that_are_wrong_say_what_is_expected() {
     check("logit_bias", "1=x", "`x` is not a number");
     check("early_stopping", "maybe", "`true`, `false`, `never`");
     check("top_k", "-1", "must be a whole number from 0 to 18446744073709551615");
+    check("end_id", "1,x", "`x` is not a token id");
+    check("allowed_token_ids", "", "`` is not a token id");
+    check("skip_special_tokens", "no", "`true` or `false`");
 }
 
 #[test]

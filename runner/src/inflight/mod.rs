@@ -261,14 +261,15 @@ impl Executor for CpuExecutor {
             let max_num_tokens = self.limits.max_num_tokens;
             return Err(EnqueueError::PromptTooLong { prompt: prompt_len, max_num_tokens });
         }
-        let max_cached = prompt_len + spec.max_tokens - 1;
+        let max_cached = prompt_len + spec.max_tokens.max(1) - 1;
         let needed = self.demand.most(Size { prompt_len, max_cached, beam_width: spec.sampling.beam_width });
         if needed > self.num_blocks {
             return Err(EnqueueError::KvCacheTooSmall { needed, max_num_blocks: self.num_blocks });
         }
         // Before a guide is compiled, and again when it has been.
         self.queue.check_open()?;
-        let guide = spec.guided_decoding.as_ref().map(|params| self.guide(params, &spec.end_ids)).transpose()?;
+        let guide = spec.guided_decoding.as_ref().filter(|_| spec.max_tokens > 0);
+        let guide = guide.map(|params| self.guide(params, &spec.end_ids)).transpose()?;
         check_logits(request.spec(), self.facts.vocab_size)?;
         self.queue.enqueue(request, guide)
     }

@@ -10,12 +10,13 @@ pub(super) use iteration::{most_logits_rows, room_for_logits};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::executor::FinishReason;
 use crate::model::Model;
 
 use super::memory::CacheMemory;
 use super::pace::Pace;
 use super::prefix::Salt;
-use super::queue::{Arrival, Queue};
+use super::queue::{Arrival, Queue, ended};
 use super::running::Running;
 use super::scheduler::{NewSequence, Scheduler, SequenceId};
 
@@ -76,14 +77,20 @@ impl<M: Model> Owner<'_, M> {
         let Arrival { id: request_id, request, guide, since, deadline } = arrival;
         let request = Arc::new(request);
         let spec = request.spec();
+        if spec.max_tokens == 0 && !spec.output.needs_context_logits() {
+            self.requests.respond(ended(request_id, spec, FinishReason::Length));
+            return;
+        }
         let salt = Salt { shared: spec.cache_salt_id, private: (!self.enable_block_reuse).then_some(request_id.0) };
         let mut open: Vec<SequenceId> = Vec::new();
-        let beam_width = spec.sampling.beam_width;
+        // Where nothing is generated, nothing is searched.
+        let beam_width = if spec.max_tokens == 0 { 1 } else { spec.sampling.beam_width };
         let sequences = if beam_width > 1 { 1 } else { spec.sampling.num_return_sequences };
         for index in 0..sequences {
             let id = self.scheduler.add(NewSequence {
                 prompt: spec.input_token_ids.clone(),
-                max_tokens: spec.max_tokens,
+                // The whole prompt is computed, as if a token were to follow.
+                max_tokens: spec.max_tokens.max(1),
                 beam_width,
                 priority: spec.priority,
                 salt,

@@ -5,8 +5,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::executor::{
-    EnqueueError, ExecutorConfig, FinishReason, IterationStats, KvCacheStats, Load, Request, RequestId, Response,
-    Shutdown, TokenResult,
+    EnqueueError, ExecutorConfig, FinishReason, IterationStats, KvCacheStats, Load, Request, RequestId, RequestSpec,
+    Response, Shutdown, TokenResult,
 };
 
 use text::guide::Guide;
@@ -272,14 +272,19 @@ impl State {
             self.deadlines.remove(&(deadline, id));
         }
         self.cancelled.remove(&id);
-        let spec = request.spec();
-        let (sequences, wants_metrics) = (spec.sampling.num_return_sequences, spec.output.return_perf_metrics);
-        self.responses.extend((0..sequences).map(|sequence_index| {
-            let is_final = sequence_index + 1 == sequences;
-            let mut result = TokenResult::ended(id, sequence_index, reason, is_final);
-            result.perf_metrics = (is_final && wants_metrics).then(Box::default);
-            Response::Result(result)
-        }));
+        self.responses.extend(ended(id, request.spec(), reason));
         true
     }
+}
+
+/// The responses to a request for which nothing was computed: one for each sequence.
+pub(super) fn ended(id: RequestId, spec: &RequestSpec, reason: FinishReason) -> impl Iterator<Item = Response> {
+    let sequences = spec.sampling.num_return_sequences;
+    let wants_metrics = spec.output.return_perf_metrics;
+    (0..sequences).map(move |sequence_index| {
+        let is_final = sequence_index + 1 == sequences;
+        let mut result = TokenResult::ended(id, sequence_index, reason, is_final);
+        result.perf_metrics = (is_final && wants_metrics).then(Box::default);
+        Response::Result(result)
+    })
 }

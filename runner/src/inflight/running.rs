@@ -10,7 +10,9 @@ use super::beam::{BeamSearch, Branches, Finished};
 use super::prompt_scores::PromptScores;
 use super::sampler::{Sampler, top_log_probs};
 use super::stop::is_stopped;
-use crate::executor::{FinishReason, Logits, LogitsContext, Request, RequestId, TokenId, TokenLogProb, TokenResult};
+use crate::executor::{
+    FinishReason, Logits, LogitsContext, Request, RequestId, RequestSpec, TokenId, TokenLogProb, TokenResult,
+};
 use crate::logits::copied;
 use text::guide::{Guide, GuideError};
 
@@ -25,6 +27,7 @@ pub(super) struct Running {
     cancelled_beams: BTreeSet<usize>,
     guide: Option<Guide>,
     generated: usize,
+    has_computed_prompt: bool,
     new: Undelivered,
     cum_log_prob: f32,
     has_responded: bool,
@@ -39,6 +42,8 @@ pub(super) enum Chosen {
     Branches(Vec<(usize, TokenId)>),
     /// The beams that the search ended with, best first.
     Beams(Vec<Finished>),
+    /// Nothing: none was asked for.
+    Nothing,
     /// Nothing: the guide cannot be followed, or the logits post-processor failed.
     Failed(String),
 }
@@ -66,9 +71,10 @@ impl Running {
             sequence_index,
             sampler: Sampler::new(kernels, spec, sequence_index),
             guide,
-            search: (spec.sampling.beam_width > 1).then(|| BeamSearch::new(kernels, spec)),
+            search: (spec.sampling.beam_width > 1 && spec.max_tokens > 0).then(|| BeamSearch::new(kernels, spec)),
             cancelled_beams: BTreeSet::new(),
             generated: 0,
+            has_computed_prompt: false,
             new: Undelivered::default(),
             cum_log_prob: 0.0,
             has_responded: false,
@@ -84,6 +90,10 @@ impl Running {
         logits: &mut [f32],
         tokens: impl Fn(usize) -> &'a [TokenId],
     ) -> Chosen {
+        self.has_computed_prompt = true;
+        if self.request.spec().max_tokens == 0 {
+            return Chosen::Nothing;
+        }
         let chosen = match &mut self.search {
             None => self.draw(kernels, logits, tokens(0)),
             Some(search) => {
@@ -117,8 +127,12 @@ impl Running {
         let token = match &mut self.guide {
             None => self.sampler.sample(logits, tokens, None),
             Some(guide) => follow(guide, |mask| self.sampler.sample(logits, tokens, Some(mask)))
-                .map_err(|error| error.to_string())?,
+                .map_err(|error| blame(&error, spec))?,
         };
+        if spec.allowed_token_ids.as_ref().is_some_and(|allowed| !allowed.contains(&token)) {
+            return Err("none of allowed_token_ids can come next: the guide or the logits post-processor excludes all"
+                .to_owned());
+        }
         self.sampler.accept(token);
         if let (Some(raw), Some(log_sum_exp)) = (raw, log_sum_exp) {
             let log_prob = raw[token as usize] - log_sum_exp;
@@ -132,7 +146,7 @@ impl Running {
             Some(FinishReason::EndId)
         } else if is_stopped(tokens, token, &spec.stop_words) {
             Some(FinishReason::StopWords)
-        } else if spec.end_ids.is_empty() && self.guide.as_ref().is_some_and(Guide::must_end) {
+        } else if !self.may_generate_an_end() && self.guide.as_ref().is_some_and(Guide::must_end) {
             Some(FinishReason::EndId)
         } else if self.generated == spec.max_tokens {
             Some(FinishReason::Length)
@@ -140,6 +154,12 @@ impl Running {
             None
         };
         Ok(Chosen::Token(token, finish))
+    }
+
+    /// Whether there is an end id, and one of the allowed tokens is one.
+    fn may_generate_an_end(&self) -> bool {
+        let spec = self.request.spec();
+        spec.end_ids.iter().any(|id| spec.allowed_token_ids.as_ref().is_none_or(|allowed| allowed.contains(id)))
     }
 
     /// Notes that the sequence `index` of the request was cancelled; whether that ends this one. A search ends when all
@@ -230,6 +250,17 @@ impl Running {
             scores.deliver(&mut result);
         }
         result
+    }
+}
+
+/// What an error of a guide says of a request.
+fn blame(error: &GuideError, spec: &RequestSpec) -> String {
+    match error {
+        GuideError::Refused { .. } if spec.allowed_token_ids.is_some() => {
+            "no token of allowed_token_ids goes on as the guide demands: allow more tokens, or change the guide"
+                .to_owned()
+        }
+        other => other.to_string(),
     }
 }
 

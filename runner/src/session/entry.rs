@@ -2,12 +2,11 @@
 
 use std::time::Instant;
 
-use text::stop_strings::StopStrings;
 use text::text_stream::TextStream;
-use text::tokenizer::Tokenizer;
 
 use crate::executor::{RequestSpec, Response};
 
+use super::ends::Ends;
 use super::sequence::Sequence;
 use super::{Destination, Output};
 
@@ -15,6 +14,7 @@ use super::{Destination, Output};
 pub(super) struct Entry {
     /// By sequence number; `None` after its end. All may be `None` before the executor's final response.
     sequences: Vec<Option<Sequence>>,
+    ends: Ends,
     prompt_tokens: usize,
     submitted: Instant,
     /// Whether the outputs of a sequence are delivered as one, at its end, although the executor streams.
@@ -26,17 +26,15 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn new(
         spec: &RequestSpec,
-        tokenizer: Option<&Tokenizer>,
-        stop_strings: StopStrings,
+        stream: Option<TextStream>,
         gathers: bool,
         destination: Destination,
         tag: u64,
     ) -> Self {
-        let is_guided = spec.guided_decoding.is_some();
-        let stream = tokenizer.map(|it| TextStream::new(it, &spec.input_token_ids, is_guided, stop_strings));
-        let sequences = vec![Some(Sequence::new(stream)); spec.sampling.num_return_sequences];
+        let ends = Ends::of(spec);
+        let sequences = vec![Some(Sequence::new(stream, ends.tail())); spec.sampling.num_return_sequences];
         let prompt_tokens = spec.input_token_ids.len();
-        Self { sequences, prompt_tokens, submitted: Instant::now(), gathers, destination, tag }
+        Self { sequences, ends, prompt_tokens, submitted: Instant::now(), gathers, destination, tag }
     }
 
     #[inline]
@@ -49,25 +47,34 @@ impl Entry {
         self.sequences.clear();
     }
 
+    /// The first sequence that has not ended.
+    pub(super) fn first_open(&self) -> usize {
+        self.sequences.iter().position(Option::is_some).unwrap_or(0)
+    }
+
     /// Takes a response in, as an `output` that has no text yet, and makes of it what is to be delivered.
     #[inline]
     pub(super) fn take(&mut self, output: &mut Output, now: Instant) -> Taken {
         let nothing = Taken { deliver: false, stopped: None };
         let Response::Result(result) = &mut output.response else {
             let deliver = !self.is_over();
+            output.sequence_index = self.first_open();
             self.end();
             return Taken { deliver, stopped: None };
         };
         let index = result.sequence_index;
         let Some(sequence) = self.sequences.get_mut(index).and_then(Option::as_mut) else { return nothing };
         let ended_by_executor = result.is_sequence_final;
-        let stopped = sequence.push(result, &mut output.text, now);
+        let stop_string = sequence.push(result, &self.ends, &mut output.text, now);
+        let stopped = stop_string.is_some();
         if !result.is_sequence_final {
             if self.gathers {
                 sequence.gather(output);
             }
             return Taken { deliver: !self.gathers, stopped: None };
         }
+        output.stop_reason =
+            stop_string.or_else(|| sequence.stop_reason(&self.ends, result.finish_reason)).map(Box::new);
         output.stats = Some(sequence.stats(self.prompt_tokens, self.submitted));
         let gathered = sequence.gathered.take();
         self.sequences[index] = None;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::executor::{RequestId, Response, TokenResult};
+use crate::executor::{RequestId, Response, TokenId, TokenResult};
 
 /// What an executor's response says, as text too.
 #[derive(Debug, Clone, PartialEq)]
@@ -10,12 +10,26 @@ pub struct Output {
     /// The response. Where a stop string ended the sequence, tokens after the one that completed it are cut off, and the
     /// finish reason is `stop_words`.
     pub response: Response,
-    /// The text that is new and certain: whole characters, without special tokens and what a stop string cuts off.
+    /// The text that is new and certain: whole characters, without special tokens and what a stop string cuts off, unless these
+    /// were asked for.
     pub text: String,
+    /// With the last output of a sequence: what ended it, where that is a stop string, an end id or a stop word.
+    pub stop_reason: Option<Box<StopReason>>,
+    /// The sequence: the response's, or of an error, which ends all, the first that had not ended.
+    pub sequence_index: usize,
     /// With the last output of a sequence.
     pub stats: Option<SequenceStats>,
     /// The submission's.
     pub tag: u64,
+}
+
+/// What ended a sequence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StopReason {
+    /// A stop string.
+    Text(String),
+    /// An end id, or the tokens of a stop word.
+    Tokens(Vec<TokenId>),
 }
 
 /// How one sequence went.
@@ -32,9 +46,18 @@ pub struct SequenceStats {
 }
 
 impl Output {
-    /// The error that ends a request.
-    pub(super) fn error(request_id: RequestId, message: String, tag: u64) -> Self {
-        Self { response: Response::Error { request_id, message }, text: String::new(), stats: None, tag }
+    /// A response that has no text yet.
+    pub(super) fn new(response: Response, tag: u64) -> Self {
+        let sequence_index = match &response {
+            Response::Result(result) => result.sequence_index,
+            Response::Error { .. } => 0,
+        };
+        Self { response, text: String::new(), stop_reason: None, sequence_index, stats: None, tag }
+    }
+
+    /// The error that ends a request, of whose sequences `sequence_index` is the first that had not ended.
+    pub(super) fn error(request_id: RequestId, sequence_index: usize, message: String, tag: u64) -> Self {
+        Self { sequence_index, ..Self::new(Response::Error { request_id, message }, tag) }
     }
 
     /// The sequence that the output belongs to; `None` for an error, which is of all.
@@ -54,6 +77,7 @@ impl Output {
             (Response::Error { .. }, Response::Result(_)) => {}
         }
         self.text.push_str(&later.text);
+        self.stop_reason = later.stop_reason.or(self.stop_reason.take());
         self.stats = later.stats.or(self.stats);
     }
 }

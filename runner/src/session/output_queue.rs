@@ -194,7 +194,7 @@ mod tests {
             is_sequence_final: is_final,
             ..TokenResult::ended(RequestId(request), sequence, FinishReason::Length, is_final)
         };
-        Output { response: Response::Result(result), text: format!("{token},"), stats: None, tag: request }
+        Output { text: format!("{token},"), ..Output::new(Response::Result(result), request) }
     }
 
     fn tokens(outputs: &[Output], request: u64, sequence: usize) -> Vec<u32> {

@@ -35,9 +35,10 @@ pub(super) fn run(executor: &dyn Executor, arrivals: &Arrivals, queues: &Queues)
     // An executor that kept its promises has left none.
     for (id, mut entry) in std::mem::take(&mut router.entries) {
         if !entry.is_over() {
-            let output = Output::error(id, message.to_owned(), entry.tag);
+            let open = entry.first_open();
+            let output = Output::error(id, open, message.to_owned(), entry.tag);
             let (outputs, destination) = (&mut router.outputs, &mut entry.destination);
-            let _ = contained(|| deliver(executor, &queues.shared, outputs, id, destination, output));
+            let _ = contained(|| deliver(executor, &queues.shared, outputs, id, open, destination, output));
         }
         discard(entry.destination);
     }
@@ -76,7 +77,7 @@ impl Router<'_> {
         let is_last_response = response.is_final();
         let MapEntry::Occupied(mut occupied) = self.entries.entry(id) else { return };
         let entry = occupied.get_mut();
-        let mut output = Output { response, text: String::new(), stats: None, tag: entry.tag };
+        let mut output = Output::new(response, entry.tag);
         let Taken { deliver: is_news, stopped } = entry.take(&mut output, now);
         let is_over = entry.is_over();
         match stopped {
@@ -84,7 +85,8 @@ impl Router<'_> {
             Some(_) if is_over => self.executor.cancel(id),
             Some(sequence_index) => self.executor.cancel_sequence(id, sequence_index),
         }
-        if is_news && !deliver(self.executor, self.queue, &mut self.outputs, id, &mut entry.destination, output) {
+        let open = entry.first_open();
+        if is_news && !deliver(self.executor, self.queue, &mut self.outputs, id, open, &mut entry.destination, output) {
             entry.end();
         }
         let is_over = entry.is_over();
@@ -101,7 +103,7 @@ impl Router<'_> {
     }
 }
 
-/// Brings an output of request `id` to its destination. `outputs` are on their way to `queue`. Whether the request goes on: it
+/// Brings an output of request `id`, of whose sequences `open` is the first to go on, to its destination. `outputs` are on their way to `queue`. Whether the request goes on: it
 /// ends where nobody wants its outputs any more.
 #[inline]
 fn deliver(
@@ -109,6 +111,7 @@ fn deliver(
     queue: &OutputQueue,
     outputs: &mut Vec<Output>,
     id: RequestId,
+    open: usize,
     destination: &mut Destination,
     output: Output,
 ) -> bool {
@@ -122,7 +125,7 @@ fn deliver(
         Destination::Callback(on_output) => {
             // Those who wait for outputs do not wait for a callback.
             queue.put(outputs);
-            call(on_output, id, output)
+            call(on_output, id, open, output)
         }
         Destination::Nowhere => true,
     };
@@ -137,11 +140,11 @@ fn deliver(
 
 /// Calls a callback. If it fails, the request ends with what it says, which it is told; what panicked is not called again.
 /// Nothing else ends.
-fn call(on_output: &mut OutputCallback, id: RequestId, output: Output) -> bool {
+fn call(on_output: &mut OutputCallback, id: RequestId, open: usize, output: Output) -> bool {
     let (is_last, tag) = (output.response.is_final(), output.tag);
     let result = contained(|| on_output(output));
     if let (Ok(Err(message)), false) = (&result, is_last) {
-        let _ = contained(|| on_output(Output::error(id, message.clone(), tag)));
+        let _ = contained(|| on_output(Output::error(id, open, message.clone(), tag)));
     }
     matches!(result, Ok(Ok(())))
 }

@@ -6,11 +6,13 @@ use text::text_stream::TextStream;
 
 use crate::executor::{FinishReason, TokenResult};
 
-use super::{Output, SequenceStats};
+use super::ends::{Ends, Tail};
+use super::{Output, SequenceStats, StopReason};
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sequence {
     stream: Option<TextStream>,
+    tail: Tail,
     output_tokens: usize,
     /// The sum of the log-probabilities of the tokens that were given out.
     cum_log_prob: f32,
@@ -21,22 +23,29 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    pub(super) fn new(stream: Option<TextStream>) -> Self {
-        Self { stream, ..Self::default() }
+    pub(super) fn new(stream: Option<TextStream>, tail: Tail) -> Self {
+        Self { stream, tail, ..Self::default() }
     }
 
-    /// Takes a result in and adds the text that is new. Whether a stop string has ended the sequence, which `result` then says
-    /// too.
+    /// Takes a result in and adds the text that is new. The stop string that has ended the sequence, if one did, which `result`
+    /// then says too.
     #[inline]
-    pub(super) fn push(&mut self, result: &mut TokenResult, text: &mut String, now: Instant) -> bool {
+    pub(super) fn push(
+        &mut self,
+        result: &mut TokenResult,
+        ends: &Ends,
+        text: &mut String,
+        now: Instant,
+    ) -> Option<StopReason> {
         if !result.output_token_ids.is_empty() {
             self.first_token.get_or_insert(now);
             self.last_token = Some(now);
         }
         let stopped_after = self.add_text(result, text);
-        if let Some(length) = stopped_after {
+        if let Some((length, _)) = stopped_after {
             stop(result, length);
         }
+        ends.follow(&mut self.tail, &result.output_token_ids);
         self.output_tokens += result.output_token_ids.len();
         if let Some(log_probs) = &result.log_probs {
             self.cum_log_prob = log_probs.iter().fold(self.cum_log_prob, |sum, log_prob| sum + log_prob);
@@ -45,12 +54,19 @@ impl Sequence {
                 result.cum_log_prob = Some(self.cum_log_prob);
             }
         }
-        stopped_after.is_some()
+        let (_, stop_string) = stopped_after?;
+        let stop_string = self.stream.as_ref().and_then(|stream| stream.stop_string(stop_string));
+        Some(StopReason::Text(stop_string.unwrap_or_default().to_owned()))
     }
 
-    /// Adds the text of a result's tokens to `text`: after how many of them a stop string was complete.
+    /// Which end id or stop word has ended the sequence, as far as its tokens tell.
+    pub(super) fn stop_reason(&self, ends: &Ends, finish_reason: Option<FinishReason>) -> Option<StopReason> {
+        ends.reason(&self.tail, finish_reason)
+    }
+
+    /// Adds the text of a result's tokens to `text`: after how many of them a stop string was complete, and which.
     #[inline]
-    fn add_text(&mut self, result: &TokenResult, text: &mut String) -> Option<usize> {
+    fn add_text(&mut self, result: &TokenResult, text: &mut String) -> Option<(usize, usize)> {
         let stream = self.stream.as_mut()?;
         for (position, &token) in result.output_token_ids.iter().enumerate() {
             let emit = stream.push(token);
@@ -59,8 +75,8 @@ impl Sequence {
             } else {
                 text.push_str(&emit.text);
             }
-            if emit.stopped.is_some() {
-                return Some(position + 1);
+            if let Some(stop_string) = emit.stopped {
+                return Some((position + 1, stop_string));
             }
         }
         if !result.is_sequence_final {
@@ -68,13 +84,13 @@ impl Sequence {
         }
         let emit = stream.finish();
         text.push_str(&emit.text);
-        emit.stopped.map(|_| result.output_token_ids.len())
+        emit.stopped.map(|stop_string| (result.output_token_ids.len(), stop_string))
     }
 
     /// Keeps an output of a request that does not stream, and leaves an empty one in its place.
     pub(super) fn gather(&mut self, output: &mut Output) {
         let request_id = output.response.request_id();
-        let output = std::mem::replace(output, Output::error(request_id, String::new(), 0));
+        let output = std::mem::replace(output, Output::error(request_id, 0, String::new(), 0));
         match &mut self.gathered {
             Some(gathered) => gathered.append(output),
             None => self.gathered = Some(Box::new(output)),

@@ -120,6 +120,12 @@ impl Pieces {
         self.special.get(id as usize).copied().unwrap_or(false)
     }
 
+    /// Bytes of the longest contribution.
+    pub(crate) fn longest(&self) -> usize {
+        let longest = |table: &Table| (0..table.ends.len()).map(|id| table.get(id).1.len()).max().unwrap_or(0);
+        longest(&self.later).max(self.first.as_ref().map_or(0, longest))
+    }
+
     /// What a token adds; `first` says that no token came before it.
     pub(crate) fn get(&self, id: u32, first: bool) -> (Kind, &[u8]) {
         let table = self.first.as_ref().filter(|_| first).unwrap_or(&self.later);

@@ -41,8 +41,13 @@ pub(super) fn prepare(spec: &RequestSpec, able: &Capabilities) -> Result<Prepare
     // The executor has one end id; the others are stop words of one token.
     let further_ends = spec.end_ids.iter().skip(1).map(|&id| vec![id]);
     let mut embedding_bias = Vec::new();
-    if !spec.embedding_bias.is_empty() {
+    if !spec.embedding_bias.is_empty() || spec.allowed_token_ids.is_some() {
         embedding_bias = vec![0.0; able.vocab_size];
+        // It has no list of allowed tokens: the others get the logit that a bad word gets.
+        if let Some(allowed) = &spec.allowed_token_ids {
+            embedding_bias.fill(f32::NEG_INFINITY);
+            allowed.iter().for_each(|&token| embedding_bias[token as usize] = 0.0);
+        }
         for &(token, bias) in &spec.embedding_bias {
             embedding_bias[token as usize] += bias;
         }
@@ -70,7 +75,8 @@ pub(super) fn to_gpu<'a>(spec: &'a RequestSpec, prepared: &'a Prepared, cache_sa
     let is_greedy = sampling.is_greedy();
     GpuRequest {
         input_token_ids: &spec.input_token_ids,
-        max_tokens: spec.max_tokens,
+        // It generates one at least, which `Route` drops where none was asked for.
+        max_tokens: spec.max_tokens.max(1),
         // Beams come whole.
         streaming: spec.streaming && sampling.beam_width == 1,
         end_id: spec.end_ids.first().copied(),
@@ -196,6 +202,7 @@ fn ignored(spec: &RequestSpec, mode: DecodingMode) -> Option<&'static str> {
         ("presence_penalty", sampling.presence_penalty != 0.0, penalties),
         ("frequency_penalty", sampling.frequency_penalty != 0.0, penalties),
         ("bad_words", !spec.bad_words.is_empty(), penalties),
+        ("allowed_token_ids", spec.allowed_token_ids.is_some(), penalties),
         ("embedding_bias", !spec.embedding_bias.is_empty(), penalties),
         ("no_repeat_ngram_size", sampling.no_repeat_ngram_size > 0, penalties),
         ("min_tokens", sampling.min_tokens > 0, min_tokens),

@@ -13,6 +13,8 @@ use super::prompt::UnscoredPrompt;
 pub(super) struct Route {
     sequences: Vec<Sequence>,
     is_beam_search: bool,
+    /// Whether tokens are wanted: TensorRT-LLM generates one in any case.
+    generates: bool,
     log_probs: bool,
     prompt_len: usize,
     end_ids: Vec<TokenId>,
@@ -45,6 +47,7 @@ impl Route {
         Self {
             sequences: vec![Sequence::default(); spec.sampling.num_return_sequences],
             is_beam_search,
+            generates: spec.max_tokens > 0,
             log_probs: spec.output.return_log_probs,
             prompt_len: spec.input_token_ids.len(),
             end_ids: spec.end_ids.clone(),
@@ -179,7 +182,10 @@ impl Route {
     fn sequence(&mut self, id: RequestId, index: usize, output: &GpuOutput<'_>, is_final: bool) -> Option<TokenResult> {
         let sequence = self.sequences.get_mut(index).filter(|sequence| !sequence.ended)?;
         // Beams of unequal length are filled up with negative ids.
-        let tokens: Vec<TokenId> = output.token_ids.iter().map_while(|&id| TokenId::try_from(id).ok()).collect();
+        let mut tokens: Vec<TokenId> = output.token_ids.iter().map_while(|&id| TokenId::try_from(id).ok()).collect();
+        if !self.generates {
+            tokens.clear();
+        }
         if tokens.is_empty() && !is_final {
             return None;
         }
@@ -203,6 +209,7 @@ impl Route {
         let reason = is_final.then(|| match finish_reason(output.finish_reason) {
             // End ids but the first are stop words there.
             FinishReason::StopWords if ended_by_end_id => FinishReason::EndId,
+            FinishReason::StopWords | FinishReason::EndId if !self.generates => FinishReason::Length,
             reason => reason,
         });
         Some(TokenResult {
@@ -212,7 +219,7 @@ impl Route {
             log_probs: log_probs.or_else(|| (self.log_probs && tokens.is_empty()).then(Vec::new)),
             output_token_ids: tokens,
             top_log_probs: None,
-            cum_log_prob: output.cum_log_prob.filter(|_| is_final && self.log_probs),
+            cum_log_prob: output.cum_log_prob.filter(|_| is_final && self.log_probs && self.generates),
             generation_logits: generation_logits.or(self.generation_logits.map(|_| Logits::default())),
             prompt_log_probs: None,
             prompt_top_log_probs: None,

@@ -250,8 +250,9 @@ impl<M: Model> Owner<'_, M> {
     }
 
     fn respond(&mut self, id: SequenceId, chosen: Chosen) {
+        let has_token = !matches!(chosen, Chosen::Nothing);
         let wants_perf_metrics = self.requests.sequence(id).is_some_and(Running::wants_perf_metrics);
-        if let Some(request) = self.requests.of(id).filter(|_| wants_perf_metrics) {
+        if let Some(request) = self.requests.of(id).filter(|_| has_token && wants_perf_metrics) {
             request.note_token();
         }
         match chosen {
@@ -266,6 +267,7 @@ impl<M: Model> Owner<'_, M> {
                 }
             }
             Chosen::Beams(beams) => self.requests.finish(&self.scheduler, id, FinishReason::Length, beams),
+            Chosen::Nothing => self.requests.finish(&self.scheduler, id, FinishReason::Length, Vec::new()),
             Chosen::Failed(problem) => self.requests.fail(&self.scheduler, id, &problem),
         }
     }

@@ -118,6 +118,11 @@ impl Requests {
         self.responses.push(Response::Result(running.take(None, false, prompt_scores)));
     }
 
+    /// Adds the responses to a request that was never one of these.
+    pub(super) fn respond(&mut self, responses: impl Iterator<Item = Response>) {
+        self.responses.extend(responses);
+    }
+
     /// Delivers the responses that there are.
     pub(super) fn deliver(&mut self, queue: &Queue) {
         queue.deliver(&mut self.responses, self.requests.len() - self.started);

@@ -1,7 +1,7 @@
 //! From logits to a token. Pure: the same logits, settings and tokens give the same token, on any thread.
 //!
 //! Steps, in TensorRT-LLM's order: embedding bias; temperature; repetition, presence and frequency penalty
-//! ([`penalties`]); minimum length, bad words, repeated n-grams ([`bans`]); the guide's mask; top-k ([`maxima`]), top-p,
+//! ([`penalties`]); minimum length, bad words, repeated n-grams ([`bans`]); allowed tokens ([`allowed`]); the guide's mask; top-k ([`maxima`]), top-p,
 //! min-p ([`filters`]); the draw ([`draw`]).
 //!
 //! Logits are not divided by the temperature. Instead, what follows is scaled: presence and frequency penalties are taken
@@ -11,6 +11,7 @@
 //! A token costs a few passes over the vocabulary, which stays in the cache: one for a greedy choice, one more for weights and
 //! for their sum, a sum over the tail for each step of the bisection of top-p. Penalties cost a step for each token seen.
 
+mod allowed;
 mod bans;
 mod draw;
 mod filters;
@@ -29,6 +30,7 @@ use cpu_kernels::Kernels;
 
 use crate::executor::{RequestSpec, SamplingConfig, TokenId};
 
+use allowed::Allowed;
 use bans::{Banned, Bans};
 use maxima::Maxima;
 use penalties::Penalties;
@@ -52,6 +54,7 @@ struct Rules {
     config: SamplingConfig,
     bias: Vec<(TokenId, f32)>,
     bans: Bans,
+    allowed: Option<Allowed>,
 }
 
 impl Sampler {
@@ -60,7 +63,8 @@ impl Sampler {
         let mut config = spec.sampling.clone();
         config.seed = config.seed.wrapping_add(sequence_index as u64);
         let penalties = Penalties::new(&config, &spec.input_token_ids);
-        let rules = Rules { bias: spec.embedding_bias.clone(), bans: Bans::new(spec), config };
+        let allowed = spec.allowed_token_ids.as_deref().map(Allowed::new);
+        let rules = Rules { bias: spec.embedding_bias.clone(), bans: Bans::new(spec), allowed, config };
         Self { kernels, rules: Arc::new(rules), penalties }
     }
 
@@ -69,14 +73,15 @@ impl Sampler {
     ///
     /// `logits` has one entry for each token of the vocabulary: raw ones come in, what is left is unspecified.
     ///
-    /// Where bans and mask together leave nothing, the bans are lifted for this token and `mask` is called again; the
-    /// mask always holds. A logit that is not a number is never chosen. Where no logit can be, the answer is token 0.
+    /// Where bans, allowed tokens and mask together leave nothing, the bans are lifted for this token and `mask` is called again;
+    /// allowed tokens and mask always hold. A logit that is not a number is never chosen. Where no logit can be, the answer is token 0.
     pub fn sample(&self, logits: &mut [f32], tokens: &[TokenId], mask: Option<Mask<'_>>) -> TokenId {
         let config = &self.rules.config;
         let greedy = config.is_greedy();
         // At 0 there is nothing to divide by; what else makes a draw greedy leaves the temperature its part in penalties.
         let banned = self.change(logits, tokens, if config.temperature == 0.0 { 1.0 } else { config.temperature });
         let mask = |logits: &mut [f32]| {
+            self.keep_allowed(logits);
             if let Some(mask) = mask {
                 mask(logits);
             }
@@ -102,8 +107,16 @@ impl Sampler {
     /// Changes `logits` as [`Self::sample`] does before the mask, at temperature 1: for a search that chooses by score.
     pub fn process(&self, logits: &mut [f32], tokens: &[TokenId]) {
         let banned = self.change(logits, tokens, 1.0);
+        self.keep_allowed(logits);
         if !banned.is_empty() && Maxima::of(self.kernels, logits).best() == f32::NEG_INFINITY {
             banned.lift(logits);
+            self.keep_allowed(logits);
+        }
+    }
+
+    fn keep_allowed(&self, logits: &mut [f32]) {
+        if let Some(allowed) = &self.rules.allowed {
+            allowed.keep(logits);
         }
     }
 
