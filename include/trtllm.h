@@ -638,7 +638,8 @@ typedef struct trtllm_response {
      */
     void *user_data;
     /**
-     * Number of the sequence, from 0. Beams come best first.
+     * Number of the sequence, from 0. Beams come best first. Where `status` is not `TRTLLM_STATUS_OK`: the first that had not
+     * ended.
      */
     size_t sequence_index;
     /**
@@ -646,8 +647,8 @@ typedef struct trtllm_response {
      */
     struct trtllm_ids token_ids;
     /**
-     * The text that is new and certain: whole characters, special tokens left out, a stop text cut off. Empty without
-     * `return_text`.
+     * The text that is new and certain: whole characters, without special tokens and without a stop text, unless the request asks
+     * for them. Empty without `return_text`.
      */
     struct trtllm_str text;
     /**
@@ -708,7 +709,7 @@ typedef struct trtllm_response {
      */
     bool has_cum_log_prob;
     /**
-     * Whether this is the last response of the sequence.
+     * Whether this is the last response of the sequence. An error is the last of every sequence that had not ended.
      */
     bool is_sequence_final;
     /**
@@ -741,6 +742,14 @@ typedef struct trtllm_response {
      * Numbers of a row of logits, where there are some.
      */
     size_t vocab_size;
+    /**
+     * When `is_sequence_final`: the stop text that ended the sequence; empty where none did.
+     */
+    struct trtllm_str stop_reason;
+    /**
+     * When `is_sequence_final`: the end id, or the stop word, that ended the sequence; none where neither did.
+     */
+    struct trtllm_ids stop_reason_ids;
 } trtllm_response;
 
 /**
@@ -829,16 +838,18 @@ typedef struct trtllm_request {
      */
     struct trtllm_ids token_ids;
     /**
-     * Tokens to generate at most. Fewer where the engine's `max_seq_len` leaves no room. Default: 128.
+     * Tokens to generate at most. Fewer where the engine's `max_seq_len` leaves no room. With 0 every sequence ends
+     * with `TRTLLM_FINISH_REASON_LENGTH` and no tokens; `return_prompt_log_probs` is answered. Default: 128.
      */
     size_t max_new_tokens;
     /**
-     * Any of these ends a sequence, and is its last token; none for the model's own. Default: none.
+     * Any of these ends a sequence, and is its last token, with `ignore_eos` too; none for the model's own. Default: none.
      */
     struct trtllm_ids end_ids;
     /**
-     * Texts that end a sequence, with `streaming` or without; they are not part of its text. They need `return_text`. A beam
-     * search runs to its end, and its texts are cut. Default: none.
+     * Texts that end a sequence, with `streaming` or without; they are not part of its text, unless
+     * `include_stop_str_in_output` is set. Special tokens that a text names (`[/INST]`) are found by their ids. They need
+     * `return_text`. A beam search runs to its end, and its texts are cut. Default: none.
      */
     const struct trtllm_str *stop;
     /**
@@ -1039,6 +1050,11 @@ typedef struct trtllm_request {
      */
     struct trtllm_str system;
     /**
+     * The only tokens that are generated; none for all. A guide and bad words choose among them. An end id has to be one of them
+     * to be generated; a guided output whose end ids are not ends where nothing but an end could follow. Default: none.
+     */
+    struct trtllm_ids allowed_token_ids;
+    /**
      * How many of the most probable tokens to return at the position of each prompt token after the first, with their
      * log-probabilities. Default: 0.
      */
@@ -1058,6 +1074,14 @@ typedef struct trtllm_request {
      * Whether the model goes on with the last message, rather than answer it. Default: false.
      */
     bool continue_final_message;
+    /**
+     * Whether the stop text that ends a sequence is part of its text. Default: false.
+     */
+    bool include_stop_str_in_output;
+    /**
+     * Whether texts leave special tokens out. Default: true.
+     */
+    bool skip_special_tokens;
 } trtllm_request;
 
 /**
