@@ -1,6 +1,6 @@
 //! What the executor contract promises, on every executor that there is.
 //!
-//! `promises` knows the contract and no executor. Each executor is a subject, for which the macro below makes a test of every
+//! `promises` and `life` know the contract and no executor. Each executor is a subject, for which the macro below makes a test of every
 //! promise; what is promised of one executor only has a file of its own.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail where it likes")]
@@ -9,6 +9,7 @@
 mod common;
 
 mod cpu;
+mod life;
 mod promises;
 #[path = "../common/stand_in.rs"]
 mod stand_in;
