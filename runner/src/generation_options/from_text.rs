@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
 use crate::executor::{EarlyStopping, TokenId};
@@ -60,11 +61,19 @@ impl FromText for u8 {
     }
 }
 
+/// Reads JSON; an error says where it is none, if that is what is wrong.
+fn json<T: DeserializeOwned>(text: &str, what: &str) -> Result<T, String> {
+    serde_json::from_str(text).map_err(|error| match error.is_data() {
+        true => format!("must be {what}"),
+        false => format!("must be {what}, and is not JSON at {}:{} (line and column)", error.line(), error.column()),
+    })
+}
+
 impl FromText for Vec<Json> {
     const EXPECTED: &'static str = "a list of objects";
 
     fn set(option: &mut Option<Self>, text: &str) -> Result<(), String> {
-        *option = Some(serde_json::from_str(text).map_err(|error| format!("must be a JSON list: {error}"))?);
+        *option = Some(json(text, "a JSON list")?);
         Ok(())
     }
 }
@@ -73,7 +82,7 @@ impl FromText for Map<String, Json> {
     const EXPECTED: &'static str = "an object";
 
     fn set(option: &mut Option<Self>, text: &str) -> Result<(), String> {
-        *option = Some(serde_json::from_str(text).map_err(|error| format!("must be a JSON object: {error}"))?);
+        *option = Some(json(text, "a JSON object")?);
         Ok(())
     }
 }
