@@ -137,7 +137,7 @@ fn a_timing_cache_is_kept_and_used() {
 fn the_gpu_that_is_here_is_the_default() {
     let dir = tempfile::tempdir().unwrap();
     let output = built(dir.path(), A100, &["--model", &model(), "--output", "engine"]);
-    assert!(output.stderr.contains("target `auto`"), "{}", output.stderr);
+    assert!(output.stderr.contains("(target auto)"), "{}", output.stderr);
     assert_eq!(json(dir.path().join("engine/engine.json"))["target"], "a100");
     // One that no target is for is built for all the same.
     let unknown = "NVIDIA GeForce RTX 4090:25757220864:8.9";
