@@ -205,7 +205,7 @@ fn only_allowed_tokens_are_generated_and_a_guide_chooses_among_them() {
     assert_eq!((output_ids(&line).len(), &line["finish_reason"]), (4, &json!("end_id")));
     let mut command =
         run_engine(&engine.path, &[&prompt[..], &["--allowed-token-ids", &digits, "--regex", "[3-9]+"]].concat());
-    refused(&mut command, 1, &["none of allowed_token_ids"]);
+    refused(&mut command, 1, &["no token of allowed_token_ids goes on as the guide demands"]);
     refused(
         &mut run_engine(&engine.path, &["--prompt", "a", "--allowed-token-ids", "999999"]),
         2,
@@ -258,7 +258,7 @@ fn what_a_user_may_not_expect_is_said_once() {
 
     let demo = demo();
     let default = said(&demo, &["--prompt", "b", "--ignore-eos"]);
-    assert_eq!(count(&default, "output ended at 128 tokens, the default"), 1, "{default}");
+    assert_eq!(count(&default, "ended after 128 tokens, which is the default"), 1, "{default}");
     let chosen = said(&demo, &["--ignore-eos", "--max-new-tokens", "128"]);
     assert_eq!(count(&chosen, "the default"), 0, "{chosen}");
 }

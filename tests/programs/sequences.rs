@@ -106,10 +106,13 @@ fn impossible_numbers_of_sequences_are_refused() {
     check(&["--n", "65537"], &["n must be at most 65536"]);
     check(&["--n", "18446744073709551615"], &["at most 65536"]);
     check(&["--beam-width", "0"], &["--beam-width must be at least 1"]);
-    check(&["--beam-width", "2", "--n", "3"], &["num_return_sequences is 3", "beam_width 2"]);
+    check(&["--beam-width", "2", "--n", "3"], &["n is 3", "beam_width 2"]);
     check(&["--beam-width", "4", "--max-batch-size", "3"], &["beam_width is 4", "max_batch_size"]);
-    check(&["--beam-width", "2", "--top-logprobs", "1", "--format", "json"], &["beam search", "top_log_probs"]);
-    check(&["--beam-width", "2", "--json"], &["beam search", "guided decoding"]);
+    check(
+        &["--beam-width", "2", "--top-logprobs", "1", "--format", "json"],
+        &["a beam_width above 1", "top_log_probs"],
+    );
+    check(&["--beam-width", "2", "--json"], &["a beam_width above 1", "a guide"]);
     check(&["--length-penalty", "nan"], &["--length-penalty must be a finite number, not NaN"]);
     check(&["--early-stopping", "maybe"], &["--early-stopping", "`never`", "maybe"]);
     check(&["--early-stopping", "0.5"], &["--early-stopping", "integer"]);

@@ -14,6 +14,7 @@ use crate::format::counted;
 pub(super) struct Advice {
     said_sampling: bool,
     said_endless: bool,
+    said_equal: bool,
 }
 
 impl Advice {
@@ -49,7 +50,8 @@ impl Advice {
             ));
         }
         let sequences = spec.sampling.num_return_sequences;
-        if sequences > 1 && spec.sampling.beam_width == 1 && spec.sampling.is_greedy() {
+        if !self.said_equal && sequences > 1 && spec.sampling.beam_width == 1 && spec.sampling.is_greedy() {
+            self.said_equal = true;
             said.push(format!(
                 "warning: the {sequences} sequences of {name} will be the same: without --temperature nothing is drawn"
             ));

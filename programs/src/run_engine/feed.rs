@@ -172,6 +172,7 @@ impl Feeder {
             text: submission.text,
             tag: index as u64,
             destination: Destination::Callback(Box::new(on_output)),
+            skip_special_tokens: submission.skip_special_tokens,
             ..Submission::new(submission.request.clone())
         }
     }

@@ -80,7 +80,9 @@ impl Args {
     pub(crate) fn give_text(&self) -> bool {
         let options = &self.generation.options;
         let only_ids = !self.prompt_ids.is_empty() && self.prompt.is_empty() && self.prompts.is_none();
-        let needs_text = options.stop.is_some() || options.bad_words.is_some() || !options.guides().is_empty();
+        let shows_special = options.skip_special_tokens == Some(false);
+        let needs_text =
+            shows_special || options.stop.is_some() || options.bad_words.is_some() || !options.guides().is_empty();
         self.detokenize || needs_text || !only_ids
     }
 }
