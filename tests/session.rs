@@ -136,7 +136,7 @@ fn what_a_request_cannot_have_is_told_by_the_options_name() {
     };
     let ids = || Prompt::Ids(vec![1, 2, 3]);
     let none = GenerationOptions::default;
-    check(ids(), GenerationOptions { max_new_tokens: Some(0), ..none() }, "max_new_tokens must be at least 1");
+    check(ids(), GenerationOptions { allowed_token_ids: Some(Vec::new()), ..none() }, "allowed_token_ids is empty");
     check(ids(), GenerationOptions { max_length: Some(3), ..none() }, "max_length 3 leaves none");
     check(ids(), GenerationOptions { n: Some(1 << 20), ..none() }, "num_return_sequences must be at most 65536");
     check(
