@@ -16,6 +16,18 @@ pub fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'st
     with_signals_blocked(|| builder(name).spawn(|| in_default_floating_point_mode(run)))
 }
 
+/// Starts a thread with the caller's signal mask, for what starts processes: they inherit the mask, and one that hears no signal
+/// cannot be ended by one.
+///
+/// # Errors
+/// The system refuses it.
+pub fn spawn_for_processes<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    builder(name).spawn(|| in_default_floating_point_mode(run))
+}
+
 /// Starts a thread with a stack of `stack_size` bytes.
 ///
 /// # Errors

@@ -105,7 +105,7 @@ pub(super) fn open(
         // Nobody listens after the timeout.
         let _ = sender.send(GpuExecutor::open(&own_library, &own_engine, &settings, tokenizer.as_ref()));
     };
-    system::threads::spawn("trtllm-gpu-open", open).map_err(|source| OpenError::Thread { source })?;
+    system::threads::spawn_for_processes("trtllm-gpu-open", open).map_err(|source| OpenError::Thread { source })?;
     match receiver.recv_timeout(timeout) {
         Ok(Ok(executor)) => Ok((executor, workers)),
         Ok(Err(error)) => {
