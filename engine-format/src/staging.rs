@@ -2,7 +2,7 @@
 //!
 //! An output is written beside its place and put there in one step, after its files are on the disk. A writer that is killed at
 //! any instant leaves the place as it was or with the whole new output, and beside it at most something that the next writer of
-//! the same place removes ([`aside`]). Nothing else stays.
+//! the same place removes (`staging::aside`). Nothing else stays.
 
 mod aside;
 
