@@ -7,7 +7,7 @@
 //! A stop string that names special tokens (`[/INST]`, `\n</s>`) is looked for twice: in the text, as it is written, and in the
 //! tokens, where each special token is one sign, whether the text shows it or not.
 //!
-//! Each pattern is followed by its own Knuth-Morris-Pratt automaton. A byte costs a step of each, about 1 ns, and the longest
+//! Each pattern is followed by its own Knuth-Morris-Pratt automaton. A byte costs a step of each, and the longest
 //! partial match over all of them is exactly what has to be held back.
 
 use std::sync::Arc;

@@ -38,7 +38,7 @@ use workers::Workers;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Items of the Earley parser after one token. An object has four for each property that may come next, so that 2,500 optional
-/// ones are possible; with so many, a token's mask takes 25 ms.
+/// ones are possible. With 2,000, the slowest mask of a token took 22 ms.
 const MAX_ITEMS: usize = 10_000;
 
 /// Makes guides for one model. Built once: sorting the vocabulary takes longer than compiling a schema.

@@ -1,6 +1,6 @@
 //! Where guides are compiled: on threads of their own, a few at a time, and not for longer than a deadline.
 //!
-//! A thread of this size costs 20 µs; what of its stack is not touched costs nothing. One that is late cannot be stopped: it runs
+//! What of their large stacks is not touched costs nothing. One that is late cannot be stopped: it runs
 //! out unheard, and counts among the few until it has, so that late ones never take more than [`AT_ONCE`] cores.
 
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
