@@ -232,7 +232,7 @@ static void requests(trtllm_engine *engine) {
     WITH(request.token_ids = NO_IDS; request.prompt = ((trtllm_str){NULL, 1}));
     WITH(request.token_ids = NO_IDS; request.messages = TRTLLM_STR("[{\"role\": 1}]"));
     WITH(request.token_ids = NO_IDS; request.messages = TRTLLM_STR("[]"));
-    WITH(request.max_new_tokens = 0);
+    WITH(request.allowed_token_ids = ((trtllm_ids){outside, 1}));
     WITH(request.end_ids = NULL_IDS);
     WITH(request.end_ids = ((trtllm_ids){outside, 1}));
     WITH(request.num_stop = 1);
