@@ -459,8 +459,6 @@ typedef struct trtllm_engine_info {
  */
 typedef uint32_t trtllm_shutdown;
 
-typedef void (*Handler)(void);
-
 /**
  * How grave a message of the log is. A level includes those before it.
  */
@@ -1507,8 +1505,6 @@ trtllm_status trtllm_close_engine(struct trtllm_engine *engine);
  * Errors: `TRTLLM_STATUS_WRONG_THREAD` outside of those, `TRTLLM_STATUS_INVALID_ARGUMENT`. Thread-safe.
  */
 trtllm_status trtllm_fail(struct trtllm_str message);
-
-extern int pthread_atfork(Handler prepare, Handler parent, Handler child);
 
 /**
  * Sends what the library logs, down to `level`, to `callback`, in place of the one before; NULL sends it nowhere, which is so at

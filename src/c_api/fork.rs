@@ -12,12 +12,6 @@ static IS_FORK: AtomicBool = AtomicBool::new(false);
 /// What `pthread_atfork` answered.
 static WATCHED: OnceLock<c_int> = OnceLock::new();
 
-type Handler = Option<extern "C" fn()>;
-
-unsafe extern "C" {
-    fn pthread_atfork(prepare: Handler, parent: Handler, child: Handler) -> c_int;
-}
-
 /// Runs in the child, where little is allowed.
 extern "C" fn mark() {
     IS_FORK.store(true, Ordering::Relaxed);
@@ -28,6 +22,11 @@ extern "C" fn mark() {
 /// # Errors
 /// There is no memory for it.
 pub(crate) fn watch() -> Result<(), Failure> {
+    // In here, where the maker of trtllm.h does not look.
+    type Handler = Option<extern "C" fn()>;
+    unsafe extern "C" {
+        fn pthread_atfork(prepare: Handler, parent: Handler, child: Handler) -> c_int;
+    }
     // SAFETY: the handler lives as long as the library, touches one atomic flag, and does not unwind.
     match WATCHED.get_or_init(|| unsafe { pthread_atfork(None, None, Some(mark)) }) {
         0 => Ok(()),

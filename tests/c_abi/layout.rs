@@ -148,6 +148,25 @@ fn every_function_is_misused_in_the_test_host() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
+/// A declaration of what another header declares too breaks the hosts that include both.
+#[test]
+fn the_header_declares_nothing_but_its_own_names() {
+    let text = include_str!("../../include/trtllm.h");
+    let declarations =
+        text.lines().filter(|line| line.starts_with(char::is_alphabetic) && !line.starts_with("extern \"C\""));
+    let mut count = 0;
+    for line in declarations {
+        let code = line.trim_end_matches([' ', '{', ';']);
+        let name = match code.split_once("(*") {
+            Some((_, pointer)) => pointer.split(')').next().unwrap(),
+            None => code.split('(').next().unwrap().rsplit([' ', '*']).next().unwrap(),
+        };
+        assert!(name.starts_with("trtllm_"), "{line}");
+        count += 1;
+    }
+    assert!(count > 80, "{count}");
+}
+
 #[test]
 fn the_headers_compile_without_a_warning() {
     let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("include");
