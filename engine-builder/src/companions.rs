@@ -8,7 +8,7 @@ use std::path::Path;
 
 use engine_format::FormatError;
 use engine_format::checkpoint::CONFIG_FILE;
-use engine_format::engine_dir::{COMPANION_FILES, GENERATION_CONFIG_FILE};
+use engine_format::engine_dir::{GENERATION_CONFIG_FILE, read_companions};
 use engine_format::json;
 use serde_json::{Map, Value};
 use text::end_ids;
@@ -19,8 +19,8 @@ use crate::error::Result;
 /// The files that travel with a model.
 #[derive(Debug, Default)]
 pub(crate) struct Companions {
-    /// Names and contents.
-    pub(crate) files: Vec<(&'static str, Vec<u8>)>,
+    /// Paths inside the model's directory, and contents.
+    pub(crate) files: Vec<(String, Vec<u8>)>,
     /// What a user is to know about them, as sentences.
     pub(crate) warnings: Vec<String>,
 }
@@ -30,18 +30,11 @@ pub(crate) struct Companions {
 /// # Errors
 /// A file that is there and cannot be read, or that a run would refuse.
 pub(crate) fn read(dir: &Path, vocab_size: usize) -> Result<Companions> {
-    let mut files = Vec::new();
-    for name in COMPANION_FILES.into_iter().filter(|&name| name != GENERATION_CONFIG_FILE) {
-        let path = dir.join(name);
-        match std::fs::read(&path) {
-            Ok(content) => files.push((name, content)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(FormatError::io("read", &path)(error).into()),
-        }
-    }
+    let mut files = read_companions(dir)?;
+    files.retain(|(name, _)| name != GENERATION_CONFIG_FILE);
     let model_files::Checked { eos_id, mut warnings } = model_files::check(dir, vocab_size)?;
     match generation_config(dir, vocab_size, eos_id, &mut warnings)? {
-        Some(content) => files.push((GENERATION_CONFIG_FILE, content)),
+        Some(content) => files.push((GENERATION_CONFIG_FILE.to_owned(), content)),
         None => warnings.push(
             "no token ends an output: neither eos_token_id of generation_config.json or config.json nor eos_token of \
              tokenizer_config.json names one"
@@ -104,7 +97,7 @@ mod tests {
             std::fs::write(dir.path().join(name), content).unwrap();
         }
         let companions = read(dir.path(), 10).unwrap();
-        let file = companions.files.into_iter().find(|(name, _)| *name == GENERATION_CONFIG_FILE)?;
+        let file = companions.files.into_iter().find(|(name, _)| name == GENERATION_CONFIG_FILE)?;
         Some(String::from_utf8(file.1).unwrap())
     }
 

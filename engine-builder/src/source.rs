@@ -81,7 +81,7 @@ impl Source {
     }
 
     /// The files that travel with the model.
-    pub(crate) fn companions(&self) -> &[(&'static str, Vec<u8>)] {
+    pub(crate) fn companions(&self) -> &[(String, Vec<u8>)] {
         &self.companions.files
     }
 

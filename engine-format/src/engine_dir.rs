@@ -40,6 +40,43 @@ pub const COMPANION_FILES: [&str; 7] = [
     GENERATION_CONFIG_FILE,
 ];
 
+/// The folder of the chat templates that are not the default, `NAME.jinja` each; it travels with the model too.
+pub const CHAT_TEMPLATES_DIR: &str = "additional_chat_templates";
+
+/// Whether a file travels with its model, by its path inside the model's directory.
+pub fn is_companion(path: &str) -> bool {
+    let template = path.strip_prefix(CHAT_TEMPLATES_DIR).and_then(|rest| rest.strip_prefix('/'));
+    let is_template = |name: &str| name.len() > ".jinja".len() && name.ends_with(".jinja") && !name.contains('/');
+    COMPANION_FILES.contains(&path) || template.is_some_and(is_template)
+}
+
+/// The companions that a model or engine directory has, by their paths inside it, with their contents.
+///
+/// # Errors
+/// [`FormatError::Io`] for one that is there and cannot be read.
+pub fn read_companions(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut names: Vec<String> = COMPANION_FILES.map(str::to_owned).into();
+    let folder = dir.join(CHAT_TEMPLATES_DIR);
+    if folder.exists() {
+        for entry in std::fs::read_dir(&folder).map_err(FormatError::io("read", &folder))? {
+            let name = entry.map_err(FormatError::io("read", &folder))?.file_name();
+            names.extend(name.to_str().map(|name| format!("{CHAT_TEMPLATES_DIR}/{name}")));
+        }
+    }
+    names.retain(|name| is_companion(name));
+    names.sort_unstable();
+    let mut files = Vec::new();
+    for name in names {
+        let path = dir.join(&name);
+        match std::fs::read(&path) {
+            Ok(content) => files.push((name, content)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(FormatError::io("read", &path)(error)),
+        }
+    }
+    Ok(files)
+}
+
 /// The engine's `config.json`: upstream's schema with the limits in upstream's places.
 pub fn config_json(config: &ModelConfig, mapping: Mapping, limits: Limits) -> Value {
     json!({
@@ -232,14 +269,10 @@ impl EngineDir {
 /// The manifest that a directory of `trtllm-build`'s would have, as far as the directory tells.
 fn foreign_manifest(dir: &Path) -> Result<Manifest> {
     let build = BuildConfig::read(dir)?;
-    let mut files = BTreeMap::new();
-    for name in COMPANION_FILES.into_iter().chain([CONFIG_FILE]) {
-        match std::fs::read(dir.join(name)) {
-            Ok(content) => files.insert(name.to_owned(), FileRecord::of(&content)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(FormatError::io("read", &dir.join(name))(error)),
-        };
-    }
+    let config = dir.join(CONFIG_FILE);
+    let config = std::fs::read(&config).map_err(FormatError::io("read", &config))?;
+    let files = read_companions(dir)?.into_iter().chain([(CONFIG_FILE.to_owned(), config)]);
+    let files = files.map(|(name, content)| (name, FileRecord::of(&content))).collect();
     Ok(Manifest {
         format_version: FORMAT_VERSION,
         created_by: "trtllm-build".to_owned(),

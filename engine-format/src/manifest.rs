@@ -7,6 +7,7 @@ use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine_dir::is_companion;
 use crate::error::{FormatError, Result};
 use crate::json::MAX_TOKENS;
 use crate::rebuild::Rebuild;
@@ -154,7 +155,7 @@ impl Manifest {
             let mut components = Path::new(name).components();
             matches!((components.next(), components.next()), (Some(Component::Normal(only)), None) if only == name)
         };
-        match self.files.keys().find(|name| !is_plain_name(name)) {
+        match self.files.keys().find(|name| !is_plain_name(name) && !is_companion(name)) {
             None => Ok(()),
             Some(name) => Err(FormatError::field(path, "files", format!("lists `{name}`, not a file beside it"))),
         }
@@ -227,7 +228,16 @@ pub(crate) mod tests {
     #[test]
     fn files_elsewhere_are_refused() {
         let path = Path::new("engine.json");
-        for name in ["../config.json", "/dev/zero", "a/b", "..", ".", "", "config.json/"] {
+        for name in [
+            "../config.json",
+            "/dev/zero",
+            "a/b",
+            "..",
+            ".",
+            "",
+            "config.json/",
+            "additional_chat_templates/../x.jinja",
+        ] {
             let mut manifest = sample();
             manifest.files.insert(name.to_owned(), FileRecord::of(b""));
             let error = Manifest::from_bytes(path, &manifest.to_bytes(path).unwrap()).unwrap_err().to_string();

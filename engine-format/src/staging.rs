@@ -48,13 +48,22 @@ impl StagedDir {
         self.aside.path()
     }
 
-    /// Writes one small file.
+    /// Writes one small file, and the folder that `name` may begin with.
     ///
     /// # Errors
     /// [`FormatError::Io`].
     pub fn write(&self, name: &str, content: &[u8]) -> Result<()> {
         let path = self.path().join(name);
-        write_synced(&path, content).map_err(FormatError::io("write", &path))
+        let folder = path.parent().filter(|&folder| folder != self.path());
+        if let Some(folder) = folder {
+            fs::create_dir_all(folder).map_err(FormatError::io("create", folder))?;
+        }
+        write_synced(&path, content).map_err(FormatError::io("write", &path))?;
+        if let Some(folder) = folder {
+            // On some network file systems a directory cannot be synced; its files have been.
+            let _ = File::open(folder).and_then(|folder| folder.sync_all());
+        }
+        Ok(())
     }
 
     /// Moves the directory to its destination.

@@ -119,3 +119,23 @@ fn a_broken_template_is_refused_with_its_file() {
     let engine = common::build(model.path(), 64);
     refused(&mut run_engine(&engine.path, &["--chat", "--prompt", "hello"]), 2, &["chat_template.jinja"]);
 }
+
+#[test]
+fn templates_by_name_are_in_the_engine() {
+    let model = text_model("tokenizer");
+    fs::write(model.path().join("chat_template.jinja"), TEMPLATE).unwrap();
+    let folder = model.path().join("additional_chat_templates");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("rag.jinja"), "rag{{ messages[0].content }}").unwrap();
+    fs::write(folder.join("notes.txt"), "no template").unwrap();
+    let engine = common::build(model.path(), 64);
+    let ask = |more: &[&str]| run(&engine, &[&["--chat", "--prompt", "hello"], more].concat());
+    assert_eq!(ask(&["--chat-template", "rag"]), of_rendered(&engine, "raghello"));
+    assert_eq!(ask(&[]), of_rendered(&engine, "<s>[INST] hello [/INST]"));
+    let unknown = &["--chat", "--prompt", "hello", "--chat-template", "tool_use"];
+    refused(&mut run_engine(&engine.path, unknown), 2, &["`tool_use`", "`default`, `rag`"]);
+    // Nothing but templates is copied, and what was copied is part of the engine.
+    assert!(!engine.path.join("additional_chat_templates/notes.txt").exists());
+    fs::write(engine.path.join("additional_chat_templates/rag.jinja"), "RAG{{ messages[0].content }}").unwrap();
+    refused(&mut run_engine(&engine.path, &["--prompt", "hello"]), 2, &["additional_chat_templates/rag.jinja"]);
+}

@@ -65,7 +65,7 @@ pub fn build_cpu_engine(
 
     let mut small_files = source.companions().to_vec();
     let config = config_json(source.config(), Mapping::SINGLE, request.limits);
-    small_files.push((CONFIG_FILE, pretty(&config)));
+    small_files.push((CONFIG_FILE.to_owned(), pretty(&config)));
     for (name, content) in &small_files {
         staged.write(name, content)?;
     }
@@ -88,10 +88,10 @@ fn manifest(
     request: &CpuEngineRequest,
     plan: &Plan,
     hashes: Hashes,
-    small_files: &[(&'static str, Vec<u8>)],
+    small_files: &[(String, Vec<u8>)],
 ) -> Result<Manifest> {
     let mut files: BTreeMap<_, _> =
-        small_files.iter().map(|(name, content)| ((*name).to_owned(), FileRecord::of(content))).collect();
+        small_files.iter().map(|(name, content)| (name.clone(), FileRecord::of(content))).collect();
     let weights = FileRecord { bytes: plan.total_bytes as u64, blake3: hashes.file, head_blake3: Some(hashes.head) };
     files.insert(WEIGHTS_FILE.to_owned(), weights);
     let names = plan.tensors.iter().map(|tensor| tensor.name.clone());

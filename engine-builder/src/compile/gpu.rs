@@ -83,7 +83,7 @@ pub(crate) fn build_gpu_engine(
     files.insert(CONFIG_FILE.to_owned(), record_of(&staged.path().join(CONFIG_FILE))?);
     for (name, content) in checkpoint.companions() {
         staged.write(name, content)?;
-        files.insert((*name).to_owned(), FileRecord::of(content));
+        files.insert(name.clone(), FileRecord::of(content));
     }
     let manifest = manifest(checkpoint, request, compile, staged.path(), files)?;
     let path = staged.path().join(MANIFEST_FILE);

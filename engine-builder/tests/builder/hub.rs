@@ -147,10 +147,14 @@ fn model_files() -> BTreeMap<String, Vec<u8>> {
     let dir = tempfile::tempdir().unwrap();
     Model::tiny().write_shards(dir.path());
     fs::write(dir.path().join("tokenizer.json"), crate::support::TOKENIZER).unwrap();
+    let templates = dir.path().join("additional_chat_templates");
+    fs::create_dir(&templates).unwrap();
+    fs::write(templates.join("rag.jinja"), "{{ messages }}").unwrap();
     fs::write(dir.path().join("consolidated.safetensors"), "not wanted").unwrap();
     fs::write(dir.path().join("README.md"), "not wanted").unwrap();
     let read = |name: String| (name.clone(), fs::read(dir.path().join(&name)).unwrap());
-    entries(dir.path()).into_iter().map(read).collect()
+    let names = entries(dir.path()).into_iter().filter(|name| name != "additional_chat_templates");
+    names.chain(["additional_chat_templates/rag.jinja".to_owned()]).map(read).collect()
 }
 
 #[test]
@@ -161,6 +165,7 @@ fn a_model_is_downloaded_once_and_only_what_a_build_needs() {
     assert_eq!(
         entries(&path),
         [
+            "additional_chat_templates",
             "config.json",
             "model-00001-of-00002.safetensors",
             "model-00002-of-00002.safetensors",
@@ -168,6 +173,7 @@ fn a_model_is_downloaded_once_and_only_what_a_build_needs() {
             "tokenizer.json"
         ]
     );
+    assert_eq!(entries(&path.join("additional_chat_templates")), ["rag.jinja"]);
     Source::open(&path).unwrap();
     let offline = hub(dir.path(), "http://127.0.0.1:9");
     assert_eq!(resolve(&offline, "org/name", false).unwrap(), path);

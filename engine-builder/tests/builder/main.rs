@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of a test fails as the test does")]
 
 mod bad_input;
+mod beside;
 mod checkpoint;
 mod config;
 mod cpu_engine;

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use engine_format::engine_dir::CHAT_TEMPLATES_DIR;
+use engine_format::foreign_file::ForeignFile;
 use serde_json::Value as Json;
 
 use super::ChatError;
-use crate::tokenizer::read_json_object;
-
-/// The folder of the templates that are not the default.
-const ADDITIONAL: &str = "additional_chat_templates";
+use crate::tokenizer::{TokenizerError, read_json_object};
 
 /// A template's text and the file that it is in.
 pub(super) struct Source {
@@ -34,15 +33,19 @@ pub(super) fn find(dir: &Path) -> Result<BTreeMap<String, Source>, ChatError> {
 fn files(dir: &Path) -> Result<BTreeMap<String, Source>, ChatError> {
     let mut sources = BTreeMap::new();
     let mut add = |name: String, path: PathBuf| match std::fs::read_to_string(&path) {
-        Ok(text) => {
-            sources.insert(name, Source { path, text });
-            Ok(())
-        }
+        Ok(text) => match ForeignFile::recognise(text.as_bytes()) {
+            // Its text would be a valid template.
+            Some(foreign) => Err(TokenizerError::Foreign { detail: foreign.error(&path).to_string() }.into()),
+            None => {
+                sources.insert(name, Source { path, text });
+                Ok(())
+            }
+        },
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(source) => Err(ChatError::Read { path, source }),
     };
     add("default".to_owned(), dir.join("chat_template.jinja"))?;
-    let folder = dir.join(ADDITIONAL);
+    let folder = dir.join(CHAT_TEMPLATES_DIR);
     let unreadable = |source| ChatError::Read { path: folder.clone(), source };
     let entries = match std::fs::read_dir(&folder) {
         Ok(entries) => entries,

@@ -1,11 +1,11 @@
 //! Fetching a model from the hub into the local cache, through the crate hf-hub.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::Duration;
 
-use engine_format::engine_dir::COMPANION_FILES;
+use engine_format::engine_dir::is_companion;
 use engine_format::safetensors_dir::{INDEX_FILE, SINGLE_FILE};
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 
@@ -50,15 +50,15 @@ pub(super) fn download(hub: &Hub, model: &str, progress: &dyn Progress, interrup
         let problem = format!("the model has neither `{SINGLE_FILE}` nor `{INDEX_FILE}`");
         return Err(failed(SINGLE_FILE, problem));
     };
-    let companions = COMPANION_FILES.into_iter().filter(|name| has(name));
+    let snapshot = config.parent().ok_or_else(|| failed(CONFIG_FILE, "the cache has no place for it".into()))?;
+    let companions = listed.siblings.iter().map(|file| file.rfilename.as_str()).filter(|name| is_companion(name));
     for name in companions.chain(weights.iter().map(String::as_str)) {
-        if fetch(name)?.parent() != config.parent() {
+        if fetch(name)? != snapshot.join(name) {
             let problem = "the model changed on the server meanwhile; try again".to_owned();
             return Err(failed(name, problem));
         }
     }
-    let snapshot = config.parent();
-    snapshot.map(Path::to_owned).ok_or_else(|| failed(CONFIG_FILE, "the cache has no place for it".into()))
+    Ok(snapshot.to_owned())
 }
 
 /// What a download reports from its thread.
