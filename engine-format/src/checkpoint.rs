@@ -120,6 +120,8 @@ pub fn from_json(root: &Object<'_>) -> Result<(ModelConfig, Mapping)> {
     }
     let heads = root.required_dimension("num_attention_heads")?;
     let max_position_embeddings = root.tokens("max_position_embeddings")?;
+    let max_position_embeddings =
+        max_position_embeddings.ok_or_else(|| root.error("max_position_embeddings", "is missing"))?;
     let config = ModelConfig {
         architecture,
         hidden_size: root.required_dimension("hidden_size")?,
@@ -129,15 +131,14 @@ pub fn from_json(root: &Object<'_>) -> Result<(ModelConfig, Mapping)> {
         head_size: root.required_dimension("head_size")?,
         intermediate_size: root.required_dimension("intermediate_size")?,
         vocab_size: root.required_dimension("vocab_size")?,
-        max_position_embeddings: max_position_embeddings
-            .ok_or_else(|| root.error("max_position_embeddings", "is missing"))?,
+        max_position_embeddings,
         norm_epsilon: root.required_within("norm_epsilon", &NORM_EPSILONS)? as f32,
         attention_bias: root.boolean("attn_bias")?.unwrap_or(false),
         tie_word_embeddings: root.boolean("tie_word_embeddings")?.unwrap_or(false),
         sliding_window: root.tokens("sliding_window")?,
         rope: Rope {
             theta: root.required_within("rotary_base", &THETAS)?,
-            scaling: scaling_from_json(root.object("rotary_scaling")?)?,
+            scaling: scaling_from_json(root.object("rotary_scaling")?, max_position_embeddings)?,
         },
     };
     config.validate(path)?;
@@ -150,11 +151,12 @@ pub fn from_json(root: &Object<'_>) -> Result<(ModelConfig, Mapping)> {
     Ok((config, mapping))
 }
 
-/// Reads rotary scaling settings as Transformers and TensorRT-LLM spell them: `rope_type`, or `type` in older files.
+/// Reads rotary scaling settings as Transformers and TensorRT-LLM spell them: `rope_type`, or `type` in older files. A model of
+/// `max_position_embeddings` positions was made for as many before it was scaled, unless the settings say otherwise.
 ///
 /// # Errors
 /// A kind other than [`RopeScaling::SUPPORTED`], refused by name, or a parameter that is missing or out of range.
-pub fn scaling_from_json(settings: Option<Object<'_>>) -> Result<RopeScaling> {
+pub fn scaling_from_json(settings: Option<Object<'_>>, max_position_embeddings: usize) -> Result<RopeScaling> {
     let Some(settings) = settings else {
         return Ok(RopeScaling::None);
     };
@@ -179,8 +181,7 @@ pub fn scaling_from_json(settings: Option<Object<'_>>) -> Result<RopeScaling> {
                 factor: factor("factor")?,
                 low_freq_factor,
                 high_freq_factor,
-                original_max_position_embeddings: original
-                    .ok_or_else(|| settings.error("original_max_position_embeddings", "is missing"))?,
+                original_max_position_embeddings: original.unwrap_or(max_position_embeddings),
             })
         }
         other => Err(FormatError::Unsupported {
@@ -221,14 +222,14 @@ mod tests {
     fn unknown_scaling_is_refused_by_name() {
         let value = json!({ "rope_type": "yarn", "factor": 2.0 });
         let error =
-            scaling_from_json(Some(Object::root(Path::new("c.json"), &value).unwrap())).unwrap_err().to_string();
+            scaling_from_json(Some(Object::root(Path::new("c.json"), &value).unwrap()), 64).unwrap_err().to_string();
         assert!(error.contains("yarn") && error.contains("llama3"), "{error}");
     }
 
     #[test]
     fn scaling_that_divides_by_zero_is_refused() {
         let refused = |value: Value, field: &str| {
-            let error = scaling_from_json(Some(Object::root(Path::new("c.json"), &value).unwrap())).unwrap_err();
+            let error = scaling_from_json(Some(Object::root(Path::new("c.json"), &value).unwrap()), 64).unwrap_err();
             assert!(error.to_string().contains(field), "{error}");
         };
         refused(json!({ "rope_type": "linear", "factor": 1e-300 }), "`factor` must be a number from 0.001");

@@ -155,7 +155,7 @@ impl<'a> Object<'a> {
 }
 
 /// A value for an error message: its JSON text, cut after 60 characters.
-fn brief(value: &Value) -> String {
+pub fn brief(value: &Value) -> String {
     let text = value.to_string();
     if text.chars().count() <= 60 { text } else { text.chars().take(57).chain("...".chars()).collect() }
 }

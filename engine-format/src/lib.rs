@@ -22,6 +22,7 @@
 //! | [`safetensors_header`], [`safetensors_dir`] | safetensors: one file's head, and directories of files |
 //! | [`weights_file`] | `rank0.weights`, the CPU engine's packed weights |
 //! | [`target`] | the GPUs that an engine can be built for |
+//! | [`model_files`] | what becomes of each field of a Hugging Face model's files |
 //! | [`manifest`] | `engine.json` of an engine directory |
 //! | [`build_config`] | what a TensorRT engine was built for |
 //! | [`engine_dir`] | [`EngineDir`]: an engine directory, opened and checked |
@@ -41,6 +42,7 @@ pub mod lora;
 pub mod manifest;
 pub mod mmap;
 pub mod model_config;
+pub mod model_files;
 pub mod panics;
 pub mod python_json;
 pub mod rebuild;

@@ -8,6 +8,7 @@ use std::path::Path;
 use engine_format::checkpoint::scaling_from_json;
 use engine_format::json::{self, Object};
 use engine_format::model_config::NORM_EPSILONS;
+use engine_format::model_files::{self, Table};
 use engine_format::rope::{Rope, THETAS};
 use engine_format::{Architecture, FormatError, ModelConfig, Result};
 use serde_json::Value;
@@ -18,9 +19,6 @@ pub const CONFIG_FILE: &str = "config.json";
 /// What an absent field means, where the families agree.
 const DEFAULT_ROPE_THETA: f64 = 10_000.0;
 const DEFAULT_NORM_EPSILON: f64 = 1e-6;
-
-/// Fields that announce weights which are not plain matrices.
-const QUANTIZATION_FIELDS: [&str; 2] = ["quantization_config", "compression_config"];
 
 /// Reads `config.json` of the model directory `dir`.
 ///
@@ -39,9 +37,11 @@ pub fn read(dir: &Path) -> Result<ModelConfig> {
 pub fn parse(path: &Path, value: &Value) -> Result<ModelConfig> {
     let root = Object::root(path, value)?;
     let architecture = architecture(&root)?;
-    refuse_other_decoders(&root)?;
+    refuse(&model_files::CONFIG, &root)?;
     let hidden_size = root.required_dimension("hidden_size")?;
     let num_attention_heads = root.required_dimension("num_attention_heads")?;
+    let max_position_embeddings = root.tokens("max_position_embeddings")?.unwrap_or(default_positions(architecture));
+    let attention_bias = root.boolean("attention_bias")?.unwrap_or(false);
     let config = ModelConfig {
         architecture,
         hidden_size,
@@ -51,12 +51,13 @@ pub fn parse(path: &Path, value: &Value) -> Result<ModelConfig> {
         head_size: head_size(&root, hidden_size, num_attention_heads)?,
         intermediate_size: root.required_dimension("intermediate_size")?,
         vocab_size: root.required_dimension("vocab_size")?,
-        max_position_embeddings: root.tokens("max_position_embeddings")?.unwrap_or(default_positions(architecture)),
+        max_position_embeddings,
         norm_epsilon: root.within("rms_norm_eps", &NORM_EPSILONS)?.unwrap_or(DEFAULT_NORM_EPSILON) as f32,
-        attention_bias: root.boolean("attention_bias")?.unwrap_or(false),
+        // Mistral's projections have no biases in Transformers, whatever the file says.
+        attention_bias: attention_bias && architecture == Architecture::Llama,
         tie_word_embeddings: root.boolean("tie_word_embeddings")?.unwrap_or(false),
         sliding_window: sliding_window(&root, value, architecture)?,
-        rope: rope(&root)?,
+        rope: rope(&root, max_position_embeddings)?,
     };
     config.validate(path)?;
     Ok(config)
@@ -99,22 +100,12 @@ fn architecture(root: &Object<'_>) -> Result<Architecture> {
     }
 }
 
-/// Refuses, by name, what would make the decoder compute something else.
-fn refuse_other_decoders(root: &Object<'_>) -> Result<()> {
-    for field in QUANTIZATION_FIELDS {
-        if let Some(settings) = root.get(field) {
-            let method = settings.get("quant_method").and_then(Value::as_str).unwrap_or("a quantized model");
-            return Err(unsupported(root, field, method, "none: weights in bfloat16, float16 or float32"));
-        }
-    }
-    let activation = root.string("hidden_act")?.unwrap_or("silu");
-    if !matches!(activation, "silu" | "swish") {
-        return Err(unsupported(root, "hidden_act", activation, "silu"));
-    }
-    if root.boolean("mlp_bias")?.unwrap_or(false) {
-        return Err(unsupported(root, "mlp_bias", true, "false"));
-    }
-    Ok(())
+/// Refuses, by name, what would make the decoder compute something else, as the table of fields says.
+fn refuse(table: &Table, object: &Object<'_>) -> Result<()> {
+    let Some((field, value, supported)) = table.refusal(|field| object.get(field)) else { return Ok(()) };
+    let method = value.get("quant_method").unwrap_or(value);
+    let value = method.as_str().map_or_else(|| json::brief(method), str::to_owned);
+    Err(unsupported(object, field, value, supported))
 }
 
 /// `LlamaConfig`'s and `MistralConfig`'s own defaults.
@@ -155,13 +146,10 @@ fn sliding_window(root: &Object<'_>, value: &Value, architecture: Architecture) 
         return Ok(None);
     };
     let field = "sliding_window";
-    let mut window = match root.tokens(field)? {
+    let window = match root.tokens(field)? {
         None if !is_present(value, field) => Some(default),
         window => window,
     };
-    if root.boolean("use_sliding_window")? == Some(false) {
-        window = None;
-    }
     check_layer_types(root, window)?;
     Ok(window)
 }
@@ -193,7 +181,7 @@ fn check_layer_types(root: &Object<'_>, window: Option<usize>) -> Result<()> {
 
 /// Version 4 spells `rope_theta` and `rope_scaling`, version 5 `rope_parameters` with the base inside; where both are
 /// there, Transformers reads `rope_scaling`.
-fn rope(root: &Object<'_>) -> Result<Rope> {
+fn rope(root: &Object<'_>, max_position_embeddings: usize) -> Result<Rope> {
     let is_filled = |field: &&str| match root.get(field) {
         Some(Value::Object(settings)) => !settings.is_empty(),
         Some(_) => true,
@@ -202,25 +190,10 @@ fn rope(root: &Object<'_>) -> Result<Rope> {
     let field = ["rope_scaling", "rope_parameters"].into_iter().find(is_filled);
     let settings = field.map(|field| root.object(field)).transpose()?.flatten();
     let mut theta = root.within("rope_theta", &THETAS)?;
-    check_partial_rotary(root)?;
     if let Some(settings) = &settings {
-        for layers in ["full_attention", "sliding_attention"] {
-            if settings.get(layers).is_some() {
-                let supported = "one setting for every layer";
-                return Err(unsupported(settings, layers, "a setting of its own", supported));
-            }
-        }
-        check_partial_rotary(settings)?;
+        refuse(&model_files::ROPE, settings)?;
         theta = settings.within("rope_theta", &THETAS)?.or(theta);
     }
     let theta = theta.unwrap_or(DEFAULT_ROPE_THETA);
-    Ok(Rope { theta, scaling: scaling_from_json(settings)? })
-}
-
-/// The whole of a head is rotated.
-fn check_partial_rotary(object: &Object<'_>) -> Result<()> {
-    match object.number("partial_rotary_factor")? {
-        None | Some(1.0) => Ok(()),
-        Some(factor) => Err(unsupported(object, "partial_rotary_factor", factor, "1.0")),
-    }
+    Ok(Rope { theta, scaling: scaling_from_json(settings, max_position_embeddings)? })
 }

@@ -239,7 +239,10 @@ fn missing_and_unknown_tensors() {
     refused(with(bias, &[40]), untouched, &words(bias));
     let layer = "model.layers.2.input_layernorm.weight";
     refused(with(layer, &[24]), untouched, &words(layer));
-    let biased = |model: &mut Model| model.config["attention_bias"] = true.into();
+    let biased = |model: &mut Model| {
+        model.config["architectures"] = json!(["LlamaForCausalLM"]);
+        model.config["attention_bias"] = true.into();
+    };
     refused(biased, untouched, &["proj.bias", "missing"]);
 }
 

@@ -69,8 +69,6 @@ fn null_is_not_always_absent() {
     assert_eq!(config.sliding_window, None);
     let window = |changes| accepted(changes).sliding_window;
     assert_eq!(window(json!({ "sliding_window": 9 })), Some(9));
-    assert_eq!(window(json!({ "sliding_window": 9, "use_sliding_window": false })), None);
-    assert_eq!(window(json!({ "sliding_window": 9, "use_sliding_window": true })), Some(9));
     assert_eq!(
         window(json!({ "sliding_window": 9, "layer_types": ["sliding_attention", "sliding_attention"] })),
         Some(9)

@@ -7,6 +7,7 @@ mod beside;
 mod checkpoint;
 mod config;
 mod cpu_engine;
+mod fields;
 mod hub;
 mod interruption;
 mod non_finite;

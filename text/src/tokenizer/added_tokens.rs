@@ -109,6 +109,12 @@ impl Declared {
         !self.extra.is_empty() || !self.specific.is_empty()
     }
 
+    /// Whether tokens have names that are not those of every tokenizer.
+    pub(super) fn has_own_names(&self) -> bool {
+        let own = |(name, token): &(String, Option<Token>)| token.is_some() && !STANDARD_NAMES.contains(&name.as_str());
+        !self.specific.is_empty() || self.named.iter().any(own)
+    }
+
     /// Names and tokens: those of every tokenizer, then the model's own.
     pub(super) fn named(&self) -> impl Iterator<Item = (&str, &Token)> {
         let all = || self.named.iter().filter_map(|(name, token)| Some((name.as_str(), token.as_ref()?)));

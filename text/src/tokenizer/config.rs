@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use engine_format::foreign_file::ForeignFile;
+use engine_format::json::brief;
+use engine_format::model_files::TOKENIZER_CONFIG;
 use engine_format::python_json;
 use serde_json::{Map, Value};
 
@@ -14,13 +16,6 @@ use super::{TokenizerError, class};
 /// The tokens that have a name of their own in every tokenizer, in Transformers' order.
 pub(super) const STANDARD_NAMES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
-
-/// Fields that change ids or text when they are true, and that are refused then.
-const REFUSED: [&str; 3] = [
-    "split_special_tokens",
-    "fix_mistral_regex",
-    "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output",
-];
 
 /// The named special tokens of a tokenizer: `bos_token`, `eos_token`, `pad_token` and so on, each with its text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,9 +55,11 @@ impl TokenizerConfig {
     pub(super) fn read(dir: &Path) -> Result<Self, TokenizerError> {
         let path = dir.join("tokenizer_config.json");
         let config = read_json_object(&path)?.unwrap_or_default();
-        if let Some(name) = REFUSED.iter().find(|name| config.get(**name) == Some(&Value::Bool(true))) {
-            let problem = "is true, which is not supported; set it to false, or save the tokenizer without it";
-            return Err(field(&path, name, problem));
+        if let Some((name, value, accepted)) = TOKENIZER_CONFIG.refusal(|name| config.get(name)) {
+            let value = brief(value);
+            let problem =
+                format!("is {value}, which is not supported; set it to {accepted}, or save the tokenizer without it");
+            return Err(field(&path, name, &problem));
         }
         let mut read = Self {
             class: class_of(&path, &config)?,
@@ -77,6 +74,10 @@ impl TokenizerConfig {
         let extra = ["extra_special_tokens", "additional_special_tokens"];
         if let Some(name) = extra.into_iter().find(|name| config.get(*name).filter(is_filled).is_some()) {
             declared.take_extra(&path, name, &config[name])?;
+        }
+        let name = "model_specific_special_tokens";
+        if let Some(tokens @ Value::Object(_)) = config.get(name).filter(|_| !declared.has_own_names()) {
+            declared.take_extra(&path, name, tokens)?;
         }
         if let Some(list) = config.get("added_tokens_decoder") {
             declared.take_added_tokens_decoder(&path, list)?;

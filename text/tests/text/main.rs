@@ -7,6 +7,7 @@ mod beside;
 mod chat;
 mod chat_options;
 mod detokenizer;
+mod fields;
 mod stop_strings;
 mod support;
 mod tokenizer;
