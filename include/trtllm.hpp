@@ -33,6 +33,7 @@
 #include <string_view>
 #include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <trtllm.h>
@@ -260,6 +261,20 @@ public:
 private:
     detail::Handle<trtllm_responses, trtllm_free_responses> handle_;
 };
+
+/// What ended a sequence early, for a response with `is_sequence_final`: nothing, a stop text, or the ids of an end token or a
+/// stop word. Valid as long as the response.
+using StopReason = std::variant<std::monostate, std::string_view, Span<uint32_t>>;
+
+inline StopReason stop_reason(const trtllm_response& response) noexcept {
+    if (response.stop_reason.len != 0) {
+        return view(response.stop_reason);
+    }
+    if (response.stop_reason_ids.len != 0) {
+        return view(response.stop_reason_ids);
+    }
+    return std::monostate();
+}
 
 /// Waits without limit.
 constexpr std::chrono::milliseconds forever = std::chrono::milliseconds::max();

@@ -112,10 +112,10 @@ generation_options! {
     /// `false` shows special tokens in the text [default: true]
     skip_special_tokens: bool, "BOOL";
     /// End at this token instead of the model's end tokens, also with --ignore-eos; may be given several times
-    #[serde(deserialize_with = "from_json::ids")]
+    #[serde(deserialize_with = "from_json::one_or_many")]
     end_id: Vec<TokenId>, "ID";
     /// Generate these tokens only, for example 5,42. The model's end tokens come only if they are among them
-    #[serde(deserialize_with = "from_json::ids")]
+    #[serde(deserialize_with = "from_json::one_or_many")]
     allowed_token_ids: Vec<TokenId>, "IDS";
     /// Generate at least N tokens before the model may end
     min_tokens: usize, "N";

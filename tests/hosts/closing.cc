@@ -13,18 +13,9 @@
 
 #include <trtllm.hpp>
 
+#include "expect.hpp"
+
 namespace {
-
-int failures = 0;
-
-void expect(bool holds, const char* what) {
-    if (!holds) {
-        std::fprintf(stderr, "does not hold: %s\n", what);
-        failures++;
-    }
-}
-
-#define EXPECT(condition) expect((condition), #condition)
 
 trtllm_engine_config small() {
     trtllm_engine_config config = trtllm::Engine::default_config();

@@ -11,24 +11,16 @@
 #include <thread>
 #include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <unistd.h>
 
 #include <trtllm.hpp>
 
+#include "expect.hpp"
+
 namespace {
-
-int failures = 0;
-
-void expect(bool holds, const char* what) {
-    if (!holds) {
-        std::fprintf(stderr, "does not hold: %s\n", what);
-        failures++;
-    }
-}
-
-#define EXPECT(condition) expect((condition), #condition)
 
 // The status of the error that `task` throws; TRTLLM_STATUS_OK where it throws none.
 template <typename Task>
@@ -174,6 +166,39 @@ void lists(trtllm::Engine& engine) {
     EXPECT(complete(guided).find_first_not_of("0123456789") == std::string::npos);
 }
 
+// What ended a sequence is a text, ids, or nothing.
+void stop_reasons(trtllm::Engine& engine) {
+    const auto ended_by = [&](trtllm::Request request, auto holds) {
+        request.options.streaming = false;
+        engine.enqueue(request);
+        const trtllm::Responses responses = engine.await();
+        return holds(responses[0], trtllm::stop_reason(responses[0]));
+    };
+    std::string text;
+    std::vector<uint32_t> tokens;
+    EXPECT(ended_by(short_request(), [&](const trtllm_response& response, const trtllm::StopReason& reason) {
+        text = std::string(trtllm::view(response.text));
+        const trtllm::Span<uint32_t> found = trtllm::view(response.token_ids);
+        tokens.assign(found.begin(), found.end());
+        return std::holds_alternative<std::monostate>(reason);
+    }));
+    trtllm::Request stopped = short_request(), ended = short_request(), halted = short_request();
+    stopped.stop = {"no such text", text.substr(4, 2)};
+    EXPECT(ended_by(stopped, [&](const trtllm_response&, const trtllm::StopReason& reason) {
+        const auto* const found = std::get_if<std::string_view>(&reason);
+        return found != nullptr && *found == stopped.stop[1];
+    }));
+    const auto are = [](const std::vector<uint32_t>& expected) {
+        return [expected](const trtllm_response&, const trtllm::StopReason& reason) {
+            const auto* const found = std::get_if<trtllm::Span<uint32_t>>(&reason);
+            return found != nullptr && std::vector<uint32_t>(found->begin(), found->end()) == expected;
+        };
+    };
+    ended.end_ids = {tokens.at(1)};
+    halted.stop_words = {{tokens.at(1), tokens.at(2)}};
+    EXPECT(ended_by(ended, are(ended.end_ids)) && ended_by(halted, are(halted.stop_words[0])));
+}
+
 // A request with callbacks; they are gone when this returns, after the final response or the refusal.
 trtllm_status call_back(trtllm::Engine& engine, bool refused, bool hook_throws, bool response_throws = false) {
     const auto alive = std::make_shared<int>(0);
@@ -301,6 +326,7 @@ int run(const std::string& model, const std::string& output) {
     text(engine);
     waiting(engine);
     lists(engine);
+    stop_reasons(engine);
     EXPECT(call_back(engine, false, false) == TRTLLM_STATUS_OK);
     EXPECT(call_back(engine, false, true) == TRTLLM_STATUS_REQUEST_FAILED);
     EXPECT(call_back(engine, false, false, true) == TRTLLM_STATUS_REQUEST_FAILED);

@@ -50,31 +50,21 @@ fn refusal(name: &str, value: &Value, problem: &str) -> String {
     }
 }
 
-/// A text, or a list of them.
-pub(super) fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+/// A value, or a list of them.
+pub(super) fn one_or_many<'de, T, D>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "must be a string or a list of strings")]
-    enum Texts {
-        One(String),
-        Many(Vec<String>),
+    #[serde(untagged)]
+    enum Values<T> {
+        One(T),
+        Many(Vec<T>),
     }
-    Ok(Option::deserialize(deserializer)?.map(|texts| match texts {
-        Texts::One(text) => vec![text],
-        Texts::Many(texts) => texts,
-    }))
-}
-
-/// A token id, or a list of them.
-pub(super) fn ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<TokenId>>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "must be a token id or a list of them")]
-    enum Ids {
-        One(TokenId),
-        Many(Vec<TokenId>),
-    }
-    Ok(Option::deserialize(deserializer)?.map(|ids| match ids {
-        Ids::One(id) => vec![id],
-        Ids::Many(ids) => ids,
+    Ok(Option::deserialize(deserializer)?.map(|values| match values {
+        Values::One(value) => vec![value],
+        Values::Many(values) => values,
     }))
 }
 
