@@ -4,6 +4,11 @@
 //! and `tokens` are all. The two factors are fitted to the last passes with context by least squares of relative errors; a pass
 //! counts a fifth less with each that follows. A pass of few tokens takes the time of reading the weights, whatever their
 //! number, and so makes tokens look dearer than they are: then the next chunk is too short, and less so each time.
+//!
+//! A fit is a mean, and a machine that is shared has slow moments: a chunk that takes 0.2 s by the mean would be late in each of
+//! them. So the factors are raised until none of the last passes took longer than they say.
+
+use std::collections::VecDeque;
 
 use super::scheduler::{IterationTime, Step};
 
@@ -13,6 +18,20 @@ const AIM: f64 = 0.2;
 
 const DECAY: f64 = 0.8;
 
+/// Passes with context that the factors must cover: some three seconds of them.
+const COVERED: usize = 16;
+
+/// The most that the factors are raised by. What took longer than that was no computing: the process had been stopped.
+const RAISED_AT_MOST: f64 = 3.0;
+
+/// A pass with context.
+#[derive(Debug, Clone, Copy)]
+struct Pass {
+    tokens: f64,
+    keys: f64,
+    seconds: f64,
+}
+
 /// What was measured.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
@@ -21,6 +40,8 @@ pub(super) struct Pace {
     generated: usize,
     /// Sums over passes of x, y, x * x, x * y and y * y, where x and y are tokens and keys a second.
     sums: [f64; 5],
+    /// The last passes with context.
+    last: VecDeque<Pass>,
 }
 
 impl Pace {
@@ -42,6 +63,8 @@ impl Pace {
             for (sum, new) in self.sums.iter_mut().zip([x, y, x * x, x * y, y * y]) {
                 *sum = *sum * DECAY + new;
             }
+            self.last.truncate(COVERED - 1);
+            self.last.push_front(Pass { tokens, keys, seconds });
         } else {
             self.generation[self.generated % self.generation.len()] = Some(seconds);
             self.generated += 1;
@@ -61,7 +84,11 @@ impl Pace {
         let (per_token, per_key) = if tells_apart { both } else { (x / xx, 0.0) };
         // The shortest of the last: one that was disturbed is no measure.
         let generation = self.generation.iter().flatten().copied().reduce(f64::min).unwrap_or(0.0);
-        Some(IterationTime { seconds: generation + generation.max(AIM), per_token, per_key })
+        // A pass of few tokens takes a generation step's time; up to two of them it is not late.
+        let of = |pass: &Pass| pass.seconds / (per_token * pass.tokens + per_key * pass.keys).max(2.0 * generation);
+        let raised = self.last.iter().map(of).fold(1.0, f64::max).min(RAISED_AT_MOST);
+        let seconds = generation + generation.max(AIM);
+        Some(IterationTime { seconds, per_token: per_token * raised, per_key: per_key * raised })
     }
 }
 
@@ -91,6 +118,11 @@ mod tests {
 
         /// The times of iterations that compute a prompt of `prompt_len` tokens beside a sequence of three tokens.
         fn run(&self, prompt_len: usize) -> Vec<f64> {
+            self.run_disturbed(prompt_len, |_| 1.0)
+        }
+
+        /// The same where iteration `n` takes `slower(n)` times as long.
+        fn run_disturbed(&self, prompt_len: usize, slower: impl Fn(usize) -> f64) -> Vec<f64> {
             let config = SchedulerConfig {
                 max_batch_size: 8,
                 max_num_tokens: 2048,
@@ -118,7 +150,7 @@ mod tests {
                     add(&mut scheduler, prompt_len, 1);
                 }
                 let step = scheduler.schedule(pace.iteration_time());
-                let seconds = self.seconds(&step);
+                let seconds = self.seconds(&step) * slower(iteration);
                 pace.note(&step, seconds, None);
                 scheduler.computed(&step);
                 scheduler.append(stream, 1);
@@ -153,6 +185,25 @@ mod tests {
         assert!(longest <= 2.0 * machine.least + 0.06, "{longest}");
         let total: f64 = times.iter().sum();
         assert!(total / times.len() as f64 > 1.0, "{} iterations of {total} seconds", times.len());
+    }
+
+    #[test]
+    fn a_machine_that_is_slow_now_and_then_is_taken_for_a_slow_one() {
+        let machine = Machine { least: 0.017, per_token: 1e-3, per_key: 1.5e-7 };
+        let times = machine.run_disturbed(20_000, |iteration| if iteration % 3 == 0 { 1.8 } else { 1.0 });
+        // The first slow iteration tells of it.
+        let longest = times[4..].iter().copied().fold(0.0, f64::max);
+        assert!(longest <= machine.least + 0.25, "{longest}");
+    }
+
+    #[test]
+    fn one_slow_moment_is_forgotten() {
+        let machine = Machine { least: 0.017, per_token: 1e-3, per_key: 0.0 };
+        let times = machine.run_disturbed(20_000, |iteration| if iteration == 20 { 1000.0 } else { 1.0 });
+        let place = times.iter().position(|&time| time > 10.0).unwrap();
+        let (careful, usual) = (&times[place + 1..=place + COVERED], &times[place + COVERED + 1..place + COVERED + 20]);
+        assert!(careful.iter().all(|&time| time > 0.06 && time < 0.1), "{careful:?}");
+        assert!(usual.iter().all(|&time| time > 0.2 && time < 0.25), "{usual:?}");
     }
 
     #[test]
