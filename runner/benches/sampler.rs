@@ -40,7 +40,7 @@ fn row(c: &mut Criterion) {
     let Ok(kernels) = Kernels::detect() else { return };
     let mut group = c.benchmark_group(format!("sampler/{}", kernels.isa()));
     let mut measure = |name: &str, spec: &RequestSpec, logits: &[f32], mask: Option<Mask<'_>>| {
-        let sampler = Sampler::new(kernels, spec, 0);
+        let sampler = Sampler::new(kernels, spec);
         let mut tokens = spec.input_token_ids.clone();
         let mut row = logits.to_vec();
         group.bench_function(name, |b| {

@@ -56,8 +56,8 @@ struct Candidate {
 }
 
 impl BeamSearch {
-    pub(super) fn new(kernels: Kernels, spec: &RequestSpec) -> Self {
-        let beam = Beam { sampler: Sampler::new(kernels, spec, 0), score: 0.0, log_probs: Vec::new() };
+    pub(super) fn new(sampler: Sampler) -> Self {
+        let beam = Beam { sampler, score: 0.0, log_probs: Vec::new() };
         Self { beams: vec![beam], finished: Vec::new(), generated: 0 }
     }
 

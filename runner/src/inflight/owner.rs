@@ -18,6 +18,7 @@ use super::pace::Pace;
 use super::prefix::Salt;
 use super::queue::{Arrival, Queue, ended};
 use super::running::Running;
+use super::sampler::Sampler;
 use super::scheduler::{NewSequence, Scheduler, SequenceId};
 
 use requests::Requests;
@@ -83,6 +84,7 @@ impl<M: Model> Owner<'_, M> {
         }
         let salt = Salt { shared: spec.cache_salt_id, private: (!self.enable_block_reuse).then_some(request_id.0) };
         let mut open: Vec<SequenceId> = Vec::new();
+        let sampler = Sampler::new(self.model.kernels(), spec);
         // Where nothing is generated, nothing is searched.
         let beam_width = if spec.max_tokens == 0 { 1 } else { spec.sampling.beam_width };
         let sequences = if beam_width > 1 { 1 } else { spec.sampling.num_return_sequences };
@@ -98,7 +100,7 @@ impl<M: Model> Owner<'_, M> {
                 follows: open.first().copied(),
             });
             open.push(id);
-            let running = Running::new(request_id, index, request.clone(), guide.clone(), self.model.kernels());
+            let running = Running::new(request_id, index, request.clone(), guide.clone(), sampler.of_sequence(index));
             self.requests.insert(id, Box::new(running));
         }
         self.requests.add(request_id, spec, open, since, deadline);

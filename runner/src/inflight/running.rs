@@ -63,15 +63,15 @@ impl Running {
         sequence_index: usize,
         request: Arc<Request>,
         guide: Option<Guide>,
-        kernels: Kernels,
+        sampler: Sampler,
     ) -> Self {
         let spec = request.spec();
         Self {
             request_id,
             sequence_index,
-            sampler: Sampler::new(kernels, spec, sequence_index),
             guide,
-            search: (spec.sampling.beam_width > 1 && spec.max_tokens > 0).then(|| BeamSearch::new(kernels, spec)),
+            search: (spec.sampling.beam_width > 1 && spec.max_tokens > 0).then(|| BeamSearch::new(sampler.clone())),
+            sampler,
             cancelled_beams: BTreeSet::new(),
             generated: 0,
             has_computed_prompt: false,

@@ -42,13 +42,14 @@ pub use maxima::{best, top_log_probs};
 pub struct Sampler {
     kernels: Kernels,
     rules: Arc<Rules>,
+    seed: u64,
     penalties: Option<Penalties>,
 }
 
 /// Sets those logits to minus infinity that the output's form forbids.
 pub type Mask<'a> = &'a dyn Fn(&mut [f32]);
 
-/// What does not change as the sequence grows.
+/// What is the same for every sequence of a request, and does not change as they grow.
 #[derive(Debug)]
 struct Rules {
     config: SamplingConfig,
@@ -58,14 +59,19 @@ struct Rules {
 }
 
 impl Sampler {
-    /// A sampler for sequence `sequence_index` of a request. Its seed is the request's plus the index.
-    pub fn new(kernels: Kernels, spec: &RequestSpec, sequence_index: usize) -> Self {
-        let mut config = spec.sampling.clone();
-        config.seed = config.seed.wrapping_add(sequence_index as u64);
-        let penalties = Penalties::new(&config, &spec.input_token_ids);
+    /// A sampler for the first sequence of a request.
+    pub fn new(kernels: Kernels, spec: &RequestSpec) -> Self {
+        let config = spec.sampling.clone();
+        let (seed, penalties) = (config.seed, Penalties::new(&config, &spec.input_token_ids));
         let allowed = spec.allowed_token_ids.as_deref().map(Allowed::new);
         let rules = Rules { bias: spec.embedding_bias.clone(), bans: Bans::new(spec), allowed, config };
-        Self { kernels, rules: Arc::new(rules), penalties }
+        Self { kernels, rules: Arc::new(rules), seed, penalties }
+    }
+
+    /// The same for another sequence of the request, before anything was generated: its seed is the request's plus its index. What
+    /// the request asks for is shared.
+    pub fn of_sequence(&self, index: usize) -> Self {
+        Self { seed: self.rules.config.seed.wrapping_add(index as u64), ..self.clone() }
     }
 
     /// Chooses the token that follows `tokens`, the whole sequence so far with its prompt, and does not remember it:
@@ -140,9 +146,9 @@ impl Sampler {
 
     /// Draws an index in `logits`, whose best is finite; turns them into weights.
     fn draw(&self, logits: &mut [f32], best: f32, position: usize) -> usize {
-        let SamplingConfig { temperature, top_p, min_p, seed, .. } = self.rules.config;
+        let SamplingConfig { temperature, top_p, min_p, .. } = self.rules.config;
         self.kernels.exp_weights(logits, best, (1.0 / temperature).min(f32::MAX));
         let least = filters::least_kept(self.kernels, logits, top_p, min_p);
-        draw::index_at(self.kernels, logits, least, draw::uniform(seed, position as u64))
+        draw::index_at(self.kernels, logits, least, draw::uniform(self.seed, position as u64))
     }
 }

@@ -60,7 +60,7 @@ fn chain() -> impl Strategy<Value = (RequestSpec, Vec<TokenId>, Vec<f32>)> {
 }
 
 fn sampler_of(kernels: Kernels, spec: &RequestSpec, tokens: &[TokenId]) -> Sampler {
-    let mut sampler = Sampler::new(kernels, spec, 0);
+    let mut sampler = Sampler::new(kernels, spec);
     tokens[spec.input_token_ids.len()..].iter().for_each(|&token| sampler.accept(token));
     sampler
 }
@@ -121,7 +121,7 @@ proptest! {
                                top_k in 0usize..60, top_p in 0.0f32..=1.0, min_p in 0.0f32..=1.0) {
         let config = SamplingConfig { temperature, top_k, top_p, min_p, repetition_penalty: 1.3, seed, ..SamplingConfig::default() };
         let spec = spec(&[0], |spec| spec.sampling = config);
-        let sample = || Sampler::new(kernels(), &spec, 0).sample(&mut logits.clone(), &vec![0; len], None);
+        let sample = || Sampler::new(kernels(), &spec).sample(&mut logits.clone(), &vec![0; len], None);
         prop_assert!((sample() as usize) < logits.len());
         prop_assert!(!logits[sample() as usize].is_nan() || logits.iter().all(|logit| logit.is_nan() || *logit == NONE));
         prop_assert_eq!(sample(), std::thread::scope(|scope| scope.spawn(sample).join().unwrap()));

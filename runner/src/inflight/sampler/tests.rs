@@ -28,7 +28,7 @@ fn drawn(change: impl FnOnce(&mut SamplingConfig)) -> RequestSpec {
 
 /// Logits after bias, penalties and bans at temperature 1.
 fn changed<const N: usize>(spec: &RequestSpec, output: &[TokenId], mut logits: [f32; N]) -> [f32; N] {
-    let mut sampler = Sampler::new(kernels(), spec, 0);
+    let mut sampler = Sampler::new(kernels(), spec);
     output.iter().for_each(|&token| sampler.accept(token));
     sampler.process(&mut logits, &[&spec.input_token_ids, output].concat());
     logits
@@ -48,7 +48,7 @@ fn greedy_takes_the_lowest_id_among_equals() {
             logits[place] = 2.0;
             assert_eq!(best(kernels, &logits), place as TokenId);
         }
-        assert_eq!(Sampler::new(kernels, &spec(&[0], |_| ()), 0).sample(&mut [1.0, 3.0, 3.0, 2.0], &[0], None), 1);
+        assert_eq!(Sampler::new(kernels, &spec(&[0], |_| ())).sample(&mut [1.0, 3.0, 3.0, 2.0], &[0], None), 1);
     }
 }
 
@@ -108,7 +108,7 @@ fn penalties_come_after_the_temperature() {
         config.min_p = 0.7;
     });
     // Weights e^-0.5 = 0.61 and 1: min-p keeps the second alone. Before the temperature they would be equal.
-    let sampler = Sampler::new(kernels(), &penalized, 0);
+    let sampler = Sampler::new(kernels(), &penalized);
     for len in 1..200 {
         assert_eq!(sampler.sample(&mut [4.0, 3.0], &vec![0; len], None), 1);
     }
@@ -154,7 +154,7 @@ fn bans_are_lifted_where_they_leave_nothing_and_the_mask_never() {
         spec.sampling.min_tokens = 5;
     });
     assert_eq!(changed(&banned, &[], [1.0, 3.0, 2.0]), [1.0, 3.0, 2.0]);
-    let sampler = Sampler::new(kernels(), &banned, 0);
+    let sampler = Sampler::new(kernels(), &banned);
     assert_eq!(sampler.sample(&mut [1.0, 3.0, 2.0], &[0], None), 1);
     let mask = |logits: &mut [f32]| logits[1] = NONE;
     assert_eq!(sampler.sample(&mut [1.0, 3.0, 2.0], &[0], Some(&mask)), 2);
@@ -166,7 +166,7 @@ fn bans_are_lifted_where_they_leave_nothing_and_the_mask_never() {
 
 #[test]
 fn a_clone_goes_its_own_way() {
-    let mut sampler = Sampler::new(kernels(), &spec(&[0], |spec| spec.sampling.repetition_penalty = 2.0), 0);
+    let mut sampler = Sampler::new(kernels(), &spec(&[0], |spec| spec.sampling.repetition_penalty = 2.0));
     let mut clone = sampler.clone();
     sampler.accept(1);
     clone.accept(2);
@@ -178,7 +178,7 @@ fn a_clone_goes_its_own_way() {
 fn sequences_have_seeds_of_their_own() {
     let spec = |seed| drawn(|config| config.seed = seed);
     let draws = |spec: &RequestSpec, index| {
-        let sampler = Sampler::new(kernels(), spec, index);
+        let sampler = Sampler::new(kernels(), spec).of_sequence(index);
         (1..50).map(|len| sampler.sample(&mut [0.0; 1000], &vec![0; len], None)).collect::<Vec<_>>()
     };
     assert_eq!(draws(&spec(5), 2), draws(&spec(7), 0));
@@ -186,10 +186,17 @@ fn sequences_have_seeds_of_their_own() {
     assert_eq!(draws(&spec(u64::MAX), 1), draws(&spec(0), 0));
 }
 
+#[test]
+fn sequences_share_what_their_request_asks_for() {
+    let many = spec(&[0], |spec| spec.embedding_bias = (0..100_000).map(|token| (token, 1.0)).collect());
+    let first = Sampler::new(kernels(), &many);
+    assert!(std::ptr::eq(&*first.rules, &*first.of_sequence(7).rules));
+}
+
 /// How often each token is drawn.
 fn hits(spec: &RequestSpec, logits: &[f32], count: usize) -> Vec<usize> {
     let mut hits = vec![0; logits.len()];
-    let sampler = Sampler::new(kernels(), spec, 0);
+    let sampler = Sampler::new(kernels(), spec);
     let tokens = vec![0; count];
     for len in 1..=count {
         hits[sampler.sample(&mut logits.to_vec(), &tokens[..len], None) as usize] += 1;
@@ -238,7 +245,7 @@ fn of_equals_the_lowest_ids_are_kept() {
 #[test]
 fn extreme_settings_and_logits_give_a_token() {
     for temperature in [f32::from_bits(1), 1e-30, f32::MAX] {
-        let sampler = Sampler::new(kernels(), &drawn(|config| config.temperature = temperature), 0);
+        let sampler = Sampler::new(kernels(), &drawn(|config| config.temperature = temperature));
         for logits in [[NONE, f32::MAX, 1.0], [f32::NAN, 5.0, -f32::MAX], [-3.0, f32::INFINITY, f32::NAN]] {
             let token = sampler.sample(&mut logits.clone(), &[0], None);
             assert!(
