@@ -27,7 +27,7 @@ use crate::checkpoint::write::{CheckpointRequest, write_checkpoint};
 use crate::command;
 use crate::compile::cpu::{CpuEngineRequest, build_cpu_engine};
 use crate::error::BuildError;
-use crate::huggingface::hub;
+use crate::huggingface::hub::{self, Need};
 use crate::machine;
 use crate::memory_plan::{Executor, MemoryPlan, Place, cpu_limits};
 use crate::output::Written;
@@ -145,7 +145,7 @@ fn run(mut settings: Settings, builder: Builder<'_>) -> Result<Built, BuildFailu
 /// [`BuildFailure`]. A model that does not fit is none.
 pub fn plan(settings: &Settings, progress: &dyn Progress, interrupt: &Interrupt) -> Result<Plans, BuildFailure> {
     settings.validate()?;
-    let model = Builder { progress, interrupt }.find_model(settings)?;
+    let model = Builder { progress, interrupt }.find_model(settings, Need::Config)?;
     let (config, source) = read_config(&model)?;
     settings.validate_for(&config, source)?;
     let mapping = settings.mapping(&config, source)?;
@@ -164,10 +164,10 @@ pub fn plan(settings: &Settings, progress: &dyn Progress, interrupt: &Interrupt)
 /// A model in a few words.
 pub fn summary(config: &ModelConfig) -> String {
     format!(
-        "{}, {} layers, {} parameters",
+        "{}, {}, {}",
         config.architecture.name(),
-        config.num_hidden_layers,
-        units::count(config.parameters())
+        units::counted(config.num_hidden_layers as u64, "layer"),
+        units::counted(config.parameters(), "parameter")
     )
 }
 
@@ -217,15 +217,15 @@ impl Builder<'_> {
         Ok(Target::Cpu)
     }
 
-    fn find_model(&self, settings: &Settings) -> Result<PathBuf, BuildFailure> {
-        let model = hub::resolve(&settings.model, settings.download, self.progress, self.interrupt)?;
+    fn find_model(&self, settings: &Settings, need: Need) -> Result<PathBuf, BuildFailure> {
+        let model = hub::resolve(&settings.model, need, settings.download, self.progress, self.interrupt)?;
         self.progress.detail(&format!("model directory: {}", model.display()));
         Ok(model)
     }
 
     /// Opens the model and works out how it is split.
     fn open_model(&self, settings: &Settings) -> Result<(Source, Mapping), BuildFailure> {
-        let source = Source::open(&self.find_model(settings)?)?;
+        let source = Source::open(&self.find_model(settings, Need::Everything)?)?;
         settings.validate_for(source.config(), source.mapping())?;
         let mapping = settings.mapping(source.config(), source.mapping())?;
         for warning in source.warnings() {
@@ -283,10 +283,10 @@ impl Builder<'_> {
 
 fn wrote(what: &str, path: &Path, written: Written) -> String {
     format!(
-        "wrote the {what} `{}`: {} in {} files, {}, {}",
+        "wrote the {what} `{}`: {} in {}, {}, {}",
         path.display(),
         units::bytes(written.bytes),
-        written.files,
+        units::counted(written.files as u64, "file"),
         units::seconds(written.elapsed),
         units::rate(written.bytes, written.elapsed)
     )

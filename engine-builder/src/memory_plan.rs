@@ -30,7 +30,7 @@ mod tests;
 use engine_format::manifest::Limits;
 use engine_format::{Mapping, ModelConfig};
 
-use crate::units::{bytes, count};
+use crate::units::{bytes, count, counted};
 use budget::Budget;
 use limits::gpu_limits;
 
@@ -120,9 +120,9 @@ impl MemoryPlan {
         let limits = self.limits;
         if self.fits() {
             let mut text = format!(
-                "fits: {} sequences of {} tokens at once, or one of {}",
-                count(self.largest_batch),
-                count(limits.max_seq_len as u64),
+                "fits: {} of {} at once, or one of {}",
+                counted(self.largest_batch, "sequence"),
+                counted(limits.max_seq_len as u64, "token"),
                 count(self.longest_sequence)
             );
             if self.largest_batch < limits.max_batch_size as u64 {
@@ -131,9 +131,9 @@ impl MemoryPlan {
             return text;
         }
         let mut text = format!(
-            "does not fit: {} are missing for one sequence of {} tokens",
+            "does not fit: {} are missing for one sequence of {}",
             bytes(self.missing_bytes),
-            count(limits.max_seq_len as u64)
+            counted(limits.max_seq_len as u64, "token")
         );
         let mut ways = Vec::new();
         if let Some(tp_size) = self.smallest_tp_size {

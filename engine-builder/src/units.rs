@@ -52,6 +52,11 @@ pub fn count(number: u64) -> String {
     text
 }
 
+/// A number of things, with its thousands set apart: `1 token`, `131 072 tokens`.
+pub fn counted(number: u64, thing: &str) -> String {
+    format!("{} {thing}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +85,7 @@ mod tests {
         assert_eq!(seconds(Duration::from_millis(59_960)), "1 min 0 s");
         assert_eq!(seconds(Duration::from_secs(125)), "2 min 5 s");
         assert_eq!([5, 1000, 131_072, 1_048_576].map(count), ["5", "1 000", "131 072", "1 048 576"]);
+        assert_eq!([0, 1, 1000].map(|number| counted(number, "token")), ["0 tokens", "1 token", "1 000 tokens"]);
         assert_eq!(rate(1_000_000, Duration::from_millis(500)), "2.00 MB/s");
     }
 }

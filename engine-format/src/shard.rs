@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use crate::error::{FormatError, Result};
+use crate::error::{FormatError, Result, counted};
 use crate::model_config::ModelConfig;
 use crate::weight::{Part, Weight};
 
@@ -99,7 +99,7 @@ impl Mapping {
             return refuse("both must be at least 1".into());
         }
         if pp_size > config.num_hidden_layers {
-            return refuse(format!("the model has only {} layers", config.num_hidden_layers));
+            return refuse(format!("the model has only {}", counted(config.num_hidden_layers, "layer")));
         }
         let heads = config.num_attention_heads;
         if !heads.is_multiple_of(tp_size) {

@@ -35,7 +35,7 @@ pub fn check(dir: &Path, vocab_size: usize) -> Result<Checked, TokenizerError> {
     let eos_id = vocabulary.eos_id();
     if let Some((id, token)) = beyond.iter().find(|(id, _)| Some(*id) == eos_id) {
         checked.warnings.push(format!(
-            "eos_token {token:?} of the tokenizer has the id {id}, but the model has {vocab_size} tokens only: it ends no output"
+            "eos_token {token:?} of the tokenizer has the id {id}, which the model's vocabulary of {vocab_size} lacks: it ends no output"
         ));
     }
     checked.eos_id = eos_id.filter(|&id| (id as usize) < vocab_size);

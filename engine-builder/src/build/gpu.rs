@@ -15,6 +15,7 @@ use crate::compile::gpu::{Compile, GpuEngineRequest, build_gpu_engine};
 use crate::compile::tensorrt::TensorRt;
 use crate::compile::trtllm_build;
 use crate::error::Result;
+use crate::huggingface::hub::Need;
 use crate::machine::{self, Obstacle};
 use crate::memory_plan::{MemoryPlan, Place};
 use crate::network::Release;
@@ -46,7 +47,7 @@ impl Builder<'_> {
             Ok(machine) => machine,
             Err(obstacle) => return Err(self.cannot_here(settings, target, obstacle)),
         };
-        let (config, source_mapping) = read_config(&self.find_model(settings)?)?;
+        let (config, source_mapping) = read_config(&self.find_model(settings, Need::Everything)?)?;
         settings.validate_for(&config, source_mapping)?;
         let mapping = settings.mapping(&config, source_mapping)?;
         let device = &machine.devices[0];
@@ -116,7 +117,7 @@ impl Builder<'_> {
             self.checkpoint(settings, &source, mapping)?;
         } else if !settings.download {
             // Nobody wants 17 GB fetched to read that there is no GPU; a model that is here is checked all the same.
-            let (config, mapping) = read_config(&self.find_model(settings)?)?;
+            let (config, mapping) = read_config(&self.find_model(settings, Need::Everything)?)?;
             settings.validate_for(&config, mapping)?;
             settings.mapping(&config, mapping)?;
         }
@@ -132,7 +133,7 @@ impl Builder<'_> {
             false => "the longest sequence that fits".to_owned(),
         };
         let batch =
-            format!("the KV cache of {} tokens holds as many of full length", units::count(plan.kv_cache_tokens()));
+            format!("the KV cache of {} holds as many of full length", units::counted(plan.kv_cache_tokens(), "token"));
         self.progress.note(&format!(
             "limits on {} ({}): max_seq_len {} ({}), max_batch_size {} ({}), max_num_tokens {} ({})",
             device.name,

@@ -7,6 +7,7 @@ use engine_format::{FormatError, Mapping, ModelConfig, Target, staging};
 
 use super::{BuildFailure, Builder};
 use crate::error::Result;
+use crate::huggingface::hub::Need;
 use crate::machine;
 use crate::memory_plan::MemoryPlan;
 use crate::network::print::{Format, print};
@@ -16,7 +17,7 @@ use crate::settings::{Settings, read_config};
 
 /// Prints what was asked for, without weights.
 pub(super) fn run(builder: &Builder<'_>, settings: &Settings) -> Result<(), BuildFailure> {
-    let (config, source) = read_config(&builder.find_model(settings)?)?;
+    let (config, source) = read_config(&builder.find_model(settings, Need::Config)?)?;
     settings.validate_for(&config, source)?;
     let mapping = settings.mapping(&config, source)?;
     let place = match settings.target {

@@ -21,8 +21,23 @@ const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 ///
 /// # Errors
 /// [`BuildError::NoModel`] that says what was tried, [`BuildError::Hub`], [`BuildError::Interrupted`].
-pub fn resolve(model: &Path, download: bool, progress: &dyn Progress, interrupt: &Interrupt) -> Result<PathBuf> {
-    Hub::from_env().resolve(model, download, progress, interrupt)
+pub fn resolve(
+    model: &Path,
+    need: Need,
+    download: bool,
+    progress: &dyn Progress,
+    interrupt: &Interrupt,
+) -> Result<PathBuf> {
+    Hub::from_env().resolve(model, need, download, progress, interrupt)
+}
+
+/// What of a model of the hub is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// `config.json`: a plan is made of it alone.
+    Config,
+    /// All that a build reads.
+    Everything,
 }
 
 /// A server of models and the local cache of what it served. Not `Debug`, so that no log ever shows the token.
@@ -75,6 +90,7 @@ impl Hub {
     pub fn resolve(
         &self,
         model: &Path,
+        need: Need,
         download: bool,
         progress: &dyn Progress,
         interrupt: &Interrupt,
@@ -92,7 +108,11 @@ impl Hub {
             ));
         };
         let cached = self.cached(model);
-        if let Some(snapshot) = cached.as_deref().filter(|snapshot| is_complete(snapshot)) {
+        let suffices = |snapshot: &Path| match need {
+            Need::Config => snapshot.join(CONFIG_FILE).is_file(),
+            Need::Everything => is_complete(snapshot),
+        };
+        if let Some(snapshot) = cached.as_deref().filter(|snapshot| suffices(snapshot)) {
             return Ok(snapshot.to_owned());
         }
         if download && self.offline {
@@ -102,7 +122,7 @@ impl Hub {
         }
         if download {
             #[cfg(feature = "download")]
-            return download::download(self, model, progress, interrupt);
+            return download::download(self, model, need, progress, interrupt);
             #[cfg(not(feature = "download"))]
             let _ = (progress, interrupt);
             #[cfg(not(feature = "download"))]

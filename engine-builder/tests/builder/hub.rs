@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
-use engine_builder::huggingface::hub::Hub;
+use engine_builder::huggingface::hub::{Hub, Need};
 use engine_builder::progress::{Interrupt, Quiet};
 use engine_builder::{BuildError, Source};
 
@@ -19,7 +19,7 @@ fn hub(cache: &Path, endpoint: &str) -> Hub {
 }
 
 fn resolve(hub: &Hub, model: &str, download: bool) -> Result<std::path::PathBuf, BuildError> {
-    hub.resolve(Path::new(model), download, &Quiet, &Interrupt::new())
+    hub.resolve(Path::new(model), Need::Everything, download, &Quiet, &Interrupt::new())
 }
 
 #[test]
@@ -177,6 +177,24 @@ fn a_model_is_downloaded_once_and_only_what_a_build_needs() {
     Source::open(&path).unwrap();
     let offline = hub(dir.path(), "http://127.0.0.1:9");
     assert_eq!(resolve(&offline, "org/name", false).unwrap(), path);
+}
+
+#[test]
+fn a_plan_needs_the_configuration_alone() {
+    let endpoint = serve(model_files(), None);
+    let dir = tempfile::tempdir().unwrap();
+    let plan =
+        |hub: &Hub, download| hub.resolve(Path::new("org/name"), Need::Config, download, &Quiet, &Interrupt::new());
+    let offline = hub(dir.path(), "http://127.0.0.1:9");
+    let error = plan(&offline, false).unwrap_err().to_string();
+    assert!(error.contains("set `download` to fetch it"), "{error}");
+    let path = plan(&hub(dir.path(), &endpoint), true).unwrap();
+    assert_eq!(entries(&path), ["config.json"]);
+    assert_eq!(plan(&offline, false).unwrap(), path);
+    let error = resolve(&offline, "org/name", false).unwrap_err().to_string();
+    assert!(error.contains("holds only a part of it; set `download` to fetch the rest"), "{error}");
+    assert_eq!(resolve(&hub(dir.path(), &endpoint), "org/name", true).unwrap(), path);
+    Source::open(&path).unwrap();
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use engine_format::error::counted;
 use runner::executor::{
     EnqueueError, Executor, FinishReason, IterationStats, KvCacheStats, Request, RequestId, Response, Shutdown,
 };
@@ -59,7 +60,7 @@ pub(super) enum DriveError {
         message: String,
     },
     /// A request ended otherwise than by its length.
-    #[error("request {index} ended with `{reason}` after {tokens} of {max_tokens} tokens")]
+    #[error("request {index} ended with `{reason}` after {tokens} of {}", counted(*max_tokens, "token"))]
     Ended {
         /// Number of the request, from 0.
         index: usize,

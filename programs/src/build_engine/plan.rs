@@ -11,7 +11,7 @@ use super::options::as_flags;
 use engine_builder::build::{Plans, summary};
 use engine_builder::memory_plan::{Executor, MemoryPlan};
 use engine_builder::settings::Settings;
-use engine_builder::units::{bytes, count};
+use engine_builder::units::{bytes, count, counted};
 
 /// Prints the plan for the target that was asked for, or for every target.
 pub(crate) fn print(settings: &Settings, plans: &Plans, format: PlanFormat) -> Result<(), Failure> {
@@ -58,10 +58,10 @@ fn one(settings: &Settings, config: &ModelConfig, plan: &MemoryPlan) -> String {
     row(
         "KV cache",
         format!(
-            "{} (90 % of what is left): {} tokens of {} bytes",
+            "{} (90 % of what is left): {} of {}",
             bytes(plan.kv_cache_bytes),
-            count(plan.kv_cache_tokens()),
-            count(plan.kv_bytes_per_token)
+            counted(plan.kv_cache_tokens(), "token"),
+            counted(plan.kv_bytes_per_token, "byte")
         ),
     );
     row("", String::new());
@@ -70,14 +70,13 @@ fn one(settings: &Settings, config: &ModelConfig, plan: &MemoryPlan) -> String {
         row(&format!("{:>11}", count(*length)), count(*sequences));
     }
     if let Some(window) = config.sliding_window {
+        let window = counted(window as u64, "token");
         row(
             "",
             match place.executor {
-                Executor::TensorRtLlm => format!("(a sequence keeps its window of {window} tokens)"),
+                Executor::TensorRtLlm => format!("(a sequence keeps its window of {window})"),
                 Executor::Cpu => {
-                    format!(
-                        "(a sequence keeps its window of {window} tokens, and the chunk of its prompt that is computed)"
-                    )
+                    format!("(a sequence keeps its window of {window}, and the chunk of its prompt that is computed)")
                 }
             },
         );

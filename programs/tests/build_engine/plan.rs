@@ -77,6 +77,26 @@ fn what_does_not_fit_is_said_with_exit_code_0() {
 }
 
 #[test]
+fn one_is_one_token_and_one_sequence() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = large_config();
+    config["num_hidden_layers"] = 1.into();
+    config["sliding_window"] = 1.into();
+    fs::create_dir(dir.path().join("model")).unwrap();
+    fs::write(dir.path().join("model/config.json"), config.to_string()).unwrap();
+    for target in ["none", "h100"] {
+        let limits = ["--max-seq-len", "1", "--max-batch-size", "1", "--max-num-tokens", "1"];
+        let args = ["--model", "model", "--dry-run", "--gpu", target].into_iter().chain(limits);
+        let plan = run(dir.path(), args).expect(0, &[]).stdout;
+        assert!(plan.contains(" 1 layer, ") && plan.contains("of 1 token at once"), "{plan}");
+        let words: Vec<_> = plan.split([' ', '\n', ';', ',', ')']).collect();
+        let are_many = ["tokens", "sequences", "layers", "parameters", "bytes"];
+        let wrong = words.windows(2).find(|pair| pair[0] == "1" && are_many.contains(&pair[1]));
+        assert_eq!(wrong, None, "{plan}");
+    }
+}
+
+#[test]
 fn limits_and_splits_are_checked() {
     plan(&["--max-seq-len", "8193"]).expect(2, &["--max-seq-len 8193"]);
     plan(&["--gpu", "a100", "--tp-size", "3"]).expect(2, &["attention heads"]);

@@ -10,6 +10,7 @@
 
 use cpu_kernels::{Attention, AttentionSequence, bf16};
 use engine_format::ModelConfig;
+use engine_format::error::counted;
 use engine_format::rope::Rope;
 use rayon::prelude::*;
 
@@ -63,7 +64,7 @@ impl ForwardPass {
             reserve(&mut pass.rows, rows, hidden, &mut bytes),
         ];
         if reserved.contains(&false) {
-            return Err(MemoryError::refused(format!("room for {tokens} tokens in one step"), bytes));
+            return Err(MemoryError::refused(format!("room for {} in one step", counted(tokens, "token")), bytes));
         }
         Ok(pass)
     }

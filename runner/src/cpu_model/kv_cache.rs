@@ -4,6 +4,7 @@
 
 use cpu_kernels::bf16;
 use engine_format::ModelConfig;
+use engine_format::error::counted;
 use rayon::prelude::*;
 
 use super::MemoryError;
@@ -35,7 +36,7 @@ impl KvCache {
         let elements = tokens.saturating_mul(config.key_value_size());
         let refused = || {
             let bytes = (tokens as u64).saturating_mul(config.kv_bytes_per_token() as u64);
-            MemoryError::refused(format!("the KV cache of {tokens} tokens"), bytes)
+            MemoryError::refused(format!("the KV cache of {}", counted(tokens, "token")), bytes)
         };
         let pool = || bytemuck::allocation::try_zeroed_vec(elements).map_err(|()| refused());
         let layer = |_| Ok(LayerCache { keys: pool()?, values: pool()? });

@@ -1,5 +1,6 @@
 //! How large the KV cache of an executor is, from what the limits can use, the configuration asks for and the memory holds.
 
+use engine_format::error::counted;
 use system::{Available, Machine, Promise};
 
 use crate::cpu_model::{CpuModelError, MemoryError};
@@ -92,7 +93,7 @@ pub(super) fn cache_size(
     });
     match size {
         (0, KvCacheBound::Memory(limit)) => Err(MemoryError {
-            what: format!("one block of {tokens_per_block} tokens of the KV cache"),
+            what: format!("one block of {} of the KV cache", counted(tokens_per_block, "token")),
             bytes: block as u64,
             reason: format!("which are not left ({limit})"),
         }),
@@ -169,9 +170,9 @@ mod tests {
         let config = KvCacheConfig::default;
         assert_eq!(check(config()), Ok(()));
         let error = check(KvCacheConfig { max_tokens: Some(31), ..config() }).unwrap_err();
-        assert!(error.contains("31 tokens") && error.contains("raise max_tokens to 32"), "{error}");
+        assert!(error.contains("31 tokens") && error.contains("give it 32 or more"), "{error}");
         let error = check(KvCacheConfig { max_bytes: Some(3199), ..config() }).unwrap_err();
-        assert!(error.contains("3199 bytes") && error.contains("raise max_bytes to 3200"), "{error}");
+        assert!(error.contains("3199 bytes") && error.contains("give it 3200 or more"), "{error}");
         assert_eq!(check(KvCacheConfig { max_bytes: Some(3200), max_tokens: Some(32), ..config() }), Ok(()));
     }
 }

@@ -9,17 +9,23 @@ use engine_format::engine_dir::is_companion;
 use engine_format::safetensors_dir::{INDEX_FILE, SINGLE_FILE};
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 
-use super::{Hub, shards};
+use super::{Hub, Need, shards};
 use crate::error::{BuildError, Result};
 use crate::huggingface::config::CONFIG_FILE;
 use crate::progress::{Interrupt, Progress};
 
-/// Fetches what a model of `hub` needs into the cache: the configuration, the tokenizer's files and the weights. The snapshot's
-/// directory.
+/// Fetches what is needed of a model of `hub` into the cache: the configuration, the tokenizer's files and the weights, or the
+/// first of them. The snapshot's directory.
 ///
 /// # Errors
 /// [`BuildError::Hub`], [`BuildError::Interrupted`].
-pub(super) fn download(hub: &Hub, model: &str, progress: &dyn Progress, interrupt: &Interrupt) -> Result<PathBuf> {
+pub(super) fn download(
+    hub: &Hub,
+    model: &str,
+    need: Need,
+    progress: &dyn Progress,
+    interrupt: &Interrupt,
+) -> Result<PathBuf> {
     let failed = |file: &str, problem: String| BuildError::Hub {
         model: model.to_owned(),
         file: file.to_owned(),
@@ -42,6 +48,13 @@ pub(super) fn download(hub: &Hub, model: &str, progress: &dyn Progress, interrup
     let fetch = |name: &str| fetch(&api, model, name, progress, interrupt, &failed);
 
     let config = fetch(CONFIG_FILE)?;
+    let snapshot = config
+        .parent()
+        .map(Path::to_owned)
+        .ok_or_else(|| failed(CONFIG_FILE, "the cache has no place for it".into()))?;
+    if need == Need::Config {
+        return Ok(snapshot);
+    }
     let weights = if has(INDEX_FILE) {
         shards(&fetch(INDEX_FILE)?)?
     } else if has(SINGLE_FILE) {
@@ -50,7 +63,6 @@ pub(super) fn download(hub: &Hub, model: &str, progress: &dyn Progress, interrup
         let problem = format!("the model has neither `{SINGLE_FILE}` nor `{INDEX_FILE}`");
         return Err(failed(SINGLE_FILE, problem));
     };
-    let snapshot = config.parent().ok_or_else(|| failed(CONFIG_FILE, "the cache has no place for it".into()))?;
     let companions = listed.siblings.iter().map(|file| file.rfilename.as_str()).filter(|name| is_companion(name));
     for name in companions.chain(weights.iter().map(String::as_str)) {
         if fetch(name)? != snapshot.join(name) {
@@ -58,7 +70,7 @@ pub(super) fn download(hub: &Hub, model: &str, progress: &dyn Progress, interrup
             return Err(failed(name, problem));
         }
     }
-    Ok(snapshot.to_owned())
+    Ok(snapshot)
 }
 
 /// What a download reports from its thread.
