@@ -84,17 +84,17 @@ pub fn say(line: impl Display) {
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         use tensorrt_llm::OpenError as Gpu;
+        let about = |setting: &str, error| Self::Input(anyhow::Error::new(error).context(setting.to_owned()));
         match &error {
+            OpenError::Cpu(CpuModelError::KvCacheTokens { .. }) => {
+                about("kv_cache.max_tokens (--kv-cache-tokens)", error)
+            }
+            OpenError::Cpu(CpuModelError::KvCacheBytes { .. }) => about("kv_cache.max_bytes (--kv-cache-bytes)", error),
             OpenError::Format(format) | OpenError::Cpu(CpuModelError::Format(format)) if format.is_out_of_memory() => {
                 Self::Machine(error.into())
             }
             OpenError::Cpu(CpuModelError::Isa(cpu_kernels::IsaError::Unknown { .. })) => input(error),
-            OpenError::Cpu(
-                CpuModelError::Format(_)
-                | CpuModelError::Limit { .. }
-                | CpuModelError::KvCacheTokens { .. }
-                | CpuModelError::KvCacheBytes { .. },
-            ) => input(error),
+            OpenError::Cpu(CpuModelError::Format(_) | CpuModelError::Limit { .. }) => input(error),
             OpenError::Cpu(
                 CpuModelError::Isa(_)
                 | CpuModelError::Memory(_)

@@ -143,7 +143,8 @@ pub(crate) fn refused(error: BuildRequestError) -> anyhow::Error {
             anyhow!(error.to_string().replace(plain, &format!("leave out --chat and {plain}")))
         }
         BuildRequestError::Option { field, problem } if problem.starts_with(field) => {
-            anyhow!(problem.replacen(field, &flag(field), 1))
+            let problem = problem.replacen(field, &flag(field), 1);
+            anyhow!(problem.replace("give messages", "add --chat, or give `messages` in a line of a prompts file"))
         }
         BuildRequestError::Request(error) => anyhow!(error.to_string().replace("num_return_sequences", "n")),
         other => other.into(),

@@ -22,6 +22,9 @@ pub const DEFAULT_MAX_NEW_TOKENS: usize = 128;
 /// Sequences of one request at most: each has its place in memory from the start.
 pub const MAX_SEQUENCES: usize = 65_536;
 
+/// Bytes for each token of `max_seq_len` beyond which a text is very long: few texts have more in a token.
+const BYTES_PER_TOKEN: usize = 16;
+
 /// What goes before the output.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prompt {
@@ -54,6 +57,16 @@ pub enum BuildRequestError {
     /// The messages do not go through the chat template.
     #[error(transparent)]
     Messages(ChatError),
+    /// A text of which the beginning alone is far too long.
+    #[error(
+        "the prompt's {bytes} bytes have more than twice the tokens that max_seq_len, {max_seq_len}, allows: shorten it"
+    )]
+    TextTooLong {
+        /// Of the text.
+        bytes: usize,
+        /// The limit.
+        max_seq_len: usize,
+    },
     /// An adapter cannot be read, or does not fit the model.
     #[error(transparent)]
     Lora(FormatError),
@@ -181,7 +194,7 @@ impl<'a> RequestBuilder<'a> {
         match prompt {
             Prompt::Ids(ids) => Ok(ids.clone()),
             Prompt::Text(text) if text.is_empty() => Err(RequestError::EmptyPrompt.into()),
-            Prompt::Text(text) => Ok(tokenizer()?.encode(text, true)?),
+            Prompt::Text(text) => self.encode_text(tokenizer()?, text, true),
             Prompt::Messages(text) if text.is_empty() => Err(RequestError::EmptyPrompt.into()),
             Prompt::Messages(text) => {
                 let engine = self.engine.ok_or(BuildRequestError::NoEngine { field: "a chat template" })?;
@@ -191,9 +204,25 @@ impl<'a> RequestBuilder<'a> {
                     ChatError::Option { field, problem } => BuildRequestError::Option { field, problem },
                     other => BuildRequestError::Messages(other),
                 })?;
-                Ok(tokenizer()?.encode(&text, false)?)
+                self.encode_text(tokenizer()?, &text, false)
             }
         }
+    }
+
+    /// Encoding takes a second for a few megabytes. So of a very long text the beginning is encoded first: where that has twice the
+    /// tokens that there may be, no rest makes it fit.
+    fn encode_text(
+        &self,
+        tokenizer: &Tokenizer,
+        text: &str,
+        add_special_tokens: bool,
+    ) -> Result<Vec<TokenId>, BuildRequestError> {
+        let max_seq_len = self.executor.limits().max_seq_len;
+        let beginning = &text[..text.floor_char_boundary(max_seq_len.saturating_mul(BYTES_PER_TOKEN))];
+        if beginning.len() < text.len() && tokenizer.encode(beginning, false)?.len() > max_seq_len.saturating_mul(2) {
+            return Err(BuildRequestError::TextTooLong { bytes: text.len(), max_seq_len });
+        }
+        Ok(tokenizer.encode(text, add_special_tokens)?)
     }
 
     /// Each word as the tokenizer encodes it alone, and after a blank.

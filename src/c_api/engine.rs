@@ -305,12 +305,12 @@ fn cannot_open(error: &OpenError) -> Failure {
         _ => TRTLLM_STATUS_INVALID_FILES,
     };
     let failure = Failure::from_error(status, error);
-    match error {
-        OpenError::Cpu(CpuModelError::KvCacheTokens { .. }) => {
-            Failure::new(status, format!("kv_cache_max_tokens: {}", failure.message))
-        }
-        _ => failure,
-    }
+    let field = match error {
+        OpenError::Cpu(CpuModelError::KvCacheTokens { .. }) => "kv_cache_max_tokens",
+        OpenError::Cpu(CpuModelError::KvCacheBytes { .. }) => "kv_cache_max_bytes",
+        _ => return failure,
+    };
+    Failure::new(status, format!("{field}: {}", failure.message))
 }
 
 /// Describes an engine. Set `info->struct_size` before the call. Thread-safe.

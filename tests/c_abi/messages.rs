@@ -133,6 +133,7 @@ fn a_configuration_that_is_refused_names_its_field() {
         ("max_batch_size", &|config| config.max_batch_size = usize::MAX),
         ("max_num_tokens", &|config| config.max_num_tokens = usize::MAX),
         ("kv_cache_max_tokens", &|config| config.kv_cache_max_tokens = 1),
+        ("kv_cache_max_bytes", &|config| config.kv_cache_max_bytes = 1),
         ("kv_cache_free_memory_fraction", &|config| config.kv_cache_free_memory_fraction = 2.0),
         ("tokens_per_block", &|config| config.tokens_per_block = 0),
         ("max_queue_size", &|config| config.max_queue_size = 0),

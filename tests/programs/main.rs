@@ -8,6 +8,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod advice;
+mod advice_on_files;
 mod batching;
 mod bench_engine;
 mod chat;

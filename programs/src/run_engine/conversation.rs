@@ -194,7 +194,9 @@ fn print(session: &Session) -> Result<Option<(String, Option<FinishReason>)>, Fa
 fn unanswerable(error: BuildRequestError, max_seq_len: usize) -> String {
     let full = match &error {
         BuildRequestError::Request(RequestError::PromptTooLong { prompt, .. }) => Some(format!("{prompt} tokens")),
-        BuildRequestError::Option { field: "max_length", .. } => Some("more".to_owned()),
+        BuildRequestError::Option { field: "max_length", .. } | BuildRequestError::TextTooLong { .. } => {
+            Some("more".to_owned())
+        }
         _ => None,
     };
     match full {

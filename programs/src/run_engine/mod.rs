@@ -28,6 +28,7 @@ use runner::doctor;
 use runner::engine::{Engine, OpenError, Running, check_target};
 use runner::executor::tensorrt_llm;
 use runner::executor::{Executor, ExecutorConfig, FinishReason, RequestError};
+use runner::inflight::KvCacheBound;
 use runner::request_builder::{self, BuildRequestError, DEFAULT_MAX_NEW_TOKENS, RequestBuilder};
 use runner::session::{Session, Submission};
 
@@ -186,6 +187,7 @@ impl Jobs {
                 counted(prompt, "token"),
                 self.longer
             ),
+            BuildRequestError::TextTooLong { .. } => anyhow!("{error}, or {}", self.longer),
             other => prompts::refused(other),
         }
     }
@@ -208,8 +210,20 @@ fn longer(engine: &Engine, config: &ExecutorConfig, max_seq_len: usize) -> &'sta
             "build the engine with a larger --max-seq-len"
         }
         () if config.max_seq_len == Some(max_seq_len) => "raise this run's --max-seq-len (max_seq_len)",
-        () if config.kv_cache.max_tokens.is_some() => "raise --kv-cache-tokens (kv_cache.max_tokens)",
-        () => "free memory for the KV cache, which limits it",
+        () => longer_cache(engine),
+    }
+}
+
+/// What would let the KV cache hold a longer one.
+fn longer_cache(engine: &Engine) -> &'static str {
+    let bound = match engine.running() {
+        Running::Cpu(executor) => &executor.facts().kv_cache_bound,
+        Running::TensorRtLlm(_) => &KvCacheBound::Limits,
+    };
+    match bound {
+        KvCacheBound::MaxTokens => "raise --kv-cache-tokens (kv_cache.max_tokens)",
+        KvCacheBound::MaxBytes => "raise --kv-cache-bytes (kv_cache.max_bytes)",
+        _ => "free memory for the KV cache, which limits it",
     }
 }
 

@@ -38,7 +38,7 @@ pub enum CpuModelError {
     Limit(#[from] LimitError),
     /// A KV cache of less than one block.
     #[error(
-        "a KV cache of {} holds no block of {}: raise max_tokens to {tokens_per_block} or more, or lower tokens_per_block",
+        "a KV cache of {} holds no block of {}: give it {tokens_per_block} or more, or lower tokens_per_block",
         counted(*tokens, "token"),
         counted(*tokens_per_block, "token")
     )]
@@ -50,7 +50,8 @@ pub enum CpuModelError {
     },
     /// A KV cache of less bytes than one block.
     #[error(
-        "a KV cache of {bytes} bytes holds no block of {tokens_per_block} tokens, which takes {block} bytes: raise max_bytes to {block} or more, or lower tokens_per_block"
+        "a KV cache of {bytes} bytes holds no block of {}, which takes {block} bytes: give it {block} or more, or lower tokens_per_block",
+        counted(*tokens_per_block, "token")
     )]
     KvCacheBytes {
         /// What was asked for.

@@ -67,7 +67,7 @@ pub enum EnqueueError {
     },
     /// Without chunked context a prompt must fit into one iteration.
     #[error(
-        "the prompt has {}, but without chunked context an iteration takes {max_num_tokens} (max_num_tokens): enable chunked context, or raise max_num_tokens", counted(*prompt, "token")
+        "the prompt has {}, but without chunked context an iteration takes {max_num_tokens} (max_num_tokens): set enable_chunked_context to true, or raise max_num_tokens", counted(*prompt, "token")
     )]
     PromptTooLong {
         /// Tokens of the prompt.
