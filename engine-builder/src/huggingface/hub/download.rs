@@ -1,7 +1,7 @@
 //! Fetching a model from the hub into the local cache, through the crate hf-hub.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::Duration;
 
