@@ -9,8 +9,8 @@ use std::path::Path;
 use engine_format::FormatError;
 use engine_format::checkpoint::CONFIG_FILE;
 use engine_format::engine_dir::{GENERATION_CONFIG_FILE, read_companions};
-use engine_format::json;
-use serde_json::{Map, Value};
+use engine_format::json::read_file;
+use serde_json::{Value, json};
 use text::end_ids;
 use text::model_files;
 
@@ -51,11 +51,12 @@ fn generation_config(
     eos: Option<u32>,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Vec<u8>>> {
-    let path = dir.join(GENERATION_CONFIG_FILE);
+    let mut path = dir.join(GENERATION_CONFIG_FILE);
     let (own, mut value) = match std::fs::read(&path) {
-        Ok(content) => (Some(content), json::read_file(&path, "")?),
+        Ok(content) => (Some(content), read_file(&path, "")?),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            (None, Value::Object(generation_part(&dir.join(CONFIG_FILE))?))
+            path = dir.join(CONFIG_FILE);
+            (None, generation_part(&read_file(&path, "a model directory needs one")?))
         }
         Err(error) => return Err(FormatError::io("read", &path)(error).into()),
     };
@@ -77,14 +78,10 @@ fn generation_config(
     Ok(Some(value.to_string().into_bytes()))
 }
 
-/// The part of a model's `config.json` that Transformers puts into `generation_config.json`.
-fn generation_part(config: &Path) -> Result<Map<String, Value>> {
-    let value = json::read_file(config, "a model directory needs one")?;
-    let fields = ["bos_token_id", "eos_token_id"].into_iter().filter_map(|field| {
-        let id = value.get(field).filter(|id| !id.is_null())?;
-        Some((field.to_owned(), id.clone()))
-    });
-    Ok(fields.collect())
+/// What a model without a `generation_config.json` would have in it, of its `config.json`.
+fn generation_part(config: &Value) -> Value {
+    let ends = config.get("eos_token_id").filter(|ends| !ends.is_null());
+    ends.map_or_else(|| json!({}), |ends| json!({ "eos_token_id": ends }))
 }
 
 #[cfg(test)]
@@ -103,7 +100,7 @@ mod tests {
 
     #[test]
     fn end_ids_of_the_configuration_become_a_generation_config() {
-        let config = (CONFIG_FILE, r#"{"eos_token_id": [2, 7], "bos_token_id": null}"#);
+        let config = (CONFIG_FILE, r#"{"eos_token_id": [2, 7], "bos_token_id": 1}"#);
         assert_eq!(generation_config_of(&[config]).unwrap(), r#"{"eos_token_id":[2,7]}"#);
         let own = "{\"eos_token_id\":  2}";
         assert_eq!(generation_config_of(&[config, (GENERATION_CONFIG_FILE, own)]).unwrap(), own, "as it is");
@@ -124,6 +121,6 @@ mod tests {
         let own = (GENERATION_CONFIG_FILE, r#"{"temperature": 0.5, "eos_token_id": [3]}"#);
         let files = [own, config, ("tokenizer.json", tokenizer), ("tokenizer_config.json", r#"{"eos_token": "b"}"#)];
         let both: Value = serde_json::from_str(&generation_config_of(&files).unwrap()).unwrap();
-        assert_eq!(both, serde_json::json!({"temperature": 0.5, "eos_token_id": [3, 4]}));
+        assert_eq!(both, json!({"temperature": 0.5, "eos_token_id": [3, 4]}));
     }
 }

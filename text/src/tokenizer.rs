@@ -14,8 +14,10 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use engine_format::model_files::TOKENIZER;
 use engine_format::panics::caught;
 use engine_format::python_json;
+use serde_json::Value;
 use tokenizers::{Encoding, Model, ModelWrapper, Token};
 
 pub use config::SpecialTokens;
@@ -241,7 +243,11 @@ impl Vocabulary {
         };
         let config = TokenizerConfig::read(dir)?;
         let inner = guarded(|| parse(&bytes, &config, dir)).and_then(|parsed| parsed);
-        let inner = inner.map_err(|detail| config::invalid(&path, &bytes, &detail))?;
+        let inner = inner.map_err(|detail| {
+            let detail =
+                unknown_field(&bytes).map_or(detail, |name| format!("it has an unknown field `{name}`; take it out"));
+            config::invalid(&path, &bytes, &detail)
+        })?;
         let around_prompt = guarded(|| around_prompt(&inner, &path))
             .unwrap_or_else(|detail| Err(config::invalid(&path, &bytes, &detail)))?;
         Ok(Self { inner, special_tokens: config.special_tokens(), around_prompt, path })
@@ -286,6 +292,13 @@ fn parse(bytes: &[u8], config: &TokenizerConfig, dir: &Path) -> Result<tokenizer
     let to_add = config.declared.to_add(saved.into_iter(), present);
     tokenizer.add_tokens(to_add).map_err(said)?;
     Ok(tokenizer)
+}
+
+/// A field of `tokenizer.json` that the tokenizers library does not know. It stumbles over it, and does not say so.
+fn unknown_field(bytes: &[u8]) -> Option<String> {
+    let Ok(Value::Object(fields)) = python_json::parse(bytes) else { return None };
+    let is_known = |name: &String| TOKENIZER.fields.iter().any(|field| field.names.contains(&name.as_str()));
+    fields.into_iter().map(|(name, _)| name).find(|name| !is_known(name))
 }
 
 /// Runs the tokenizers library where a file that contradicts itself makes it panic: the file's fault, not the program's. Nothing

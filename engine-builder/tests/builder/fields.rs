@@ -37,7 +37,6 @@ fn config_case(name: &str) -> Case {
         "rope_theta" => plain(json!(5e5)),
         "rope_scaling" | "rope_parameters" => plain(linear),
         "eos_token_id" => plain(json!([3])),
-        "bos_token_id" => (json!({"eos_token_id": 2}), json!(1)),
         "layer_types" => (json!({"sliding_window": 8}), json!(["full_attention", "sliding_attention"])),
         "hidden_act" => plain(json!("gelu")),
         "partial_rotary_factor" => plain(json!(0.5)),
@@ -47,7 +46,7 @@ fn config_case(name: &str) -> Case {
         "original_max_position_embeddings" => (json!({"rope_scaling": llama3()}), json!(16)),
         "attention_dropout" | "initializer_range" => plain(json!(0.5)),
         "use_cache" => plain(json!(false)),
-        "pad_token_id" | "pretraining_tp" | "chunk_size_feed_forward" => plain(json!(2)),
+        "bos_token_id" | "pad_token_id" | "pretraining_tp" | "chunk_size_feed_forward" => plain(json!(2)),
         "attn_implementation" | "_attn_implementation" => plain(json!("eager")),
         "auto_map" => plain(json!({"AutoConfig": "code.Config"})),
         "_name_or_path" | "transformers_version" => plain(json!("4.40.0")),
@@ -148,6 +147,43 @@ fn rotary_settings_do_what_their_rows_say_in_both_spellings() {
             let mut after = before.clone();
             after[name] = value;
             check(&ROPE, name, treatment, &with(&json!({ field: before })), &with(&json!({ field: after })));
+        }
+    }
+}
+
+/// The file and the field are named, whatever stands there.
+#[test]
+fn a_field_that_is_followed_is_refused_when_it_is_of_another_kind() {
+    let refused = |before: &Value, name: &str, wrong: &dyn Fn(Value) -> Value| {
+        let values = [json!("x"), json!({"x": 1}), json!([{}]), json!(-1.5), json!(true)];
+        let mut errors = 0;
+        for value in values {
+            let mut after = before.clone();
+            after[name] = wrong(value.clone());
+            let dir = tempfile::tempdir().unwrap();
+            with(&after).write(dir.path());
+            let Err(error) = Source::open(dir.path()) else { continue };
+            let error = error.to_string();
+            let about_weights = error.contains("tensor `");
+            assert!(about_weights || error.contains("config.json") && error.contains(name), "{name}: {value}: {error}");
+            errors += usize::from(!about_weights);
+        }
+        // `true`, and an object where the field is one, may be right.
+        assert!(errors >= 3, "{name}: {errors}");
+    };
+    for field in CONFIG.fields.iter().filter(|field| field.treatment == Treatment::Followed) {
+        for name in field.names {
+            refused(&config_case(name).0, name, &|value| value);
+        }
+    }
+    for field in ROPE.fields.iter().filter(|field| field.treatment == Treatment::Followed) {
+        for name in field.names {
+            let settings = rope_case(name).0;
+            refused(&json!({}), "rope_scaling", &|value| {
+                let mut settings = settings.clone();
+                settings[*name] = value;
+                settings
+            });
         }
     }
 }

@@ -63,8 +63,8 @@ pub const CONFIG: Table = Table {
             transformers_4: "put aside: models saved by Transformers 5 run with other positions there",
         },
         followed(
-            &["eos_token_id", "bos_token_id"],
-            "where there is no `generation_config.json`, they become the engine's",
+            &["eos_token_id"],
+            "where there is no `generation_config.json`: an id or a list of ids, each of which ends an output",
         ),
         Field {
             names: &["layer_types"],
@@ -107,7 +107,7 @@ pub const CONFIG: Table = Table {
         put_aside(&["original_max_position_embeddings"], "only the one inside the rotary settings counts"),
         put_aside(&["attention_dropout", "initializer_range"], "for training"),
         put_aside(
-            &["pad_token_id", "use_cache", "pretraining_tp", "chunk_size_feed_forward"],
+            &["bos_token_id", "pad_token_id", "use_cache", "pretraining_tp", "chunk_size_feed_forward"],
             "of no effect on results",
         ),
         put_aside(&["attn_implementation", "_attn_implementation"], "of Transformers' own kernels"),

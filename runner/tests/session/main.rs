@@ -38,6 +38,8 @@ struct State {
     is_shut_down: bool,
     /// Whether requests were asked to stream.
     streaming: Vec<bool>,
+    /// Whether it panics as soon as it is asked for the responses of a request.
+    is_broken: bool,
 }
 
 impl Hasty {
@@ -75,7 +77,13 @@ impl Executor for Hasty {
         while state.responses.is_empty() && !state.is_shut_down {
             state = self.ready.wait(state).unwrap();
         }
-        std::mem::take(&mut state.responses)
+        let (responses, is_broken) = (std::mem::take(&mut state.responses), state.is_broken);
+        drop(state);
+        if is_broken {
+            std::thread::sleep(Duration::from_millis(20));
+            panic!("the executor is broken");
+        }
+        responses
     }
 
     fn cancel(&self, request: RequestId) {
@@ -375,44 +383,9 @@ fn a_callback_that_panics_ends_its_own_request_only() {
 
 #[test]
 fn a_session_whose_thread_has_died_says_so() {
-    /// Panics as soon as it is asked for the responses of a request.
-    struct Broken(Arc<Hasty>);
-    impl Executor for Broken {
-        fn limits(&self) -> Limits {
-            LIMITS
-        }
-        fn vocab_size(&self) -> usize {
-            1 << 20
-        }
-        fn enqueue(&self, request: Request) -> Result<RequestId, EnqueueError> {
-            self.0.enqueue(request)
-        }
-        fn await_responses(&self, timeout: Option<Duration>) -> Vec<Response> {
-            self.0.await_responses(timeout);
-            std::thread::sleep(Duration::from_millis(20));
-            panic!("the executor is broken");
-        }
-        fn cancel(&self, request: RequestId) {
-            self.0.cancel(request);
-        }
-        fn cancel_sequence(&self, request: RequestId, sequence_index: usize) {
-            self.0.cancel_sequence(request, sequence_index);
-        }
-        fn load(&self) -> Load {
-            self.0.load()
-        }
-        fn iteration_stats(&self) -> Vec<IterationStats> {
-            Vec::new()
-        }
-        fn shutdown(&self, how: Shutdown) {
-            self.0.shutdown(how);
-        }
-        fn cancel_all(&self) {
-            self.0.cancel_all();
-        }
-    }
     let executor = Hasty::new(|id, _| vec![tokens(id, 0, "lost", None)]);
-    let session = Session::start(Arc::new(Broken(executor.clone())), Some(tokenizer())).unwrap();
+    executor.state.lock().unwrap().is_broken = true;
+    let session = Session::start(executor.clone(), Some(tokenizer())).unwrap();
     let queue = session.new_queue();
     session.submit(Submission { destination: Destination::Queue(queue.clone()), ..submission(1, &[]) }).unwrap();
     let Awaited::Outputs(all) = queue.take(Some(Duration::from_secs(20))) else { panic!("the request has no end") };

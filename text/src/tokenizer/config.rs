@@ -76,8 +76,11 @@ impl TokenizerConfig {
             declared.take_extra(&path, name, &config[name])?;
         }
         let name = "model_specific_special_tokens";
-        if let Some(tokens @ Value::Object(_)) = config.get(name).filter(|_| !declared.has_own_names()) {
-            declared.take_extra(&path, name, tokens)?;
+        match config.get(name) {
+            None | Some(Value::Null) => {}
+            Some(Value::Object(_)) if declared.has_own_names() => {}
+            Some(tokens @ Value::Object(_)) => declared.take_extra(&path, name, tokens)?,
+            Some(_) => return Err(field(&path, name, "must be an object of names and tokens")),
         }
         if let Some(list) = config.get("added_tokens_decoder") {
             declared.take_added_tokens_decoder(&path, list)?;

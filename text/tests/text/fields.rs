@@ -189,11 +189,6 @@ fn fields_of_the_configuration_do_what_their_rows_say() {
         "errors" | "backend" | "name_or_path" | "processor_class" | "tokenizer_file" => everywhere(&json!("strict")),
         other => panic!("{other}: a new field needs its case here"),
     });
-    for (before, value) in everywhere(&json!({"a": true})) {
-        let mut after = before.clone();
-        after["tokenizer_config.json"]["no_such_field"] = value;
-        check(&TOKENIZER_CONFIG, "no_such_field", Treatment::PutAside, &before, &after, "");
-    }
 }
 
 #[test]
@@ -244,6 +239,67 @@ fn the_older_files_do_what_their_rows_say() {
             }
             check(&ADDED_TOKENS, file, Treatment::PutAside, &before, &after, file);
         }
+    }
+}
+
+/// The file and the field are named, whatever stands there.
+#[test]
+fn a_field_that_is_followed_is_refused_when_it_is_of_another_kind() {
+    let refused = |file: &str, name: &str, values: &[Value], place: &dyn Fn(Value) -> Value| {
+        for value in values {
+            let mut files = byte_level();
+            let object = files.entry(file).or_insert(json!({}));
+            object[name] = place(value.clone());
+            let error = outcome(&files).expect_err(name);
+            assert!(error.contains(file) && error.contains(name), "{name}: {value}: {error}");
+        }
+    };
+    let followed = |table: &'static Table| {
+        let rows = table.fields.iter().filter(|field| field.treatment == Treatment::Followed);
+        rows.flat_map(|field| field.names).map(|name| name.replace('…', "image"))
+    };
+    let wrong = [json!(7), json!(7.5), json!([7]), json!({"a": 7})];
+    for name in followed(&TOKENIZER_CONFIG).filter(|name| name != "chat_template") {
+        refused("tokenizer_config.json", &name, &wrong, &|value| value);
+    }
+    for name in followed(&SPECIAL_TOKENS_MAP) {
+        refused("special_tokens_map.json", &name, &wrong, &|value| value);
+    }
+    for name in followed(&TOKEN) {
+        refused("tokenizer_config.json", "added_tokens_decoder", &wrong, &|value| {
+            let mut token = json!({"content": "<new>"});
+            token[&name] = value;
+            json!({ "700": token })
+        });
+    }
+    refused("added_tokens.json", "<new>", &[json!("7"), json!(7.5), json!([7])], &|value| value);
+}
+
+#[test]
+fn unknown_fields_of_every_file_are_put_aside() {
+    let tokens = json!({"700": {"content": "<new>", "special": true}});
+    for mut before in [byte_level(), rebuilt()] {
+        before["tokenizer_config.json"]["chat_template"] = json!("{{ messages }}");
+        before.insert("special_tokens_map.json".to_owned(), json!({"pad_token": "<pad>"}));
+        // Transformers' library stumbles over one beside the others.
+        let mut after = before.clone();
+        after["tokenizer.json"]["no_such_field"] = json!({"a": true});
+        let error = outcome(&after).unwrap_err();
+        assert!(error.contains("tokenizer.json") && error.contains("unknown field `no_such_field`"), "{error}");
+        for (file, place) in [
+            ("tokenizer.json", "/model"),
+            ("tokenizer.json", "/added_tokens/0"),
+            ("tokenizer_config.json", ""),
+            ("special_tokens_map.json", ""),
+        ] {
+            let mut after = before.clone();
+            after[file].pointer_mut(place).unwrap()["no_such_field"] = json!({"a": true});
+            check(&TOKENIZER, &format!("no_such_field of {file}{place}"), Treatment::PutAside, &before, &after, file);
+        }
+        before["tokenizer_config.json"]["added_tokens_decoder"] = tokens.clone();
+        let mut after = before.clone();
+        after["tokenizer_config.json"]["added_tokens_decoder"]["700"]["no_such_field"] = json!(true);
+        check(&TOKEN, "no_such_field", Treatment::PutAside, &before, &after, "");
     }
 }
 
