@@ -9,7 +9,7 @@ use engine_format::checkpoint::scaling_from_json;
 use engine_format::json::{self, Object};
 use engine_format::model_config::NORM_EPSILONS;
 use engine_format::model_files::{self, Table};
-use engine_format::rope::{Rope, THETAS};
+use engine_format::rope::{Rope, RopeScaling, THETAS};
 use engine_format::{Architecture, FormatError, ModelConfig, Result};
 use serde_json::Value;
 
@@ -195,5 +195,11 @@ fn rope(root: &Object<'_>, max_position_embeddings: usize) -> Result<Rope> {
         theta = settings.within("rope_theta", &THETAS)?.or(theta);
     }
     let theta = theta.unwrap_or(DEFAULT_ROPE_THETA);
-    Ok(Rope { theta, scaling: scaling_from_json(settings, max_position_embeddings)? })
+    let mut scaling = scaling_from_json(settings, max_position_embeddings)?;
+    if let RopeScaling::Llama3 { original_max_position_embeddings, .. } = &mut scaling
+        && let Some(outside) = root.tokens("original_max_position_embeddings")?
+    {
+        *original_max_position_embeddings = outside;
+    }
+    Ok(Rope { theta, scaling })
 }

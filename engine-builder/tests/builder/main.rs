@@ -12,3 +12,4 @@ mod hub;
 mod interruption;
 mod non_finite;
 mod support;
+mod transformers;

@@ -62,6 +62,12 @@ pub const CONFIG: Table = Table {
             effect: "see the next table",
             transformers_4: "put aside: models saved by Transformers 5 run with other positions there",
         },
+        Field {
+            names: &["original_max_position_embeddings"],
+            treatment: Followed,
+            effect: "of `llama3`; comes before the one inside the rotary settings",
+            transformers_4: "put aside",
+        },
         followed(
             &["eos_token_id"],
             "where there is no `generation_config.json`: an id or a list of ids, each of which ends an output",
@@ -104,7 +110,6 @@ pub const CONFIG: Table = Table {
             transformers_4: "computes in fp32 unless it is told otherwise",
         },
         put_aside(&["use_sliding_window"], "`sliding_window` decides"),
-        put_aside(&["original_max_position_embeddings"], "only the one inside the rotary settings counts"),
         put_aside(&["attention_dropout", "initializer_range"], "for training"),
         put_aside(
             &["bos_token_id", "pad_token_id", "use_cache", "pretraining_tp", "chunk_size_feed_forward"],
