@@ -14,6 +14,7 @@ mod owner;
 mod prompt;
 mod request;
 mod route;
+mod scoring;
 mod settings;
 mod stats;
 mod workers;

@@ -1,16 +1,17 @@
 //! What callers and the routing thread share, and that thread: it alone awaits TensorRT-LLM's responses.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use trtllm_sys::gpu::{GpuError, GpuExecutor, GpuResponse, GpuResult, Responses};
+use trtllm_sys::gpu::{GpuError, GpuExecutor, GpuResponse, Responses};
 
 use super::outbox::Outbox;
 use crate::executor::{IterationStats, Load, RequestId, Response, Shutdown};
 use crate::inflight::PromptScores;
 
 use super::route::Route;
+use super::scoring::{Held, Scoring};
 use super::stats::to_stats;
 
 /// How long one wait for responses takes at most, in milliseconds: how soon a stall or a deadline is noticed. Responses end it
@@ -64,7 +65,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn delivery(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn delivery(&self) -> MutexGuard<'_, ()> {
         self.delivery.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -96,7 +97,7 @@ impl Shared {
         }
     }
 
-    fn ask_for_end(&self, id: u64) {
+    pub(super) fn ask_for_end(&self, id: u64) {
         if let Err(error) = self.gpu.cancel(id) {
             tracing::warn!("request {id} cannot be cancelled and runs on: {error}");
         }
@@ -188,23 +189,33 @@ pub(super) fn run(shared: &Shared) {
         }
     }
     let closes_outbox = ClosesOutbox(&shared.outbox);
+    std::thread::scope(|scope| serve(shared, &Scoring::start(scope, shared)));
+    let has_failed = shared.lock().failed.is_some();
+    drop(closes_outbox);
+    if has_failed {
+        // Closing would wait for requests that may never end.
+        tracing::warn!("TensorRT-LLM's executor is left running: it failed before");
+    } else if let Err(error) = shared.gpu.close() {
+        tracing::warn!("TensorRT-LLM's executor did not end in order: {error}");
+    }
+}
+
+fn serve(shared: &Shared, scoring: &Scoring<'_>) {
     loop {
         let mut state = shared.lock();
         while state.routes.is_empty() && state.closing.is_none() {
             state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.routes.is_empty() {
-            break;
+            return;
         }
         drop(state);
         let awaited = shared.gpu.await_responses(AWAIT_MS);
-        let (mut responses, mut unwanted) = (Vec::new(), Vec::new());
-        let batch: Vec<_> = awaited.iter().flatten().flat_map(Responses::iter).collect();
-        let mut scores = score_prompts(shared, &batch);
+        let (mut responses, mut unwanted, mut held) = (Vec::new(), Vec::new(), HashSet::new());
         let delivery = shared.delivery();
         let mut state = shared.lock();
         match &awaited {
-            Ok(Some(_)) => unwanted = route(shared, &mut state, &batch, &mut scores, &mut responses),
+            Ok(Some(batch)) => unwanted = route(shared, &mut state, batch, &mut held, &mut responses),
             Ok(None) => {}
             Err(error) => {
                 shared.fail(&mut state, &format!("responses cannot be awaited: {error}"), &mut responses);
@@ -217,61 +228,57 @@ pub(super) fn run(shared: &Shared) {
         shared.outbox.put(&mut responses);
         drop(delivery);
         unwanted.into_iter().for_each(|id| shared.ask_for_end(id));
-    }
-    let has_failed = shared.lock().failed.is_some();
-    drop(closes_outbox);
-    if has_failed {
-        // Closing would wait for requests that may never end.
-        tracing::warn!("TensorRT-LLM's executor is left running: it failed before");
-    } else if let Err(error) = shared.gpu.close() {
-        tracing::warn!("TensorRT-LLM's executor did not end in order: {error}");
-    }
-}
-
-/// Scores the prompts whose logits a batch brings, by request; no lock is held meanwhile.
-fn score_prompts(shared: &Shared, batch: &[GpuResponse<'_>]) -> HashMap<u64, Result<PromptScores, String>> {
-    let mut scores = HashMap::new();
-    for response in batch {
-        let Ok(GpuResult { context_logits: Some((logits, columns)), .. }) = &response.result else { continue };
-        let unscored = shared.lock().routes.get_mut(&response.request_id).and_then(Route::take_unscored);
-        if let Some(unscored) = unscored {
-            scores.insert(response.request_id, unscored.score(logits, *columns));
+        if let (Ok(Some(batch)), false) = (awaited, held.is_empty()) {
+            scoring.send(Held { batch, requests: held });
         }
     }
-    scores
 }
 
-/// Tells the requests that are over for their clients, while TensorRT-LLM still works on cancelled sequences of theirs.
+/// Routes a batch, but for what waits until a prompt is scored: `held` has those requests. Tells the requests that are over for their
+/// clients, while TensorRT-LLM still works on cancelled sequences of theirs.
 fn route(
     shared: &Shared,
     state: &mut State,
-    batch: &[GpuResponse<'_>],
-    scores: &mut HashMap<u64, Result<PromptScores, String>>,
+    batch: &Responses,
+    held: &mut HashSet<u64>,
     responses: &mut Vec<Response>,
 ) -> Vec<u64> {
     let mut unwanted = Vec::new();
     state.heard = Instant::now();
-    for response in batch {
-        let Some(route) = state.routes.get_mut(&response.request_id) else { continue };
-        let id = RequestId(response.request_id);
-        let was_over = route.is_over;
-        let is_done = match &response.result {
-            Ok(result) => {
-                let scores = result.context_logits.and_then(|_| scores.remove(&response.request_id));
-                route.take(id, result, scores, || shared.tokens_per_block(), responses)
-            }
-            Err(message) => {
-                route.fail(id, format!("TensorRT-LLM: {message}"), responses);
-                true
-            }
-        };
-        if is_done {
-            state.routes.remove(&response.request_id);
-        } else if route.is_over && !was_over && route.may_cancel() {
+    for response in batch.iter() {
+        if state.routes.get_mut(&response.request_id).is_some_and(|route| route.holds(&response.result)) {
+            held.insert(response.request_id);
+        } else if route_one(shared, state, &response, None, responses) {
             unwanted.push(response.request_id);
         }
     }
     unwanted
+}
+
+/// Routes one response, with the scores of its prompt if it brought the logits; whether its request is over for its client while
+/// TensorRT-LLM works on.
+pub(super) fn route_one(
+    shared: &Shared,
+    state: &mut State,
+    response: &GpuResponse<'_>,
+    scores: Option<Result<PromptScores, String>>,
+    responses: &mut Vec<Response>,
+) -> bool {
+    let Some(route) = state.routes.get_mut(&response.request_id) else { return false };
+    let id = RequestId(response.request_id);
+    let was_over = route.is_over;
+    let is_done = match &response.result {
+        Ok(result) => route.take(id, result, scores, || shared.tokens_per_block(), responses),
+        Err(message) => {
+            route.fail(id, format!("TensorRT-LLM: {message}"), responses);
+            true
+        }
+    };
+    let is_unwanted = route.is_over && !was_over && route.may_cancel();
+    if is_done {
+        state.routes.remove(&response.request_id);
+    }
+    is_unwanted && !is_done
 }
 
 /// What has been waited for too long.

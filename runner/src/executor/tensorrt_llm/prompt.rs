@@ -1,7 +1,9 @@
 //! A prompt's logits, as TensorRT-LLM gives them, made into what the request asks for.
 //!
-//! A row costs a pass over the vocabulary. That of a long prompt takes seconds on one thread, so it is done on all, and while
-//! nobody's lock is held: requests come and are cancelled meanwhile. Responses that came in the same batch wait.
+//! A row costs a pass over the vocabulary. That of a long prompt takes seconds on one thread, so it is done on all; [`scoring`] calls
+//! it, and nobody else waits.
+//!
+//! [`scoring`]: super::scoring
 
 use std::sync::OnceLock;
 

@@ -20,6 +20,8 @@ pub(super) struct Route {
     end_ids: Vec<TokenId>,
     /// Until its logits have come: what is to be scored.
     unscored: Option<UnscoredPrompt>,
+    /// Its responses that wait behind the scoring of its prompt.
+    pub(super) held: usize,
     /// Until a response can take them along: those of a cancelled sequence are dropped.
     prompt_scores: Option<PromptScores>,
     /// Where the logits of generated tokens are wanted: the size of the vocabulary.
@@ -52,6 +54,7 @@ impl Route {
             prompt_len: spec.input_token_ids.len(),
             end_ids: spec.end_ids.clone(),
             unscored: UnscoredPrompt::new(spec, vocab_size),
+            held: 0,
             prompt_scores: None,
             generation_logits,
             runs_out: spec.streaming
@@ -113,6 +116,14 @@ impl Route {
             self.is_over = true;
             responses.push(Response::Error { request_id: id, message });
         }
+    }
+
+    /// Whether a response has to wait: it brings what is to be scored, or comes behind one that does. It is counted in `held` then.
+    pub(super) fn holds(&mut self, result: &Result<GpuResult<'_>, String>) -> bool {
+        let brings_logits = result.as_ref().is_ok_and(|result| result.context_logits.is_some());
+        let waits = self.held > 0 || brings_logits && self.unscored.is_some() && !self.is_over;
+        self.held += usize::from(waits);
+        waits
     }
 
     /// What is to be scored of the prompt, once.
@@ -276,5 +287,32 @@ fn to_metrics(metrics: GpuPerfMetrics, cached_prompt_tokens: u64) -> PerfMetrics
         cached_prompt_tokens,
         draft_tokens: metrics.draft_tokens,
         accepted_draft_tokens: metrics.accepted_draft_tokens,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executor::OutputConfig;
+
+    #[test]
+    fn responses_stay_behind_the_one_whose_prompt_is_scored() {
+        let output = OutputConfig { return_prompt_log_probs: true, ..OutputConfig::default() };
+        let spec = |output| RequestSpec { output, ..RequestSpec::new(vec![1, 2], 3) };
+        let result = |context_logits| {
+            let (sequence_index, is_sequence_final, is_final) = (0, false, false);
+            let outputs = Vec::new();
+            Ok(GpuResult { sequence_index, is_sequence_final, is_final, outputs, context_logits, perf_metrics: None })
+        };
+        let logits = [0.0; 4];
+        let mut route = Route::new(&spec(output), 2);
+        assert!(!route.holds(&result(None)), "nothing is scored yet");
+        assert!(route.holds(&result(Some((&logits, 2)))));
+        assert!(route.holds(&result(None)) && route.holds(&Err("failed".to_owned())), "they would pass it by");
+        assert!(route.take_unscored().is_some());
+        route.held -= 3;
+        assert!(!route.holds(&result(None)) && !route.holds(&result(Some((&logits, 2)))), "it is scored once");
+        let mut unasked = Route::new(&spec(OutputConfig::default()), 2);
+        assert!(!unasked.holds(&result(Some((&logits, 2)))));
     }
 }
