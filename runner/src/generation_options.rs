@@ -163,6 +163,8 @@ generation_options! {
     system: String, "TEXT";
     /// Let the model go on with the last message instead of answering it (with --chat)
     continue_final_message: bool, "";
+    /// Let special tokens that stand in messages, tools, documents and variables be tokens, rather than text (with --chat)
+    allow_special_tokens_in_messages: bool, "";
     /// Report the log-probability of each generated token (with --format json)
     logprobs: bool, "";
     /// Report the N most probable tokens at each position (with --format json)
@@ -216,6 +218,7 @@ impl GenerationOptions {
             ("documents", self.documents.is_some()),
             ("system", self.system.is_some()),
             ("continue_final_message", self.continue_final_message == Some(true)),
+            ("allow_special_tokens_in_messages", self.allow_special_tokens_in_messages == Some(true)),
         ]
         .into_iter()
         .find_map(|(name, set)| set.then_some(name))

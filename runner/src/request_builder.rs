@@ -200,11 +200,18 @@ impl<'a> RequestBuilder<'a> {
                 let engine = self.engine.ok_or(BuildRequestError::NoEngine { field: "a chat template" })?;
                 let template = engine.chat().map_err(BuildRequestError::ChatTemplate)?;
                 let messages = chat::parse_messages(text).map_err(BuildRequestError::Messages)?;
-                let text = template.render(&messages, &options.chat()).map_err(|error| match error {
+                let rendered = template.render(&messages, &options.chat()).map_err(|error| match error {
                     ChatError::Option { field, problem } => BuildRequestError::Option { field, problem },
                     other => BuildRequestError::Messages(other),
                 })?;
+<<<<<<< HEAD
                 self.encode_text(tokenizer()?, &text, false)
+=======
+                Ok(match options.allow_special_tokens_in_messages {
+                    Some(true) => tokenizer()?.encode(rendered.as_str(), false)?,
+                    _ => tokenizer()?.encode_rendered(&rendered)?,
+                })
+>>>>>>> 70df194 (Chat templates do what they do in jinja2, within a budget; what messages say never becomes special tokens)
             }
         }
     }

@@ -195,6 +195,9 @@ pub struct trtllm_request {
     pub include_stop_str_in_output: CBool,
     /// Whether texts leave special tokens out. Default: true.
     pub skip_special_tokens: CBool,
+    /// Whether special tokens that stand in `messages`, `tools`, `documents`, `system` and `chat_template_kwargs` are tokens, rather
+    /// than text. Default: false.
+    pub allow_special_tokens_in_messages: CBool,
 }
 
 // SAFETY: `repr(C)`, begins with its size, and holds numbers, bytes, raw pointers and nullable functions only.
@@ -265,6 +268,7 @@ unsafe impl Options for trtllm_request {
             continue_final_message: CBool::FALSE,
             include_stop_str_in_output: CBool::FALSE,
             skip_special_tokens: CBool::TRUE,
+            allow_special_tokens_in_messages: CBool::FALSE,
         }
     }
 }

@@ -195,6 +195,7 @@ unsafe fn options(request: &trtllm_request) -> Result<GenerationOptions, Failure
         documents: None,
         system: None,
         continue_final_message: None,
+        allow_special_tokens_in_messages: None,
         // Guides have kinds of their own here, and stop texts are read before these.
         json: None,
         json_schema: None,
@@ -226,6 +227,7 @@ unsafe fn set_chat_options(options: &mut GenerationOptions, request: &trtllm_req
         }
     }
     options.continue_final_message = Some(request.continue_final_message.get());
+    options.allow_special_tokens_in_messages = Some(request.allow_special_tokens_in_messages.get());
     Ok(())
 }
 

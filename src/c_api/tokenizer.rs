@@ -107,7 +107,8 @@ pub unsafe extern "C" fn trtllm_id_to_token(
 
 /// Puts a conversation into the model's chat template: writes the text to `output`, as a new string. `messages` is a JSON list
 /// of objects with `role` and `content`, or a text, which is the user's message. `add_generation_prompt` ends it where the
-/// assistant's answer begins. Encode it without special tokens.
+/// assistant's answer begins. Encode it without special tokens. The text does not say what of it came from the messages, so
+/// special tokens that stand in them become tokens where it is encoded; `messages` of a request does not have that fault.
 ///
 /// Errors: `TRTLLM_STATUS_UNSUPPORTED` for an engine without a template that can be used, `TRTLLM_STATUS_INVALID_ARGUMENT` for
 /// messages that the template refuses. Thread-safe.
@@ -127,7 +128,7 @@ pub unsafe extern "C" fn trtllm_apply_chat_template(
             .chat()?
             .render_at(&messages, &ChatOptions::default(), add_generation_prompt.get(), SystemTime::now())
             .map_err(failed)?;
-        out.write(new_string(&rendered)?);
+        out.write(new_string(rendered.as_str())?);
         Ok(())
     })
 }

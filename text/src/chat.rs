@@ -2,37 +2,47 @@
 //!
 //! A template is a Jinja program that comes with the model. It runs here as it does in Transformers' `apply_chat_template`:
 //! same white space rules, same functions, Python's spelling of what is printed. It can read what it is given and
-//! nothing else.
+//! nothing else, and what it may compute has an end.
 
+mod content;
 mod continuation;
 mod error;
 mod message;
 mod options;
-mod python;
+mod rendered;
 mod source;
 mod strftime;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use crate::tokenizer::SpecialTokens;
-use minijinja::value::{Kwargs, Value};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind};
+use jinja::{Template, Variable};
+use serde_json::Value as Json;
 use source::Source;
 
 pub use error::ChatError;
 pub use message::{Message, messages_from_json, parse_messages};
 pub use options::ChatOptions;
+pub use rendered::Rendered;
 
 /// A model's chat templates, compiled.
 #[derive(Debug)]
 pub struct ChatTemplate {
     dir: PathBuf,
-    environment: Environment<'static>,
     special_tokens: SpecialTokens,
-    /// The file of each template, by the template's name.
-    paths: BTreeMap<String, PathBuf>,
+    templates: BTreeMap<String, Named>,
+}
+
+/// A template and the file that it came from.
+#[derive(Debug)]
+struct Named {
+    path: PathBuf,
+    template: Template,
+    /// Whether it reads a message's content as a list of parts.
+    reads_parts: OnceLock<bool>,
 }
 
 impl ChatTemplate {
@@ -44,28 +54,26 @@ impl ChatTemplate {
     pub fn open(dir: &Path) -> Result<Self, ChatError> {
         let sources = source::find(dir)?;
         let special_tokens = SpecialTokens::read(dir)?;
-        let mut environment = environment();
-        let mut paths = BTreeMap::new();
+        let mut templates = BTreeMap::new();
         for (name, Source { path, text }) in sources {
-            environment
-                .add_template_owned(name.clone(), without_generation_marks(&text))
-                .map_err(|error| failure(&path, &error))?;
-            paths.insert(name, path);
+            let template = Template::parse(&text).map_err(|error| failure(&path, error))?;
+            templates.insert(name, Named { path, template, reads_parts: OnceLock::new() });
         }
-        Ok(Self { dir: dir.to_path_buf(), environment, special_tokens, paths })
+        Ok(Self { dir: dir.to_path_buf(), special_tokens, templates })
     }
 
     /// The names of the templates.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.paths.keys().map(String::as_str)
+        self.templates.keys().map(String::as_str)
     }
 
     /// Renders a conversation, so that the text ends where the assistant's next turn begins, or within the last message where
-    /// the options ask for that. The result has its own BOS where the template writes one: encode it without special tokens.
+    /// the options ask for that. The result has its own BOS where the template writes one: encode it without special tokens,
+    /// by [`Tokenizer::encode_rendered`](crate::tokenizer::Tokenizer::encode_rendered).
     ///
     /// # Errors
-    /// An option cannot be used; the template refuses the messages or fails on them.
-    pub fn render(&self, messages: &[Message], options: &ChatOptions) -> Result<String, ChatError> {
+    /// An option cannot be used; the template refuses the messages, fails on them, or works for too long.
+    pub fn render(&self, messages: &[Message], options: &ChatOptions) -> Result<Rendered, ChatError> {
         options.check()?;
         let mut messages = messages.to_vec();
         if let Some(system) = &options.system
@@ -93,41 +101,77 @@ impl ChatTemplate {
         options: &ChatOptions,
         add_generation_prompt: bool,
         now: SystemTime,
-    ) -> Result<String, ChatError> {
-        let (name, path) = self.select(options)?;
-        let mut context: BTreeMap<&str, Value> =
-            self.special_tokens.iter().map(|(name, text)| (name, Value::from(text))).collect();
-        for (name, value) in &options.chat_template_kwargs {
-            context.insert(name, Value::from_serialize(value));
+    ) -> Result<Rendered, ChatError> {
+        let template = self.select(options)?;
+        let mut messages = std::borrow::Cow::Borrowed(messages);
+        if messages.iter().any(content::has_parts)
+            && !*template
+                .reads_parts
+                .get_or_init(|| content::are_read(|probe| self.run(template, probe, options, true, now)))
+        {
+            messages.to_mut().iter_mut().enumerate().try_for_each(content::join_parts)?;
         }
-        let messages = messages.iter().map(|message| Value::from_serialize(message.for_templates()));
-        context.insert("messages", messages.collect());
-        context.insert("add_generation_prompt", Value::from(add_generation_prompt));
-        context.insert("tools", Value::from_serialize(&options.tools));
-        context.insert("documents", Value::from_serialize(&options.documents));
-        let strftime_now = move |format: &str| {
-            strftime::strftime(now, format).map_err(|problem| Error::new(ErrorKind::InvalidOperation, problem))
-        };
-        context.insert("strftime_now", Value::from_function(strftime_now));
-        self.environment
-            .get_template(name)
-            .and_then(|template| template.render(&context))
-            .map_err(|error| failure(path, &error))
+        self.run(template, &messages, options, add_generation_prompt, now)
     }
 
-    /// The template that the options ask for, by name and file.
-    fn select(&self, options: &ChatOptions) -> Result<(&str, &Path), ChatError> {
-        let find = |name: &str| self.paths.get_key_value(name).map(|(name, path)| (name.as_str(), path.as_path()));
+    /// Runs a template on a stack that its nesting has room on, whatever the caller's.
+    fn run(
+        &self,
+        named: &Named,
+        messages: &[Message],
+        options: &ChatOptions,
+        add_generation_prompt: bool,
+        now: SystemTime,
+    ) -> Result<Rendered, ChatError> {
+        let render = || {
+            let variables = self.variables(messages, options, add_generation_prompt)?;
+            named
+                .template
+                .render(variables, &|format| strftime::strftime(now, format))
+                .map(|text| Rendered::from(&text))
+        };
+        let rendered = std::thread::scope(|scope| {
+            let thread = system::threads::spawn_scoped(scope, "trtllm-template", render).map_err(ChatError::Thread)?;
+            let done = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            done.map_err(|error| failure(&named.path, error))
+        })?;
+        Ok(rendered)
+    }
+
+    fn variables(
+        &self,
+        messages: &[Message],
+        options: &ChatOptions,
+        add_generation_prompt: bool,
+    ) -> Result<HashMap<String, Variable>, jinja::Error> {
+        let list = |values: &Option<Vec<Json>>| values.clone().map_or(Json::Null, Json::Array);
+        let mut variables = HashMap::new();
+        for (name, text) in self.special_tokens.iter() {
+            variables.insert(name.to_owned(), Variable::own(text));
+        }
+        for (name, value) in &options.chat_template_kwargs {
+            variables.insert(name.clone(), Variable::input(value)?);
+        }
+        let messages = messages.iter().map(Message::for_templates).collect::<Result<Vec<_>, _>>()?;
+        variables.insert("messages".to_owned(), Variable::list(messages)?);
+        variables.insert("add_generation_prompt".to_owned(), Variable::input(&Json::Bool(add_generation_prompt))?);
+        variables.insert("tools".to_owned(), Variable::input(&list(&options.tools))?);
+        variables.insert("documents".to_owned(), Variable::input(&list(&options.documents))?);
+        Ok(variables)
+    }
+
+    /// The template that the options ask for.
+    fn select(&self, options: &ChatOptions) -> Result<&Named, ChatError> {
         let known = || self.names().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         if let Some(name) = &options.chat_template {
-            return find(name).ok_or_else(|| ChatError::Unknown {
+            return self.templates.get(name).ok_or_else(|| ChatError::Unknown {
                 name: name.clone(),
                 known: known(),
                 dir: self.dir.clone(),
             });
         }
-        let tool_use = options.tools.as_ref().and_then(|_| find("tool_use"));
-        tool_use.or_else(|| find("default")).ok_or_else(|| ChatError::Option {
+        let tool_use = options.tools.as_ref().and_then(|_| self.templates.get("tool_use"));
+        tool_use.or_else(|| self.templates.get("default")).ok_or_else(|| ChatError::Option {
             field: "chat_template",
             problem: format!(
                 "the model's chat templates have no default: ask for one by chat_template, of {}",
@@ -137,57 +181,10 @@ impl ChatTemplate {
     }
 }
 
-fn environment() -> Environment<'static> {
-    let mut environment = Environment::new();
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
-    environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_unknown_method_callback(python::call_method);
-    environment.set_formatter(|out, _, value| Ok(out.write_str(&python::str(value))?));
-    environment.add_filter("string", |value: &Value| python::str(value));
-    environment.add_filter("tojson", |value: &Value, options: Kwargs| python::tojson(value, &options));
-    environment.add_function("raise_exception", |message: &Value| -> Result<Value, Error> {
-        let message = python::str(message);
-        Err(Error::new(ErrorKind::InvalidOperation, message.clone()).with_source(Raised(message)))
-    });
-    environment
-}
-
-/// What a template says with `raise_exception`, so that it is told from other failures.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Raised(String);
-
-fn failure(path: &Path, error: &Error) -> ChatError {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(Raised(message)) = error.downcast_ref() {
-            return ChatError::Refused { message: message.clone() };
-        }
-        cause = error.source();
+fn failure(path: &Path, error: jinja::Error) -> ChatError {
+    match error {
+        jinja::Error::Raised { message } => ChatError::Refused { message },
+        jinja::Error::Budget { .. } => ChatError::Budget { path: path.to_path_buf(), detail: error.to_string() },
+        other => ChatError::Template { path: path.to_path_buf(), detail: other.to_string() },
     }
-    ChatError::Template { path: path.to_path_buf(), detail: error.to_string() }
-}
-
-/// Templates may mark what the assistant wrote with `{% generation %}`, for training; here the marks mean nothing.
-fn without_generation_marks(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(at) = rest.find("{%") {
-        let (before, tag) = rest.split_at(at + 2);
-        out.push_str(before);
-        rest = tag;
-        let end = tag.find("%}").unwrap_or(0);
-        let inside = &tag[..end];
-        // A condition that always holds has the same white space rules as the mark it stands for.
-        let replacement = match inside.trim_matches(|c: char| c.is_whitespace() || "+-".contains(c)) {
-            "generation" => inside.replace("generation", "if true"),
-            "endgeneration" => inside.replace("endgeneration", "endif"),
-            _ => continue,
-        };
-        out.push_str(&replacement);
-        rest = &tag[end..];
-    }
-    out.push_str(rest);
-    out
 }

@@ -9,10 +9,11 @@ mod class;
 mod config;
 mod lazy;
 mod pieces;
+mod template_text;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use engine_format::model_files::TOKENIZER;
 use engine_format::panics::caught;
@@ -25,6 +26,9 @@ use config::TokenizerConfig;
 pub(crate) use config::read_json_object;
 pub use lazy::LazyTokenizer;
 pub(crate) use pieces::{Assembly, Kind, Pieces};
+use template_text::TemplateText;
+
+use crate::chat::Rendered;
 
 /// Largest token id that is believed: no vocabulary comes near it, and tables are as long as the largest id.
 const MAX_TOKEN_ID: u32 = (1 << 24) - 1;
@@ -102,6 +106,7 @@ pub struct Tokenizer {
     special_tokens: SpecialTokens,
     /// Ids put before an encoded prompt, and after it.
     around_prompt: (Vec<u32>, Vec<u32>),
+    template_text: OnceLock<TemplateText>,
 }
 
 impl Tokenizer {
@@ -118,7 +123,7 @@ impl Tokenizer {
         let Vocabulary { inner, special_tokens, around_prompt, path } = vocabulary;
         let pieces = guarded(|| Pieces::of(&inner, &path))
             .unwrap_or_else(|detail| Err(TokenizerError::Invalid { path: path.clone(), detail }))?;
-        Ok(Self { inner, pieces: Arc::new(pieces), special_tokens, around_prompt })
+        Ok(Self { inner, pieces: Arc::new(pieces), special_tokens, around_prompt, template_text: OnceLock::new() })
     }
 
     /// The ids of a text. Special tokens written in the text (`</s>`) become their ids either way.
@@ -138,6 +143,32 @@ impl Tokenizer {
         }
         let (before, after) = &self.around_prompt;
         Ok([before, ids, after].concat())
+    }
+
+    /// The ids of a rendered conversation, which has its own BOS. Special tokens are those that the template wrote: what came
+    /// from messages, tools, documents and variables is text, whatever it says.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`]; or a message has a special token that the tokenizer cannot write as plain text.
+    pub fn encode_rendered(&self, rendered: &Rendered) -> Result<Vec<u32>, TokenizerError> {
+        let encode = || -> Result<Option<Vec<u32>>, tokenizers::Error> {
+            let (text, input) = (rendered.as_str(), rendered.input_ranges());
+            let template_text = match self.template_text.get() {
+                Some(known) => known,
+                None => {
+                    let new = TemplateText::of(&self.inner)?;
+                    self.template_text.get_or_init(|| new)
+                }
+            };
+            if !template_text.concerns(text, input) {
+                return Ok(None);
+            }
+            template_text.encode(&self.inner, text, input).map(Some)
+        };
+        let ids = guarded(|| encode().map_err(|error| error.to_string()))
+            .and_then(|encoded| encoded)
+            .map_err(|detail| TokenizerError::Encode { detail })?;
+        ids.map_or_else(|| self.encode(rendered.as_str(), false), Ok)
     }
 
     /// The ways in which a word appears in a text: as it is encoded alone, and after a blank, for which most words have

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::{ChatError, Message};
+use super::{ChatError, Message, Rendered};
 
 /// What is put behind the last message's text. The blank shows whether the template strips messages.
 const MARK: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
@@ -29,13 +29,12 @@ pub(super) fn mark(messages: &mut [Message]) -> Result<String, ChatError> {
 }
 
 /// The prompt up to the mark.
-pub(super) fn cut(mut prompt: String, text: &str) -> Result<String, ChatError> {
-    let at = prompt.rfind(MARK.trim_end()).filter(|_| prompt.contains(text.trim()));
+pub(super) fn cut(mut prompt: Rendered, text: &str) -> Result<Rendered, ChatError> {
+    let whole = prompt.as_str();
+    let at = whole.rfind(MARK.trim_end()).filter(|_| whole.contains(text.trim()));
     let at = at.ok_or_else(|| refused("the chat template does not print the last message as it is"))?;
-    let stripped = !prompt[at..].starts_with(MARK);
-    prompt.truncate(at);
-    if stripped {
-        prompt.truncate(prompt.trim_end().len());
-    }
+    let stripped = !whole[at..].starts_with(MARK);
+    let length = if stripped { whole[..at].trim_end().len() } else { at };
+    prompt.truncate(length);
     Ok(prompt)
 }

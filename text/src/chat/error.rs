@@ -44,6 +44,20 @@ pub enum ChatError {
         /// What went wrong, with the line.
         detail: String,
     },
+    /// The template asked for more time, memory or nesting than it may have.
+    #[error(
+        "chat template of {}: {detail}; it may not be meant for conversations like this one: shorten the messages, or correct \
+         the template", path.display()
+    )]
+    Budget {
+        /// The file that the template came from.
+        path: PathBuf,
+        /// What it asked too much of, with the line.
+        detail: String,
+    },
+    /// The system refuses the thread that templates run on.
+    #[error("the system refuses a thread for the chat template ({0}): allow more threads or memory, and try again")]
+    Thread(std::io::Error),
     /// A template was asked for that the model does not have.
     #[error("{} has no chat template named `{name}`: it has {known}", dir.display())]
     Unknown {

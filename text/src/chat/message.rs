@@ -1,5 +1,6 @@
 //! Messages, and how people type them.
 
+use jinja::Variable;
 use serde_json::{Map, Value as Json};
 
 use super::ChatError;
@@ -25,16 +26,28 @@ impl Message {
         self.0.get(field)
     }
 
-    /// The fields as templates read them: reasoning has several names in the wild, and is there under those that templates use,
-    /// as in Transformers.
-    pub(super) fn for_templates(&self) -> Map<String, Json> {
+    /// The message as templates read it. Reasoning has several names in the wild, and is there under those that templates use,
+    /// as in Transformers. A role that is a plain name is the template's word: some make control tokens of it.
+    pub(super) fn for_templates(&self) -> Result<Variable, jinja::Error> {
         let names = ["reasoning_content", "thinking", "reasoning"];
         let reasoning = names.into_iter().find_map(|name| self.0.get(name).filter(|value| !value.is_null()));
-        let Some(reasoning) = reasoning else { return self.0.clone() };
-        let mut fields = Map::from_iter([("thinking".to_owned(), reasoning.clone())]);
+        let mut fields = Map::new();
+        if let Some(reasoning) = reasoning {
+            fields.insert("thinking".to_owned(), reasoning.clone());
+        }
         fields.extend(self.0.clone());
-        fields.insert("reasoning_content".to_owned(), reasoning.clone());
-        fields
+        if let Some(reasoning) = reasoning {
+            fields.insert("reasoning_content".to_owned(), reasoning.clone());
+        }
+        let is_plain = |role: &str| role.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
+        let fields = fields.iter().map(|(name, value)| {
+            let value = match value {
+                Json::String(role) if name == "role" && is_plain(role) => Variable::own(role),
+                value => Variable::input(value)?,
+            };
+            Ok((name.as_str(), value))
+        });
+        Variable::dict(fields.collect::<Result<Vec<_>, jinja::Error>>()?)
     }
 
     /// A message as JSON has it, fields that are null included.

@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use text::chat::{ChatError, ChatOptions, ChatTemplate, Message, parse_messages};
+use text::chat::{ChatError, ChatOptions, ChatTemplate, Message, Rendered, parse_messages};
 
 use crate::support::{directory, fixtures, read_json};
 
@@ -17,12 +17,12 @@ fn template(source: &str) -> (TempDir, ChatTemplate) {
 
 fn render(source: &str, messages: &Value) -> Result<String, ChatError> {
     let messages = parse_messages(&messages.to_string()).unwrap();
-    template(source).1.render_at(&messages, &ChatOptions::default(), false, UNIX_EPOCH)
+    template(source).1.render_at(&messages, &ChatOptions::default(), false, UNIX_EPOCH).map(Rendered::into_string)
 }
 
 /// What a directory's template makes of one message.
 fn rendered(dir: &TempDir, options: &ChatOptions) -> Result<String, ChatError> {
-    ChatTemplate::open(dir.path())?.render(&[Message::new("user", "hi")], options)
+    ChatTemplate::open(dir.path())?.render(&[Message::new("user", "hi")], options).map(Rendered::into_string)
 }
 
 fn print(source: &str) -> String {
@@ -43,7 +43,7 @@ fn templates_render_as_transformers_renders_them() {
         let add_generation_prompt = case["add_generation_prompt"].as_bool().unwrap();
         let rendered = template.render_at(&messages, &ChatOptions::default(), add_generation_prompt, UNIX_EPOCH);
         match (rendered, case["expected"].as_str()) {
-            (Ok(text), Some(expected)) => assert_eq!(text, expected, "{name}"),
+            (Ok(text), Some(expected)) => assert_eq!(text.as_str(), expected, "{name}"),
             (Err(ChatError::Refused { message }), None) => {
                 assert_eq!(message, case["error"].as_str().unwrap(), "{name}")
             }
@@ -98,7 +98,9 @@ fn dates_come_from_the_clock() {
             Ok(after) => UNIX_EPOCH + Duration::from_secs(after),
             Err(_) => UNIX_EPOCH - Duration::from_secs(seconds.unsigned_abs()),
         };
-        template.render_at(&[Message::new("user", format)], &ChatOptions::default(), true, moment)
+        template
+            .render_at(&[Message::new("user", format)], &ChatOptions::default(), true, moment)
+            .map(Rendered::into_string)
     };
     let everything = "%d %b %Y %H:%M:%S|%A %a %B %j %y %m %e|%I %p %-d %-m|%F %T %D %R|%c|%f %w %u %%%Z%z";
     let cases = [
@@ -136,7 +138,7 @@ fn dates_come_from_the_clock() {
     assert_eq!(before, "2199-12-31");
     let error = at(0, "%Q").unwrap_err().to_string();
     assert!(error.contains("%Q is not known"), "{error}");
-    assert!(template.render(&[Message::new("user", "%Y")], &ChatOptions::default()).unwrap().len() == 4);
+    assert!(template.render(&[Message::new("user", "%Y")], &ChatOptions::default()).unwrap().as_str().len() == 4);
 }
 
 #[test]
@@ -147,7 +149,7 @@ fn failures_say_where_and_what_to_do() {
 
     let broken = directory(&[("chat_template.jinja", json!("line\n{% if %}"))]);
     let error = ChatTemplate::open(broken.path()).unwrap_err().to_string();
-    assert!(error.contains("chat_template.jinja") && error.contains(":2)"), "{error}");
+    assert!(error.contains("chat_template.jinja") && error.contains("line 2"), "{error}");
 
     let unnamed = directory(&[("tokenizer_config.json", json!({"chat_template": [{"template": "x"}]}))]);
     let error = ChatTemplate::open(unnamed.path()).unwrap_err().to_string();

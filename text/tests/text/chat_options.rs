@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use text::chat::{ChatError, ChatOptions, ChatTemplate, Message, parse_messages};
+use text::chat::{ChatError, ChatOptions, ChatTemplate, Message, Rendered, parse_messages};
 
 use crate::support::directory;
 
 fn render(dir: &TempDir, messages: &Value, options: &ChatOptions) -> Result<String, ChatError> {
-    ChatTemplate::open(dir.path())?.render(&parse_messages(&messages.to_string())?, options)
+    ChatTemplate::open(dir.path())?.render(&parse_messages(&messages.to_string())?, options).map(Rendered::into_string)
 }
 
 fn one(template: &str) -> TempDir {
@@ -111,7 +111,7 @@ fn reasoning_is_there_under_every_name_that_templates_use() {
     for name in ["reasoning", "thinking", "reasoning_content"] {
         let message = Message::from_json(json!({"role": "assistant", "content": "b", name: "a"})).unwrap();
         let rendered = ChatTemplate::open(dir.path()).unwrap().render(&[message], &ChatOptions::default()).unwrap();
-        let fields: Value = serde_json::from_str(&rendered).unwrap();
+        let fields: Value = serde_json::from_str(rendered.as_str()).unwrap();
         assert_eq!((&fields["thinking"], &fields["reasoning_content"]), (&json!("a"), &json!("a")), "{name}");
     }
 }

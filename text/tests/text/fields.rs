@@ -67,7 +67,8 @@ fn outcome(files: &Files) -> Result<String, String> {
     if let Ok(template) = ChatTemplate::open(dir.path()) {
         for name in template.names() {
             let options = ChatOptions { chat_template: Some(name.to_owned()), ..ChatOptions::default() };
-            writeln!(out, "{name}: {}", template.render(&[Message::new("user", "Hello")], &options).unwrap()).unwrap();
+            writeln!(out, "{name}: {}", template.render(&[Message::new("user", "Hello")], &options).unwrap().as_str())
+                .unwrap();
         }
     }
     Ok(out)

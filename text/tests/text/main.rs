@@ -8,6 +8,7 @@ mod chat;
 mod chat_options;
 mod detokenizer;
 mod fields;
+mod rendered;
 mod stop_strings;
 mod support;
 mod tokenizer;
