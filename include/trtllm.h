@@ -1080,6 +1080,11 @@ typedef struct trtllm_request {
      * Whether texts leave special tokens out. Default: true.
      */
     bool skip_special_tokens;
+    /**
+     * Whether special tokens that stand in `messages`, `tools`, `documents`, `system` and `chat_template_kwargs` are tokens, rather
+     * than text. Default: false.
+     */
+    bool allow_special_tokens_in_messages;
 } trtllm_request;
 
 /**
@@ -1741,7 +1746,8 @@ trtllm_status trtllm_id_to_token(const struct trtllm_engine *engine, uint32_t id
 /**
  * Puts a conversation into the model's chat template: writes the text to `output`, as a new string. `messages` is a JSON list
  * of objects with `role` and `content`, or a text, which is the user's message. `add_generation_prompt` ends it where the
- * assistant's answer begins. Encode it without special tokens.
+ * assistant's answer begins. Encode it without special tokens. The text does not say what of it came from the messages, so
+ * special tokens that stand in them become tokens where it is encoded; `messages` of a request does not have that fault.
  *
  * Errors: `TRTLLM_STATUS_UNSUPPORTED` for an engine without a template that can be used, `TRTLLM_STATUS_INVALID_ARGUMENT` for
  * messages that the template refuses. Thread-safe.
