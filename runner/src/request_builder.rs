@@ -186,7 +186,6 @@ impl<'a> RequestBuilder<'a> {
     }
 
     fn encode(&self, prompt: &Prompt, options: &GenerationOptions) -> Result<Vec<TokenId>, BuildRequestError> {
-        let tokenizer = || self.tokenizer("prompt");
         if let Some(field) = options.chat_only().filter(|_| !matches!(prompt, Prompt::Messages(_))) {
             let problem = format!("{field} is for conversations, but the prompt is none: give messages");
             return Err(BuildRequestError::Option { field, problem });
@@ -194,7 +193,11 @@ impl<'a> RequestBuilder<'a> {
         match prompt {
             Prompt::Ids(ids) => Ok(ids.clone()),
             Prompt::Text(text) if text.is_empty() => Err(RequestError::EmptyPrompt.into()),
-            Prompt::Text(text) => self.encode_text(tokenizer()?, text, true),
+            Prompt::Text(text) => {
+                let tokenizer = self.tokenizer("prompt")?;
+                self.check_beginning(tokenizer, text)?;
+                Ok(tokenizer.encode(text, true)?)
+            }
             Prompt::Messages(text) if text.is_empty() => Err(RequestError::EmptyPrompt.into()),
             Prompt::Messages(text) => {
                 let engine = self.engine.ok_or(BuildRequestError::NoEngine { field: "a chat template" })?;
@@ -204,32 +207,25 @@ impl<'a> RequestBuilder<'a> {
                     ChatError::Option { field, problem } => BuildRequestError::Option { field, problem },
                     other => BuildRequestError::Messages(other),
                 })?;
-<<<<<<< HEAD
-                self.encode_text(tokenizer()?, &text, false)
-=======
+                let tokenizer = self.tokenizer("prompt")?;
+                self.check_beginning(tokenizer, rendered.as_str())?;
                 Ok(match options.allow_special_tokens_in_messages {
-                    Some(true) => tokenizer()?.encode(rendered.as_str(), false)?,
-                    _ => tokenizer()?.encode_rendered(&rendered)?,
+                    Some(true) => tokenizer.encode(rendered.as_str(), false)?,
+                    _ => tokenizer.encode_rendered(&rendered)?,
                 })
->>>>>>> 70df194 (Chat templates do what they do in jinja2, within a budget; what messages say never becomes special tokens)
             }
         }
     }
 
     /// Encoding takes a second for a few megabytes. So of a very long text the beginning is encoded first: where that has twice the
     /// tokens that there may be, no rest makes it fit.
-    fn encode_text(
-        &self,
-        tokenizer: &Tokenizer,
-        text: &str,
-        add_special_tokens: bool,
-    ) -> Result<Vec<TokenId>, BuildRequestError> {
+    fn check_beginning(&self, tokenizer: &Tokenizer, text: &str) -> Result<(), BuildRequestError> {
         let max_seq_len = self.executor.limits().max_seq_len;
         let beginning = &text[..text.floor_char_boundary(max_seq_len.saturating_mul(BYTES_PER_TOKEN))];
         if beginning.len() < text.len() && tokenizer.encode(beginning, false)?.len() > max_seq_len.saturating_mul(2) {
             return Err(BuildRequestError::TextTooLong { bytes: text.len(), max_seq_len });
         }
-        Ok(tokenizer.encode(text, add_special_tokens)?)
+        Ok(())
     }
 
     /// Each word as the tokenizer encodes it alone, and after a blank.

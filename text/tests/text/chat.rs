@@ -163,7 +163,7 @@ fn failures_say_where_and_what_to_do() {
     assert!(matches!(&macro_error, ChatError::Refused { message } if message == "no"), "{macro_error}");
 
     let error = render("\n{{ messages[0].tool.name }}", &messages).unwrap_err().to_string();
-    assert!(error.contains("chat_template.jinja") && error.contains(":2)"), "{error}");
+    assert!(error.contains("chat_template.jinja") && error.contains("line 2"), "{error}");
 }
 
 #[test]
