@@ -36,7 +36,7 @@ fn encode(engine: &Engine, mut line: Map<String, Value>) -> Result<Value, Box<dy
         (Some(Value::String(text)), None) => (Prompt::Text(text), None),
         (None, Some(Value::Array(list))) => {
             let text = engine.chat()?.render(&chat::messages_from_json(list.clone())?, &options.chat())?;
-            (Prompt::Messages(Value::Array(list).to_string()), Some(text))
+            (Prompt::Messages(Value::Array(list).to_string()), Some(text.into_string()))
         }
         _ => return Err("a line needs `prompt`, a text, or `messages`, a list".into()),
     };

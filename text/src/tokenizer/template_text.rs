@@ -213,8 +213,8 @@ mod tests {
                 let added = TemplateText::of(&tokenizer).unwrap();
                 let library = |tokenizer: &Tokenizer| tokenizer.encode_fast(text.as_str(), false).unwrap().get_ids().to_vec();
                 prop_assert_eq!(added.encode(&tokenizer, &text, &[]).unwrap(), library(&tokenizer), "{}", &text);
-                let all = [0..text.len()];
-                if let Ok(ids) = added.encode(&tokenizer, &text, &all) {
+                let all = 0..text.len();
+                if let Ok(ids) = added.encode(&tokenizer, &text, std::slice::from_ref(&all)) {
                     tokenizer.set_encode_special_tokens(true);
                     prop_assert_eq!(ids, library(&tokenizer), "{}", &text);
                 }
