@@ -91,8 +91,7 @@ fn special_tokens_in_messages_are_text_unless_allowed() {
         let mut line = json!({"messages": [{"role": "user", "content": content}], "max_new_tokens": 8});
         line.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
         let (_dir, path) = file("chats.jsonl", format!("{line}\n"));
-        let mut command = run_engine(&engine.path, &["--prompts-file", &path, "--format", "json"]);
-        parse_lines(&common::run(&mut command).stdout).remove(0)
+        json_lines(&engine, &["--prompts", path.to_str().unwrap()]).remove(0)
     };
     assert_eq!(line(json!({}))["output_ids"], found["output_ids"]);
     assert_eq!(line(json!({"allow_special_tokens_in_messages": true}))["output_ids"], allowed["output_ids"]);
