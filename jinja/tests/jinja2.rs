@@ -1,5 +1,7 @@
 //! Templates against what jinja2 made of them in Transformers' environment (scripts/make-template-cases).
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail as the test itself may")]
+
 use jinja::{Error, Template, Variable};
 use serde_json::Value as Json;
 

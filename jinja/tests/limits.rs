@@ -1,5 +1,7 @@
 //! What a template may use, and what it knows of its input.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail as the test itself may")]
+
 use std::time::{Duration, Instant};
 
 use jinja::{Error, Template, Text, Variable};
