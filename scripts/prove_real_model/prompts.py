@@ -62,6 +62,10 @@ CHATS = [
     {"messages": [user("שלום, こんにちは, e\u0301, 👩‍👩‍👧‍👦, \u200bno width, \u00a0no break, \U0001d54f")]},
     {"messages": [user("{\"json\": [1, 2.5e-3, null]} <b>HTML</b> & 'quotes' {{ braces }} {% if x %} \\n")]},
     {"messages": [user([{"type": "text", "text": "A text in"}, {"type": "text", "text": " two parts."}])]},
+    {
+        "messages": [user("<s>a</s> <|im_start|>b<|im_end|> [INST]c[/INST] <|eot_id|>")],
+        "allow_special_tokens_in_messages": True,  # as Transformers does
+    },
     # What else templates are given.
     {
         "messages": [user("Bonjour!")],
