@@ -115,10 +115,24 @@ pub enum ConfigError {
 
 fn read(path: &Path) -> Result<ExecutorConfig, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    let config: ExecutorConfig = toml::from_str(&text)
-        .map_err(|source| ConfigError::Toml { path: path.to_owned(), source: Box::new(source) })?;
+    let config: ExecutorConfig =
+        parse(&text).map_err(|source| ConfigError::Toml { path: path.to_owned(), source: Box::new(source) })?;
     config.validate().map_err(|source| ConfigError::Setting { path: path.to_owned(), source })?;
     Ok(config)
+}
+
+/// The table of a configuration file that is the server's, and nothing to an executor.
+pub const SERVER_TABLE: &str = "server";
+
+/// The executor's settings of a file that may have the server's too.
+fn parse(text: &str) -> Result<ExecutorConfig, toml::de::Error> {
+    if let Ok(mut table) = text.parse::<toml::Table>()
+        && table.remove(SERVER_TABLE).is_some()
+    {
+        return table.try_into();
+    }
+    // This reader says where what is wrong stands.
+    toml::from_str(text)
 }
 
 /// [`CapacitySchedulerPolicy`], by TensorRT-LLM's names.
@@ -287,6 +301,8 @@ mod tests {
         assert_eq!(config.capacity_scheduler_policy, CapacitySchedulerPolicy::MaxUtilization);
         assert_eq!((config.kv_cache.max_tokens, config.kv_cache.max_bytes), (Some(64), Some(100)));
         assert_eq!(config.tensorrt_llm.kv_cache.use_uvm, Some(true));
+        std::fs::write(&file, "max_batch_size = 3\n[server]\nport = 1\n").unwrap();
+        assert_eq!(typed(&format!("--config {}", file.display())).config().unwrap().max_batch_size, Some(3));
         std::fs::write(&file, "max_batch_sise = 3\n").unwrap();
         let error = typed(&format!("--config {}", file.display())).config().unwrap_err().to_string();
         assert!(error.contains("max_batch_sise") && error.contains("executor.toml"), "{error}");

@@ -23,12 +23,29 @@ enum Kind {
 /// The `main` of a program whose arguments are `T`. Parses the command line, to which it adds `--generate`, and either
 /// generates or runs `program`. Ends the process, as clap does, for `--help` and for arguments that are wrong.
 pub fn main<T: Parser>(program: impl FnOnce(T) -> ExitCode) -> ExitCode {
-    let matches = command::<T>().get_matches();
+    run(command::<T>(), program)
+}
+
+/// [`main`] of a program whose flags can be set in the environment too: `--max-queue-size` by `PREFIX_MAX_QUEUE_SIZE`. What is
+/// typed goes before it.
+pub fn main_with_environment<T: Parser>(prefix: &str, program: impl FnOnce(T) -> ExitCode) -> ExitCode {
+    let with_variable = |arg: Arg| match arg.get_long() {
+        None | Some(FLAG) => arg,
+        Some(long) => {
+            let variable = format!("{prefix}_{}", long.replace('-', "_").to_uppercase());
+            arg.env(variable).hide_env(true)
+        }
+    };
+    run(command::<T>().mut_args(with_variable), program)
+}
+
+fn run<T: Parser>(mut command: Command, program: impl FnOnce(T) -> ExitCode) -> ExitCode {
+    let matches = command.get_matches_mut();
     // Before `T` is made of the matches, which may lack what `T` requires.
     if let Some(&kind) = matches.get_one::<Kind>(FLAG) {
-        return exit_code(print(kind, command::<T>()));
+        return exit_code(print(kind, command));
     }
-    program(T::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command::<T>()).exit()))
+    program(T::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit()))
 }
 
 fn command<T: Parser>() -> Command {

@@ -225,6 +225,12 @@ impl Tokenizer {
         special
     }
 
+    /// The bytes that a token after the first adds to a text that shows special tokens; they need not be whole characters. Empty
+    /// for an id that the vocabulary lacks.
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        self.pieces.get(id, false).1
+    }
+
     /// Bytes of text that a token adds at most.
     pub fn longest_token(&self) -> usize {
         self.pieces.longest()

@@ -1,0 +1,248 @@
+//! The fields of a JSON object, taken one by one: each by its kind, with an error that names it by its path. What is left when a
+//! request has taken its own is what nobody honours.
+//!
+//! `null` is absent. Whole numbers may be written as floats (`16.0`); strings are never numbers.
+
+use serde_json::{Map, Value as Json};
+
+use crate::error::ApiError;
+
+/// Characters of a wrong value that its message repeats.
+const SHOWN: usize = 60;
+
+/// The fields that have not been taken.
+#[derive(Debug, Clone)]
+pub struct Fields {
+    map: Map<String, Json>,
+    /// Of the object, with a dot at its end, or empty.
+    path: String,
+}
+
+/// A value as a message repeats it.
+pub fn shown(value: &Json) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+fn wrong(path: &str, expected: &str, value: &Json) -> ApiError {
+    ApiError::invalid(path, format!("`{path}` must be {expected}, not {}", shown(value)))
+}
+
+/// A whole number, written as one or as a float.
+pub fn whole(value: &Json) -> Option<i128> {
+    let number = value.as_number()?;
+    let integer = number.as_i64().map(i128::from).or(number.as_u64().map(i128::from));
+    // Every float below 2^53 that has no fraction is a whole number exactly.
+    let float = || number.as_f64().filter(|value| value.fract() == 0.0 && value.abs() <= 9_007_199_254_740_992.0);
+    integer.or_else(|| float().map(|value| value as i128))
+}
+
+impl Fields {
+    /// The fields of a request's body.
+    pub fn new(map: Map<String, Json>) -> Self {
+        Self { map, path: String::new() }
+    }
+
+    /// Where a field stands.
+    pub fn path(&self, name: &str) -> String {
+        format!("{}{name}", self.path)
+    }
+
+    /// A field of any kind.
+    pub fn take(&mut self, name: &str) -> Option<Json> {
+        self.map.shift_remove(name).filter(|value| !value.is_null())
+    }
+
+    /// `true` or `false`.
+    pub fn boolean(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
+        self.take(name)
+            .map(|value| value.as_bool().ok_or_else(|| wrong(&self.path(name), "true or false", &value)))
+            .transpose()
+    }
+
+    /// A whole number from `low` to `high`.
+    pub fn integer(&mut self, name: &str, low: i64, high: i64) -> Result<Option<i64>, ApiError> {
+        let range = match high {
+            i64::MAX => format!("a whole number from {low}"),
+            _ => format!("a whole number from {low} to {high}"),
+        };
+        let Some(value) = self.take(name) else { return Ok(None) };
+        match whole(&value) {
+            // What is beyond any number of ours is as large as the largest.
+            Some(number) if high == i64::MAX && number > i128::from(high) => Ok(Some(high)),
+            Some(number) if (i128::from(low)..=i128::from(high)).contains(&number) => Ok(Some(number as i64)),
+            _ => Err(wrong(&self.path(name), &range, &value)),
+        }
+    }
+
+    /// A count from `low` to `high`.
+    pub fn count(&mut self, name: &str, low: usize, high: usize) -> Result<Option<usize>, ApiError> {
+        let bound = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        Ok(self.integer(name, bound(low), bound(high))?.and_then(|number| usize::try_from(number).ok()))
+    }
+
+    /// A number from `low` to `high`.
+    pub fn number(&mut self, name: &str, low: f64, high: f64) -> Result<Option<f64>, ApiError> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let range = match high.is_finite() {
+            true => format!("a number from {low} to {high}"),
+            false => format!("a number from {low}"),
+        };
+        let number = value.as_f64().filter(|number| *number >= low && *number <= high && number.is_finite());
+        number.map(Some).ok_or_else(|| wrong(&self.path(name), &range, &value))
+    }
+
+    /// A text.
+    pub fn text(&mut self, name: &str) -> Result<Option<String>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Json::String(text)) => Ok(Some(text)),
+            Some(other) => Err(wrong(&self.path(name), "a string", &other)),
+        }
+    }
+
+    /// A text, or a list of them.
+    pub fn texts(&mut self, name: &str) -> Result<Option<Vec<String>>, ApiError> {
+        let list = match self.take(name) {
+            None => return Ok(None),
+            Some(Json::String(text)) => return Ok(Some(vec![text])),
+            Some(Json::Array(list)) => list,
+            Some(other) => return Err(wrong(&self.path(name), "a string or a list of strings", &other)),
+        };
+        let text = |(index, value)| match value {
+            Json::String(text) => Ok(text),
+            other => Err(wrong(&format!("{}[{index}]", self.path(name)), "a string", &other)),
+        };
+        list.into_iter().enumerate().map(text).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// Token ids of a vocabulary of `vocab_size`.
+    pub fn ids(&mut self, name: &str, vocab_size: usize) -> Result<Option<Vec<u32>>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Json::Array(list)) => ids(&self.path(name), &list, vocab_size).map(Some),
+            Some(other) => Err(wrong(&self.path(name), "a list of token ids", &other)),
+        }
+    }
+
+    /// A list.
+    pub fn list(&mut self, name: &str) -> Result<Option<Vec<Json>>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Json::Array(list)) => Ok(Some(list)),
+            Some(other) => Err(wrong(&self.path(name), "a list", &other)),
+        }
+    }
+
+    /// An object, with its own fields.
+    pub fn object(&mut self, name: &str) -> Result<Option<Self>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Json::Object(map)) => Ok(Some(Self { map, path: format!("{}.", self.path(name)) })),
+            Some(other) => Err(wrong(&self.path(name), "an object", &other)),
+        }
+    }
+
+    /// The object itself.
+    pub fn into_map(self) -> Map<String, Json> {
+        self.map
+    }
+
+    /// The names that are left, those with values only.
+    pub fn left(&self) -> Vec<String> {
+        self.map.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| self.path(name)).collect()
+    }
+}
+
+/// A list of token ids, each within the vocabulary.
+pub fn ids(path: &str, list: &[Json], vocab_size: usize) -> Result<Vec<u32>, ApiError> {
+    let id = |(index, value): (usize, &Json)| {
+        let id = whole(value).filter(|id| (0..vocab_size as i128).contains(id));
+        id.map(|id| id as u32).ok_or_else(|| {
+            let expected = format!("a token id from 0 to {}", vocab_size.saturating_sub(1));
+            wrong(&format!("{path}[{index}]"), &expected, value)
+        })
+    };
+    list.iter().enumerate().map(id).collect()
+}
+
+/// The nearest of `known` names, if one is near.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = (name.len() / 3).max(1);
+    let distances = known.into_iter().map(|known| (distance(name, known), known));
+    distances.filter(|&(distance, _)| distance <= limit).min().map(|(_, known)| known)
+}
+
+/// Insertions, deletions and replacements of characters that make one text of the other. Quadratic; for names.
+fn distance(one: &str, other: &str) -> usize {
+    // A name of a megabyte is near to none.
+    if one.len().abs_diff(other.len()) > 16 {
+        return usize::MAX;
+    }
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (index, letter) in one.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], index + 1);
+        for (column, &against) in other.iter().enumerate() {
+            let replaced = diagonal + usize::from(letter != against);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(text: &str) -> Fields {
+        match serde_json::from_str(text).unwrap() {
+            Json::Object(map) => Fields::new(map),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn null_is_absent_and_whole_floats_are_whole() {
+        let mut fields = fields(r#"{"a": null, "b": 16.0, "c": 16.5, "d": "16", "e": 1e300, "f": -1}"#);
+        assert_eq!(fields.count("a", 0, 9), Ok(None));
+        assert_eq!(fields.count("b", 0, 16), Ok(Some(16)));
+        for (name, said) in [("c", "16.5"), ("d", "\"16\""), ("f", "-1")] {
+            let error = fields.count(name, 0, usize::MAX).unwrap_err();
+            assert_eq!(error.message, format!("`{name}` must be a whole number from 0, not {said}"));
+            assert_eq!(error.param.as_deref(), Some(name));
+        }
+        assert!(fields.count("e", 0, 16).is_err());
+        assert!(fields.left().is_empty());
+    }
+
+    #[test]
+    fn ids_outside_the_vocabulary_are_named_by_their_place() {
+        let mut fields = fields(r#"{"ids": [1, 2.0, -1], "more": [99999999999999999999], "last": [3, 10]}"#);
+        let error = fields.ids("ids", 10).unwrap_err();
+        assert_eq!(error.message, "`ids[2]` must be a token id from 0 to 9, not -1");
+        assert!(fields.ids("more", 10).is_err());
+        assert_eq!(fields.ids("last", 10).unwrap_err().param.as_deref(), Some("last[1]"));
+    }
+
+    #[test]
+    fn objects_know_where_they_stand() {
+        let mut fields = fields(r#"{"a": {"b": {"c": 1, "d": 2, "e": null}}}"#);
+        let mut inner = fields.object("a").unwrap().unwrap().object("b").unwrap().unwrap();
+        assert_eq!(inner.text("c").unwrap_err().param.as_deref(), Some("a.b.c"));
+        assert_eq!(inner.left(), ["a.b.d"]);
+    }
+
+    #[test]
+    fn a_mistyped_name_has_a_neighbour() {
+        let known = ["temperature", "top_p", "max_tokens"];
+        assert_eq!(nearest("temprature", known), Some("temperature"));
+        assert_eq!(nearest("max_token", known), Some("max_tokens"));
+        assert_eq!(nearest("frobnicate", known), None);
+        assert_eq!(nearest(&"x".repeat(100_000), known), None);
+    }
+}

@@ -1,0 +1,119 @@
+//! Requests under way. Whoever drops a [`Flight`] cancels what has not ended.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use runner::executor::{EnqueueError, FinishReason, RequestId, Response, TokenId};
+use runner::session::{Destination, Output, Session, StopReason, Submission};
+
+use crate::metrics::Metrics;
+
+use super::admission::Permit;
+use super::cell::Cell;
+
+/// Requests that are ready to be submitted: those of one HTTP request, all of them or none.
+#[derive(Debug)]
+pub struct Prepared {
+    /// One for each prompt.
+    pub submissions: Vec<Submission>,
+    /// Sequences of each.
+    pub each: usize,
+    /// Ordinary tokens that end a sequence, with their texts, which are no part of the output.
+    pub cut: Vec<(TokenId, String)>,
+    /// Room for all of it.
+    pub permit: Permit,
+    /// When the HTTP request came.
+    pub arrived: Instant,
+}
+
+/// Starts requests.
+#[derive(Debug, Clone)]
+pub struct Generator {
+    session: Arc<Session>,
+    metrics: Arc<Metrics>,
+}
+
+impl Generator {
+    /// Over a session, which may have other clients.
+    pub fn new(session: Arc<Session>, metrics: Arc<Metrics>) -> Self {
+        Self { session, metrics }
+    }
+
+    /// Submits requests. It may wait for a guide to be compiled, so it is not for an asynchronous thread.
+    ///
+    /// # Errors
+    /// The executor does not take one of them: the others are cancelled.
+    pub fn start(&self, prepared: Prepared) -> Result<Flight, EnqueueError> {
+        let Prepared { submissions, each, cut, mut permit, arrived } = prepared;
+        let cell = Cell::new(submissions.len(), each);
+        let cut: Arc<[_]> = cut.into();
+        // It exists before the first request does, so that an early end cancels those that were submitted.
+        let mut flight = Flight {
+            cell: cell.clone(),
+            ids: Vec::with_capacity(submissions.len()),
+            session: self.session.clone(),
+            metrics: self.metrics.clone(),
+        };
+        for (prompt, mut submission) in submissions.into_iter().enumerate() {
+            let spec = submission.request.spec();
+            let mut share = permit.split(each, spec.input_token_ids.len(), spec.max_tokens.saturating_mul(each));
+            let (cell, cut, metrics) = (cell.clone(), cut.clone(), self.metrics.clone());
+            let submitted = Instant::now();
+            let mut has_begun = false;
+            submission.destination = Destination::Callback(Box::new(move |mut output: Output| {
+                cut_end(&mut output, &cut);
+                if !std::mem::replace(&mut has_begun, true) {
+                    share.begin();
+                }
+                metrics.count_output(&output, submitted.duration_since(arrived), submitted.elapsed());
+                cell.append(prompt, output);
+                Ok(())
+            }));
+            flight.ids.push(self.session.submit(submission)?);
+        }
+        Ok(flight)
+    }
+}
+
+/// Takes the text of an ordinary token that ended a sequence off its end.
+fn cut_end(output: &mut Output, cut: &[(TokenId, String)]) {
+    let Response::Result(result) = &output.response else { return };
+    if result.finish_reason != Some(FinishReason::EndId) || cut.is_empty() {
+        return;
+    }
+    let Some(StopReason::Tokens(tokens)) = output.stop_reason.as_deref() else { return };
+    let ended = cut.iter().find(|(id, _)| tokens.last() == Some(id));
+    if let Some(rest) = ended.and_then(|(_, text)| output.text.strip_suffix(text.as_str())) {
+        output.text.truncate(rest.len());
+    }
+}
+
+/// Requests under way.
+#[derive(Debug)]
+pub struct Flight {
+    cell: Arc<Cell>,
+    ids: Vec<RequestId>,
+    session: Arc<Session>,
+    metrics: Arc<Metrics>,
+}
+
+impl Flight {
+    /// Where the outputs wait.
+    pub fn cell(&self) -> &Cell {
+        &self.cell
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let left = self.cell.open();
+        if left == 0 {
+            return;
+        }
+        self.metrics.cancelled_by_clients.add(left as u64);
+        // Those that have ended are unknown by now, which does no harm.
+        for &id in &self.ids {
+            self.session.cancel(id);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What probes and dashboards ask for. Nothing here waits for the executor.
+
+use http::{Response, StatusCode};
+use runner::executor::{Limits, Load};
+use serde_json::json;
+
+use crate::http::reply::{self, Body};
+use crate::metrics::{self, Facts};
+use crate::operations::Phase;
+use crate::state::State;
+
+fn said(status: StatusCode, word: &str, problem: Option<&str>) -> Response<Body> {
+    let body = match problem {
+        None => json!({ "status": word }),
+        Some(problem) => json!({ "status": word, "reason": problem }),
+    };
+    reply::json(status, &body)
+}
+
+/// The process answers.
+pub fn live() -> Response<Body> {
+    said(StatusCode::OK, "live", None)
+}
+
+/// The engine is open, whatever has become of it since.
+pub fn startup(state: &State) -> Response<Body> {
+    match state.model() {
+        Some(_) => said(StatusCode::OK, "started", None),
+        None => said(StatusCode::SERVICE_UNAVAILABLE, "starting", Some("the engine is being opened")),
+    }
+}
+
+/// Requests should be sent here. A full queue does not change that.
+pub fn ready(state: &State) -> Response<Body> {
+    match obstacle(state) {
+        None => said(StatusCode::OK, "ready", None),
+        Some(problem) => said(StatusCode::SERVICE_UNAVAILABLE, "not ready", Some(&problem)),
+    }
+}
+
+/// The engine is able to work.
+pub fn health(state: &State) -> Response<Body> {
+    match obstacle(state) {
+        None => said(StatusCode::OK, "healthy", None),
+        Some(problem) => said(StatusCode::SERVICE_UNAVAILABLE, "not healthy", Some(&problem)),
+    }
+}
+
+fn obstacle(state: &State) -> Option<String> {
+    match state.lifecycle.phase() {
+        Phase::Loading => Some("the engine is being opened".to_owned()),
+        Phase::Draining | Phase::Refusing | Phase::Cancelling => Some("the server is shutting down".to_owned()),
+        Phase::Failed(problem) => Some(format!("the engine has failed: {problem}")),
+        Phase::Serving if state.is_stalled() => {
+            let seconds = state.settings.stall_timeout;
+            Some(format!("the engine has not advanced for {seconds} s, with work at hand (stall_timeout)"))
+        }
+        Phase::Serving => None,
+    }
+}
+
+/// The program's version.
+pub fn version() -> Response<Body> {
+    reply::json(StatusCode::OK, &json!({ "version": env!("CARGO_PKG_VERSION") }))
+}
+
+/// The page of metrics.
+pub fn metrics(state: &State) -> Response<Body> {
+    let model = state.model();
+    let executor = model.map(|model| model.session().executor());
+    let nothing = Limits { max_seq_len: 0, max_batch_size: 0, max_num_tokens: 0 };
+    let facts = Facts {
+        model_name: model.map_or("", |model| model.name()),
+        load: executor.map_or_else(Load::default, |executor| executor.load()),
+        limits: executor.map_or(nothing, |executor| executor.limits()),
+    };
+    let page = metrics::render(&state.metrics, &facts);
+    reply::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page)
+}

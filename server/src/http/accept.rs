@@ -1,0 +1,122 @@
+//! The accept loop: one task for each connection, up to a limit.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::operations::Phase;
+use crate::state::State;
+
+use super::connection::{Timed, Timeouts, Turn, Turns};
+use super::reply::{self, Body};
+use super::routes;
+
+/// Bytes of a head at most, and of what waits to be written to a slow reader.
+const BUFFER: usize = 64 << 10;
+
+/// What a connection beyond the limit is told.
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\nConnection: close\r\n\
+    Content-Length: 118\r\n\r\n{\"error\":{\"message\":\"the server has too many connections\",\"type\":\"overloaded_error\",\"param\":null,\"code\":\"queue_full\"}}";
+
+/// Accepts connections for ever.
+pub async fn serve(state: Arc<State>, listener: TcpListener) {
+    let places = Arc::new(Semaphore::new(state.settings.max_connections));
+    loop {
+        let socket = match listener.accept().await {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                // The usual reason is that there are no descriptors: some will be given back.
+                tracing::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        // Chunks are small, and are to go out at once.
+        let _ = socket.set_nodelay(true);
+        match places.clone().try_acquire_owned() {
+            Ok(place) => {
+                tokio::spawn(connection(state.clone(), socket, place));
+            }
+            Err(_) => {
+                state.metrics.count_rejection("connections");
+                tokio::spawn(refuse(socket));
+            }
+        }
+    }
+}
+
+async fn refuse(mut socket: TcpStream) {
+    let _ = tokio::time::timeout(Duration::from_secs(1), async {
+        socket.write_all(TOO_MANY).await?;
+        socket.shutdown().await
+    })
+    .await;
+}
+
+/// Counts a connection while it is open.
+struct Counted(Arc<State>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.metrics.connections.sub(1);
+    }
+}
+
+async fn connection(state: Arc<State>, socket: TcpStream, _place: OwnedSemaphorePermit) {
+    state.metrics.connections.add(1);
+    let _counted = Counted(state.clone());
+    let seconds = Duration::from_secs_f64;
+    let settings = &state.settings;
+    let timeouts = Timeouts {
+        header: seconds(settings.header_timeout),
+        idle: seconds(settings.idle_timeout),
+        write: seconds(settings.write_timeout),
+    };
+    let turns = Turns::default();
+    let socket = TokioIo::new(Timed::new(socket, timeouts, turns.clone()));
+    let answering = state.clone();
+    let service = service_fn(move |request: Request<Incoming>| answer(answering.clone(), request, turns.begin()));
+    // The timeouts of heads are in `Timed`: hyper's own would end connections that are only idle.
+    let mut http = http1::Builder::new();
+    let connection = http.header_read_timeout(None).max_buf_size(BUFFER).serve_connection(socket, service);
+    tokio::pin!(connection);
+    let mut phases = state.lifecycle.subscribe();
+    let refusing = |phase: &Phase| matches!(phase, Phase::Refusing | Phase::Cancelling);
+    tokio::select! {
+        _ = &mut connection => return,
+        _ = phases.wait_for(refusing) => connection.as_mut().graceful_shutdown(),
+    }
+    // How it ends is its client's affair.
+    let _ = connection.await;
+}
+
+async fn answer(state: Arc<State>, request: Request<Incoming>, turn: Turn) -> Result<Response<Body>, Infallible> {
+    let response = routes::answer(&state, request).await;
+    // The turn ends with the body's.
+    Ok(reply::holding(response, turn))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TOO_MANY;
+
+    #[test]
+    fn the_refusal_of_a_connection_is_whole() {
+        let text = std::str::from_utf8(TOO_MANY).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.contains(&format!("Content-Length: {}\r\n", body.len()))
+                || head.ends_with(&format!("Content-Length: {}", body.len()))
+        );
+        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
+    }
+}

@@ -1,0 +1,80 @@
+//! A request's body, within its limits, as the fields of a JSON object.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use serde_json::Value as Json;
+
+use crate::config::Settings;
+use crate::error::ApiError;
+use crate::fields::Fields;
+
+fn too_large(limit: usize) -> ApiError {
+    let message = format!("the body has more than {limit} bytes (max_body_bytes)");
+    ApiError::of(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "request_too_large", message)
+}
+
+/// Checks what the head says of the body.
+fn check(headers: &HeaderMap, limit: usize) -> Result<(), ApiError> {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default().trim());
+    let unsupported = |message: String| {
+        ApiError::of(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_media_type", message)
+    };
+    if let Some(kind) = text(CONTENT_TYPE)
+        && !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+    {
+        return Err(unsupported("the body must be JSON: Content-Type: application/json".to_owned()));
+    }
+    if text(CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+        return Err(unsupported("the body must not be compressed: leave Content-Encoding out".to_owned()));
+    }
+    match text(CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok()) {
+        Some(length) if length > limit as u64 => Err(too_large(limit)),
+        _ => Ok(()),
+    }
+}
+
+/// Reads a body to its end.
+///
+/// # Errors
+/// It is too large, too slow, or not what is read here.
+pub async fn body(headers: &HeaderMap, mut incoming: Incoming, settings: &Settings) -> Result<Bytes, ApiError> {
+    let limit = settings.max_body_bytes;
+    check(headers, limit)?;
+    let pause = Duration::from_secs_f64(settings.body_timeout);
+    let mut read = BytesMut::new();
+    loop {
+        let frame = tokio::time::timeout(pause, incoming.frame()).await.map_err(|_| {
+            let message = format!("no byte of the body came for {} s (body_timeout)", settings.body_timeout);
+            ApiError::of(StatusCode::REQUEST_TIMEOUT, "timeout_error", "body_timeout", message)
+        })?;
+        let frame = match frame {
+            None => return Ok(read.freeze()),
+            Some(Ok(frame)) => frame,
+            Some(Err(_)) => return Err(ApiError::bad_request("invalid_value", None, "the body ended before its end")),
+        };
+        if let Some(data) = frame.data_ref() {
+            if read.len() + data.len() > limit {
+                return Err(too_large(limit));
+            }
+            read.extend_from_slice(data);
+        }
+    }
+}
+
+/// The fields of a body.
+///
+/// # Errors
+/// It is no JSON, or no object.
+pub fn fields(body: &[u8]) -> Result<Fields, ApiError> {
+    let invalid = |message: String| ApiError::bad_request("invalid_json", None, message);
+    match serde_json::from_slice(body) {
+        Ok(Json::Object(map)) => Ok(Fields::new(map)),
+        Ok(_) => Err(invalid("the body must be a JSON object".to_owned())),
+        Err(error) => Err(invalid(format!("the body is not valid JSON: {error}"))),
+    }
+}

@@ -1,0 +1,233 @@
+//! Every path, and what it leads to.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use uuid::Uuid;
+
+use crate::error::ApiError;
+use crate::keys::Key;
+use crate::state::State;
+use crate::{fields, health, openai};
+
+use super::reply::{self, Body};
+use super::{guard, read};
+
+/// A request, beside its body.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The caller's own, or one made here.
+    pub id: String,
+    /// Whose it is, where keys are asked for.
+    pub key: Option<Arc<Key>>,
+    /// When its head came.
+    pub arrived: Instant,
+    /// Seconds that it may take, if the header says so.
+    pub timeout: Option<String>,
+}
+
+/// What a path leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    Root,
+    Live,
+    Ready,
+    Health,
+    Startup,
+    Metrics,
+    Version,
+    Models,
+    Model,
+    Completions,
+    Chat,
+    NotHere,
+}
+
+/// Every path but those with a name in them. A path of several is counted under its first.
+const PATHS: [(&str, Route); 29] = [
+    ("/", Route::Root),
+    ("/live", Route::Live),
+    ("/livez", Route::Live),
+    ("/health/live", Route::Live),
+    ("/v1/health/live", Route::Live),
+    ("/ready", Route::Ready),
+    ("/readyz", Route::Ready),
+    ("/health/ready", Route::Ready),
+    ("/v1/health/ready", Route::Ready),
+    ("/health", Route::Health),
+    ("/healthz", Route::Health),
+    ("/startup", Route::Startup),
+    ("/startupz", Route::Startup),
+    ("/health/startup", Route::Startup),
+    ("/metrics", Route::Metrics),
+    ("/prometheus/metrics", Route::Metrics),
+    ("/version", Route::Version),
+    ("/v1/models", Route::Models),
+    ("/v1/completions", Route::Completions),
+    ("/v1/chat/completions", Route::Chat),
+    ("/v1/embeddings", Route::NotHere),
+    ("/embeddings", Route::NotHere),
+    ("/v1/rerank", Route::NotHere),
+    ("/rerank", Route::NotHere),
+    ("/v1/score", Route::NotHere),
+    ("/score", Route::NotHere),
+    ("/v1/pooling", Route::NotHere),
+    ("/pooling", Route::NotHere),
+    ("/v1/moderations", Route::NotHere),
+];
+
+const MODEL: &str = "/v1/models/";
+
+impl Route {
+    fn of(path: &str) -> Option<Self> {
+        // One slash at the end is tolerated; every other spelling is another path.
+        let path = path.strip_suffix('/').filter(|path| !path.is_empty() && !path.ends_with('/')).unwrap_or(path);
+        let known = PATHS.iter().find(|(known, _)| *known == path).map(|&(_, route)| route);
+        known.or_else(|| path.strip_prefix(MODEL).filter(|name| !name.is_empty()).map(|_| Self::Model))
+    }
+
+    /// The name under which it is counted.
+    fn template(self) -> &'static str {
+        match self {
+            Self::Model => "/v1/models/{id}",
+            other => PATHS.iter().find(|(_, route)| *route == other).map_or("", |&(path, _)| path),
+        }
+    }
+
+    fn is_open(self, state: &State) -> bool {
+        match self {
+            Self::Root | Self::Live | Self::Ready | Self::Health | Self::Startup | Self::Version => true,
+            Self::Metrics => !state.settings.protect_metrics,
+            _ => false,
+        }
+    }
+
+    /// The methods that it has.
+    fn allowed(self) -> &'static str {
+        match self {
+            Self::Completions | Self::Chat | Self::NotHere => "POST, OPTIONS",
+            _ => "GET, HEAD, OPTIONS",
+        }
+    }
+}
+
+/// Answers a request.
+pub async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<Body> {
+    let arrived = Instant::now();
+    let (parts, body) = request.into_parts();
+    let id = request_id(&parts);
+    let route = Route::of(parts.uri.path());
+    let method = method_name(&parts.method);
+    let mut call = Call { id, key: None, arrived, timeout: None };
+    let result = dispatch(state, &parts, body, route, &mut call).await;
+    let mut response = result.unwrap_or_else(|error| {
+        state.metrics.count_error(error.code);
+        reply::error(&error)
+    });
+    reply::header(&mut response, "x-request-id", &call.id);
+    let (status, took) = (response.status().as_u16(), arrived.elapsed());
+    let template = route.map_or("", Route::template);
+    state.metrics.count_http(template, method, status, took);
+    let key = call.key.as_ref().map_or("", |key| key.name.as_str());
+    let seconds = took.as_secs_f64();
+    match route {
+        Some(Route::Completions | Route::Chat) => {
+            tracing::info!(request = %call.id, key, method, route = template, status, seconds, "answered");
+        }
+        _ => tracing::debug!(request = %call.id, key, method, route = template, status, seconds, "answered"),
+    }
+    response
+}
+
+/// The methods that are counted by name.
+fn method_name(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::OPTIONS => "OPTIONS",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        _ => "other",
+    }
+}
+
+/// The caller's id, if it is short and plain, or a new one.
+fn request_id(parts: &Parts) -> String {
+    let given = parts.headers.get("x-request-id").and_then(|id| id.to_str().ok());
+    let is_plain = |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    given.filter(is_plain).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+async fn dispatch(
+    state: &Arc<State>,
+    parts: &Parts,
+    body: Incoming,
+    route: Option<Route>,
+    call: &mut Call,
+) -> Result<Response<Body>, ApiError> {
+    guard::check_site(state, parts)?;
+    if !route.is_some_and(|route| route.is_open(state)) {
+        call.key = guard::check_key(state, parts)?;
+    }
+    let route = route.ok_or_else(|| not_found(parts.uri.path()))?;
+    if parts.method == Method::OPTIONS {
+        let mut response = Response::new(Body::default());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        reply::header(&mut response, "allow", route.allowed());
+        return Ok(response);
+    }
+    if !route.allowed().split(", ").any(|allowed| allowed == parts.method.as_str()) {
+        return Ok(reply::method_not_allowed(parts.method.as_str(), route.allowed()));
+    }
+    match route {
+        Route::Live => Ok(health::live()),
+        Route::Ready => Ok(health::ready(state)),
+        Route::Health | Route::Root => Ok(health::health(state)),
+        Route::Startup => Ok(health::startup(state)),
+        Route::Metrics => Ok(health::metrics(state)),
+        Route::Version => Ok(health::version()),
+        Route::Models => openai::models::list(state),
+        Route::Model => openai::models::one(state, &parts.uri.path()[MODEL.len()..]),
+        Route::NotHere => Err(ApiError::of(
+            StatusCode::NOT_IMPLEMENTED,
+            "unsupported",
+            "not_implemented",
+            "this engine generates tokens only: it has no embeddings, scores or classes",
+        )),
+        Route::Completions | Route::Chat => {
+            // Before a byte of the body is read.
+            state.lifecycle.check()?;
+            let limit = state.settings.max_requests_per_key;
+            let place =
+                call.key.as_ref().map(|key| key.enter(limit).ok_or_else(|| too_many(state, limit))).transpose()?;
+            let timeout = parts.headers.get("x-request-timeout").map(|value| value.to_str().unwrap_or("?").to_owned());
+            call.timeout = timeout;
+            let body: Bytes = read::body(&parts.headers, body, &state.settings).await?;
+            let response = match route {
+                Route::Chat => openai::chat(state, call, body).await,
+                _ => openai::completions(state, call, body).await,
+            }?;
+            Ok(reply::holding(response, place))
+        }
+    }
+}
+
+fn too_many(state: &State, limit: usize) -> ApiError {
+    state.metrics.count_rejection("key");
+    let message = format!("the API key has {limit} requests under way already (max_requests_per_key)");
+    let error = ApiError::of(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "too_many_requests", message);
+    ApiError { retry_after: Some(1), ..error }
+}
+
+fn not_found(path: &str) -> ApiError {
+    let near = fields::nearest(path, PATHS.iter().map(|&(path, _)| path));
+    let advice = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+    let shown: String = path.chars().take(100).collect();
+    let message = format!("there is nothing at `{shown}`{advice}");
+    ApiError::of(StatusCode::NOT_FOUND, "invalid_request_error", "not_found", message)
+}

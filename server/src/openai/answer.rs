@@ -1,0 +1,423 @@
+//! Answers and chunks: what a client of OpenAI's API reads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Response, StatusCode};
+use runner::executor::TokenId;
+use serde::Serialize;
+
+use crate::error::ApiError;
+use crate::generate::cell::{Cell, Delta, PromptScores};
+use crate::http::reply::{self, Body};
+use crate::http::routes::Call;
+use crate::http::sse::{self, DONE, Events};
+use crate::model::seconds_now;
+use crate::state::State;
+
+use super::logprobs::{self, Entry, Logprobs, Names, PromptLogprobs};
+use super::request::Wanted;
+use super::sequence::{self, Piece, Sequence, Stop};
+use super::start::{Started, StartedPrompt};
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    system_fingerprint: &'a str,
+    choices: Vec<Choice<'a>>,
+    /// Chunks have none, or null, or one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Option<Usage>>,
+    /// vLLM's, of chat.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<PromptLogprobs>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<&'a [TokenId]>,
+}
+
+/// A choice of an answer or of a chunk, of completions or of chat.
+#[derive(Default, Serialize)]
+struct Choice<'a> {
+    index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<Message<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delta: Option<ChatDelta<'a>>,
+    logprobs: Option<Logprobs>,
+    finish_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_reason: Option<&'a Stop>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<&'a [TokenId]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<&'a [TokenId]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<PromptLogprobs>,
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    role: &'static str,
+    content: &'a str,
+    refusal: (),
+}
+
+#[derive(Default, Serialize)]
+struct ChatDelta<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Usage {
+    prompt_tokens: usize,
+    completion_tokens: usize,
+    total_tokens: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_tokens_details: Option<PromptDetails>,
+}
+
+#[derive(Serialize)]
+struct PromptDetails {
+    cached_tokens: u64,
+}
+
+/// What all chunks of an answer have in common.
+struct Context {
+    state: Arc<State>,
+    id: String,
+    created: u64,
+    wanted: Wanted,
+    prompts: Vec<StartedPrompt>,
+    scores: Vec<Option<PromptScores>>,
+    added_ends: Vec<TokenId>,
+    is_chat: bool,
+    is_guided: bool,
+}
+
+impl Context {
+    fn names(&self) -> Names<'_> {
+        let tokenizer = self.state.model().and_then(|model| model.tokenizer("").ok());
+        Names { tokenizer, as_ids: self.wanted.tokens_as_ids }
+    }
+
+    fn logprobs(&self, entries: &[Entry]) -> Option<Logprobs> {
+        let top = self.wanted.logprobs.filter(|_| !entries.is_empty())?;
+        Some(match self.is_chat {
+            true => logprobs::content(self.names(), entries, top, self.wanted.skip_special_tokens),
+            false => logprobs::lists(self.names(), entries, top),
+        })
+    }
+
+    /// The prompt of a sequence.
+    fn prompt(&self, sequence: usize) -> usize {
+        sequence / self.wanted.best_of.max(1)
+    }
+
+    fn sequence(&self, index: usize) -> Sequence {
+        let mut sequence = Sequence::default();
+        if self.wanted.logprobs.is_some()
+            && let (Some(tokenizer), Some(prompt)) = (self.names().tokenizer, self.prompts.get(self.prompt(index)))
+        {
+            let skip = self.wanted.skip_special_tokens;
+            sequence.track(tokenizer, &prompt.ids, self.is_guided, skip);
+        }
+        sequence
+    }
+
+    /// What is said of the prompt before the output of a sequence: its text and tokens.
+    fn echo(&mut self, index: usize, cell: &Cell, sequence: &mut Sequence) -> Result<Piece, ApiError> {
+        let number = self.prompt(index);
+        self.fetch(number, cell);
+        let names = self.names();
+        let prompt = &self.prompts[number];
+        let skip = self.wanted.skip_special_tokens;
+        let text = match (&prompt.text, names.tokenizer) {
+            (Some(text), _) => text.clone(),
+            (None, Some(tokenizer)) => {
+                tokenizer.decode(&prompt.ids, skip).map_err(|error| ApiError::internal(error.to_string()))?
+            }
+            (None, None) => String::new(),
+        };
+        sequence.echoed(text.chars().count());
+        let entries = match (names.tokenizer, &self.scores[number]) {
+            (Some(tokenizer), Some(scores)) if self.wanted.logprobs.is_some() => {
+                sequence::of_prompt(tokenizer, &prompt.ids, scores, skip)
+            }
+            _ => Vec::new(),
+        };
+        Ok(Piece { text, entries, ..Piece::default() })
+    }
+
+    fn fetch(&mut self, prompt: usize, cell: &Cell) {
+        if self.scores[prompt].is_none() {
+            self.scores[prompt] = cell.scores(prompt);
+        }
+    }
+
+    fn prompt_logprobs(&self, number: usize) -> Option<PromptLogprobs> {
+        let most = self.wanted.prompt_logprobs?;
+        // Of a prompt of one token there is nothing to score, and an executor may say so by nothing.
+        let nothing = PromptScores::default();
+        let scores = self.scores[number].as_ref().unwrap_or(&nothing);
+        Some(logprobs::of_prompt(self.names(), &self.prompts[number].ids, scores, most))
+    }
+
+    fn usage(&self, cell: &Cell) -> Usage {
+        let prompt_tokens = self.prompts.iter().map(|prompt| prompt.ids.len()).sum();
+        let completion_tokens = cell.tokens();
+        let details = (cell.open() == 0).then(|| PromptDetails {
+            cached_tokens: cell.went().iter().map(|went| went.metrics.cached_prompt_tokens).sum(),
+        });
+        Usage {
+            prompt_tokens,
+            completion_tokens,
+            total_tokens: prompt_tokens + completion_tokens,
+            prompt_tokens_details: details,
+        }
+    }
+
+    /// A choice of an answer that does not stream.
+    fn choice<'a>(&'a self, index: usize, piece: &'a Piece) -> Choice<'a> {
+        let number = index / self.wanted.n.max(1);
+        let ended = piece.ended.as_ref();
+        let (text, ids) = (piece.text.as_str(), self.wanted.return_token_ids);
+        Choice {
+            index,
+            text: (!self.is_chat).then_some(text),
+            message: self.is_chat.then_some(Message { role: "assistant", content: text, refusal: () }),
+            logprobs: self.logprobs(&piece.entries),
+            finish_reason: ended.map(|ended| ended.finish_reason),
+            stop_reason: ended.and_then(|ended| ended.stop_reason.as_ref()),
+            token_ids: ids.then_some(piece.ids.as_slice()),
+            prompt_token_ids: (ids && !self.is_chat).then(|| self.prompts[number].ids.as_slice()),
+            prompt_logprobs: if self.is_chat { None } else { self.prompt_logprobs(number) },
+            delta: None,
+        }
+    }
+
+    fn answer<'a>(
+        &'a self,
+        object: &'static str,
+        choices: Vec<Choice<'a>>,
+        usage: Option<Option<Usage>>,
+    ) -> Answer<'a> {
+        Answer {
+            id: &self.id,
+            object,
+            created: self.created,
+            model: &self.wanted.model,
+            system_fingerprint: self.state.model().map_or("", |model| model.fingerprint()),
+            choices,
+            usage,
+            prompt_logprobs: None,
+            prompt_token_ids: None,
+        }
+    }
+}
+
+/// Answers with what comes of requests under way: all at once, or as it comes.
+///
+/// # Errors
+/// They failed before the answer began.
+pub async fn respond(state: &Arc<State>, call: &Call, started: Started) -> Result<Response<Body>, ApiError> {
+    let Started { flight, wanted, prompts, is_guided, is_chat, stop_token_ids, ignored, truncated } = started;
+    let prompt_tokens: usize = prompts.iter().map(|prompt| prompt.ids.len()).sum();
+    let (seed, is_stream) = (wanted.drawn_seed, wanted.stream);
+    let mut context = Context {
+        state: state.clone(),
+        id: format!("{}-{}", if is_chat { "chatcmpl" } else { "cmpl" }, call.id),
+        created: seconds_now(),
+        scores: vec![None; prompts.len()],
+        wanted,
+        prompts,
+        added_ends: stop_token_ids,
+        is_chat,
+        is_guided,
+    };
+    let mut response = if is_stream {
+        let count = context.prompts.len() * context.wanted.best_of;
+        let sequences = (0..count).map(|index| context.sequence(index)).collect();
+        sse::response(state, flight, Chunks { context, sequences })
+    } else {
+        let cell = flight.cell();
+        let taken = std::future::poll_fn(|polling| cell.poll_all(polling)).await;
+        if let Some(message) = taken.error {
+            return Err(state.lifecycle.explain(&message).await);
+        }
+        let mut response = whole(&mut context, cell, taken.deltas)?;
+        times(&mut response, cell, call.arrived.elapsed());
+        response
+    };
+    reply::header(&mut response, "x-prompt-tokens", &prompt_tokens.to_string());
+    if let Some(names) = ignored {
+        reply::header(&mut response, "x-ignored-fields", &names);
+    }
+    if let Some(seed) = seed {
+        reply::header(&mut response, "x-seed", &seed.to_string());
+    }
+    if truncated > 0 {
+        reply::header(&mut response, "x-truncated-tokens", &truncated.to_string());
+    }
+    Ok(response)
+}
+
+/// The times of a request in milliseconds, by TGI's names.
+fn times(response: &mut Response<Body>, cell: &Cell, total: Duration) {
+    let went = cell.went();
+    let longest = |of: fn(&crate::generate::cell::Went) -> Duration| went.iter().map(of).max().unwrap_or_default();
+    let queue = longest(|went| went.metrics.queue_time());
+    let inference = longest(|went| went.metrics.context_time() + went.metrics.generation_time());
+    let tokens = cell.tokens();
+    let per_token = inference.checked_div(u32::try_from(tokens.max(1)).unwrap_or(u32::MAX)).unwrap_or_default();
+    for (name, time) in [
+        ("x-total-time", total),
+        ("x-queue-time", queue),
+        ("x-inference-time", inference),
+        ("x-time-per-token", per_token),
+    ] {
+        reply::header(response, name, &time.as_millis().to_string());
+    }
+    reply::header(response, "x-generated-tokens", &tokens.to_string());
+}
+
+/// The answer that does not stream.
+fn whole(context: &mut Context, cell: &Cell, deltas: Vec<(usize, Delta)>) -> Result<Response<Body>, ApiError> {
+    let (n, best_of) = (context.wanted.n, context.wanted.best_of);
+    let mut ended: Vec<Option<(f32, Piece)>> = Vec::new();
+    ended.resize_with(context.prompts.len() * best_of, || None);
+    for (index, delta) in deltas {
+        let mut sequence = context.sequence(index);
+        let mut piece = match context.wanted.echo {
+            true => context.echo(index, cell, &mut sequence)?,
+            false => Piece::default(),
+        };
+        let rest = sequence.take(delta, cell.tokens(), &context.added_ends)?;
+        piece.text.push_str(&rest.text);
+        piece.entries.extend(rest.entries);
+        (piece.ids, piece.ended) = (rest.ids, rest.ended);
+        ended[index] = Some((sequence.mean_log_prob(), piece));
+    }
+    let mut chosen: Vec<(usize, Piece)> = Vec::with_capacity(context.prompts.len() * n);
+    for (number, of_prompt) in ended.chunks_mut(best_of).enumerate() {
+        context.fetch(number, cell);
+        let mut of_prompt: Vec<_> = of_prompt.iter_mut().filter_map(Option::take).collect();
+        if best_of > n {
+            of_prompt.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+        }
+        let places = of_prompt.into_iter().take(n).zip(number * n..);
+        chosen.extend(places.map(|((_, piece), index)| (index, piece)));
+    }
+    let context = &*context;
+    let ids = context.wanted.return_token_ids;
+    let choices = chosen.iter().map(|(index, piece)| context.choice(*index, piece)).collect();
+    let object = if context.is_chat { "chat.completion" } else { "text_completion" };
+    let mut answer = context.answer(object, choices, Some(Some(context.usage(cell))));
+    if context.is_chat {
+        answer.prompt_logprobs = context.prompt_logprobs(0);
+        answer.prompt_token_ids = ids.then(|| context.prompts[0].ids.as_slice());
+    }
+    Ok(reply::json(StatusCode::OK, &answer))
+}
+
+/// Writes chunks.
+struct Chunks {
+    context: Context,
+    sequences: Vec<Sequence>,
+}
+
+impl Chunks {
+    fn write(&self, choice: Choice<'_>, cell: &Cell, out: &mut Vec<u8>) {
+        let usage = match (self.context.wanted.include_usage, self.context.wanted.continuous_usage) {
+            (_, true) => Some(Some(self.context.usage(cell))),
+            (true, false) => Some(None),
+            (false, false) => None,
+        };
+        sse::event(out, &self.context.answer(self.object(), vec![choice], usage));
+    }
+
+    fn object(&self) -> &'static str {
+        if self.context.is_chat { "chat.completion.chunk" } else { "text_completion" }
+    }
+
+    /// Writes the chunk of some text.
+    fn text(&self, index: usize, piece: &Piece, first: bool, cell: &Cell, out: &mut Vec<u8>) {
+        let text = piece.text.as_str();
+        let is_chat = self.context.is_chat;
+        let ids = self.context.wanted.return_token_ids;
+        let choice = Choice {
+            index,
+            text: (!is_chat).then_some(text),
+            delta: is_chat.then_some(ChatDelta { role: None, content: Some(text) }),
+            logprobs: self.context.logprobs(&piece.entries),
+            token_ids: (ids && !piece.ids.is_empty()).then_some(piece.ids.as_slice()),
+            prompt_token_ids: (ids && first && !is_chat)
+                .then(|| self.context.prompts[self.context.prompt(index)].ids.as_slice()),
+            prompt_logprobs: match first && !is_chat {
+                true => self.context.prompt_logprobs(self.context.prompt(index)),
+                false => None,
+            },
+            ..Choice::default()
+        };
+        self.write(choice, cell, out);
+    }
+
+    fn begin(&mut self, index: usize, cell: &Cell, out: &mut Vec<u8>) -> Result<(), ApiError> {
+        if self.context.is_chat {
+            let delta = Some(ChatDelta { role: Some("assistant"), content: Some("") });
+            self.write(Choice { index, delta, ..Choice::default() }, cell, out);
+        } else if self.context.wanted.echo {
+            let mut sequence = std::mem::take(&mut self.sequences[index]);
+            let piece = self.context.echo(index, cell, &mut sequence);
+            self.sequences[index] = sequence;
+            self.text(index, &piece?, true, cell, out);
+        }
+        self.sequences[index].has_begun = true;
+        Ok(())
+    }
+}
+
+impl Events for Chunks {
+    fn delta(&mut self, index: usize, delta: Delta, cell: &Cell, out: &mut Vec<u8>) -> Result<(), ApiError> {
+        let is_first = !self.sequences[index].has_begun;
+        let echoes = self.context.wanted.echo;
+        if is_first && (self.context.is_chat || echoes) {
+            self.begin(index, cell, out)?;
+        }
+        let piece = self.sequences[index].take(delta, cell.tokens(), &self.context.added_ends)?;
+        if !piece.text.is_empty()
+            || !piece.entries.is_empty()
+            || !piece.ids.is_empty() && self.context.wanted.return_token_ids
+        {
+            self.text(index, &piece, is_first && !echoes, cell, out);
+            self.sequences[index].has_begun = true;
+        }
+        if let Some(ended) = &piece.ended {
+            let choice = Choice {
+                index,
+                text: (!self.context.is_chat).then_some(""),
+                delta: self.context.is_chat.then(ChatDelta::default),
+                finish_reason: Some(ended.finish_reason),
+                stop_reason: ended.stop_reason.as_ref(),
+                ..Choice::default()
+            };
+            self.write(choice, cell, out);
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, cell: &Cell, out: &mut Vec<u8>) {
+        if self.context.wanted.include_usage {
+            let usage = Some(Some(self.context.usage(cell)));
+            sse::event(out, &self.context.answer(self.object(), Vec::new(), usage));
+        }
+        out.extend_from_slice(DONE);
+    }
+}

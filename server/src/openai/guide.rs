@@ -1,0 +1,140 @@
+//! What an output must look like: `response_format`, vLLM's `structured_outputs`, and its older `guided_*`.
+
+use runner::generation_options::GenerationOptions;
+use serde_json::Value as Json;
+
+use crate::error::ApiError;
+use crate::fields::{Fields, shown};
+
+/// Any object: what OpenAI's `json_object` promises.
+const ANY_OBJECT: &str = r#"{"type":"object"}"#;
+
+/// Sets the guide that a body asks for, if it asks for one.
+///
+/// # Errors
+/// It is none, or there are several.
+pub fn read(fields: &mut Fields, options: &mut GenerationOptions) -> Result<(), ApiError> {
+    let mut given: Vec<&'static str> = Vec::new();
+    if let Some(mut format) = fields.object("response_format")? {
+        let kind = format.text("type")?.ok_or_else(|| missing("response_format.type"))?;
+        let is_guide = match kind.as_str() {
+            "text" => false,
+            "json_object" => {
+                options.json_schema = Some(ANY_OBJECT.to_owned());
+                true
+            }
+            "json_schema" => {
+                let mut inner = format.object("json_schema")?.ok_or_else(|| missing("response_format.json_schema"))?;
+                let path = inner.path("schema");
+                let schema = inner.take("schema").ok_or_else(|| missing(&path))?;
+                options.json_schema = Some(schema_text(&path, schema)?);
+                true
+            }
+            "json" => set(options, "json", format.take("value"), "response_format.value")?,
+            "regex" => set(options, "regex", either(&mut format, "pattern", "value"), "response_format.pattern")?,
+            "grammar" => set(options, "grammar", either(&mut format, "grammar", "value"), "response_format.grammar")?,
+            "choice" => set(options, "choice", either(&mut format, "choices", "value"), "response_format.choices")?,
+            other => {
+                let message = format!(
+                    "`response_format.type` must be text, json_object, json_schema, regex, grammar or choice, not {}",
+                    shown(&Json::from(other))
+                );
+                return Err(ApiError::invalid("response_format.type", message));
+            }
+        };
+        given.extend(is_guide.then_some("response_format"));
+    }
+    if let Some(mut outputs) = fields.object("structured_outputs")? {
+        for name in ["json", "regex", "choice", "grammar", "json_object"] {
+            let path = outputs.path(name);
+            if let Some(value) = outputs.take(name)
+                && set(options, name, Some(value), &path)?
+            {
+                given.push("structured_outputs");
+            }
+        }
+        if let Some(left) = outputs.left().first() {
+            return Err(ApiError::unsupported(left, format!("`{left}` is not supported")));
+        }
+    }
+    for (field, name) in [
+        ("guided_json", "json"),
+        ("guided_regex", "regex"),
+        ("guided_choice", "choice"),
+        ("guided_grammar", "grammar"),
+        ("guided_json_object", "json_object"),
+    ] {
+        if let Some(value) = fields.take(field)
+            && set(options, name, Some(value), field)?
+        {
+            given.push(field);
+        }
+    }
+    // Which parser reads a guide is no business of a request's.
+    for name in ["guided_decoding_backend", "guided_whitespace_pattern"] {
+        if fields.take(name).is_some() {
+            return Err(ApiError::unsupported(name, format!("`{name}` is not supported: leave it out")));
+        }
+    }
+    match given[..] {
+        [_, second, ..] => {
+            Err(ApiError::invalid(second, format!("`{}` and `{second}` exclude each other: give one guide", given[0])))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn missing(path: &str) -> ApiError {
+    ApiError::bad_request("missing_field", Some(path), format!("`{path}` is needed"))
+}
+
+fn either(fields: &mut Fields, name: &str, other: &str) -> Option<Json> {
+    fields.take(name).or_else(|| fields.take(other))
+}
+
+/// Sets a guide by vLLM's name of its kind; whether there is one.
+fn set(options: &mut GenerationOptions, kind: &str, value: Option<Json>, path: &str) -> Result<bool, ApiError> {
+    let value = value.ok_or_else(|| missing(path))?;
+    let text = |value: Json| match value {
+        Json::String(text) => Ok(text),
+        other => Err(ApiError::invalid(path, format!("`{path}` must be a string, not {}", shown(&other)))),
+    };
+    match kind {
+        "json" => options.json_schema = Some(schema_text(path, value)?),
+        "regex" => options.regex = Some(text(value)?),
+        "grammar" => options.grammar = Some(text(value)?),
+        "choice" => options.grammar = Some(choice(path, &value)?),
+        _ => match value {
+            Json::Bool(true) => options.json_schema = Some(ANY_OBJECT.to_owned()),
+            Json::Bool(false) => return Ok(false),
+            other => {
+                return Err(ApiError::invalid(path, format!("`{path}` must be true or false, not {}", shown(&other))));
+            }
+        },
+    }
+    Ok(true)
+}
+
+/// A schema as it is, or as text.
+fn schema_text(path: &str, schema: Json) -> Result<String, ApiError> {
+    match schema {
+        Json::String(text) => Ok(text),
+        schema @ (Json::Object(_) | Json::Bool(_)) => Ok(schema.to_string()),
+        other => Err(ApiError::invalid(path, format!("`{path}` must be a JSON schema, not {}", shown(&other)))),
+    }
+}
+
+/// A Lark grammar of one of several texts, whose strings are JSON's.
+fn choice(path: &str, value: &Json) -> Result<String, ApiError> {
+    let choices = value.as_array().filter(|choices| {
+        !choices.is_empty() && choices.iter().all(|choice| !choice.as_str().unwrap_or_default().is_empty())
+    });
+    let Some(choices) = choices else {
+        return Err(ApiError::invalid(
+            path,
+            format!("`{path}` must be a list of strings, none of them empty, not {}", shown(value)),
+        ));
+    };
+    let choices: Vec<String> = choices.iter().map(Json::to_string).collect();
+    Ok(format!("start: {}", choices.join(" | ")))
+}
