@@ -68,6 +68,9 @@ pub fn version() -> Response<Body> {
 pub fn metrics(state: &State) -> Response<Body> {
     let model = state.model();
     let executor = model.map(|model| model.session().executor());
+    if let Some(executor) = executor {
+        state.metrics.take_iterations(executor);
+    }
     let nothing = Limits { max_seq_len: 0, max_batch_size: 0, max_num_tokens: 0 };
     let facts = Facts {
         model_name: model.map_or("", |model| model.name()),

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use engine_format::engine_dir::GENERATION_CONFIG_FILE;
 use engine_format::json;
 use runner::engine::{Engine, Running};
-use runner::executor::TokenId;
+use runner::executor::{ExecutorConfig, TokenId};
 use runner::request_builder::RequestBuilder;
 use runner::session::Session;
 use text::tokenizer::{LazyTokenizer, Tokenizer};
@@ -87,6 +87,8 @@ pub struct Parts {
     pub engine: Option<Arc<Engine>>,
     /// What the model is called where nobody has given it a name.
     pub name: String,
+    /// Tokens of a KV-cache block.
+    pub tokens_per_block: usize,
 }
 
 impl Parts {
@@ -94,18 +96,20 @@ impl Parts {
     ///
     /// # Errors
     /// The session's thread cannot be started.
-    pub fn of_engine(engine: Engine) -> std::io::Result<Self> {
+    pub fn of_engine(engine: Engine, config: &ExecutorConfig) -> std::io::Result<Self> {
         let name = engine.dir().path().file_name().map(|name| name.to_string_lossy().into_owned());
         let session = Session::start(engine.executor(), engine.tokenizer().cloned())?;
         let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| "engine".to_owned());
-        Ok(Self { session: Arc::new(session), engine: Some(Arc::new(engine)), name })
+        let tokens_per_block = config.kv_cache.tokens_per_block;
+        Ok(Self { session: Arc::new(session), engine: Some(Arc::new(engine)), name, tokens_per_block })
     }
 }
 
 impl Model {
     /// Makes a model of its parts.
     pub fn new(parts: Parts, settings: &Settings, metrics: &Arc<Metrics>) -> Self {
-        let Parts { session, engine, name } = parts;
+        let Parts { session, engine, name, tokens_per_block } = parts;
+        metrics.set_tokens_per_block(tokens_per_block);
         let names = match settings.served_model_name.is_empty() {
             true => vec![name],
             false => settings.served_model_name.clone(),

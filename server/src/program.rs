@@ -25,7 +25,7 @@ use crate::http::accept;
 use crate::keys::{self, Keys};
 use crate::model::{self, Parts};
 use crate::operations::{Outcome, Signal, drain, on_signal};
-use crate::state::{State, processors};
+use crate::state::State;
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -47,7 +47,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     let listener = bind(&settings, &keys)?;
     let address = listener.local_addr().map_err(|error| Failure::Other(error.into()))?;
     let state = State::new(settings, keys, address).map_err(no_thread)?;
-    let runtime = runtime(&state, listener)?;
+    let runtime = accept::start(&state, listener).map_err(no_thread)?;
     announce(&state)?;
     match loading.open(&state, args, path, executor)? {
         Opened::Interrupted(Signal::Interrupt) => Err(Failure::Interrupted),
@@ -114,7 +114,7 @@ impl Loading {
             let _ = sender.send(Event::Opened(opened));
         };
         // Workers of TensorRT-LLM are processes that this thread starts.
-        system::threads::spawn_for_processes("serve-open", open).map_err(no_thread)?;
+        system::threads::spawn_for_processes("trtllm-open", open).map_err(no_thread)?;
         loop {
             match self.events.recv() {
                 Ok(Event::Signal(Signal::Hangup)) => {}
@@ -151,7 +151,7 @@ fn open_engine(
     say(format_args!("{}: {}", path.display(), engine.running()));
     let limits = engine.executor().limits();
     say(format_args!("max_seq_len {}, max_batch_size {}", limits.max_seq_len, limits.max_batch_size));
-    Parts::of_engine(engine).map(Some).map_err(no_thread)
+    Parts::of_engine(engine, config).map(Some).map_err(no_thread)
 }
 
 fn no_thread(error: std::io::Error) -> Failure {
@@ -205,29 +205,6 @@ fn bind(settings: &Settings, keys: &Keys) -> Result<TcpListener, Failure> {
     }
     let listener = TcpListener::bind(&addresses[..]).context(format!("cannot listen on {host}:{port}"));
     listener.map_err(Failure::Other)
-}
-
-/// The asynchronous threads, which begin to answer.
-fn runtime(state: &Arc<State>, listener: TcpListener) -> Result<Runtime, Failure> {
-    let threads = match state.settings.http_threads {
-        0 => (processors() / 2).clamp(1, 4),
-        threads => threads,
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .thread_name("serve-http")
-        .enable_io()
-        .enable_time()
-        .build()
-        .map_err(no_thread)?;
-    let start = || {
-        listener.set_nonblocking(true)?;
-        let _entered = runtime.enter();
-        tokio::net::TcpListener::from_std(listener)
-    };
-    let listener = start().context("cannot listen").map_err(Failure::Other)?;
-    runtime.spawn(accept::serve(state.clone(), listener));
-    Ok(runtime)
 }
 
 /// Says where the server listens.

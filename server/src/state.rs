@@ -59,7 +59,7 @@ impl State {
         let _ = self.model.set(Model::new(parts, &self.settings, &self.metrics));
         self.metrics.advance();
         let state = self.clone();
-        system::threads::spawn("serve-watch", move || crate::operations::watch(&state))?;
+        system::threads::spawn("trtllm-watch", move || crate::operations::watch(&state))?;
         self.lifecycle.enter(Phase::Serving);
         Ok(())
     }

@@ -38,7 +38,7 @@ impl Pool {
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..threads {
             let queue = queue.clone();
-            system::threads::spawn("serve-prepare", move || work(&queue))?;
+            system::threads::spawn("trtllm-prepare", move || work(&queue))?;
         }
         Ok(Self { jobs })
     }

@@ -11,10 +11,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::operations::Phase;
-use crate::state::State;
+use crate::state::{State, processors};
 
 use super::connection::{Timed, Timeouts, Turn, Turns};
 use super::reply::{self, Body};
@@ -27,8 +28,27 @@ const BUFFER: usize = 64 << 10;
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\nConnection: close\r\n\
     Content-Length: 118\r\n\r\n{\"error\":{\"message\":\"the server has too many connections\",\"type\":\"overloaded_error\",\"param\":null,\"code\":\"queue_full\"}}";
 
+/// Starts the threads that answer.
+///
+/// # Errors
+/// One of them cannot be started, or the listener cannot be used.
+pub fn start(state: &Arc<State>, listener: std::net::TcpListener) -> std::io::Result<Runtime> {
+    let threads = match state.settings.http_threads {
+        0 => (processors() / 2).clamp(1, 4),
+        threads => threads,
+    };
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(threads).thread_name("trtllm-http").enable_io().enable_time().build()?;
+    listener.set_nonblocking(true)?;
+    let entered = runtime.enter();
+    let listener = TcpListener::from_std(listener)?;
+    drop(entered);
+    runtime.spawn(serve(state.clone(), listener));
+    Ok(runtime)
+}
+
 /// Accepts connections for ever.
-pub async fn serve(state: Arc<State>, listener: TcpListener) {
+async fn serve(state: Arc<State>, listener: TcpListener) {
     let places = Arc::new(Semaphore::new(state.settings.max_connections));
     loop {
         let socket = match listener.accept().await {

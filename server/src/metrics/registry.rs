@@ -243,6 +243,11 @@ impl Metrics {
         }
     }
 
+    /// Tokens of a block, before the executor has said so.
+    pub fn set_tokens_per_block(&self, tokens: usize) {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).kv_cache.tokens_per_block = tokens;
+    }
+
     /// The executor has advanced, or has nothing to do.
     pub fn advance(&self) {
         *self.advanced.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();

@@ -1,0 +1,21 @@
+//! What the server promises over HTTP: over a scripted executor, whose pace and failures a test decides, and over the CPU engine. A
+//! number S in a name is one of the behaviours that users of other servers asked for.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a promise that is broken is a test that fails")]
+
+mod access;
+mod bad_input;
+mod bodies;
+mod chat;
+mod common;
+mod completions;
+mod configuration;
+mod disconnects;
+mod drain;
+mod health;
+mod load;
+mod log_probs;
+mod program;
+mod same;
+mod streams;
+mod text;

@@ -1,0 +1,139 @@
+//! The program as it is started: addresses, settings, signals, exit codes.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::common::client::{complete, get, request};
+use crate::common::engine::{Server, demo_engine, program};
+use crate::common::until;
+
+fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
+    let output = program().args(arguments).envs(variables.iter().copied()).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn it_serves_drains_on_a_signal_and_ends_with_0() {
+    let server = Server::start(&["--drain-grace", "0", "--log-format", "json"]);
+    let answer = complete(server.address, &json!({ "prompt": "Our solar system is", "max_tokens": 3 })).ok();
+    assert_eq!((&answer["model"], &answer["usage"]["completion_tokens"]), (&json!("demo"), &json!(3)));
+    server.signal(Signal::TERM);
+    let (status, said) = server.end();
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(said.starts_with("listening on http://127.0.0.1:"), "{said}");
+    let line = said.lines().find(|line| line.contains("\"answered\"")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!((&line["fields"]["route"], &line["fields"]["status"]), (&json!("/v1/completions"), &json!(200)));
+    assert!(!said.contains("solar system"), "prompts are not logged");
+}
+
+#[test]
+fn a_signal_and_another_end_it_with_130() {
+    let server = Server::start(&["--drain-grace", "1000"]);
+    server.signal(Signal::TERM);
+    until("it is not ready", || get(server.address, "/ready").status == 503);
+    server.signal(Signal::INT);
+    let (status, said) = server.end();
+    assert_eq!(status.code(), Some(130), "{said}");
+}
+
+#[test]
+fn s27_a_signal_before_the_engine_is_open_ends_it_promptly() {
+    // A FIFO in the place of a file is opened for as long as nobody writes.
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(demo_engine()).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let held = dir.path().join("engine.json");
+    std::fs::remove_file(&held).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &held, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    let server = Server::spawn(dir.path(), &[], &[]);
+    assert_eq!((get(server.address, "/live").status, get(server.address, "/ready").status), (200, 503));
+    let began = Instant::now();
+    server.signal(Signal::TERM);
+    let (status, said) = server.end();
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(began.elapsed() < Duration::from_secs(5) && !said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn s31_other_addresses_than_loopback_need_a_key_or_a_decision() {
+    let engine = demo_engine().to_str().unwrap();
+    let (code, _, said) = run(&["--engine", engine, "--host", "0.0.0.0", "--port", "0"], &[]);
+    assert!(code == 2 && said.contains("--api-key-file") && said.contains("--no-auth"), "{said}");
+    let server = Server::start_with(&["--host", "0.0.0.0"], &[("SERVE_API_KEYS", "ann:k1,bob:k2")]);
+    let port = server.address.port();
+    let local = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    assert_eq!(get(local, "/v1/models").status, 401);
+    assert_eq!(request(local, "GET", "/v1/models", &["Authorization: Bearer k2"], "").status, 200);
+    drop(server);
+    let server = Server::start(&["--host", "0.0.0.0", "--no-auth", "--drain-grace", "0"]);
+    server.signal(Signal::INT);
+    let (status, said) = server.end();
+    assert!(status.success() && said.contains("warning: 0.0.0.0 is not loopback"), "{said}");
+}
+
+#[test]
+fn wrong_settings_and_engines_have_their_exit_codes() {
+    let engine = demo_engine().to_str().unwrap();
+    for (arguments, code, said) in [
+        (&["--engine", "/nowhere"][..], 2, "/nowhere"),
+        (&[], 2, "--engine"),
+        (&["--engine", engine, "--port", "70000"], 2, "70000"),
+        (&["--engine", engine, "--write-timeout", "-1"], 2, "write_timeout"),
+        (&["--engine", engine, "--host", "no such host"], 2, "no such host"),
+        (&["--engine", engine, "--api-key-file", "/nowhere"], 2, "/nowhere"),
+        (&["--engine", engine, "--max-batch-size", "17", "--port", "0"], 2, "above the engine's 16"),
+        (&["--engine", engine, "--lora", "a=b", "--port", "0"], 2, "no LoRA adapters"),
+    ] {
+        let (found, _, stderr) = run(arguments, &[]);
+        assert!(found == code && stderr.contains(said), "{arguments:?}: {found} {stderr}");
+    }
+}
+
+#[test]
+fn settings_have_one_list_of_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("server.toml");
+    std::fs::write(&file, "[server]\nport = 1\nmax_body_bytes = 5\nany_model = true\n").unwrap();
+    let arguments = ["--print-config", "--config", file.to_str().unwrap(), "--port", "3"];
+    let (code, stdout, _) =
+        run(&arguments, &[("SERVE_PORT", "2"), ("SERVE_MAX_BODY_BYTES", "6"), ("SERVE_API_KEYS", "a:secret")]);
+    assert_eq!(code, 0);
+    for line in ["[server]", "port = 3", "max_body_bytes = 6", "any_model = true", "host = \"127.0.0.1\""] {
+        assert!(stdout.lines().any(|found| found == line), "{line}: {stdout}");
+    }
+    assert!(!stdout.contains("secret"));
+    // What is printed can be read.
+    std::fs::write(&file, &stdout).unwrap();
+    assert_eq!(run(&["--print-config", "--config", file.to_str().unwrap()], &[]).1, stdout);
+}
+
+#[test]
+fn keys_are_read_again_on_a_hangup() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("keys");
+    std::fs::write(&keys, "ann:old\n").unwrap();
+    let server = Server::start(&["--api-key-file", keys.to_str().unwrap()]);
+    let status =
+        |key: &str| request(server.address, "GET", "/v1/models", &[&format!("Authorization: Bearer {key}")], "").status;
+    assert_eq!((status("old"), status("new")), (200, 401));
+    std::fs::write(&keys, "ann:new\n").unwrap();
+    server.signal(Signal::HUP);
+    until("the new key is known", || status("new") == 200);
+    assert_eq!(status("old"), 401);
+}
+
+#[test]
+fn a_failed_executor_ends_the_program() {
+    // Its end over a scripted executor: `drain`'s outcome, of which the program makes exit code 1.
+    let script = runner::scripted_model::Script { panics_at_step: Some(0), ..Default::default() };
+    let server = crate::common::scripted::start(script, 4, |_| {});
+    complete(server.address, &json!({ "prompt": [5] })).error(503, "engine_failed", None);
+    assert!(matches!(server.ended(), server::operations::Outcome::Failed(_)));
+}
