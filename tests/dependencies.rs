@@ -34,8 +34,17 @@ fn tree(package: &str, options: &[&str]) -> BTreeSet<String> {
 fn the_library_brings_nothing_for_terminals_and_plots() {
     let library = tree("trtllm", &["--no-default-features"]);
     assert!(library.iter().any(|package| package.starts_with("engine-format ")), "{library:?}");
-    for name in ["clap", "indicatif", "plotters", "png", "signal-hook", "rustyline", "console"] {
+    for name in ["clap", "indicatif", "plotters", "png", "signal-hook", "rustyline", "console", "tokio", "hyper"] {
         assert!(!library.iter().any(|package| package.split(' ').next() == Some(name)), "the library brings {name}");
+    }
+}
+
+#[test]
+fn only_the_server_brings_an_asynchronous_runtime() {
+    let brings = |package: &str| tree(package, &[]).iter().any(|package| package.starts_with("tokio "));
+    assert!(brings("server"));
+    for package in ["runner", "text", "args", "programs", "engine-builder"] {
+        assert!(!brings(package), "{package} brings tokio");
     }
 }
 

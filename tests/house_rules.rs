@@ -74,6 +74,7 @@ fn every_crate_is_looked_at() {
         "engine-format",
         "programs",
         "runner",
+        "server",
         "system",
         "text",
         "trtllm-sys",

@@ -82,8 +82,9 @@ async fn first(state: &State, signals: &mut UnboundedReceiver<Signal>) -> Signal
 }
 
 async fn failure(phases: &mut tokio::sync::watch::Receiver<Phase>) -> String {
-    match phases.wait_for(|phase| matches!(phase, Phase::Failed(_))).await.as_deref() {
-        Ok(Phase::Failed(problem)) => problem.clone(),
+    let failed = phases.wait_for(|phase| matches!(phase, Phase::Failed(_))).await.map(|phase| phase.clone());
+    match failed {
+        Ok(Phase::Failed(problem)) => problem,
         _ => std::future::pending().await,
     }
 }

@@ -137,3 +137,28 @@ fn a_failed_executor_ends_the_program() {
     complete(server.address, &json!({ "prompt": [5] })).error(503, "engine_failed", None);
     assert!(matches!(server.ended(), server::operations::Outcome::Failed(_)));
 }
+
+/// As in `scripts/update-reference`.
+const COLUMNS: &str = "100";
+
+#[test]
+fn the_reference_is_the_help_text() {
+    let output = program().arg("--help").env("COLUMNS", COLUMNS).output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/serve-engine.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let (_, block) = page.split_once("<!-- help: serve-engine -->\n").unwrap();
+    let (block, _) = block.split_once("<!-- end -->").unwrap();
+    let expected = format!("```text\n{help}```\n");
+    assert_eq!(block, expected, "docs/reference/serve-engine.md is out of date: run scripts/update-reference");
+}
+
+#[test]
+fn man_page_and_completions_name_the_flags() {
+    for (kind, flag) in
+        [("man", r"\-\-drain\-grace"), ("complete-bash", "--drain-grace"), ("complete-zsh", "--drain-grace")]
+    {
+        let (code, stdout, _) = run(&["--generate", kind], &[]);
+        assert!(code == 0 && stdout.contains(flag), "{kind}: {stdout}");
+    }
+}
