@@ -6,9 +6,9 @@
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -26,15 +26,27 @@ pub struct Timeouts {
     pub write: Duration,
 }
 
-/// Requests that have begun and ended on a connection; even while none is under way.
+/// Requests that have begun and ended on a connection.
 #[derive(Debug, Clone, Default)]
-pub struct Turns(Arc<AtomicU64>);
+pub struct Turns(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// Even while none is under way.
+    turns: AtomicU64,
+    /// The connection's task, where it has read while one was.
+    reader: Mutex<Option<Waker>>,
+}
 
 impl Turns {
     /// A request's head has come.
     pub fn begin(&self) -> Turn {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.turns.fetch_add(1, Ordering::Relaxed);
         Turn(self.clone())
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.0.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -44,7 +56,12 @@ pub struct Turn(Turns);
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.0.fetch_add(1, Ordering::Relaxed);
+        self.0.0.turns.fetch_add(1, Ordering::Relaxed);
+        // It may wait without a time to wait for.
+        let reader = self.0.reader().take();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
     }
 }
 
@@ -93,7 +110,12 @@ impl Timed {
 impl AsyncRead for Timed {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let turns = this.turns.0.load(Ordering::Relaxed);
+        let mut turns = this.turns.0.turns.load(Ordering::Relaxed);
+        if !turns.is_multiple_of(2) {
+            *this.turns.reader() = Some(context.waker().clone());
+            // It may have ended just before it could be told whom to wake.
+            turns = this.turns.0.turns.load(Ordering::Relaxed);
+        }
         let is_between = turns.is_multiple_of(2);
         if is_between && turns != this.seen {
             this.seen = turns;

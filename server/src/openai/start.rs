@@ -111,7 +111,9 @@ impl Drop for Preparing {
 /// It cannot be read, cannot be run, or too much is under way.
 pub async fn start(state: &Arc<State>, call: &Call, body: Bytes, reader: Reader) -> Result<Started, ApiError> {
     let model = state.serving()?;
-    let permit = model.admission().admit(1, body.len() / BYTES_PER_TOKEN).map_err(|error| full(state, error))?;
+    let most = model.session().executor().limits().max_seq_len;
+    let estimate = (body.len() / BYTES_PER_TOKEN).min(most);
+    let permit = model.admission().admit(1, estimate).map_err(|error| full(state, error))?;
     state.metrics.preparing.add(1);
     let preparing = Preparing(state.clone(), Instant::now());
     let (shared, call) = (state.clone(), call.clone());
@@ -142,15 +144,11 @@ fn prepare(state: &State, call: &Call, body: &[u8], reader: Reader, mut permit: 
         return Err(ApiError::invalid("n", message));
     }
     scores(&mut asked);
-    let mut truncated = 0;
+    let (mut truncated, is_one) = (0, inputs.len() == 1);
     let mut prompts = Vec::with_capacity(inputs.len());
     let mut submissions = Vec::with_capacity(inputs.len());
     for (index, input) in inputs.into_iter().enumerate() {
-        let field = if is_chat || prompts.capacity() == 1 {
-            prompt_field.to_owned()
-        } else {
-            format!("{prompt_field}[{index}]")
-        };
+        let field = if is_chat || is_one { prompt_field.to_owned() } else { format!("{prompt_field}[{index}]") };
         let (submission, text) = submission(model, call, &asked, input, &field, &mut truncated)?;
         prompts.push(StartedPrompt { ids: submission.request.spec().input_token_ids.clone(), text });
         submissions.push(submission);

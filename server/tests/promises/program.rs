@@ -85,7 +85,7 @@ fn wrong_settings_and_engines_have_their_exit_codes() {
         (&["--engine", "/nowhere"][..], 2, "/nowhere"),
         (&[], 2, "--engine"),
         (&["--engine", engine, "--port", "70000"], 2, "70000"),
-        (&["--engine", engine, "--write-timeout", "-1"], 2, "write_timeout"),
+        (&["--engine", engine, "--write-timeout=-1"], 2, "write_timeout"),
         (&["--engine", engine, "--host", "no such host"], 2, "no such host"),
         (&["--engine", engine, "--api-key-file", "/nowhere"], 2, "/nowhere"),
         (&["--engine", engine, "--max-batch-size", "17", "--port", "0"], 2, "above the engine's 16"),

@@ -11,10 +11,15 @@ use serde_json::{Value as Json, json};
 use crate::common::client::complete;
 use crate::common::engine::{open, shared};
 
-/// Its tokens and the log-probabilities as they are printed.
-fn of_choice(choice: &Json) -> (Json, Vec<String>) {
+/// Its tokens and the log-probabilities.
+fn of_choice(choice: &Json) -> (Json, Vec<u64>) {
     let log_probs = choice["logprobs"]["token_logprobs"].as_array().unwrap();
-    (choice["token_ids"].clone(), log_probs.iter().map(Json::to_string).collect())
+    (choice["token_ids"].clone(), log_probs.iter().map(bits).collect())
+}
+
+/// Of a number as its reader has it.
+fn bits(number: &Json) -> u64 {
+    number.as_f64().unwrap().to_bits()
 }
 
 fn body(number: u64) -> Json {
@@ -43,9 +48,7 @@ fn s33_alone_or_among_many_streamed_or_not_in_the_library_or_over_http() {
                         let choice = &event["choices"][0];
                         ids.extend(choice["token_ids"].as_array().into_iter().flatten().cloned());
                         if !choice["logprobs"].is_null() {
-                            log_probs.extend(
-                                choice["logprobs"]["token_logprobs"].as_array().unwrap().iter().map(Json::to_string),
-                            );
+                            log_probs.extend(choice["logprobs"]["token_logprobs"].as_array().unwrap().iter().map(bits));
                         }
                     }
                     (Json::from(ids), log_probs)
@@ -61,7 +64,7 @@ fn s33_alone_or_among_many_streamed_or_not_in_the_library_or_over_http() {
 }
 
 /// The same requests as a host of the library makes them.
-fn in_the_library() -> Vec<(Json, Vec<String>)> {
+fn in_the_library() -> Vec<(Json, Vec<u64>)> {
     let (engine, _) = open();
     let session = Session::start(engine.executor(), engine.tokenizer().cloned()).unwrap();
     let executor = engine.executor();
@@ -83,8 +86,9 @@ fn in_the_library() -> Vec<(Json, Vec<String>)> {
             for output in outputs {
                 let Response::Result(result) = output.response else { panic!("{output:?}") };
                 ids.extend(result.output_token_ids.iter().map(|id| json!(id)));
-                log_probs
-                    .extend(result.log_probs.unwrap().iter().map(|log_prob| serde_json::to_string(log_prob).unwrap()));
+                // As it is printed and read again.
+                let printed = |log_prob: &f32| serde_json::from_str(&serde_json::to_string(log_prob).unwrap()).unwrap();
+                log_probs.extend(result.log_probs.unwrap().iter().map(|log_prob| bits(&printed(log_prob))));
                 if result.is_final {
                     return (Json::from(ids), log_probs);
                 }

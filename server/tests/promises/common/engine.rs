@@ -107,7 +107,9 @@ impl Drop for Server {
 /// One server in this process for all tests that change nothing in it.
 pub fn shared() -> &'static InProcess {
     static SERVER: OnceLock<InProcess> = OnceLock::new();
-    SERVER.get_or_init(|| serve(|_| {}))
+    SERVER.get_or_init(|| {
+        serve(|settings| (settings.max_queued_requests, settings.max_queued_tokens) = (100_000, 100_000_000))
+    })
 }
 
 /// A server in this process over the demo engine.
