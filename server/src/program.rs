@@ -4,7 +4,7 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -134,7 +134,7 @@ impl Loading {
 fn open_engine(
     settings: &Settings,
     executor: &::args::ExecutorArgs,
-    path: &PathBuf,
+    path: &Path,
     config: &ExecutorConfig,
 ) -> Result<Option<Parts>, Failure> {
     let dir = EngineDir::open(path).map_err(OpenError::from)?;

@@ -35,7 +35,8 @@ pub fn check_site(state: &State, request: &Parts) -> Result<(), ApiError> {
     if let Some(host) = host.filter(|_| is_loopback || !allowed.is_empty()) {
         let name = without_port(host);
         let is_ours = ["localhost", "127.0.0.1", "::1"].iter().any(|ours| ours.eq_ignore_ascii_case(name));
-        if !(is_ours && is_loopback) && !is_allowed(name) {
+        let is_known = is_ours && is_loopback || is_allowed(name);
+        if !is_known {
             return Err(forbidden(format!("the host `{name}` is not this server's: allow it by --allowed-host")));
         }
     }
