@@ -1,105 +1,37 @@
-//! Answers and chunks: what a client of OpenAI's API reads.
+//! Answers: what a client of OpenAI's API reads.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Response, StatusCode};
 use runner::executor::TokenId;
-use serde::Serialize;
 
 use crate::error::ApiError;
 use crate::generate::cell::{Cell, Delta, PromptScores};
 use crate::http::reply::{self, Body};
 use crate::http::routes::Call;
-use crate::http::sse::{self, DONE, Events};
+use crate::http::sse;
 use crate::model::seconds_now;
 use crate::state::State;
 
+use super::chunks::Chunks;
 use super::logprobs::{self, Entry, Logprobs, Names, PromptLogprobs};
 use super::request::Wanted;
-use super::sequence::{self, Piece, Sequence, Stop};
+use super::sequence::{self, Piece, Sequence};
+use super::shape::{Answer, Choice, Message, PromptDetails, Usage};
 use super::start::{Started, StartedPrompt};
 
-#[derive(Serialize)]
-struct Answer<'a> {
-    id: &'a str,
-    object: &'static str,
-    created: u64,
-    model: &'a str,
-    system_fingerprint: &'a str,
-    choices: Vec<Choice<'a>>,
-    /// Chunks have none, or null, or one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Option<Usage>>,
-    /// vLLM's, of chat.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    prompt_logprobs: Option<PromptLogprobs>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    prompt_token_ids: Option<&'a [TokenId]>,
-}
-
-/// A choice of an answer or of a chunk, of completions or of chat.
-#[derive(Default, Serialize)]
-struct Choice<'a> {
-    index: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<Message<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    delta: Option<ChatDelta<'a>>,
-    logprobs: Option<Logprobs>,
-    finish_reason: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stop_reason: Option<&'a Stop>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    token_ids: Option<&'a [TokenId]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    prompt_token_ids: Option<&'a [TokenId]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    prompt_logprobs: Option<PromptLogprobs>,
-}
-
-#[derive(Serialize)]
-struct Message<'a> {
-    role: &'static str,
-    content: &'a str,
-    refusal: (),
-}
-
-#[derive(Default, Serialize)]
-struct ChatDelta<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Usage {
-    prompt_tokens: usize,
-    completion_tokens: usize,
-    total_tokens: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    prompt_tokens_details: Option<PromptDetails>,
-}
-
-#[derive(Serialize)]
-struct PromptDetails {
-    cached_tokens: u64,
-}
-
 /// What all chunks of an answer have in common.
-struct Context {
-    state: Arc<State>,
-    id: String,
-    created: u64,
-    wanted: Wanted,
-    prompts: Vec<StartedPrompt>,
-    scores: Vec<Option<PromptScores>>,
-    added_ends: Vec<TokenId>,
-    is_chat: bool,
-    is_guided: bool,
+pub(super) struct Context {
+    pub(super) state: Arc<State>,
+    pub(super) id: String,
+    pub(super) created: u64,
+    pub(super) wanted: Wanted,
+    pub(super) prompts: Vec<StartedPrompt>,
+    pub(super) scores: Vec<Option<PromptScores>>,
+    pub(super) added_ends: Vec<TokenId>,
+    pub(super) is_chat: bool,
+    pub(super) is_guided: bool,
 }
 
 impl Context {
@@ -108,7 +40,7 @@ impl Context {
         Names { tokenizer, as_ids: self.wanted.tokens_as_ids }
     }
 
-    fn logprobs(&self, entries: &[Entry]) -> Option<Logprobs> {
+    pub(super) fn logprobs(&self, entries: &[Entry]) -> Option<Logprobs> {
         let top = self.wanted.logprobs.filter(|_| !entries.is_empty())?;
         Some(match self.is_chat {
             true => logprobs::content(self.names(), entries, top, self.wanted.skip_special_tokens),
@@ -117,7 +49,7 @@ impl Context {
     }
 
     /// The prompt of a sequence.
-    fn prompt(&self, sequence: usize) -> usize {
+    pub(super) fn prompt(&self, sequence: usize) -> usize {
         sequence / self.wanted.best_of.max(1)
     }
 
@@ -133,7 +65,7 @@ impl Context {
     }
 
     /// What is said of the prompt before the output of a sequence: its text and tokens.
-    fn echo(&mut self, index: usize, cell: &Cell, sequence: &mut Sequence) -> Result<Piece, ApiError> {
+    pub(super) fn echo(&mut self, index: usize, cell: &Cell, sequence: &mut Sequence) -> Result<Piece, ApiError> {
         let number = self.prompt(index);
         self.fetch(number, cell);
         let names = self.names();
@@ -162,7 +94,7 @@ impl Context {
         }
     }
 
-    fn prompt_logprobs(&self, number: usize) -> Option<PromptLogprobs> {
+    pub(super) fn prompt_logprobs(&self, number: usize) -> Option<PromptLogprobs> {
         let most = self.wanted.prompt_logprobs?;
         // Of a prompt of one token there is nothing to score, and an executor may say so by nothing.
         let nothing = PromptScores::default();
@@ -170,7 +102,7 @@ impl Context {
         Some(logprobs::of_prompt(self.names(), &self.prompts[number].ids, scores, most))
     }
 
-    fn usage(&self, cell: &Cell) -> Usage {
+    pub(super) fn usage(&self, cell: &Cell) -> Usage {
         let prompt_tokens = self.prompts.iter().map(|prompt| prompt.ids.len()).sum();
         let completion_tokens = cell.tokens();
         let details = (cell.open() == 0).then(|| PromptDetails {
@@ -203,7 +135,7 @@ impl Context {
         }
     }
 
-    fn answer<'a>(
+    pub(super) fn answer<'a>(
         &'a self,
         object: &'static str,
         choices: Vec<Choice<'a>>,
@@ -325,99 +257,4 @@ fn whole(context: &mut Context, cell: &Cell, deltas: Vec<(usize, Delta)>) -> Res
         answer.prompt_token_ids = ids.then(|| context.prompts[0].ids.as_slice());
     }
     Ok(reply::json(StatusCode::OK, &answer))
-}
-
-/// Writes chunks.
-struct Chunks {
-    context: Context,
-    sequences: Vec<Sequence>,
-}
-
-impl Chunks {
-    fn write(&self, choice: Choice<'_>, cell: &Cell, out: &mut Vec<u8>) {
-        let usage = match (self.context.wanted.include_usage, self.context.wanted.continuous_usage) {
-            (_, true) => Some(Some(self.context.usage(cell))),
-            (true, false) => Some(None),
-            (false, false) => None,
-        };
-        sse::event(out, &self.context.answer(self.object(), vec![choice], usage));
-    }
-
-    fn object(&self) -> &'static str {
-        if self.context.is_chat { "chat.completion.chunk" } else { "text_completion" }
-    }
-
-    /// Writes the chunk of some text.
-    fn text(&self, index: usize, piece: &Piece, first: bool, cell: &Cell, out: &mut Vec<u8>) {
-        let text = piece.text.as_str();
-        let is_chat = self.context.is_chat;
-        let ids = self.context.wanted.return_token_ids;
-        let choice = Choice {
-            index,
-            text: (!is_chat).then_some(text),
-            delta: is_chat.then_some(ChatDelta { role: None, content: Some(text) }),
-            logprobs: self.context.logprobs(&piece.entries),
-            token_ids: (ids && !piece.ids.is_empty()).then_some(piece.ids.as_slice()),
-            prompt_token_ids: (ids && first && !is_chat)
-                .then(|| self.context.prompts[self.context.prompt(index)].ids.as_slice()),
-            prompt_logprobs: match first && !is_chat {
-                true => self.context.prompt_logprobs(self.context.prompt(index)),
-                false => None,
-            },
-            ..Choice::default()
-        };
-        self.write(choice, cell, out);
-    }
-
-    fn begin(&mut self, index: usize, cell: &Cell, out: &mut Vec<u8>) -> Result<(), ApiError> {
-        if self.context.is_chat {
-            let delta = Some(ChatDelta { role: Some("assistant"), content: Some("") });
-            self.write(Choice { index, delta, ..Choice::default() }, cell, out);
-        } else if self.context.wanted.echo {
-            let mut sequence = std::mem::take(&mut self.sequences[index]);
-            let piece = self.context.echo(index, cell, &mut sequence);
-            self.sequences[index] = sequence;
-            self.text(index, &piece?, true, cell, out);
-        }
-        self.sequences[index].has_begun = true;
-        Ok(())
-    }
-}
-
-impl Events for Chunks {
-    fn delta(&mut self, index: usize, delta: Delta, cell: &Cell, out: &mut Vec<u8>) -> Result<(), ApiError> {
-        let is_first = !self.sequences[index].has_begun;
-        let echoes = self.context.wanted.echo;
-        if is_first && (self.context.is_chat || echoes) {
-            self.begin(index, cell, out)?;
-        }
-        let piece = self.sequences[index].take(delta, cell.tokens(), &self.context.added_ends)?;
-        if !piece.text.is_empty()
-            || !piece.entries.is_empty()
-            || !piece.ids.is_empty() && self.context.wanted.return_token_ids
-        {
-            self.text(index, &piece, is_first && !echoes, cell, out);
-            self.sequences[index].has_begun = true;
-        }
-        if let Some(ended) = &piece.ended {
-            let choice = Choice {
-                index,
-                text: (!self.context.is_chat).then_some(""),
-                delta: self.context.is_chat.then(ChatDelta::default),
-                finish_reason: Some(ended.finish_reason),
-                stop_reason: ended.stop_reason.as_ref(),
-                ..Choice::default()
-            };
-            self.write(choice, cell, out);
-        }
-        Ok(())
-    }
-
-    fn end(&mut self, cell: &Cell, out: &mut Vec<u8>) {
-        if self.context.wanted.include_usage {
-            let usage = Some(Some(self.context.usage(cell)));
-            sse::event(out, &self.context.answer(self.object(), Vec::new(), usage));
-        }
-        out.extend_from_slice(DONE);
-    }
 }

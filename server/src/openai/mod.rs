@@ -10,10 +10,12 @@
 //! | [`start`] | from a body to requests under way |
 //! | [`logprobs`] | tokens by their names, places and probabilities |
 //! | [`sequence`] | one sequence on its way out |
-//! | [`answer`] | answers and chunks |
+//! | `shape` | the JSON of answers |
+//! | [`answer`], `chunks` | answers, whole and as they come |
 //! | [`models`] | the list of models |
 
 pub mod answer;
+mod chunks;
 pub mod guide;
 pub mod logprobs;
 pub mod messages;
@@ -22,6 +24,7 @@ pub mod policy;
 pub mod prompt;
 pub mod request;
 pub mod sequence;
+mod shape;
 pub mod start;
 
 use std::sync::Arc;

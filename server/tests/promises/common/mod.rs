@@ -1,5 +1,7 @@
 //! Servers under test, and a client of nothing but sockets, so that what goes over them is what a test says.
 
+#![allow(unreachable_pub, reason = "helpers are for every module of the tests")]
+
 pub mod client;
 pub mod engine;
 pub mod in_process;
