@@ -104,19 +104,28 @@ async fn connection(state: Arc<State>, socket: TcpStream, _place: OwnedSemaphore
     let turns = Turns::default();
     let socket = TokioIo::new(Timed::new(socket, timeouts, turns.clone()));
     let answering = state.clone();
-    let service = service_fn(move |request: Request<Incoming>| answer(answering.clone(), request, turns.begin()));
+    let begun = turns.clone();
+    let service = service_fn(move |request: Request<Incoming>| answer(answering.clone(), request, begun.begin()));
     // The timeouts of heads are in `Timed`: hyper's own would end connections that are only idle.
     let mut http = http1::Builder::new();
     let connection = http.header_read_timeout(None).max_buf_size(BUFFER).serve_connection(socket, service);
     tokio::pin!(connection);
-    let mut phases = state.lifecycle.subscribe();
-    let refusing = |phase: &Phase| matches!(phase, Phase::Refusing | Phase::Cancelling);
     tokio::select! {
         _ = &mut connection => return,
-        _ = phases.wait_for(refusing) => connection.as_mut().graceful_shutdown(),
+        () = last_request(&state, &turns) => connection.as_mut().graceful_shutdown(),
     }
     // How it ends is its client's affair.
     let _ = connection.await;
+}
+
+/// Returns when a connection should have no further request: the server refuses them, and this one has been told so, or had one
+/// before. One that has just been opened is to hear why it is closed.
+async fn last_request(state: &State, turns: &Turns) {
+    let mut phases = state.lifecycle.subscribe();
+    let _ = phases.wait_for(|phase| matches!(phase, Phase::Refusing | Phase::Cancelling)).await;
+    while !turns.have_begun() && state.lifecycle.phase() == Phase::Refusing {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 async fn answer(state: Arc<State>, request: Request<Incoming>, turn: Turn) -> Result<Response<Body>, Infallible> {

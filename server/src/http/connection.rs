@@ -45,6 +45,11 @@ impl Turns {
         Turn(self.clone())
     }
 
+    /// Whether there was any request.
+    pub fn have_begun(&self) -> bool {
+        self.0.turns.load(Ordering::Relaxed) > 0
+    }
+
     fn reader(&self) -> MutexGuard<'_, Option<Waker>> {
         self.0.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
