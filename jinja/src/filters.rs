@@ -5,11 +5,11 @@ use crate::error::{Error, Result};
 use crate::lexer::is_space;
 use crate::run::Run;
 use crate::text::{Builder, Text};
-use crate::value::{SeqKind, Value};
+use crate::value::{Dict, SeqKind, Value};
 use crate::{format, json, ops, print, sequences, strings, wrap};
 
 /// Every filter.
-pub(crate) const NAMES: [&str; 46] = [
+pub(crate) const NAMES: [&str; 47] = [
     "abs",
     "attr",
     "batch",
@@ -37,6 +37,7 @@ pub(crate) const NAMES: [&str; 46] = [
     "map",
     "max",
     "min",
+    "pprint",
     "reject",
     "rejectattr",
     "replace",
@@ -108,9 +109,32 @@ pub(crate) fn filter(run: &mut Run<'_>, name: &str, value: Value, args: Args) ->
             args.bind::<0>(name, [])?;
             Ok(Value::Int(i128::try_from(value.length()?).unwrap_or(i128::MAX)))
         }
+        "pprint" => {
+            let text = print::repr(&with_sorted_keys(&value)?);
+            match text.as_str().chars().count() {
+                0..=80 => Ok(Value::Str(text)),
+                _ => Err(Error::failed("pprint of more than a line is not known here: use tojson")),
+            }
+        }
         "safe" => Ok(Value::Str(print::str(&value))),
         "tojson" => json::tojson(&value, args),
         _ => sequences::filter(run, name, value, args),
+    }
+}
+
+/// The value with the keys of its dictionaries in order, as `pprint` writes it.
+fn with_sorted_keys(value: &Value) -> Result<Value> {
+    match value {
+        Value::Seq(seq) if matches!(seq.kind, SeqKind::List | SeqKind::Tuple) => {
+            Value::seq(seq.kind, seq.items.iter().map(with_sorted_keys).collect::<Result<_>>()?)
+        }
+        Value::Dict(dict) => {
+            let entries = dict.entries.iter().map(|(key, value)| Ok((key.clone(), with_sorted_keys(value)?)));
+            let mut entries = entries.collect::<Result<Vec<_>>>()?;
+            entries.sort_by(|(left, _), (right, _)| left.as_str().cmp(&right.as_str()));
+            Dict::of(entries)
+        }
+        other => Ok(other.clone()),
     }
 }
 
@@ -159,7 +183,7 @@ fn of_text(run: &mut Run<'_>, name: &str, value: &Value, args: &Args) -> Result<
             let Args { positional, named } = args;
             let values = match named.is_empty() {
                 true => Value::tuple(positional)?,
-                false => crate::value::Dict::of(named.iter().map(|(name, value)| (Value::str(name), value.clone())))?,
+                false => Dict::of(named.iter().map(|(name, value)| (Value::str(name), value.clone())))?,
             };
             format::percent(&text, &values, &mut run.budget)?
         }
