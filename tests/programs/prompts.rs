@@ -200,7 +200,8 @@ fn a_wrong_line_names_the_file_and_the_line() {
     check(r#"{"prompt": "a", "top_p": 2}"#, &["top_p"]);
     check(r#"{"prompt": "a", "max_length": 1}"#, &["2 tokens"]);
     check(r#"{"prompt": "a", "stop": [""]}"#, &["stop string"]);
-    check(&"long ".repeat(500), &["max_seq_len is 128"]);
+    check(&"long ".repeat(100), &["max_seq_len is 128"]);
+    check(&"long ".repeat(500), &["max_seq_len, 128", "shorten it"]);
     check(r#"{"prompt": "a", "logprobs": true}"#[..].trim_end(), &["--format json"]);
 }
 
