@@ -81,5 +81,9 @@ fn the_bytes_of_the_cache_can_be_given() {
     assert!(warned.stderr.contains("(--kv-cache-bytes) allows sequences of 320 tokens only"), "{}", warned.stderr);
     let block = (per_token * 32).to_string();
     refused(run_engine(&engine.path, &plain).args(["--kv-cache-bytes", "5"]), 2, &["5 bytes", "max_bytes", &block]);
-    refused(run_engine(&engine.path, &plain).args(["--kv-cache-tokens", "5"]), 2, &["5 tokens", "--kv-cache-tokens", "give it 32 or more"]);
+    refused(
+        run_engine(&engine.path, &plain).args(["--kv-cache-tokens", "5"]),
+        2,
+        &["5 tokens", "--kv-cache-tokens", "give it 32 or more"],
+    );
 }
