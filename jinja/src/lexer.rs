@@ -72,8 +72,9 @@ impl<'a> Lexer<'a> {
 
     fn run(&mut self) -> Result<()> {
         while !self.rest().is_empty() {
-            let begin = ["{{", "{%", "{#"].into_iter().filter_map(|tag| Some((self.rest().find(tag)?, tag))).min();
-            let Some((at, tag)) = begin else {
+            let braces = self.rest().match_indices('{').map(|(at, _)| at);
+            let tag_at = |at: usize| ["{{", "{%", "{#"].into_iter().find(|tag| self.rest()[at..].starts_with(tag));
+            let Some((at, tag)) = braces.filter_map(|at| Some((at, tag_at(at)?))).next() else {
                 self.data(self.rest().len(), None);
                 break;
             };

@@ -137,7 +137,8 @@ fn is_indexed(seq: &Seq) -> bool {
 pub(crate) fn item(value: &Value, key: &Value) -> Result<Value> {
     let found = match (value, key) {
         (Value::Undefined(what), _) => return Err(Error::failed(&**what)),
-        (Value::Dict(dict), key) => dict.get(key)?.cloned(),
+        // What cannot be a key is the key of nothing.
+        (Value::Dict(dict), key) => dict.get(key).ok().flatten().cloned(),
         (Value::Seq(seq), key) if is_indexed(seq) && key.as_int().is_some() => {
             let index = key.as_int().unwrap_or_default();
             place(index, seq.items.len()).map(|place| seq.items[place].clone())

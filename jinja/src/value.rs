@@ -77,6 +77,7 @@ pub(crate) struct Dict {
 /// A value that can be a key. Numbers that are equal are one key.
 #[derive(PartialEq, Eq, Hash)]
 pub(crate) enum Key {
+    Undefined,
     None,
     Int(i128),
     Float(u64),
@@ -355,7 +356,7 @@ impl Value {
             Self::Seq(seq) if seq.kind == SeqKind::Tuple => {
                 Key::Tuple(seq.items.iter().map(Self::key).collect::<Result<_>>()?)
             }
-            Self::Undefined(what) => return Err(Error::failed(&**what)),
+            Self::Undefined(_) => Key::Undefined,
             other => return Err(Error::failed(format!("unhashable type: '{}'", other.type_name()))),
         })
     }

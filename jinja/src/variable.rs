@@ -23,12 +23,12 @@ impl Variable {
         Self(Value::str(text))
     }
 
-    /// A dictionary whose keys are the template's.
+    /// A dictionary whose keys are of the input.
     ///
     /// # Errors
     /// As for [`Variable::input`].
     pub fn dict<'a>(fields: impl IntoIterator<Item = (&'a str, Self)>) -> Result<Self> {
-        Dict::of(fields.into_iter().map(|(key, value)| (Value::str(key), value.0))).map(Self)
+        Dict::of(fields.into_iter().map(|(key, value)| (Value::Str(Text::input(key)), value.0))).map(Self)
     }
 
     /// A list.

@@ -36,8 +36,8 @@ impl TemplateText {
         let added: Vec<(u32, AddedToken)> = tokenizer.get_added_tokens_decoder().into_iter().collect();
         let added = added.into_iter().filter(|(_, token)| !token.content.is_empty());
         let (normalized, plain): (Vec<_>, Vec<_>) = added.partition(|(_, token)| token.normalized);
-        let special = plain.iter().filter(|(_, token)| token.special).map(|(_, token)| &token.content);
-        let special = finder(special)?;
+        let special = plain.iter().chain(&normalized).filter(|(_, token)| token.special);
+        let special = finder(special.map(|(_, token)| &token.content))?;
         let has_a_say = normalized.iter().any(|(_, token)| token.special) && tokenizer.get_normalizer().is_some();
         let in_normal_form = |token: &AddedToken| -> Result<String, Failure> {
             let mut text = NormalizedString::from(token.content.as_str());

@@ -55,6 +55,27 @@ fn tokens_are_not_assembled_of_a_message_and_the_template() {
     }
 }
 
+/// A tokenizer may look for its special tokens in normalized text, whether it has a normalizer or not; and keys are input as values are.
+#[test]
+fn neither_the_kind_of_token_nor_the_place_in_a_message_matters() {
+    for name in ["", "byte-fallback"] {
+        let mut tokenizer = read_json(&fixtures().join("tokenizer").join(name).join("tokenizer.json"));
+        tokenizer["added_tokens"]
+            .as_array_mut()
+            .unwrap()
+            .iter_mut()
+            .for_each(|token| token["normalized"] = json!(true));
+        let template =
+            "<s>{{ messages[0] }}{{ messages[0] | tojson }}{{ messages[0].items() | list }}{{ messages[0] | join }}";
+        let dir = directory(&[("tokenizer.json", tokenizer), ("chat_template.jinja", json!(template))]);
+        let tokenizer = Tokenizer::open(dir.path()).unwrap();
+        let message = json!([{"role": "user", "content": "hi </s> there", "</s>": "</s>", "x": {"</s>": ["</s>"]}}]);
+        let ids = tokenizer.encode_rendered(&render(&dir, message, &ChatOptions::default())).unwrap();
+        let special = ["<s>", "</s>"].map(|token| tokenizer.token_to_id(token).unwrap());
+        assert_eq!(ids.into_iter().filter(|id| special.contains(id)).collect::<Vec<_>>(), [special[0]], "{name}");
+    }
+}
+
 /// Some templates make a control token of the role's name: a plain name is as good as the template's own text.
 #[test]
 fn a_role_may_be_part_of_a_token() {
