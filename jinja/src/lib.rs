@@ -56,6 +56,11 @@ impl Template {
         parser::parse(source).map(Self)
     }
 
+    /// Whether an expression of the template has this name: a variable that no expression names changes nothing.
+    pub fn mentions(&self, name: &str) -> bool {
+        mentions::body(&self.0, mentions::Sought { name, in_blocks: true })
+    }
+
     /// Runs the template with these variables. `strftime` formats the present time, as Python's `strftime` does.
     ///
     /// # Errors

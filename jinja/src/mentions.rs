@@ -1,11 +1,19 @@
-//! Whether a body speaks of a name: what a macro is given depends on it.
+//! Whether a body speaks of a name: what a macro is given depends on it, and so does whether a variable is read at all.
 
 use crate::ast::{Arguments, Body, Expr, Filter, Statement};
 
-pub(crate) fn body(nodes: &Body, name: &str) -> bool {
+/// What is looked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Sought<'a> {
+    pub(crate) name: &'a str,
+    /// Whether blocks count: they see the template's variables, and nothing of a macro around them.
+    pub(crate) in_blocks: bool,
+}
+
+pub(crate) fn body(nodes: &Body, name: Sought<'_>) -> bool {
     let filters = |filters: &[Filter]| filters.iter().any(|filter| arguments(&filter.arguments, name));
     nodes.iter().any(|node| match &node.kind {
-        Statement::Data(_) | Statement::Block(_) | Statement::Break | Statement::Continue => false,
+        Statement::Data(_) | Statement::Break | Statement::Continue => false,
         Statement::Print(value) | Statement::Set { value, .. } => expr(value, name),
         Statement::For(node) => {
             expr(&node.items, name)
@@ -26,19 +34,20 @@ pub(crate) fn body(nodes: &Body, name: &str) -> bool {
             values.iter().any(|(_, value)| expr(value, name)) || body(nodes, name)
         }
         Statement::Generation(nodes) => body(nodes, name),
+        Statement::Block(nodes) => name.in_blocks && body(nodes, name),
     })
 }
 
-fn arguments(given: &Arguments, name: &str) -> bool {
+fn arguments(given: &Arguments, name: Sought<'_>) -> bool {
     given.positional.iter().chain(given.named.iter().map(|(_, value)| value)).any(|value| expr(value, name))
         || given.list.iter().chain(&given.dict).any(|value| expr(value, name))
 }
 
-fn expr(value: &Expr, name: &str) -> bool {
+fn expr(value: &Expr, name: Sought<'_>) -> bool {
     let any = |values: &[Expr]| values.iter().any(|value| expr(value, name));
     match value {
         Expr::None | Expr::Bool(_) | Expr::Int(_) | Expr::Float(_) | Expr::Str(_) => false,
-        Expr::Name(found) => found == name,
+        Expr::Name(found) => found == name.name,
         Expr::List(values) | Expr::Tuple(values) | Expr::Concat(values) => any(values),
         Expr::Dict(values) => values.iter().any(|(key, value)| expr(key, name) || expr(value, name)),
         Expr::Attribute(inner, _) | Expr::Not(inner) | Expr::Neg(inner) | Expr::Pos(inner) => expr(inner, name),
@@ -52,6 +61,29 @@ fn expr(value: &Expr, name: &str) -> bool {
         Expr::Compare(first, rest) => expr(first, name) || rest.iter().any(|(_, value)| expr(value, name)),
         Expr::If { condition, then, otherwise } => {
             expr(condition, name) || expr(then, name) || otherwise.iter().any(|value| expr(value, name))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Template;
+
+    #[test]
+    fn a_name_counts_wherever_an_expression_has_it() {
+        for source in [
+            "{{ a }}",
+            "{% if b %}{% else %}{{ x[a] }}{% endif %}",
+            "{% for x in y if x in a %}{% endfor %}",
+            "{% block z %}{{ a.b }}{% endblock %}",
+            "{% macro m() %}{{ a }}{% endmacro %}",
+            "{% set x = f(y=a | length) %}",
+            "{% if a is defined %}{% endif %}",
+        ] {
+            assert!(Template::parse(source).unwrap().mentions("a"), "{source}");
+        }
+        for source in ["a", "{{ x.a }}", "{{ 'a' }}", "{{ aa }}", "{{ f(a=1) }}", "{% set a = 1 %}"] {
+            assert!(!Template::parse(source).unwrap().mentions("a"), "{source}");
         }
     }
 }

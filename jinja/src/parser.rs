@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::ast::{Arguments, Body, Expr, Filter, For, Macro, Node, Statement, Target};
 use crate::error::{Error, Result};
 use crate::lexer::{self, Token};
-use crate::mentions;
+use crate::mentions::{self, Sought};
 
 /// Expressions and blocks within each other.
 const NESTING: usize = 100;
@@ -315,7 +315,8 @@ impl Parser {
         let loops = std::mem::take(&mut self.loops);
         let body = self.body_until(end)?;
         self.loops = loops;
-        let [varargs, kwargs, caller] = ["varargs", "kwargs", "caller"].map(|name| mentions::body(&body, name));
+        let [varargs, kwargs, caller] =
+            ["varargs", "kwargs", "caller"].map(|name| mentions::body(&body, Sought { name, in_blocks: false }));
         Ok(Arc::new(Macro { name, parameters, body, varargs, kwargs, caller }))
     }
 

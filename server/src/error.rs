@@ -85,11 +85,12 @@ impl ApiError {
         Self::bad_request("context_length_exceeded", Some(param), message)
     }
 
-    /// Why a prompt and its options make no request; `prompt` is the field that the prompt came in.
-    pub fn of_build(error: BuildRequestError, prompt: &str) -> Self {
+    /// Why a prompt and its options make no request; `prompt` and `guide` are the fields that the prompt and the guide came in.
+    pub fn of_build(error: BuildRequestError, prompt: &str, guide: &str) -> Self {
+        let asked_as = |field| asked_as(field, guide);
         let message = error.to_string();
         match error {
-            BuildRequestError::Request(error) => Self::of_request(error, prompt),
+            BuildRequestError::Request(error) => Self::of_request(error, prompt, guide),
             BuildRequestError::Option { field, .. } => Self::invalid(asked_as(field), message),
             BuildRequestError::StopString(_) => Self::invalid("stop", message),
             BuildRequestError::Messages(_) => Self::bad_request("template_refused", Some(prompt), message),
@@ -100,7 +101,7 @@ impl ApiError {
         }
     }
 
-    fn of_request(error: RequestError, prompt: &str) -> Self {
+    fn of_request(error: RequestError, prompt: &str, guide: &str) -> Self {
         let message = error.to_string();
         match error {
             RequestError::PromptTooLong { prompt: tokens, max_seq_len } => {
@@ -119,18 +120,18 @@ impl ApiError {
                 Self::invalid(param, message)
             }
             RequestError::Bias { .. } => Self::invalid("logit_bias", message),
-            RequestError::Sampling { field, .. } => Self::invalid(asked_as(field), message),
+            RequestError::Sampling { field, .. } => Self::invalid(asked_as(field, guide), message),
             RequestError::Sequences { .. } | RequestError::BeamWidth { .. } => Self::invalid("n", message),
             _ => Self::bad_request("invalid_value", None, message),
         }
     }
 
-    /// Why the executor does not take a request.
-    pub fn of_enqueue(error: EnqueueError, prompt: &str) -> Self {
+    /// Why the executor does not take a request, whose prompt and guide came in these fields.
+    pub fn of_enqueue(error: EnqueueError, prompt: &str, guide: &str) -> Self {
         let message = error.to_string();
         match error {
             EnqueueError::QueueFull { .. } => Self::overloaded("queue_full", message, 1),
-            EnqueueError::Guide { .. } => Self::bad_request("invalid_schema", Some("response_format"), message),
+            EnqueueError::Guide { .. } => Self::bad_request("invalid_schema", Some(guide), message),
             EnqueueError::Unsupported { .. } => Self::bad_request("unsupported_parameter", None, message),
             EnqueueError::PromptTooLong { .. } => Self::bad_request("context_length_exceeded", Some(prompt), message),
             EnqueueError::KvCacheTooSmall { .. } | EnqueueError::Logits { .. } | EnqueueError::Refused { .. } => {
@@ -144,11 +145,11 @@ impl ApiError {
 }
 
 /// An option as requests call it.
-fn asked_as(field: &'static str) -> &'static str {
+fn asked_as<'a>(field: &'static str, guide: &'a str) -> &'a str {
     match field {
         "num_return_sequences" | "beam_width" => "n",
         "lora" => "model",
-        "json" | "json_schema" | "regex" | "grammar" => "response_format",
+        "json" | "json_schema" | "regex" | "grammar" => guide,
         "end_id" => "stop_token_ids",
         other => other,
     }

@@ -8,6 +8,7 @@ use engine_format::engine_dir::GENERATION_CONFIG_FILE;
 use engine_format::json;
 use runner::engine::{Engine, Running};
 use runner::executor::{ExecutorConfig, TokenId};
+use runner::generation_options::GenerationOptions;
 use runner::request_builder::RequestBuilder;
 use runner::session::Session;
 use text::tokenizer::{LazyTokenizer, Tokenizer};
@@ -24,7 +25,7 @@ const PLACEHOLDERS: [&str; 4] = ["", "tgi", "dummy", "default"];
 /// Sampling settings where a request has none.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Defaults {
-    /// OpenAI's is 1.
+    /// OpenAI's is 1; 0 where the file says `do_sample`: false.
     pub temperature: f32,
     /// The fewest best tokens whose probabilities reach this.
     pub top_p: f32,
@@ -50,8 +51,11 @@ impl Defaults {
             value.get(name).and_then(serde_json::Value::as_f64).filter(|number| (low..=high).contains(number))
         };
         let default = Self::default();
+        // As in Transformers, which has no use for a temperature then.
+        let is_greedy = value.get("do_sample").and_then(serde_json::Value::as_bool) == Some(false);
+        let temperature = if is_greedy { Some(0.0) } else { number("temperature", 0.0, 100.0) };
         Self {
-            temperature: number("temperature", 0.0, 100.0).map_or(default.temperature, |number| number as f32),
+            temperature: temperature.map_or(default.temperature, |number| number as f32),
             top_p: number("top_p", 0.0, 1.0).map_or(default.top_p, |number| number as f32),
             top_k: number("top_k", 0.0, 1e9).map_or(default.top_k, |number| number as usize),
             min_p: number("min_p", 0.0, 1.0).map_or(default.min_p, |number| number as f32),
@@ -209,6 +213,21 @@ impl Model {
         &self.defaults
     }
 
+    /// What of the template's variables the chat template does not read, by the fields that they came in.
+    pub fn unread(&self, options: &GenerationOptions) -> Vec<String> {
+        if options.documents.is_none() && options.chat_template_kwargs.is_none() {
+            return Vec::new();
+        }
+        // Without a template the request fails anyway.
+        let Some(Ok(template)) = self.engine.as_ref().map(|engine| engine.chat()) else { return Vec::new() };
+        let chat = options.chat();
+        let is_unread = |name: &str| matches!(template.reads(&chat, name), Ok(false));
+        let documents = chat.documents.is_some() && is_unread("documents");
+        let more = chat.chat_template_kwargs.keys().filter(|name| is_unread(name));
+        let more = more.map(|name| format!("chat_template_kwargs.{name}"));
+        documents.then(|| "documents".to_owned()).into_iter().chain(more).collect()
+    }
+
     /// A name of everything that an output depends on beside its request.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
@@ -265,4 +284,25 @@ pub fn check(engine: &Engine, settings: &Settings) -> Result<(), String> {
         engine.lora(Path::new(dir)).map_err(|error| error.to_string())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_does_not_sample_is_greedy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(GENERATION_CONFIG_FILE);
+        let temperature = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            Defaults::of_file(&path).temperature
+        };
+        assert_eq!(temperature("{}"), 1.0);
+        assert_eq!(temperature(r#"{"do_sample": true}"#), 1.0);
+        assert_eq!(temperature(r#"{"temperature": 0.5}"#), 0.5);
+        assert_eq!(temperature(r#"{"do_sample": true, "temperature": 0.5}"#), 0.5);
+        assert_eq!(temperature(r#"{"do_sample": false}"#), 0.0);
+        assert_eq!(temperature(r#"{"do_sample": false, "temperature": 0.5}"#), 0.0);
+    }
 }

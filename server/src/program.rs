@@ -11,6 +11,7 @@ use std::sync::Arc;
 use ::args::exit::{Failure, exit_code, input, say};
 use anyhow::{Context, anyhow};
 use engine_format::EngineDir;
+use engine_format::error::counted;
 use runner::engine::{Engine, OpenError, Running, check_target};
 use runner::executor::{ExecutorConfig, Shutdown};
 use tokio::runtime::Runtime;
@@ -53,7 +54,10 @@ fn run(args: &Args) -> Result<(), Failure> {
         Opened::Interrupted(Signal::Interrupt) => Err(Failure::Interrupted),
         // Nothing was served yet.
         Opened::Interrupted(_) | Opened::Served => Ok(()),
-        Opened::Ready => serve(&state, &runtime, signals),
+        Opened::Ready => {
+            say(format_args!("ready; try: {}", example(&state)));
+            serve(&state, &runtime, signals)
+        }
     }
 }
 
@@ -65,7 +69,10 @@ fn serve(state: &Arc<State>, runtime: &Runtime, mut signals: UnboundedReceiver<S
         model.session().shutdown(Shutdown::Cancel);
     }
     match outcome {
-        Outcome::Drained => Ok(()),
+        Outcome::Drained => {
+            tracing::info!("the server has ended");
+            Ok(())
+        }
         Outcome::Interrupted => Err(Failure::Interrupted),
         Outcome::Failed(problem) => Err(Failure::Other(anyhow!("the engine has failed: {problem}"))),
     }
@@ -148,10 +155,27 @@ fn open_engine(
         return Ok(None);
     }
     model::check(&engine, settings).map_err(|problem| input(anyhow!(problem)))?;
-    say(format_args!("{}: {}", path.display(), engine.running()));
+    say(format_args!("{}: {}", path.display(), described(engine.running())));
     let limits = engine.executor().limits();
     say(format_args!("max_seq_len {}, max_batch_size {}", limits.max_seq_len, limits.max_batch_size));
     Parts::of_engine(engine, config).map(Some).map_err(no_thread)
+}
+
+/// What runs, in the words of `run-engine`.
+fn described(running: &Running) -> String {
+    let Running::Cpu(executor) = running else { return running.to_string() };
+    let facts = executor.facts();
+    let (threads, tokens) = (counted(facts.threads, "thread"), counted(facts.kv_cache_tokens, "token"));
+    let size = size(facts.kv_cache_bytes);
+    format!("CPU ({}, {threads}); KV cache of {tokens} (up to {size}, taken as it fills)", facts.isa)
+}
+
+/// Bytes for people.
+fn size(bytes: usize) -> String {
+    match bytes as f64 / f64::from(1 << 20) {
+        mib if mib < 1024.0 => format!("{mib:.2} MiB"),
+        mib => format!("{:.2} GiB", mib / 1024.0),
+    }
 }
 
 fn no_thread(error: std::io::Error) -> Failure {
@@ -205,6 +229,15 @@ fn bind(settings: &Settings, keys: &Keys) -> Result<TcpListener, Failure> {
     }
     let listener = TcpListener::bind(&addresses[..]).context(format!("cannot listen on {host}:{port}"));
     listener.map_err(Failure::Other)
+}
+
+/// A first request.
+fn example(state: &State) -> String {
+    let key = if state.keys.are_needed() { " -H 'Authorization: Bearer KEY'" } else { "" };
+    format!(
+        r#"curl http://{}/v1/completions{key} -H 'Content-Type: application/json' -d '{{"prompt": "Our solar system is"}}'"#,
+        state.address
+    )
 }
 
 /// Says where the server listens.

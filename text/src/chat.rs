@@ -114,6 +114,14 @@ impl ChatTemplate {
         self.run(template, &messages, options, add_generation_prompt, now)
     }
 
+    /// Whether the template that the options ask for reads a variable.
+    ///
+    /// # Errors
+    /// There is no such template.
+    pub fn reads(&self, options: &ChatOptions, name: &str) -> Result<bool, ChatError> {
+        self.select(options).map(|named| named.template.mentions(name))
+    }
+
     /// Runs a template on a stack that its nesting has room on, whatever the caller's.
     fn run(
         &self,

@@ -186,8 +186,9 @@ pub const GENERATION_CONFIG: Table = Table {
              `eos_token` ends an output too, which it does not in Transformers",
         ),
         put_aside(
-            &["do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "max_length", "max_new_tokens", "…"],
-            "requests say how to choose tokens; `run-engine` tells once what the file suggests",
+            &["do_sample", "temperature", "top_p", "top_k", "min_p", "repetition_penalty"],
+            "put aside by `run-engine`, which says them once; `serve-engine`'s defaults",
         ),
+        put_aside(&["max_length", "max_new_tokens", "…"], "requests say how long an output may be"),
     ],
 };

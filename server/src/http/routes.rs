@@ -132,7 +132,7 @@ pub async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<
     let (status, took) = (response.status().as_u16(), arrived.elapsed());
     let template = route.map_or("", Route::template);
     state.metrics.count_http(template, method, status, took);
-    let key = call.key.as_ref().map_or("", |key| key.name.as_str());
+    let key = call.key.as_ref().map(|key| key.name.as_str());
     let seconds = took.as_secs_f64();
     match route {
         Some(Route::Completions | Route::Chat) => {

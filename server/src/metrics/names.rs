@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write};
 
-use runner::executor::{Limits, Load};
+use runner::executor::{InflightBatchingStats, Limits, Load};
 
 use super::registry::{Histogram, Metrics, REASONS};
 
@@ -67,7 +67,10 @@ pub fn render(metrics: &Metrics, facts: &Facts<'_>) -> String {
 
 fn executor(page: &mut Page<'_>, metrics: &Metrics, facts: &Facts<'_>) {
     let (load, newest) = (&facts.load, metrics.newest());
-    let (cache, batching) = (&newest.kv_cache, &newest.batching);
+    // The last iteration is over; its numbers stay until the next one, which may be long in coming.
+    let is_idle = load.num_active_requests == 0 && load.num_queued_requests == 0;
+    let batching = if is_idle { InflightBatchingStats::default() } else { newest.batching };
+    let cache = &newest.kv_cache;
     let waiting = load.num_queued_requests as u64 + metrics.preparing.get();
     let utilization =
         if load.max_num_blocks == 0 { 0.0 } else { load.used_num_blocks as f64 / load.max_num_blocks as f64 };

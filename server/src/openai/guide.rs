@@ -9,12 +9,12 @@ use crate::fields::{Fields, shown};
 /// Any object: what OpenAI's `json_object` promises.
 const ANY_OBJECT: &str = r#"{"type":"object"}"#;
 
-/// Sets the guide that a body asks for, if it asks for one.
+/// Sets the guide that a body asks for, if it asks for one, and gives the field that it came in.
 ///
 /// # Errors
 /// It is none, or there are several.
-pub fn read(fields: &mut Fields, options: &mut GenerationOptions) -> Result<(), ApiError> {
-    let mut given: Vec<&'static str> = Vec::new();
+pub fn read(fields: &mut Fields, options: &mut GenerationOptions) -> Result<Option<String>, ApiError> {
+    let mut given: Vec<String> = Vec::new();
     if let Some(mut format) = fields.object("response_format")? {
         let kind = format.text("type")?.ok_or_else(|| missing("response_format.type"))?;
         let is_guide = match kind.as_str() {
@@ -42,7 +42,7 @@ pub fn read(fields: &mut Fields, options: &mut GenerationOptions) -> Result<(), 
                 return Err(ApiError::invalid("response_format.type", message));
             }
         };
-        given.extend(is_guide.then_some("response_format"));
+        given.extend(is_guide.then(|| "response_format".to_owned()));
     }
     if let Some(mut outputs) = fields.object("structured_outputs")? {
         for name in ["json", "regex", "choice", "grammar", "json_object"] {
@@ -50,7 +50,7 @@ pub fn read(fields: &mut Fields, options: &mut GenerationOptions) -> Result<(), 
             if let Some(value) = outputs.take(name)
                 && set(options, name, Some(value), &path)?
             {
-                given.push("structured_outputs");
+                given.push(path);
             }
         }
         if let Some(left) = outputs.left().first() {
@@ -67,7 +67,7 @@ pub fn read(fields: &mut Fields, options: &mut GenerationOptions) -> Result<(), 
         if let Some(value) = fields.take(field)
             && set(options, name, Some(value), field)?
         {
-            given.push(field);
+            given.push(field.to_owned());
         }
     }
     // Which parser reads a guide is no business of a request's.
@@ -76,11 +76,11 @@ pub fn read(fields: &mut Fields, options: &mut GenerationOptions) -> Result<(), 
             return Err(ApiError::unsupported(name, format!("`{name}` is not supported: leave it out")));
         }
     }
-    match given[..] {
-        [_, second, ..] => {
-            Err(ApiError::invalid(second, format!("`{}` and `{second}` exclude each other: give one guide", given[0])))
+    match &given[..] {
+        [first, second, ..] => {
+            Err(ApiError::invalid(second, format!("`{first}` and `{second}` exclude each other: give one guide")))
         }
-        _ => Ok(()),
+        _ => Ok(given.pop()),
     }
 }
 

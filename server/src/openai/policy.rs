@@ -93,12 +93,21 @@ pub fn settle(fields: &mut Fields) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// What is left: to be named in `X-Ignored-Fields`, or refused.
+/// What is left, and what the chat template does not read (`unread`): to be named in `X-Ignored-Fields`, or refused.
 ///
 /// # Errors
 /// There is one, and the server was told to refuse it.
-pub fn ignored(fields: &Fields, rejects: bool, known: &[&str]) -> Result<Option<String>, ApiError> {
-    let left = fields.left();
+pub fn ignored(
+    fields: &Fields,
+    unread: Vec<String>,
+    rejects: bool,
+    known: &[&str],
+) -> Result<Option<String>, ApiError> {
+    let mut left = fields.left();
+    if rejects && let (None, Some(first)) = (left.first(), unread.first()) {
+        return Err(ApiError::unsupported(first, format!("the model's chat template does not read `{first}`")));
+    }
+    left.extend(unread);
     let Some(first) = left.first() else { return Ok(None) };
     if rejects {
         let all = known.iter().chain(&HARMLESS).copied().chain(REFUSED.iter().map(|refused| refused.name));

@@ -41,6 +41,8 @@ pub struct More {
     pub stop_token_ids: Vec<TokenId>,
     /// Token sequences that are not generated.
     pub bad_words: Vec<Vec<TokenId>>,
+    /// The field that says what the output must look like; empty for none.
+    pub guide: String,
     /// Tokens of the prompt that are kept, its last ones.
     pub truncate: Option<usize>,
     /// Ends the request.
@@ -109,7 +111,7 @@ pub fn read(fields: &mut Fields, model: &Model, bounds: Bounds, timeout: Option<
     ends(fields, &mut asked, vocab_size)?;
     tokens(fields, &mut asked, vocab_size)?;
     sequences(fields, &mut asked)?;
-    guide::read(fields, &mut asked.options)?;
+    asked.more.guide = guide::read(fields, &mut asked.options)?.unwrap_or_default();
     stream(fields, &mut asked.wanted)?;
     if let Some(salt) = fields.text("cache_salt")? {
         if salt.is_empty() || salt.chars().count() > 128 {

@@ -135,7 +135,8 @@ fn prepare(state: &State, call: &Call, body: &[u8], reader: Reader, mut permit: 
     let mut fields = read::fields(body)?;
     let Read { mut asked, inputs, is_chat, prompt_field, known } = reader(&mut fields, model, call)?;
     policy::settle(&mut fields)?;
-    let ignored = policy::ignored(&fields, state.settings.unknown_fields == "reject", known)?;
+    let ignored =
+        policy::ignored(&fields, model.unread(&asked.options), state.settings.unknown_fields == "reject", known)?;
     let each = asked.wanted.best_of;
     let most = state.settings.max_num_sequences;
     if inputs.len().saturating_mul(each) > most {
@@ -159,8 +160,10 @@ fn prepare(state: &State, call: &Call, body: &[u8], reader: Reader, mut permit: 
     permit.settle(prompts.len() * each, tokens, tokens + output).map_err(|error| full(state, error))?;
     let is_guided = specs().any(|spec| spec.guided_decoding.is_some());
     let cut = cut(model, &asked, specs().next());
+    let guide = asked.more.guide;
     let prepared = Prepared { submissions, each, cut, permit, arrived: call.arrived };
-    let flight = model.generator().start(prepared).map_err(|error| ApiError::of_enqueue(error, prompt_field))?;
+    let flight =
+        model.generator().start(prepared).map_err(|error| ApiError::of_enqueue(error, prompt_field, &guide))?;
     let stop_token_ids = asked.more.stop_token_ids;
     Ok(Started { flight, wanted: asked.wanted, prompts, is_guided, is_chat, stop_token_ids, ignored, truncated })
 }
@@ -188,7 +191,7 @@ fn submission(
         Input::Prompt(prompt) => (prompt, None),
         Input::Ids { ids, text } => (Prompt::Ids(ids), text),
     };
-    let refused = |error| ApiError::of_build(error, field);
+    let refused = |error| ApiError::of_build(error, field, &asked.more.guide);
     let builder = model.builder();
     let mut spec = builder.spec(&prompt, &asked.options).map_err(refused)?;
     if let Some(kept) = asked.more.truncate {

@@ -91,17 +91,21 @@ fn s36_s37_a_prompt_beyond_the_window_is_refused_with_both_numbers() {
 fn s42_a_guide_that_cannot_be_used_is_refused() {
     let deep = format!("{}a{}", "(".repeat(500), "){1,1000}".repeat(500));
     let guides = [
-        json!({ "guided_regex": "(" }),
-        json!({ "guided_regex": deep }),
-        json!({ "guided_grammar": "start: missing" }),
-        json!({ "guided_json": { "type": "no such type" } }),
-        json!({ "guided_json": "{" }),
-        json!({ "response_format": { "type": "json_schema", "json_schema": { "schema": { "$ref": "#/nowhere" } } } }),
+        ("guided_regex", json!({ "guided_regex": "(" })),
+        ("guided_regex", json!({ "guided_regex": deep })),
+        ("guided_grammar", json!({ "guided_grammar": "start: missing" })),
+        ("guided_json", json!({ "guided_json": { "type": "no such type" } })),
+        ("guided_json", json!({ "guided_json": "{" })),
+        ("structured_outputs.regex", json!({ "structured_outputs": { "regex": "(" } })),
+        (
+            "response_format",
+            json!({ "response_format": { "type": "json_schema", "json_schema": { "schema": { "$ref": "#/nowhere" } } } }),
+        ),
     ];
-    for guide in guides {
+    for (field, guide) in guides {
         let mut body = guide;
         body["prompt"] = json!("a");
-        let said = complete(shared().address, &body).error(400, "invalid_schema", Some("response_format"));
+        let said = complete(shared().address, &body).error(400, "invalid_schema", Some(field));
         assert!(said.len() < 4000, "{said}");
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use crate::common::client::{chat, complete};
-use crate::common::engine::shared;
+use crate::common::engine::{serve, shared};
 
 fn message(role: &str, content: impl Into<Json>) -> Json {
     json!({ "role": role, "content": content.into() })
@@ -127,4 +127,20 @@ fn without_a_bound_the_window_is_the_bound() {
         (&answer["usage"]["total_tokens"], &answer["choices"][0]["finish_reason"]),
         (&json!(1024), &json!("length"))
     );
+}
+
+#[test]
+fn what_the_template_does_not_read_is_named() {
+    let more =
+        json!({ "documents": [{ "text": "a" }], "chat_template_kwargs": { "enable_thinking": false }, "foo": 1 });
+    let mut body = json!({ "messages": [message("user", "Hello")], "max_tokens": 1 });
+    assert!(!chat(shared().address, &body).headers.contains_key("x-ignored-fields"));
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let reply = chat(shared().address, &body);
+    reply.ok();
+    assert_eq!(reply.headers["x-ignored-fields"], "foo, documents, chat_template_kwargs.enable_thinking");
+    let server = serve(|settings| settings.unknown_fields = "reject".to_owned());
+    body.as_object_mut().unwrap().remove("foo");
+    let said = chat(server.address, &body).error(400, "unsupported_parameter", Some("documents"));
+    assert!(said.contains("chat template does not read"), "{said}");
 }

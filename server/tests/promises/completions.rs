@@ -1,9 +1,12 @@
 //! `/v1/completions`.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value as Json, json};
 
 use crate::common::client::{complete, get};
-use crate::common::engine::shared;
+use crate::common::engine::{serve, shared};
+use crate::common::in_process::InProcess;
 
 fn texts(answer: &Json) -> Vec<String> {
     let choices = answer["choices"].as_array().unwrap();
@@ -196,4 +199,22 @@ fn s43_salts_separate_cached_prefixes() {
         "invalid_value",
         Some("cache_salt"),
     );
+}
+
+#[test]
+fn a_model_that_does_not_sample_is_greedy_unless_it_is_asked_to_sample() {
+    let texts = |server: &InProcess, more: &Json| -> BTreeSet<String> {
+        let text = |seed: u64| {
+            let mut body = json!({ "prompt": PROMPT, "max_tokens": 12, "seed": seed });
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            complete(server.address, &body).ok()["choices"][0]["text"].as_str().unwrap().to_owned()
+        };
+        (0..4).map(text).collect()
+    };
+    let greedy = texts(shared(), &json!({ "temperature": 0 }));
+    assert_eq!(greedy.len(), 1);
+    assert_eq!(texts(shared(), &json!({})), greedy);
+    assert!(texts(shared(), &json!({ "temperature": 1.5 })).len() > 1);
+    let server = serve(|settings| settings.generation_config = "none".to_owned());
+    assert_eq!(texts(&server, &json!({})), texts(&server, &json!({ "temperature": 1 })));
 }

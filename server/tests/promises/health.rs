@@ -95,6 +95,10 @@ fn s32_every_family_is_there_from_the_start_and_right_when_idle() {
     }
     assert_eq!((value("trtllm_num_requests_waiting{"), value("trtllm_kv_cache_used_blocks{")), (0.0, 0.0));
     assert!(value("trtllm_iteration_latency_seconds_count{") >= 4.0);
+    // The last iteration had two.
+    for name in ["scheduled", "generation", "context", "paused"] {
+        assert_eq!(value(&format!("trtllm_num_{name}_requests{{")), 0.0, "{name}");
+    }
     assert_eq!(
         value(
             "serve_http_requests_total{model_name=\"scripted\",route=\"/v1/completions\",method=\"POST\",status=\"200\"}"
@@ -112,4 +116,16 @@ fn s32_every_family_is_there_from_the_start_and_right_when_idle() {
         .collect();
     assert!(buckets.is_sorted() && buckets.last() == Some(&2), "{buckets:?}");
     assert!(page.lines().all(|line| !line.contains("[5")));
+}
+
+#[test]
+fn the_gauges_of_iterations_are_of_what_runs() {
+    let server = scripted::start(scripted::slow(Duration::from_millis(5)), 4, |_| {});
+    let value = |name: &str| metric(server.address, &format!("trtllm_num_{name}_requests{{"));
+    let mut client = Client::new(server.address);
+    let body = json!({ "prompt": [5], "max_tokens": 10_000, "stream": true });
+    client.send("POST", "/v1/completions", &[], &body.to_string());
+    until("one runs", || (value("scheduled"), value("generation")) == (1.0, 1.0));
+    drop(client);
+    until("none runs", || (value("scheduled"), value("generation")) == (0.0, 0.0));
 }

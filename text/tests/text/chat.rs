@@ -198,3 +198,12 @@ fn a_text_is_one_user_message_and_a_list_must_be_of_messages() {
         assert!(error.contains(expected) && error.contains("expected a list like"), "{error}");
     }
 }
+
+#[test]
+fn it_is_known_whether_a_template_reads_a_variable() {
+    let (_dir, template) = template("{% for document in documents %}{{ document.text }}{% endfor %}{{ messages }}");
+    let reads = |name: &str| template.reads(&ChatOptions::default(), name).unwrap();
+    assert!(reads("documents") && reads("messages") && !reads("tools"));
+    let unknown = ChatOptions { chat_template: Some("none".to_owned()), ..ChatOptions::default() };
+    template.reads(&unknown, "documents").unwrap_err();
+}
