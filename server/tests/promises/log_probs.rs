@@ -76,7 +76,8 @@ fn an_end_token_has_an_entry() {
 #[test]
 fn streams_carry_the_same_entries() {
     let address = shared().address;
-    let mut body = json!({ "prompt": PROMPT, "max_tokens": 9, "seed": 3, "logprobs": 2, "echo": true });
+    let mut body =
+        json!({ "prompt": PROMPT, "max_tokens": 9, "temperature": 1, "seed": 3, "logprobs": 2, "echo": true });
     let whole = complete(address, &body).ok()["choices"][0].clone();
     body["stream"] = json!(true);
     let mut text = String::new();
