@@ -51,22 +51,24 @@ impl Parser {
     }
 
     fn or(&mut self) -> Result<Expr> {
-        let mut left = self.and()?;
-        let depth = self.depth;
-        while self.skip_name("or") {
-            self.deeper()?;
-            left = Expr::Or(Box::new(left), Box::new(self.and()?));
-        }
-        self.depth = depth;
-        Ok(left)
+        self.chain("or", Expr::Or, Self::and)
     }
 
     fn and(&mut self) -> Result<Expr> {
-        let mut left = self.not()?;
+        self.chain("and", Expr::And, Self::not)
+    }
+
+    fn chain(
+        &mut self,
+        word: &str,
+        joined: fn(Box<Expr>, Box<Expr>) -> Expr,
+        operand: fn(&mut Self) -> Result<Expr>,
+    ) -> Result<Expr> {
+        let mut left = operand(self)?;
         let depth = self.depth;
-        while self.skip_name("and") {
+        while self.skip_name(word) {
             self.deeper()?;
-            left = Expr::And(Box::new(left), Box::new(self.not()?));
+            left = joined(Box::new(left), Box::new(operand(self)?));
         }
         self.depth = depth;
         Ok(left)
