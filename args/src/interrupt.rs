@@ -10,13 +10,15 @@ use signal_hook::iterator::Signals;
 
 use crate::exit::INTERRUPTED;
 
-/// A signal that asks a program to end.
+/// A signal that a program listens to. SIGHUP ends a program that ends with its terminal; a server reads its keys again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// Ctrl-C.
+    /// SIGINT: Ctrl-C.
     Interrupt,
-    /// SIGTERM, or SIGHUP: the terminal has gone.
+    /// SIGTERM.
     Terminate,
+    /// SIGHUP: the terminal has gone.
+    Hangup,
 }
 
 /// From now on `handler` is called for every such signal, on a thread of its own.
@@ -27,7 +29,11 @@ pub fn on_signal(mut handler: impl FnMut(Signal) + Send + 'static) -> io::Result
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
-            handler(if signal == SIGINT { Signal::Interrupt } else { Signal::Terminate });
+            handler(match signal {
+                SIGINT => Signal::Interrupt,
+                SIGHUP => Signal::Hangup,
+                _ => Signal::Terminate,
+            });
         }
     })?;
     Ok(())

@@ -3,7 +3,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`exit`] | why a program ends without success, what it says then, and its exit code |
-//! | [`interrupt`] | Ctrl-C and SIGTERM |
+//! | [`interrupt`] | Ctrl-C, SIGTERM and SIGHUP |
 //! | [`executor_args`] | flags about the executor: threads, limits, KV cache |
 //! | [`generation_args`] | flags about what to generate, which are also the fields of a line of a prompts file |
 //! | [`number`] | numbers, refused in words |

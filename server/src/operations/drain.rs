@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::state::State;
 
+use super::Signal;
 use super::lifecycle::Phase;
-use super::signals::Signal;
 
 /// How the server ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

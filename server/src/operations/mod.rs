@@ -2,10 +2,9 @@
 
 mod drain;
 mod lifecycle;
-mod signals;
 mod watch;
 
+pub use args::interrupt::{Signal, on_signal};
 pub use drain::{Outcome, drain};
 pub use lifecycle::{Lifecycle, Phase};
-pub use signals::{Signal, on_signal};
 pub use watch::watch;
