@@ -359,7 +359,7 @@ fn what_ends_all_prompts_is_an_error() {
 
     let failed = EnqueueError::Failed { executor: "it", problem: "it broke".into() };
     let ran =
-        run(Scripted::new(1, [end(0)]).refusing(1, failed), (0..9).map(|index| job(index, 1, &[], |_| ())).collect());
+        run(Scripted::new(2, [end(0)]).refusing(1, failed), (0..9).map(|index| job(index, 1, &[], |_| ())).collect());
     assert_eq!(ran.result.unwrap_err().message(), "it has failed: it broke");
     assert_eq!((ran.completions.len(), ran.failures.len(), ran.ended), (1, 0, vec![1, 0]));
 
