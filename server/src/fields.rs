@@ -1,7 +1,11 @@
 //! The fields of a JSON object, taken one by one: each by its kind, with an error that names it by its path. What is left when a
-//! request has taken its own is what nobody honours.
+//! request has taken its own is what nobody honours. The names that were asked for are kept: they are the fields that are known.
 //!
 //! `null` is absent. Whole numbers may be written as floats (`16.0`); strings are never numbers.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use serde_json::{Map, Value as Json};
 
@@ -15,8 +19,13 @@ const SHOWN: usize = 60;
 pub struct Fields {
     map: Map<String, Json>,
     /// Of the object, with a dot at its end, or empty.
-    path: String,
+    path: Rc<str>,
+    /// What was asked for, in the objects inside as well.
+    asked: Rc<RefCell<Vec<Place>>>,
 }
+
+/// The path of an object, and the name of a field in it.
+type Place = (Rc<str>, &'static str);
 
 /// A value as a message repeats it.
 pub fn shown(value: &Json) -> String {
@@ -43,7 +52,7 @@ pub fn whole(value: &Json) -> Option<i128> {
 impl Fields {
     /// The fields of a request's body.
     pub fn new(map: Map<String, Json>) -> Self {
-        Self { map, path: String::new() }
+        Self { map, path: Rc::from(""), asked: Rc::default() }
     }
 
     /// Where a field stands.
@@ -52,19 +61,20 @@ impl Fields {
     }
 
     /// A field of any kind.
-    pub fn take(&mut self, name: &str) -> Option<Json> {
+    pub fn take(&mut self, name: &'static str) -> Option<Json> {
+        self.asked.borrow_mut().push((self.path.clone(), name));
         self.map.shift_remove(name).filter(|value| !value.is_null())
     }
 
     /// `true` or `false`.
-    pub fn boolean(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
+    pub fn boolean(&mut self, name: &'static str) -> Result<Option<bool>, ApiError> {
         self.take(name)
             .map(|value| value.as_bool().ok_or_else(|| wrong(&self.path(name), "true or false", &value)))
             .transpose()
     }
 
     /// A whole number from `low` to `high`.
-    pub fn integer(&mut self, name: &str, low: i64, high: i64) -> Result<Option<i64>, ApiError> {
+    pub fn integer(&mut self, name: &'static str, low: i64, high: i64) -> Result<Option<i64>, ApiError> {
         let range = match high {
             i64::MAX => format!("a whole number from {low}"),
             _ => format!("a whole number from {low} to {high}"),
@@ -79,13 +89,13 @@ impl Fields {
     }
 
     /// A count from `low` to `high`.
-    pub fn count(&mut self, name: &str, low: usize, high: usize) -> Result<Option<usize>, ApiError> {
+    pub fn count(&mut self, name: &'static str, low: usize, high: usize) -> Result<Option<usize>, ApiError> {
         let bound = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         Ok(self.integer(name, bound(low), bound(high))?.and_then(|number| usize::try_from(number).ok()))
     }
 
     /// A number from `low` to `high`.
-    pub fn number(&mut self, name: &str, low: f64, high: f64) -> Result<Option<f64>, ApiError> {
+    pub fn number(&mut self, name: &'static str, low: f64, high: f64) -> Result<Option<f64>, ApiError> {
         let Some(value) = self.take(name) else { return Ok(None) };
         let range = match high.is_finite() {
             true => format!("a number from {low} to {high}"),
@@ -96,7 +106,7 @@ impl Fields {
     }
 
     /// A text.
-    pub fn text(&mut self, name: &str) -> Result<Option<String>, ApiError> {
+    pub fn text(&mut self, name: &'static str) -> Result<Option<String>, ApiError> {
         match self.take(name) {
             None => Ok(None),
             Some(Json::String(text)) => Ok(Some(text)),
@@ -105,7 +115,7 @@ impl Fields {
     }
 
     /// A text, or a list of them.
-    pub fn texts(&mut self, name: &str) -> Result<Option<Vec<String>>, ApiError> {
+    pub fn texts(&mut self, name: &'static str) -> Result<Option<Vec<String>>, ApiError> {
         let list = match self.take(name) {
             None => return Ok(None),
             Some(Json::String(text)) => return Ok(Some(vec![text])),
@@ -120,7 +130,7 @@ impl Fields {
     }
 
     /// Token ids of a vocabulary of `vocab_size`.
-    pub fn ids(&mut self, name: &str, vocab_size: usize) -> Result<Option<Vec<u32>>, ApiError> {
+    pub fn ids(&mut self, name: &'static str, vocab_size: usize) -> Result<Option<Vec<u32>>, ApiError> {
         match self.take(name) {
             None => Ok(None),
             Some(Json::Array(list)) => ids(&self.path(name), &list, vocab_size).map(Some),
@@ -129,7 +139,7 @@ impl Fields {
     }
 
     /// A list.
-    pub fn list(&mut self, name: &str) -> Result<Option<Vec<Json>>, ApiError> {
+    pub fn list(&mut self, name: &'static str) -> Result<Option<Vec<Json>>, ApiError> {
         match self.take(name) {
             None => Ok(None),
             Some(Json::Array(list)) => Ok(Some(list)),
@@ -138,10 +148,13 @@ impl Fields {
     }
 
     /// An object, with its own fields.
-    pub fn object(&mut self, name: &str) -> Result<Option<Self>, ApiError> {
+    pub fn object(&mut self, name: &'static str) -> Result<Option<Self>, ApiError> {
         match self.take(name) {
             None => Ok(None),
-            Some(Json::Object(map)) => Ok(Some(Self { map, path: format!("{}.", self.path(name)) })),
+            Some(Json::Object(map)) => {
+                let path = Rc::from(format!("{}.", self.path(name)));
+                Ok(Some(Self { map, path, asked: self.asked.clone() }))
+            }
             Some(other) => Err(wrong(&self.path(name), "an object", &other)),
         }
     }
@@ -149,6 +162,11 @@ impl Fields {
     /// The object itself.
     pub fn into_map(self) -> Map<String, Json> {
         self.map
+    }
+
+    /// The fields that were asked for, given or not, in this object and in those inside it.
+    pub fn asked(&self) -> BTreeSet<String> {
+        self.asked.borrow().iter().map(|(path, name)| format!("{path}{name}")).collect()
     }
 
     /// The names that are left, those with values only.
@@ -235,6 +253,7 @@ mod tests {
         let mut inner = fields.object("a").unwrap().unwrap().object("b").unwrap().unwrap();
         assert_eq!(inner.text("c").unwrap_err().param.as_deref(), Some("a.b.c"));
         assert_eq!(inner.left(), ["a.b.d"]);
+        assert_eq!(fields.asked(), BTreeSet::from(["a", "a.b", "a.b.c"].map(str::to_owned)));
     }
 
     #[test]

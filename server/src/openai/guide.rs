@@ -88,7 +88,7 @@ fn missing(path: &str) -> ApiError {
     ApiError::bad_request("missing_field", Some(path), format!("`{path}` is needed"))
 }
 
-fn either(fields: &mut Fields, name: &str, other: &str) -> Option<Json> {
+fn either(fields: &mut Fields, name: &'static str, other: &'static str) -> Option<Json> {
     fields.take(name).or_else(|| fields.take(other))
 }
 

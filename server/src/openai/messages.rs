@@ -11,24 +11,6 @@ use crate::model::Model;
 use super::request::{self, Asked, Bounds, MOST_LOGPROBS};
 use super::start::{Input, Read};
 
-/// The names that are known here, for whoever mistypes one.
-pub const KNOWN: [&str; 14] = [
-    "model",
-    "messages",
-    "max_tokens",
-    "max_completion_tokens",
-    "temperature",
-    "top_p",
-    "top_k",
-    "n",
-    "stream",
-    "stop",
-    "logprobs",
-    "top_logprobs",
-    "seed",
-    "response_format",
-];
-
 /// Reads a body of `/v1/chat/completions`.
 ///
 /// # Errors
@@ -53,7 +35,7 @@ pub fn read(fields: &mut Fields, model: &Model, call: &Call) -> Result<Read, Api
     template(fields, &mut asked)?;
     let messages = conversation(messages.unwrap_or_default())?;
     let inputs = vec![Input::Prompt(Prompt::Messages(Json::Array(messages).to_string()))];
-    Ok(Read { asked, inputs, is_chat: true, prompt_field: "messages", known: &KNOWN })
+    Ok(Read { asked, inputs, is_chat: true, prompt_field: "messages" })
 }
 
 /// What the template is given beside the messages.

@@ -97,12 +97,7 @@ pub fn settle(fields: &mut Fields) -> Result<(), ApiError> {
 ///
 /// # Errors
 /// There is one, and the server was told to refuse it.
-pub fn ignored(
-    fields: &Fields,
-    unread: Vec<String>,
-    rejects: bool,
-    known: &[&str],
-) -> Result<Option<String>, ApiError> {
+pub fn ignored(fields: &Fields, unread: Vec<String>, rejects: bool) -> Result<Option<String>, ApiError> {
     let mut left = fields.left();
     if rejects && let (None, Some(first)) = (left.first(), unread.first()) {
         return Err(ApiError::unsupported(first, format!("the model's chat template does not read `{first}`")));
@@ -110,8 +105,9 @@ pub fn ignored(
     left.extend(unread);
     let Some(first) = left.first() else { return Ok(None) };
     if rejects {
-        let all = known.iter().chain(&HARMLESS).copied().chain(REFUSED.iter().map(|refused| refused.name));
-        let advice = nearest(first, all).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+        let known = fields.asked();
+        let advice = nearest(first, known.iter().map(String::as_str))
+            .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
         let message = format!("the field `{first}` is not known{advice}");
         return Err(ApiError::bad_request("unknown_parameter", Some(first), message));
     }

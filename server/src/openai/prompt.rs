@@ -13,24 +13,6 @@ use super::start::{Input, Read};
 /// Prompts of a request.
 const MOST_PROMPTS: usize = 1024;
 
-/// The names that are known here, for whoever mistypes one.
-pub const KNOWN: [&str; 14] = [
-    "model",
-    "prompt",
-    "max_tokens",
-    "temperature",
-    "top_p",
-    "top_k",
-    "n",
-    "stream",
-    "stop",
-    "echo",
-    "logprobs",
-    "seed",
-    "best_of",
-    "stream_options",
-];
-
 /// Reads a body of `/v1/completions`.
 ///
 /// # Errors
@@ -45,7 +27,7 @@ pub fn read(fields: &mut Fields, model: &Model, call: &Call) -> Result<Read, Api
         return Err(ApiError::invalid("prompt_logprobs", "`prompt_logprobs` streams with `echo` only"));
     }
     let inputs = prompts(prompt, model, &asked)?;
-    Ok(Read { asked, inputs, is_chat: false, prompt_field: "prompt", known: &KNOWN })
+    Ok(Read { asked, inputs, is_chat: false, prompt_field: "prompt" })
 }
 
 fn wrong(path: &str, value: &Json) -> ApiError {

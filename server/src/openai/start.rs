@@ -50,8 +50,6 @@ pub struct Read {
     pub is_chat: bool,
     /// The field that the prompts came in.
     pub prompt_field: &'static str,
-    /// Names of fields, for advice.
-    pub known: &'static [&'static str],
 }
 
 /// Reads a body's fields.
@@ -133,10 +131,10 @@ pub async fn start(state: &Arc<State>, call: &Call, body: Bytes, reader: Reader)
 fn prepare(state: &State, call: &Call, body: &[u8], reader: Reader, mut permit: Permit) -> Result<Started, ApiError> {
     let model = state.serving()?;
     let mut fields = read::fields(body)?;
-    let Read { mut asked, inputs, is_chat, prompt_field, known } = reader(&mut fields, model, call)?;
+    let Read { mut asked, inputs, is_chat, prompt_field } = reader(&mut fields, model, call)?;
     policy::settle(&mut fields)?;
-    let ignored =
-        policy::ignored(&fields, model.unread(&asked.options), state.settings.unknown_fields == "reject", known)?;
+    let rejects = state.settings.unknown_fields == "reject";
+    let ignored = policy::ignored(&fields, model.unread(&asked.options), rejects)?;
     let each = asked.wanted.best_of;
     let most = state.settings.max_num_sequences;
     if inputs.len().saturating_mul(each) > most {
