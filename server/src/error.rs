@@ -4,6 +4,35 @@ use http::StatusCode;
 use runner::executor::{EnqueueError, RequestError};
 use runner::request_builder::BuildRequestError;
 
+/// Every code that a request may be refused with.
+pub const CODES: [&str; 25] = [
+    "invalid_json",
+    "invalid_value",
+    "missing_field",
+    "unsupported_parameter",
+    "unsupported_content",
+    "unknown_parameter",
+    "context_length_exceeded",
+    "invalid_schema",
+    "template_refused",
+    "invalid_api_key",
+    "forbidden",
+    "not_found",
+    "model_not_found",
+    "method_not_allowed",
+    "body_timeout",
+    "request_too_large",
+    "unsupported_media_type",
+    "too_many_requests",
+    "internal",
+    "not_implemented",
+    "loading",
+    "queue_full",
+    "shutting_down",
+    "engine_failed",
+    "deadline_exceeded",
+];
+
 /// Why a request has no answer, or why an answer ends early.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ApiError {
@@ -24,14 +53,8 @@ pub struct ApiError {
 impl ApiError {
     /// An error of the caller's.
     pub fn bad_request(code: &'static str, param: Option<&str>, message: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::BAD_REQUEST,
-            kind: "invalid_request_error",
-            code,
-            param: param.map(str::to_owned),
-            message: message.into(),
-            retry_after: None,
-        }
+        let param = param.map(str::to_owned);
+        Self { param, ..Self::of(StatusCode::BAD_REQUEST, "invalid_request_error", code, message) }
     }
 
     /// A field with a value that it cannot have.
@@ -46,6 +69,7 @@ impl ApiError {
 
     /// An error of another status.
     pub fn of(status: StatusCode, kind: &'static str, code: &'static str, message: impl Into<String>) -> Self {
+        debug_assert!(CODES.contains(&code), "the code {code} is not listed");
         Self { status, kind, code, param: None, message: message.into(), retry_after: None }
     }
 

@@ -18,6 +18,7 @@
 //! | [`http`] | connections, routes, bodies, streams |
 //! | [`health`] | probes and the page of metrics |
 //! | [`openai`] | completions, chat, models |
+//! | [`openapi`] | all of it as a document |
 //! | [`program`] | `main` |
 
 #![forbid(unsafe_code)]
@@ -32,6 +33,7 @@ pub mod keys;
 pub mod metrics;
 pub mod model;
 pub mod openai;
+pub mod openapi;
 pub mod operations;
 pub mod program;
 pub mod state;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::error::ApiError;
 use crate::keys::Key;
 use crate::state::State;
-use crate::{fields, health, openai};
+use crate::{fields, health, openai, openapi};
 
 use super::reply::{self, Body};
 use super::{guard, read};
@@ -40,6 +40,7 @@ enum Route {
     Startup,
     Metrics,
     Version,
+    OpenApi,
     Models,
     Model,
     Completions,
@@ -48,7 +49,7 @@ enum Route {
 }
 
 /// Every path but those with a name in them. A path of several is counted under its first.
-const PATHS: [(&str, Route); 29] = [
+const PATHS: [(&str, Route); 30] = [
     ("/", Route::Root),
     ("/live", Route::Live),
     ("/livez", Route::Live),
@@ -66,6 +67,7 @@ const PATHS: [(&str, Route); 29] = [
     ("/metrics", Route::Metrics),
     ("/prometheus/metrics", Route::Metrics),
     ("/version", Route::Version),
+    ("/openapi.json", Route::OpenApi),
     ("/v1/models", Route::Models),
     ("/v1/completions", Route::Completions),
     ("/v1/chat/completions", Route::Chat),
@@ -81,6 +83,12 @@ const PATHS: [(&str, Route); 29] = [
 ];
 
 const MODEL: &str = "/v1/models/";
+
+/// Every path, with the methods that it has.
+pub fn paths() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let named = [Route::Model].into_iter().map(|route| (route.template(), route.allowed()));
+    PATHS.iter().map(|&(path, route)| (path, route.allowed())).chain(named)
+}
 
 impl Route {
     fn of(path: &str) -> Option<Self> {
@@ -100,7 +108,8 @@ impl Route {
 
     fn is_open(self, state: &State) -> bool {
         match self {
-            Self::Root | Self::Live | Self::Ready | Self::Health | Self::Startup | Self::Version => true,
+            Self::Root | Self::Live | Self::Ready | Self::Health | Self::Startup => true,
+            Self::Version | Self::OpenApi => true,
             Self::Metrics => !state.settings.protect_metrics,
             _ => false,
         }
@@ -191,6 +200,7 @@ async fn dispatch(
         Route::Startup => Ok(health::startup(state)),
         Route::Metrics => Ok(health::metrics(state)),
         Route::Version => Ok(health::version()),
+        Route::OpenApi => Ok(openapi::document()),
         Route::Models => openai::models::list(state),
         Route::Model => openai::models::one(state, &parts.uri.path()[MODEL.len()..]),
         Route::NotHere => Err(ApiError::of(

@@ -15,6 +15,7 @@ mod drain;
 mod health;
 mod load;
 mod log_probs;
+mod openapi;
 mod program;
 mod same;
 mod streams;
