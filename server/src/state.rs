@@ -78,6 +78,13 @@ impl State {
         self.model().ok_or_else(|| ApiError::overloaded("loading", "the engine is being opened", 2))
     }
 
+    /// An error as it is answered: with the status that the settings have for a full server.
+    pub fn answered(&self, error: ApiError) -> ApiError {
+        let full = http::StatusCode::from_u16(self.settings.overload_status).ok();
+        let status = full.filter(|_| error.code == "queue_full").unwrap_or(error.status);
+        ApiError { status, ..error }
+    }
+
     /// Whether there is work and the executor has not advanced for too long.
     pub fn is_stalled(&self) -> bool {
         let works = self.model().is_some_and(|model| model.admission().under_way().0 > 0);

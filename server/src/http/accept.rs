@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -13,20 +14,18 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
+use crate::error::ApiError;
 use crate::operations::Phase;
 use crate::state::{State, processors};
 
-use super::connection::{Timed, Timeouts, Turn, Turns};
+use super::connection::{Checked, Turn, Turns};
 use super::reply::{self, Body};
-use super::routes;
+use super::{head, routes};
 
-/// Bytes of a head at most, and of what waits to be written to a slow reader.
-const BUFFER: usize = 64 << 10;
-
-/// What a connection beyond the limit is told.
-const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\nConnection: close\r\n\
-    Content-Length: 118\r\n\r\n{\"error\":{\"message\":\"the server has too many connections\",\"type\":\"overloaded_error\",\"param\":null,\"code\":\"queue_full\"}}";
+/// Bytes that wait to be written to a slow reader, and of a head that hyper has not read to its end.
+const BUFFER: usize = head::MOST_BYTES;
 
 /// Starts the threads that answer.
 ///
@@ -68,15 +67,17 @@ async fn serve(state: Arc<State>, listener: TcpListener) {
             }
             Err(_) => {
                 state.metrics.count_rejection("connections");
-                tokio::spawn(refuse(socket));
+                tokio::spawn(refuse(state.clone(), socket));
             }
         }
     }
 }
 
-async fn refuse(mut socket: TcpStream) {
+async fn refuse(state: Arc<State>, mut socket: TcpStream) {
+    let error = ApiError::overloaded("queue_full", "the server has too many connections (max_connections)", 1);
+    let error = state.answered(error);
     let _ = tokio::time::timeout(Duration::from_secs(1), async {
-        socket.write_all(TOO_MANY).await?;
+        socket.write_all(&reply::raw(&error)).await?;
         socket.shutdown().await
     })
     .await;
@@ -94,21 +95,16 @@ impl Drop for Counted {
 async fn connection(state: Arc<State>, socket: TcpStream, _place: OwnedSemaphorePermit) {
     state.metrics.connections.add(1);
     let _counted = Counted(state.clone());
-    let seconds = Duration::from_secs_f64;
-    let settings = &state.settings;
-    let timeouts = Timeouts {
-        header: seconds(settings.header_timeout),
-        idle: seconds(settings.idle_timeout),
-        write: seconds(settings.write_timeout),
-    };
     let turns = Turns::default();
-    let socket = TokioIo::new(Timed::new(socket, timeouts, turns.clone()));
+    let deadline = Instant::now() + Duration::from_secs_f64(state.settings.header_timeout);
+    let checked = Checked::new(socket, BytesMut::new(), deadline, state.clone(), turns.clone());
     let answering = state.clone();
     let begun = turns.clone();
     let service = service_fn(move |request: Request<Incoming>| answer(answering.clone(), request, begun.begin()));
-    // The timeouts of heads are in `Timed`: hyper's own would end connections that are only idle.
+    // The timeouts of heads are in `Checked`: hyper's own would end connections that are only idle.
     let mut http = http1::Builder::new();
-    let connection = http.header_read_timeout(None).max_buf_size(BUFFER).serve_connection(socket, service);
+    let connection =
+        http.header_read_timeout(None).max_buf_size(BUFFER).serve_connection(TokioIo::new(checked), service);
     tokio::pin!(connection);
     tokio::select! {
         _ = &mut connection => return,
@@ -132,20 +128,4 @@ async fn answer(state: Arc<State>, request: Request<Incoming>, turn: Turn) -> Re
     let response = routes::answer(&state, request).await;
     // The turn ends with the body's.
     Ok(reply::holding(response, turn))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::TOO_MANY;
-
-    #[test]
-    fn the_refusal_of_a_connection_is_whole() {
-        let text = std::str::from_utf8(TOO_MANY).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(
-            head.contains(&format!("Content-Length: {}\r\n", body.len()))
-                || head.ends_with(&format!("Content-Length: {}", body.len()))
-        );
-        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
-    }
 }

@@ -3,7 +3,9 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`accept`] | the accept loop |
-//! | [`connection`] | a connection's timeouts |
+//! | [`head`] | a request's head, checked before hyper reads it |
+//! | [`framing`] | where a body ends |
+//! | [`connection`] | a connection: its heads and its timeouts |
 //! | [`routes`] | every path, and what it leads to |
 //! | [`guard`] | hosts, origins and keys |
 //! | [`read`] | a request's body |
@@ -12,7 +14,9 @@
 
 pub mod accept;
 pub mod connection;
+pub mod framing;
 pub mod guard;
+pub mod head;
 pub mod read;
 pub mod reply;
 pub mod routes;

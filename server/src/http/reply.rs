@@ -72,6 +72,23 @@ pub fn error(error: &ApiError) -> Response<Body> {
     response
 }
 
+/// An error as it goes out where there is no request that hyper could answer; the connection ends with it.
+pub fn raw(error: &ApiError) -> Vec<u8> {
+    let body = serde_json::to_vec(&ErrorBody::from(error)).unwrap_or_default();
+    let mut bytes = format!("HTTP/1.1 {}\r\n", error.status).into_bytes();
+    for (name, value) in self::error(error).headers().iter().filter(|(name, _)| *name != http::header::CONNECTION) {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    let id = uuid::Uuid::now_v7();
+    let rest = format!("x-request-id: {id}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+    bytes.extend_from_slice(rest.as_bytes());
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
 /// The answer to a method that a path does not have.
 pub fn method_not_allowed(method: &str, allowed: &'static str) -> Response<Body> {
     let message = format!("{method} is not allowed here: use {allowed}");

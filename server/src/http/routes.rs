@@ -135,7 +135,7 @@ pub async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<
     let result = dispatch(state, &parts, body, route, &mut call).await;
     let mut response = result.unwrap_or_else(|error| {
         state.metrics.count_error(error.code);
-        reply::error(&error)
+        reply::error(&state.answered(error))
     });
     reply::header(&mut response, "x-request-id", &call.id);
     let (status, took) = (response.status().as_u16(), arrived.elapsed());

@@ -88,9 +88,7 @@ pub struct Started {
 /// A refusal because too much is under way.
 fn full(state: &State, full: Full) -> ApiError {
     state.metrics.count_rejection("queue");
-    let error = ApiError::overloaded("queue_full", full.message, full.retry_after);
-    let status = http::StatusCode::from_u16(state.settings.overload_status).unwrap_or(error.status);
-    ApiError { status, ..error }
+    ApiError::overloaded("queue_full", full.message, full.retry_after)
 }
 
 /// Counts a request as in preparation.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::common::client::{Client, complete, get, metric, request};
+use crate::common::client::{Client, Reply, complete, get, metric, request};
 use crate::common::engine::{serve, shared};
 use crate::common::{scripted, until};
 
@@ -47,15 +47,18 @@ fn s34_heads_and_bodies_that_do_not_come_are_cut() {
     });
     // A byte at a time, each well within any timeout of a single read.
     let mut client = Client::new(server.address);
-    let mut cut = false;
     for byte in b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nX-Filler: aaaaaaaaaaaaaaaaaaaaaa" {
-        if std::io::Write::write_all(client.socket.get_mut(), &[*byte]).is_err() {
-            cut = true;
-            break;
-        }
+        // What is written after the answer is read and dropped, so this does not fail.
+        client.write(&[*byte]);
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert!(cut || client.receive(true).is_none(), "the head was waited for");
+    let reply = client.receive(true).unwrap();
+    let said = reply.error(408, "header_timeout", None);
+    assert!(said.contains("0.3 s (header_timeout)") && reply.headers["connection"] == "close", "{said}");
+    // Who says nothing is told nothing.
+    let mut rest = Vec::new();
+    Client::new(server.address).socket.read_to_end(&mut rest).unwrap();
+    assert!(rest.is_empty());
     let mut client = Client::new(server.address);
     client.write(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{");
     let reply = client.receive(true).unwrap();
@@ -90,7 +93,7 @@ fn a_connection_beyond_the_limit_is_told_so() {
 }
 
 #[test]
-fn requests_can_be_pipelined_and_a_large_head_is_refused() {
+fn requests_can_be_pipelined() {
     let mut client = Client::new(shared().address);
     for _ in 0..3 {
         client.send("GET", "/live", &[], "");
@@ -98,13 +101,75 @@ fn requests_can_be_pipelined_and_a_large_head_is_refused() {
     for _ in 0..3 {
         assert_eq!(client.receive(true).unwrap().status, 200);
     }
-    let filler = format!("GET /live HTTP/1.1\r\nHost: localhost\r\nX-Filler: {}\r\n\r\n", "a".repeat(1 << 20));
+}
+
+/// Sends bytes, and gives the last answer, after which the connection ends.
+fn last_answer(bytes: &[u8]) -> Reply {
     let mut client = Client::new(shared().address);
-    // It need not be read to its end.
-    let _ = std::io::Write::write_all(client.socket.get_mut(), filler.as_bytes());
-    let reply = client.receive(true);
-    assert!(reply.as_ref().is_none_or(|reply| reply.status == 431), "{reply:?}");
+    client.write(bytes);
+    let mut replies: Vec<_> = std::iter::from_fn(|| client.receive(true)).collect();
+    replies.pop().unwrap()
+}
+
+#[test]
+fn heads_that_are_no_http_are_answered_in_json() {
+    for (head, said) in [
+        ("hello\r\n\r\n", "HTTP/1.1"),
+        ("\x16\x03\x01\x02", "does not begin with a method"),
+        ("GET / HTTP/2.0\r\nHost: localhost\r\n\r\n", "version"),
+        ("GET /live HTTP/1.1\r\n\r\n", "no header Host"),
+        ("GET /live HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n", "more than one header Host"),
+        (
+            "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+            "differ",
+        ),
+        ("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n{}", "Content-Length"),
+        ("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n", "both"),
+        ("GET /\x01 HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1"),
+        ("GET /live HTTP/1.1\r\nHost: localhost\r\nA\x01: b\r\n\r\n", "header name"),
+    ] {
+        // Alone, and after requests that were right, with bodies of both kinds.
+        let right = "GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let chunked =
+            "POST /nowhere HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
+        let sized = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}";
+        for before in [String::new(), right.repeat(2), format!("{right}{sized}{right}"), format!("{sized}{chunked}")] {
+            let reply = last_answer(format!("{before}{head}").as_bytes());
+            let found = reply.error(400, "invalid_value", None);
+            assert!(found.contains(said), "{head:?}: {found}");
+            assert_eq!((&*reply.headers["connection"], reply.headers["x-request-id"].len()), ("close", 36));
+        }
+    }
+}
+
+#[test]
+fn a_head_has_64_kib_at_most() {
+    let head = |length: usize| {
+        let frame = "GET /live HTTP/1.1\r\nHost: localhost\r\nX-Filler: \r\nConnection: close\r\n\r\n".len();
+        let filler = "a".repeat(length - frame);
+        format!("GET /live HTTP/1.1\r\nHost: localhost\r\nX-Filler: {filler}\r\nConnection: close\r\n\r\n")
+    };
+    assert_eq!(last_answer(head(64 << 10).as_bytes()).status, 200);
+    for length in [(64 << 10) + 1, 1 << 20] {
+        let reply = last_answer(head(length).as_bytes());
+        assert!(reply.error(431, "request_too_large", None).contains("65536 bytes"));
+    }
+    let many = format!("GET /live HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "A: b\r\n".repeat(100));
+    assert!(last_answer(many.as_bytes()).error(431, "request_too_large", None).contains("100 headers"));
     assert_eq!(get(shared().address, "/live").status, 200);
+}
+
+#[test]
+fn what_clients_send_to_find_another_protocol_changes_nothing() {
+    let headers = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"];
+    let body = json!({ "prompt": "a", "max_tokens": 1 }).to_string();
+    request(shared().address, "POST", "/v1/completions", &headers, &body).ok();
+    let head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n";
+    let mut client = Client::new(shared().address);
+    client.write(format!("{head}Content-Length: {}\r\n\r\n", body.len()).as_bytes());
+    assert_eq!(client.head().unwrap().0, 100);
+    client.write(body.as_bytes());
+    client.receive(true).unwrap().ok();
 }
 
 #[test]
