@@ -10,6 +10,8 @@ use std::time::Instant;
 use runner::executor::{FinishReason, PerfMetrics, Response, TokenId, TokenLogProb};
 use runner::session::{Output, StopReason};
 
+use crate::error::ApiError;
+
 /// What came for one sequence since it was last taken.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Delta {
@@ -52,6 +54,34 @@ pub struct Went {
     pub metrics: PerfMetrics,
     /// Whether there was any token.
     pub has_tokens: bool,
+    /// Whether nothing more comes.
+    pub is_over: bool,
+    /// Whether a sequence of it was cancelled, or its time was over.
+    pub was_cut: bool,
+}
+
+/// Why a flight has no end.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Failure {
+    /// The executor's words.
+    Executor(String),
+    /// The server has given it up.
+    Refused(ApiError),
+}
+
+/// How a flight went so far.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// Of each request.
+    pub went: Vec<Went>,
+    /// Of each sequence that has ended.
+    pub reasons: Vec<FinishReason>,
+    /// Tokens of all sequences.
+    pub tokens: usize,
+    /// When the first of them came.
+    pub first_token: Option<Instant>,
+    /// What ended it.
+    pub failure: Option<Failure>,
 }
 
 /// What was taken out of a cell.
@@ -59,8 +89,8 @@ pub struct Went {
 pub struct Taken {
     /// By sequence, those with news only.
     pub deltas: Vec<(usize, Delta)>,
-    /// The error that ended the flight.
-    pub error: Option<String>,
+    /// What ended the flight.
+    pub error: Option<Failure>,
     /// Whether nothing more will come.
     pub is_over: bool,
 }
@@ -80,7 +110,8 @@ struct Inner {
     is_fresh: Vec<bool>,
     scores: Vec<Option<PromptScores>>,
     went: Vec<Went>,
-    error: Option<String>,
+    reasons: Vec<FinishReason>,
+    error: Option<Failure>,
     /// Requests that have not ended.
     open: usize,
     /// Tokens that have come, of all sequences.
@@ -98,6 +129,7 @@ impl Cell {
             is_fresh: vec![false; prompts * each],
             scores: vec![None; prompts],
             went: vec![Went::default(); prompts],
+            reasons: Vec::new(),
             error: None,
             open: prompts,
             tokens: 0,
@@ -117,7 +149,7 @@ impl Cell {
         let is_final = output.response.is_final();
         match output.response {
             Response::Error { message, .. } => {
-                inner.error.get_or_insert(message);
+                inner.error.get_or_insert(Failure::Executor(message));
             }
             Response::Result(result) => {
                 let index = prompt * self.each + result.sequence_index;
@@ -144,6 +176,9 @@ impl Cell {
                         let output_tokens = output.stats.map_or(0, |stats| stats.output_tokens);
                         let stop = output.stop_reason.map(|stop| *stop);
                         delta.finish = Some(Finish { reason, stop, output_tokens });
+                        inner.reasons.push(reason);
+                        inner.went[prompt].was_cut |=
+                            matches!(reason, FinishReason::Cancelled | FinishReason::TimedOut);
                     }
                     if !std::mem::replace(&mut inner.is_fresh[index], true) {
                         inner.fresh.push(index);
@@ -152,10 +187,34 @@ impl Cell {
             }
         }
         inner.open -= usize::from(is_final && inner.open > 0);
+        inner.went[prompt].is_over |= is_final;
         let waker = inner.waker.take();
         drop(inner);
         if let Some(waker) = waker {
             waker.wake();
+        }
+    }
+
+    /// Gives the flight up: whoever takes from it next is told.
+    pub fn fail(&self, error: ApiError) {
+        let mut inner = self.lock();
+        inner.error.get_or_insert(Failure::Refused(error));
+        let waker = inner.waker.take();
+        drop(inner);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// How it went so far.
+    pub fn summary(&self) -> Summary {
+        let inner = self.lock();
+        Summary {
+            went: inner.went.clone(),
+            reasons: inner.reasons.clone(),
+            tokens: inner.tokens,
+            first_token: inner.first_token,
+            failure: inner.error.clone(),
         }
     }
 

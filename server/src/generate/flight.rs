@@ -6,10 +6,11 @@ use std::time::Instant;
 use runner::executor::{EnqueueError, FinishReason, RequestId, Response, TokenId};
 use runner::session::{Destination, Output, Session, StopReason, Submission};
 
-use crate::metrics::Metrics;
+use crate::http::record::{Outcome, Record};
+use crate::metrics::{self, Metrics};
 
 use super::admission::Permit;
-use super::cell::Cell;
+use super::cell::{Cell, Failure, Summary, Went};
 
 /// Requests that are ready to be submitted: those of one HTTP request, all of them or none.
 #[derive(Debug)]
@@ -22,8 +23,8 @@ pub struct Prepared {
     pub cut: Vec<(TokenId, String)>,
     /// Room for all of it.
     pub permit: Permit,
-    /// When the HTTP request came.
-    pub arrived: Instant,
+    /// What the log will say of the HTTP request.
+    pub record: Arc<Record>,
 }
 
 /// Starts requests.
@@ -44,7 +45,8 @@ impl Generator {
     /// # Errors
     /// The executor does not take one of them: the others are cancelled.
     pub fn start(&self, prepared: Prepared) -> Result<Flight, EnqueueError> {
-        let Prepared { submissions, each, cut, mut permit, arrived } = prepared;
+        let Prepared { submissions, each, cut, mut permit, record } = prepared;
+        let arrived = record.arrived;
         let cell = Cell::new(submissions.len(), each);
         let cut: Arc<[_]> = cut.into();
         // It exists before the first request does, so that an early end cancels those that were submitted.
@@ -53,6 +55,9 @@ impl Generator {
             ids: Vec::with_capacity(submissions.len()),
             session: self.session.clone(),
             metrics: self.metrics.clone(),
+            record,
+            prompt_tokens: submissions.iter().map(|submission| submission.request.spec().input_token_ids.len()).sum(),
+            is_whole: false,
         };
         for (prompt, mut submission) in submissions.into_iter().enumerate() {
             let spec = submission.request.spec();
@@ -71,6 +76,7 @@ impl Generator {
             }));
             flight.ids.push(self.session.submit(submission)?);
         }
+        flight.is_whole = true;
         Ok(flight)
     }
 }
@@ -95,9 +101,18 @@ pub struct Flight {
     ids: Vec<RequestId>,
     session: Arc<Session>,
     metrics: Arc<Metrics>,
+    record: Arc<Record>,
+    prompt_tokens: usize,
+    /// Whether all of it was submitted.
+    is_whole: bool,
 }
 
 impl Flight {
+    /// What the log will say of it.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
     /// Where the outputs wait.
     pub fn cell(&self) -> &Cell {
         &self.cell
@@ -106,14 +121,49 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        let left = self.cell.open();
-        if left == 0 {
+        let summary = self.cell.summary();
+        if summary.went.iter().any(|went| !went.is_over) {
+            // Those that have ended are unknown by now, which does no harm.
+            for &id in &self.ids {
+                self.session.cancel(id);
+            }
+        }
+        if !self.is_whole {
             return;
         }
-        self.metrics.cancelled_by_clients.add(left as u64);
-        // Those that have ended are unknown by now, which does no harm.
-        for &id in &self.ids {
-            self.session.cancel(id);
+        let (cause, cancelled) = self.cancelled(&summary);
+        if let Some(cause) = cause {
+            self.metrics.count_cancelled(cause, cancelled);
         }
+        let mut finish: Vec<_> = summary.reasons.iter().map(|&reason| metrics::reason(reason)).collect();
+        finish.sort_unstable();
+        finish.dedup();
+        self.record.end(Outcome {
+            finish: finish.join(","),
+            prompt_tokens: self.prompt_tokens,
+            generated_tokens: summary.tokens,
+            queue: summary.went.iter().map(|went| went.metrics.queue_time()).max().unwrap_or_default(),
+            first_token: summary.first_token,
+            cancelled_by: cause,
+        });
+    }
+}
+
+impl Flight {
+    /// What ended the flight early, if anything did, and how many of its requests.
+    fn cancelled(&self, summary: &Summary) -> (Option<&'static str>, usize) {
+        let open = summary.went.iter().filter(|went| !went.is_over).count();
+        let ended = |reason| summary.reasons.contains(&reason);
+        let cause = match &summary.failure {
+            Some(Failure::Refused(_)) => "queue",
+            Some(Failure::Executor(_)) => "failure",
+            None if ended(FinishReason::Cancelled) => "shutdown",
+            None if ended(FinishReason::TimedOut) => "deadline",
+            None if open == 0 => return (None, 0),
+            None if self.record.has_failed() => "failure",
+            None => "client",
+        };
+        let is_of = |went: &&Went| !went.is_over || went.was_cut;
+        (Some(cause), summary.went.iter().filter(is_of).count())
     }
 }

@@ -9,6 +9,7 @@
 //! | [`routes`] | every path, and what it leads to |
 //! | [`guard`] | hosts, origins and keys |
 //! | [`read`] | a request's body |
+//! | [`record`] | what the log says of a request |
 //! | [`reply`] | answers |
 //! | [`sse`] | answers that stream |
 
@@ -18,6 +19,7 @@ pub mod framing;
 pub mod guard;
 pub mod head;
 pub mod read;
+pub mod record;
 pub mod reply;
 pub mod routes;
 pub mod sse;

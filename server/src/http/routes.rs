@@ -14,6 +14,7 @@ use crate::keys::Key;
 use crate::state::State;
 use crate::{fields, health, openai, openapi};
 
+use super::record::Record;
 use super::reply::{self, Body};
 use super::{guard, read};
 
@@ -28,6 +29,8 @@ pub struct Call {
     pub arrived: Instant,
     /// Seconds that it may take, if the header says so.
     pub timeout: Option<String>,
+    /// What the log will say of it.
+    pub record: Arc<Record>,
 }
 
 /// What a path leads to.
@@ -106,6 +109,11 @@ impl Route {
         }
     }
 
+    /// Whether it leads to the engine.
+    fn generates(self) -> bool {
+        matches!(self, Self::Completions | Self::Chat)
+    }
+
     fn is_open(self, state: &State) -> bool {
         match self {
             Self::Root | Self::Live | Self::Ready | Self::Health | Self::Startup => true,
@@ -126,30 +134,27 @@ impl Route {
 
 /// Answers a request.
 pub async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<Body> {
-    let arrived = Instant::now();
     let (parts, body) = request.into_parts();
     let id = request_id(&parts);
     let route = Route::of(parts.uri.path());
     let method = method_name(&parts.method);
-    let mut call = Call { id, key: None, arrived, timeout: None };
+    let (template, is_generation) = (route.map_or("", Route::template), route.is_some_and(Route::generates));
+    let record = Arc::new(Record::new(id.clone(), method, template, is_generation));
+    let arrived = record.arrived;
+    let mut call = Call { id, key: None, arrived, timeout: None, record: record.clone() };
     let result = dispatch(state, &parts, body, route, &mut call).await;
     let mut response = result.unwrap_or_else(|error| {
         state.metrics.count_error(error.code);
+        record.fail(error.code);
         reply::error(&state.answered(error))
     });
     reply::header(&mut response, "x-request-id", &call.id);
-    let (status, took) = (response.status().as_u16(), arrived.elapsed());
-    let template = route.map_or("", Route::template);
-    state.metrics.count_http(template, method, status, took);
-    let key = call.key.as_ref().map(|key| key.name.as_str());
-    let seconds = took.as_secs_f64();
-    match route {
-        Some(Route::Completions | Route::Chat) => {
-            tracing::info!(request = %call.id, key, method, route = template, status, seconds, "answered");
-        }
-        _ => tracing::debug!(request = %call.id, key, method, route = template, status, seconds, "answered"),
-    }
-    response
+    let status = response.status().as_u16();
+    state.metrics.count_http(template, method, status, arrived.elapsed());
+    record.set_status(status);
+    drop(call);
+    // The answer of a generation ends with its body.
+    if is_generation { reply::holding(response, record) } else { response }
 }
 
 /// The methods that are counted by name.
@@ -182,6 +187,9 @@ async fn dispatch(
     guard::check_site(state, parts)?;
     if !route.is_some_and(|route| route.is_open(state)) {
         call.key = guard::check_key(state, parts)?;
+        if let Some(key) = &call.key {
+            call.record.set_key(&key.name);
+        }
     }
     let route = route.ok_or_else(|| not_found(parts.uri.path()))?;
     if parts.method == Method::OPTIONS {

@@ -94,6 +94,9 @@ impl<E> Drop for EventStream<E> {
 impl<E: Events> EventStream<E> {
     fn fail(&mut self, error: &ApiError, out: &mut Vec<u8>) {
         self.state.metrics.count_error(error.code);
+        if let Some(flight) = &self.flight {
+            flight.record().fail(error.code);
+        }
         self.events.error(error, out);
         self.flight = None;
     }
@@ -125,9 +128,9 @@ impl<E: Events> EventStream<E> {
             }
             if let Some(error) = failure {
                 self.fail(&error, &mut out);
-            } else if let Some(message) = taken.error {
+            } else if let Some(failure) = taken.error {
                 let state = self.state.clone();
-                self.explanation = Some(Box::pin(async move { state.lifecycle.explain(&message).await }));
+                self.explanation = Some(Box::pin(async move { state.lifecycle.explain(failure).await }));
             } else if taken.is_over {
                 self.events.end(cell, &mut out);
                 self.flight = None;

@@ -4,4 +4,4 @@ mod names;
 mod registry;
 
 pub use names::{Facts, render};
-pub use registry::{Counter, Histogram, Metrics};
+pub use registry::{Counter, Histogram, Metrics, reason};

@@ -4,7 +4,7 @@ use std::fmt::{Display, Write};
 
 use runner::executor::{InflightBatchingStats, Limits, Load};
 
-use super::registry::{Histogram, Metrics, REASONS};
+use super::registry::{CAUSES, Histogram, Metrics, REASONS};
 
 /// What metrics are about, beside what was counted.
 #[derive(Debug)]
@@ -170,8 +170,9 @@ fn server(page: &mut Page<'_>, metrics: &Metrics) {
         page.line("serve_admission_rejections_total", &format!(",reason=\"{reason}\""), count);
     }
     page.head("serve_cancelled_total", "counter", "Requests that were cancelled, by what led to it");
-    page.line("serve_cancelled_total", ",cause=\"client\"", metrics.cancelled_by_clients.get());
-    page.line("serve_cancelled_total", ",cause=\"shutdown\"", metrics.cancelled_by_shutdown.get());
+    for (cause, count) in CAUSES.iter().zip(metrics.cancelled()) {
+        page.line("serve_cancelled_total", &format!(",cause=\"{cause}\""), count);
+    }
     page.head("serve_build_info", "gauge", "The program's version");
     page.line("serve_build_info", concat!(",version=\"", env!("CARGO_PKG_VERSION"), "\""), 1);
 }

@@ -118,8 +118,7 @@ pub struct Metrics {
     pub preparing: Counter,
     pub connections: Counter,
     pub sse_streams: Counter,
-    pub cancelled_by_clients: Counter,
-    pub cancelled_by_shutdown: Counter,
+    cancelled: [Counter; CAUSES.len()],
     success: [Counter; 5],
     /// By code.
     errors: Mutex<BTreeMap<&'static str, u64>>,
@@ -133,6 +132,25 @@ pub struct Metrics {
 
 /// The reasons of `trtllm_request_success_total`, in the order of `success`.
 pub(super) const REASONS: [&str; 5] = ["end_id", "stop_words", "length", "timed_out", "cancelled"];
+
+fn place(reason: FinishReason) -> usize {
+    match reason {
+        FinishReason::EndId => 0,
+        FinishReason::StopWords => 1,
+        FinishReason::Length => 2,
+        FinishReason::TimedOut => 3,
+        _ => 4,
+    }
+}
+
+/// What metrics and log call a reason.
+pub fn reason(reason: FinishReason) -> &'static str {
+    REASONS[place(reason)]
+}
+
+/// The causes of `serve_cancelled_total`, in the order of `cancelled`: the client has gone, the server ends, the request's time was
+/// over, it waited too long, something of it failed.
+pub(super) const CAUSES: [&str; 5] = ["client", "shutdown", "deadline", "queue", "failure"];
 
 impl Default for Metrics {
     fn default() -> Self {
@@ -155,8 +173,7 @@ impl Default for Metrics {
             preparing: Counter::default(),
             connections: Counter::default(),
             sse_streams: Counter::default(),
-            cancelled_by_clients: Counter::default(),
-            cancelled_by_shutdown: Counter::default(),
+            cancelled: Default::default(),
             success: Default::default(),
             errors: Mutex::default(),
             rejections: Mutex::default(),
@@ -178,20 +195,11 @@ fn copy<K: Ord + Clone>(counts: &Mutex<BTreeMap<K, u64>>) -> BTreeMap<K, u64> {
 impl Metrics {
     /// Counts an output of a request that was submitted `prepared` after it arrived, and `elapsed` before now.
     pub fn count_output(&self, output: &Output, prepared: Duration, elapsed: Duration) {
-        let Response::Result(result) = &output.response else {
-            add(&self.errors, "internal");
-            return;
-        };
+        // An error is counted with the answer that it is told in.
+        let Response::Result(result) = &output.response else { return };
         self.generation_tokens.add(result.output_token_ids.len() as u64);
         if let (Some(stats), Some(reason)) = (output.stats, result.finish_reason) {
-            let place = match reason {
-                FinishReason::EndId => 0,
-                FinishReason::StopWords => 1,
-                FinishReason::Length => 2,
-                FinishReason::TimedOut => 3,
-                _ => 4,
-            };
-            self.success[place].add(1);
+            self.success[place(reason)].add(1);
             self.request_generation_tokens.observe(stats.output_tokens as f64);
             if result.is_final {
                 self.prompt_tokens.add(stats.prompt_tokens as u64);
@@ -217,6 +225,13 @@ impl Metrics {
     /// Counts an error by its code.
     pub fn count_error(&self, code: &'static str) {
         add(&self.errors, code);
+    }
+
+    /// Counts requests that were cancelled for a cause, which is one of the metric's.
+    pub fn count_cancelled(&self, cause: &str, requests: usize) {
+        if let Some(place) = CAUSES.iter().position(|known| *known == cause) {
+            self.cancelled[place].add(requests as u64);
+        }
     }
 
     /// Counts a request that was refused because too much was under way.
@@ -264,6 +279,10 @@ impl Metrics {
 
     pub(super) fn success(&self) -> [u64; 5] {
         self.success.each_ref().map(Counter::get)
+    }
+
+    pub(super) fn cancelled(&self) -> [u64; CAUSES.len()] {
+        self.cancelled.each_ref().map(Counter::get)
     }
 
     pub(super) fn errors(&self) -> BTreeMap<&'static str, u64> {

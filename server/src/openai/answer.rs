@@ -181,8 +181,8 @@ pub async fn respond(state: &Arc<State>, call: &Call, started: Started) -> Resul
     } else {
         let cell = flight.cell();
         let taken = std::future::poll_fn(|polling| cell.poll_all(polling)).await;
-        if let Some(message) = taken.error {
-            return Err(state.lifecycle.explain(&message).await);
+        if let Some(failure) = taken.error {
+            return Err(state.lifecycle.explain(failure).await);
         }
         let mut response = whole(&mut context, cell, taken.deltas)?;
         times(&mut response, cell, call.arrived.elapsed());

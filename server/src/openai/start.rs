@@ -157,7 +157,7 @@ fn prepare(state: &State, call: &Call, body: &[u8], reader: Reader, mut permit: 
     let is_guided = specs().any(|spec| spec.guided_decoding.is_some());
     let cut = cut(model, &asked, specs().next());
     let guide = asked.more.guide;
-    let prepared = Prepared { submissions, each, cut, permit, arrived: call.arrived };
+    let prepared = Prepared { submissions, each, cut, permit, record: call.record.clone() };
     let flight =
         model.generator().start(prepared).map_err(|error| ApiError::of_enqueue(error, prompt_field, &guide))?;
     let stop_token_ids = asked.more.stop_token_ids;

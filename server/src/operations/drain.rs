@@ -50,8 +50,6 @@ pub async fn drain(state: &Arc<State>, signals: &mut UnboundedReceiver<Signal>) 
     };
     state.lifecycle.enter(Phase::Cancelling);
     if let Some(model) = state.model() {
-        let open = model.admission().under_way().0;
-        state.metrics.cancelled_by_shutdown.add(open as u64);
         model.session().executor().cancel_all();
     }
     // Every answer gets its end, and its reader the time to take it.

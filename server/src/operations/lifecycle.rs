@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::error::ApiError;
+use crate::generate::cell::Failure;
 
 /// What the server is at. Each follows those above it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,8 +69,12 @@ impl Lifecycle {
         }
     }
 
-    /// Why a request was ended with an error by the executor. What ended it may be told a moment later than that it ended.
-    pub async fn explain(&self, message: &str) -> ApiError {
+    /// Why a request was ended with an error. That the executor has failed may be told a moment later than that the request ended.
+    pub async fn explain(&self, failure: Failure) -> ApiError {
+        let message = match failure {
+            Failure::Executor(message) => message,
+            Failure::Refused(error) => return error,
+        };
         let mut phases = self.subscribe();
         let failed = phases.wait_for(|phase| matches!(phase, Phase::Failed(_)));
         match tokio::time::timeout(Duration::from_millis(100), failed).await {

@@ -14,6 +14,7 @@ mod disconnects;
 mod drain;
 mod health;
 mod load;
+mod log;
 mod log_probs;
 mod openapi;
 mod program;
