@@ -5,7 +5,7 @@ use runner::executor::{EnqueueError, RequestError};
 use runner::request_builder::BuildRequestError;
 
 /// Every code that a request may be refused with.
-pub const CODES: [&str; 25] = [
+pub const CODES: [&str; 26] = [
     "invalid_json",
     "invalid_value",
     "missing_field",
@@ -20,6 +20,7 @@ pub const CODES: [&str; 25] = [
     "not_found",
     "model_not_found",
     "method_not_allowed",
+    "header_timeout",
     "body_timeout",
     "request_too_large",
     "unsupported_media_type",

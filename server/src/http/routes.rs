@@ -33,6 +33,13 @@ pub struct Call {
     pub record: Arc<Record>,
 }
 
+impl Call {
+    /// Of somebody without a key.
+    pub fn new(record: Arc<Record>) -> Self {
+        Self { id: record.id.clone(), key: None, arrived: record.arrived, timeout: None, record }
+    }
+}
+
 /// What a path leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
@@ -139,9 +146,9 @@ pub async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<
     let route = Route::of(parts.uri.path());
     let method = method_name(&parts.method);
     let (template, is_generation) = (route.map_or("", Route::template), route.is_some_and(Route::generates));
-    let record = Arc::new(Record::new(id.clone(), method, template, is_generation));
+    let record = Arc::new(Record::new(id, method, template, is_generation));
     let arrived = record.arrived;
-    let mut call = Call { id, key: None, arrived, timeout: None, record: record.clone() };
+    let mut call = Call::new(record.clone());
     let result = dispatch(state, &parts, body, route, &mut call).await;
     let mut response = result.unwrap_or_else(|error| {
         state.metrics.count_error(error.code);

@@ -1,11 +1,12 @@
 //! The OpenAPI document says what is there: every path, method, field and error code, and nothing else.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 use server::error::CODES;
 use server::fields::Fields;
+use server::http::record::Record;
 use server::http::routes::{self, Call};
 use server::openai::start::Reader;
 use server::openai::{messages, policy, prompt};
@@ -55,7 +56,7 @@ fn documented(name: &str) -> BTreeSet<String> {
 /// The fields that are read from these bodies.
 fn read(reader: Reader, bodies: &[Json]) -> BTreeSet<String> {
     let InProcess { state, .. } = shared();
-    let call = Call { id: "1".to_owned(), key: None, arrived: Instant::now(), timeout: None };
+    let call = Call::new(Arc::new(Record::new("1".to_owned(), "POST", "", false)));
     let model = state.model().unwrap();
     let mut names = BTreeSet::new();
     for body in bodies {
