@@ -164,20 +164,24 @@ pub fn lists(names: Names<'_>, entries: &[Entry], top: usize) -> Logprobs {
 
 /// Chat's shape.
 pub fn content(names: Names<'_>, entries: &[Entry], top: usize, skip_special_tokens: bool) -> Logprobs {
-    let one = |entry: &Entry| ChatToken {
-        token: names.lossy(entry.id),
-        logprob: finite(entry.log_prob.unwrap_or(IMPOSSIBLE)),
-        bytes: names.bytes(entry.id, skip_special_tokens),
-        top_logprobs: entry
-            .top
-            .iter()
-            .take(top)
-            .map(|top| ChatTop {
-                token: names.lossy(top.token_id),
-                logprob: finite(top.log_prob),
-                bytes: names.bytes(top.token_id, false),
-            })
-            .collect(),
+    let alternative = |id: TokenId, log_prob: f32| ChatTop {
+        token: names.lossy(id),
+        logprob: finite(log_prob),
+        bytes: names.bytes(id, false),
+    };
+    let one = |entry: &Entry| {
+        let log_prob = entry.log_prob.unwrap_or(IMPOSSIBLE);
+        let alternatives = entry.top.iter().take(top).map(|top| alternative(top.token_id, top.log_prob));
+        ChatToken {
+            token: names.lossy(entry.id),
+            logprob: finite(log_prob),
+            bytes: names.bytes(entry.id, skip_special_tokens),
+            top_logprobs: match entry.top.is_empty() && top > 0 {
+                // None were asked of the executor, because the chosen token is the most probable.
+                true => vec![alternative(entry.id, log_prob)],
+                false => alternatives.collect(),
+            },
+        }
     };
     Logprobs::Content { content: entries.iter().map(one).collect(), refusal: () }
 }

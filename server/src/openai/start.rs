@@ -200,8 +200,28 @@ fn submission(
         return Err(ApiError::context_length(field, spec.input_token_ids.len(), builder.executor.limits().max_seq_len));
     }
     add(&mut spec, model, call, asked);
+    if spec.output.top_log_probs == 1 && chooses_the_most_probable(&spec) {
+        // It is the chosen one, whose log-probability every executor returns. TensorRT-LLM's returns no others.
+        spec.output.top_log_probs = 0;
+    }
     let submission = builder.submission(spec, &asked.options, true).map_err(refused)?;
     Ok((submission, text))
+}
+
+/// Whether each token is the one of the highest logit: a greedy choice in which nothing else has a say.
+fn chooses_the_most_probable(spec: &RequestSpec) -> bool {
+    let sampling = &spec.sampling;
+    let is_changed = sampling.beam_width > 1
+        || sampling.min_tokens > 0
+        || sampling.repetition_penalty != 1.0
+        || sampling.presence_penalty != 0.0
+        || sampling.frequency_penalty != 0.0
+        || sampling.no_repeat_ngram_size > 0
+        || !spec.bad_words.is_empty()
+        || !spec.embedding_bias.is_empty()
+        || spec.allowed_token_ids.is_some()
+        || spec.guided_decoding.is_some();
+    sampling.is_greedy() && !is_changed
 }
 
 /// Puts in what options have no names for.
