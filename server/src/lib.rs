@@ -19,6 +19,7 @@
 //! | [`health`] | probes and the page of metrics |
 //! | [`openai`] | completions, chat, models |
 //! | [`openapi`] | all of it as a document |
+//! | [`ui`] | the page for browsers |
 //! | [`program`] | `main` |
 
 #![forbid(unsafe_code)]
@@ -37,3 +38,4 @@ pub mod openapi;
 pub mod operations;
 pub mod program;
 pub mod state;
+pub mod ui;

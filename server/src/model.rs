@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 const PLACEHOLDERS: [&str; 4] = ["", "tgi", "dummy", "default"];
 
 /// Sampling settings where a request has none.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Defaults {
     /// OpenAI's is 1; 0 where the file says `do_sample`: false.
     pub temperature: f32,
@@ -226,6 +226,11 @@ impl Model {
         let more = chat.chat_template_kwargs.keys().filter(|name| is_unread(name));
         let more = more.map(|name| format!("chat_template_kwargs.{name}"));
         documents.then(|| "documents".to_owned()).into_iter().chain(more).collect()
+    }
+
+    /// Whether conversations can be made prompts.
+    pub fn has_chat_template(&self) -> bool {
+        self.session.tokenizer().is_some() && self.engine.as_ref().is_some_and(|engine| engine.chat().is_ok())
     }
 
     /// A name of everything that an output depends on beside its request.

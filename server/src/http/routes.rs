@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::error::ApiError;
 use crate::keys::Key;
 use crate::state::State;
-use crate::{fields, health, openai, openapi};
+use crate::{fields, health, openai, openapi, ui};
 
 use super::record::Record;
 use super::reply::{self, Body};
@@ -51,6 +51,8 @@ enum Route {
     Metrics,
     Version,
     OpenApi,
+    Ui(&'static ui::File),
+    UiModel,
     Models,
     Model,
     Completions,
@@ -59,7 +61,7 @@ enum Route {
 }
 
 /// Every path but those with a name in them. A path of several is counted under its first.
-const PATHS: [(&str, Route); 30] = [
+const PATHS: [(&str, Route); 31] = [
     ("/", Route::Root),
     ("/live", Route::Live),
     ("/livez", Route::Live),
@@ -78,6 +80,7 @@ const PATHS: [(&str, Route); 30] = [
     ("/prometheus/metrics", Route::Metrics),
     ("/version", Route::Version),
     ("/openapi.json", Route::OpenApi),
+    ("/ui/model.json", Route::UiModel),
     ("/v1/models", Route::Models),
     ("/v1/completions", Route::Completions),
     ("/v1/chat/completions", Route::Chat),
@@ -97,7 +100,8 @@ const MODEL: &str = "/v1/models/";
 /// Every path, with the methods that it has.
 pub fn paths() -> impl Iterator<Item = (&'static str, &'static str)> {
     let named = [Route::Model].into_iter().map(|route| (route.template(), route.allowed()));
-    PATHS.iter().map(|&(path, route)| (path, route.allowed())).chain(named)
+    let files = ui::FILES.iter().map(|file| (file.path, Route::Ui(file).allowed()));
+    PATHS.iter().map(|&(path, route)| (path, route.allowed())).chain(files).chain(named)
 }
 
 impl Route {
@@ -105,6 +109,7 @@ impl Route {
         // One slash at the end is tolerated; every other spelling is another path.
         let path = path.strip_suffix('/').filter(|path| !path.is_empty() && !path.ends_with('/')).unwrap_or(path);
         let known = PATHS.iter().find(|(known, _)| *known == path).map(|&(_, route)| route);
+        let known = known.or_else(|| ui::find(path).map(Self::Ui));
         known.or_else(|| path.strip_prefix(MODEL).filter(|name| !name.is_empty()).map(|_| Self::Model))
     }
 
@@ -112,6 +117,7 @@ impl Route {
     fn template(self) -> &'static str {
         match self {
             Self::Model => "/v1/models/{id}",
+            Self::Ui(file) => file.path,
             other => PATHS.iter().find(|(_, route)| *route == other).map_or("", |&(path, _)| path),
         }
     }
@@ -124,7 +130,7 @@ impl Route {
     fn is_open(self, state: &State) -> bool {
         match self {
             Self::Root | Self::Live | Self::Ready | Self::Health | Self::Startup => true,
-            Self::Version | Self::OpenApi => true,
+            Self::Version | Self::OpenApi | Self::Ui(_) => true,
             Self::Metrics => !state.settings.protect_metrics,
             _ => false,
         }
@@ -211,11 +217,16 @@ async fn dispatch(
     match route {
         Route::Live => Ok(health::live()),
         Route::Ready => Ok(health::ready(state)),
+        Route::Root if wants_html(parts) => Ok(ui::redirect("ui")),
         Route::Health | Route::Root => Ok(health::health(state)),
         Route::Startup => Ok(health::startup(state)),
         Route::Metrics => Ok(health::metrics(state)),
         Route::Version => Ok(health::version()),
         Route::OpenApi => Ok(openapi::document()),
+        // What the page asks for is beside it, not below.
+        Route::Ui(_) if parts.uri.path().ends_with('/') => Ok(ui::redirect("../ui")),
+        Route::Ui(file) => Ok(ui::file(file)),
+        Route::UiModel => ui::model(state),
         Route::Models => openai::models::list(state),
         Route::Model => openai::models::one(state, &parts.uri.path()[MODEL.len()..]),
         Route::NotHere => Err(ApiError::of(
@@ -242,6 +253,12 @@ async fn dispatch(
     }
 }
 
+/// Whether it is a browser that asks.
+fn wants_html(parts: &Parts) -> bool {
+    let mut accepted = parts.headers.get_all(http::header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.any(|value| value.contains("text/html"))
+}
+
 fn too_many(state: &State, limit: usize) -> ApiError {
     state.metrics.count_rejection("key");
     let message = format!("the API key has {limit} requests under way already (max_requests_per_key)");
@@ -250,7 +267,7 @@ fn too_many(state: &State, limit: usize) -> ApiError {
 }
 
 fn not_found(path: &str) -> ApiError {
-    let near = fields::nearest(path, PATHS.iter().map(|&(path, _)| path));
+    let near = fields::nearest(path, paths().map(|(path, _)| path));
     let advice = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
     let shown: String = path.chars().take(100).collect();
     let message = format!("there is nothing at `{shown}`{advice}");
