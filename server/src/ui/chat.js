@@ -1,6 +1,7 @@
 // Chat: a conversation. A version is `{ messages: [{ role, head, content, tokens, finish }] }`, where `tokens` are those after `head`,
 // the text that somebody wrote.
 
+import { Refusal } from './api.js';
 import { button, make } from './dom.js';
 import { chatReader, completionReader, TokenView } from './tokens.js';
 
@@ -71,7 +72,7 @@ export class Chat {
 		const messages = structuredClone(this.version.messages);
 		const draft = this.message.value;
 		if (draft.trim()) messages.push({ role: 'user', content: draft });
-		if (!messages.length) return undefined;
+		if (!messages.length) throw new Refusal('Write a message first.');
 		const body = { messages: said(system, messages) };
 		const base = { messages: structuredClone(messages) };
 		if (messages.at(-1).role === 'assistant') body.continue_final_message = true;

@@ -9,26 +9,22 @@ const number = (name, label, low, high, step, about) => ({ name, label, low, hig
 export const PARAMETERS = [
 	{ ...number('max_tokens', 'Max tokens', 0, undefined, 1, 'Tokens to generate at most'), sent: '200' },
 	number('temperature', 'Temperature', 0, 2, 0.1, '0 always takes the most probable token'),
-	number('top_p', 'Top p', 0, 1, 0.05, 'The fewest best tokens whose probabilities reach this'),
+	number('top_p', 'Top p', 0, 1, 0.05, 'The best tokens whose probabilities reach this'),
 	number('top_k', 'Top k', 0, undefined, 1, 'So many of the best tokens; 0 for all'),
 	number('min_p', 'Min p', 0, 1, 0.01, 'Tokens at least this times as probable as the best'),
 	number('repetition_penalty', 'Repetition penalty', 0, undefined, 0.05, 'Divides the logits of tokens already seen'),
-	{ ...number('presence_penalty', 'Presence penalty', -2, 2, 0.1, 'Taken once from tokens already generated'), initial: '0' },
+	{ ...number('presence_penalty', 'Presence penalty', -2, 2, 0.1, 'Taken once from tokens generated before'), initial: '0' },
 	{ ...number('frequency_penalty', 'Frequency penalty', -2, 2, 0.1, 'Taken as often as a token was generated'), initial: '0' },
 	{ ...number('seed', 'Seed', undefined, Number.MAX_SAFE_INTEGER, 1, 'The same seed gives the same text'), initial: 'drawn' },
-	{ ...number('logprobs', 'Alternatives', -1, 20, 1, 'Probable tokens shown for each one; -1: no probabilities'), sent: '5' },
+	{ ...number('logprobs', 'Alternatives', -1, 20, 1, 'Shown for each token; -1: no probabilities'), sent: '5' },
 	{ name: 'stop', label: 'Stop strings', kind: 'text', about: 'One a line; \\n is a line break' },
-	{
-		name: 'format',
-		label: 'Output',
-		kind: 'choice',
-		choices: { '': 'Any text', json_object: 'A JSON object', json_schema: 'JSON by a schema', regex: 'By a regular expression', grammar: 'By a Lark grammar' },
-	},
+	{ name: 'format', label: 'Output', kind: 'choice' },
 	{ name: 'guide', label: 'Schema', kind: 'text', code: true },
 	{ name: 'system', label: 'System message', kind: 'text', mode: 'chat' },
-	{ name: 'extra', label: 'Other fields', kind: 'text', code: true, about: 'JSON, as {"ignore_eos": true}; they are sent as they are' },
+	{ name: 'extra', label: 'Other fields', kind: 'text', code: true, about: 'JSON, as {"ignore_eos": true}' },
 ];
 
+const FORMATS = { '': 'Any text', json_object: 'JSON object', json_schema: 'JSON by a schema', regex: 'Regular expression', grammar: 'Lark grammar' };
 const GUIDES = { json_schema: 'Schema', regex: 'Expression', grammar: 'Grammar' };
 const PLACEHOLDERS = { json_schema: '{"type": "object", "properties": {}}', regex: '[A-Z][a-z]+', grammar: 'start: "yes" | "no"' };
 
@@ -48,11 +44,12 @@ export class Parameters {
 		const id = `parameter-${name}`;
 		const field = Object.assign(make({ number: 'input', text: 'textarea', choice: 'select' }[kind]), { id, name });
 		if (kind === 'number') {
-			Object.assign(field, { type: 'number', min: parameter.low ?? '', max: parameter.high ?? '', step: parameter.step, inputMode: 'decimal' });
+			const { low = '', high = '', step } = parameter;
+			Object.assign(field, { type: 'number', min: low, max: high, step });
 		} else if (kind === 'text') {
 			Object.assign(field, { rows: 2, spellcheck: false, autocapitalize: 'off', className: parameter.code ? 'code' : '' });
 		} else {
-			for (const [value, text] of Object.entries(parameter.choices)) field.append(new Option(text, value));
+			for (const [value, text] of Object.entries(FORMATS)) field.append(new Option(text, value));
 		}
 		const reset = button('↺', () => set(''), 'reset');
 		reset.setAttribute('aria-label', `Reset ${label}`);

@@ -1,7 +1,5 @@
 // A request as a program that sends it. The key is a variable; everything else is what this page sends.
 
-const indented = (text, by) => text.replaceAll('\n', `\n${' '.repeat(by)}`);
-
 // Lists of numbers on one line, everything else as JSON.stringify has it. No text has a line break in it there.
 const json = (body) =>
 	JSON.stringify(body, null, 2).replace(/\[\n\s+(-?\d[^[\]{}"]*?)\n\s*\]/g, (_, list) => `[${list.replace(/\s+/g, ' ')}]`);
@@ -48,7 +46,7 @@ print()`;
     Authorization: \`Bearer \${process.env.API_KEY}\`,
     'Content-Type': 'application/json',
   },
-  body: JSON.stringify(${indented(json(body), 2)}),
+  body: JSON.stringify(${json(body).replaceAll('\n', '\n  ')}),
 });
 if (!response.ok) throw new Error(await response.text());
 let rest = '';

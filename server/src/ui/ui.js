@@ -15,8 +15,7 @@ const PATHS = { complete: 'v1/completions', chat: 'v1/chat/completions' };
 
 const picked = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
 const pick = (name, value) => {
-	const input = [...document.querySelectorAll(`input[name="${name}"]`)].find((one) => one.value === value);
-	if (input) input.checked = true;
+	for (const input of document.getElementsByName(name)) input.checked ||= input.value === value;
 };
 
 const parameters = new Parameters($('parameters'), () => save());
@@ -89,7 +88,7 @@ function step(by) {
 
 // ---- A run
 
-/** Sends a request and takes what comes into the version that is shown. */
+/** Sends a request; what comes goes into the version that is shown. */
 async function generate(path, body, receive) {
 	const sheet = mode === 'chat' ? $('turns') : $('sheet');
 	const version = current();
@@ -113,7 +112,7 @@ async function generate(path, body, receive) {
 			head: (headers) => {
 				strip.head(headers, body.seed);
 				const ignored = headers.get('x-ignored-fields');
-				if (ignored) hint(`The server does not know ${ignored}.`);
+				if (ignored) hint(`Ignored: ${ignored}`);
 			},
 			event: ({ choices, usage }) => {
 				for (const choice of choices.filter(({ index }) => index === 0)) {
@@ -163,12 +162,10 @@ function request(more) {
 function begin(from) {
 	if (mode === 'complete') {
 		const { base, prompt } = from ?? complete.start();
-		return { path: PATHS.complete, body: request({ prompt }), base, version: { ...structuredClone(base), before: base } };
+		return { path: PATHS.complete, body: request({ prompt }), version: { ...structuredClone(base), before: base } };
 	}
-	const started = from ?? chat.start(parameters.values.system);
-	if (!started) throw new Refusal('Write a message first.', { param: 'message' });
-	const { base, version, body } = started;
-	return { path: PATHS.chat, body: request(body), base, version: { ...version, before: base } };
+	const { base, version, body } = chat.start(parameters.values.system);
+	return { path: PATHS.chat, body: request(body), version: { ...version, before: base } };
 }
 
 async function run(from) {
@@ -222,7 +219,7 @@ async function choose(top, index, at) {
 
 function busy(is) {
 	const [run, stop] = [$('run'), $('stop')];
-	const isFocused = document.activeElement === (is ? run : stop);
+	const isFocused = [run, stop].includes(document.activeElement);
 	run.hidden = is;
 	stop.hidden = !is;
 	if (isFocused) (is ? stop : run).focus();
@@ -249,7 +246,7 @@ let opener;
 
 function details(token, button, index, at) {
 	opener = button;
-	for (const other of document.querySelectorAll('.token[aria-expanded]')) other.removeAttribute('aria-expanded');
+	document.querySelector('.token[aria-expanded]')?.removeAttribute('aria-expanded');
 	button.setAttribute('aria-expanded', 'true');
 	showDetails($('details'), token, { choose: reason(at) ?? ((top) => choose(top, index, at)), close: closeDetails });
 }
@@ -276,7 +273,7 @@ function fail(error) {
 	if (error.retryAfter) facts.push(`try again in ${error.retryAfter} s`);
 	box.replaceChildren(make('p', '', error.message), make('p', 'facts', facts.join(' · ')));
 	box.hidden = false;
-	if (error.status === 401) askForKey(error.message);
+	if (error.status === 401) askForKey();
 	else if (error.param) parameters.mark(error.param);
 }
 
@@ -286,12 +283,7 @@ function clear() {
 	parameters.mark(undefined);
 }
 
-let timer;
-function hint(text) {
-	$('hint').textContent = text;
-	clearTimeout(timer);
-	if (text) timer = setTimeout(() => hint(''), 8000);
-}
+const hint = (text) => ($('hint').textContent = text);
 
 let unspoken = '';
 /** A screen reader is given whole sentences. */
@@ -308,8 +300,7 @@ function speak(text) {
 
 // ---- The key
 
-function askForKey(reason) {
-	$('key-reason').textContent = `${reason ? `The server says: ${reason}. ` : ''}It is kept until this tab is closed.`;
+function askForKey() {
 	$('key').value = key.get();
 	if (!$('key-dialog').open) $('key-dialog').showModal();
 }
@@ -377,31 +368,25 @@ async function share() {
 	if (!(await toClipboard(url, 'The link is copied.'))) hint('The link is in the address bar.');
 }
 
+/** The last request that was sent, or the first one that would be. */
 function snippet() {
-	const which = picked('which');
-	let request;
 	try {
-		request = which === 'last' && last ? last : begin();
-		$('snippet').textContent = snippets[picked('language')](new URL('.', location.href).href, request.path, request.body);
+		const { path, body } = last ?? begin();
+		$('snippet').textContent = snippets[picked('language')](new URL('.', location.href).href, path, body);
 	} catch (error) {
 		$('snippet').textContent = error.message;
 	}
 }
 
 function copyAs() {
-	$('which').hidden = !last;
-	pick('which', last ? 'last' : 'next');
 	snippet();
 	$('copy-dialog').showModal();
 }
 
 function exported() {
-	const { list, at } = history();
-	const versions = list.map(({ before, ...version }) => version);
-	const all = { server: facts, exported: new Date().toISOString(), mode, parameters: parameters.values, last_request: last, version: at, versions };
+	const all = { server: facts, parameters: parameters.values, last, ...history() };
 	const url = URL.createObjectURL(new Blob([JSON.stringify(all, null, 2)], { type: 'application/json' }));
 	Object.assign(make('a'), { href: url, download: `${mode}.json` }).click();
-	setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
 // ---- Modes and views
@@ -441,8 +426,7 @@ const clicks = {
 	share,
 	'copy-as': copyAs,
 	export: exported,
-	'key-button': () => askForKey(),
-	'reset-all': () => (parameters.set({}), save()),
+	'key-button': askForKey,
 	'copy-close': () => $('copy-dialog').close(),
 	copy: async () => {
 		if (await toClipboard($('snippet').textContent, 'The code is copied.')) $('copy-dialog').close();
@@ -455,7 +439,7 @@ document.addEventListener('change', ({ target }) => {
 	if (target.name === 'mode' && !running) setMode(target.value);
 	else if (target.name === 'mode') pick('mode', mode);
 	if (target.name === 'view') setView();
-	if (['language', 'which'].includes(target.name)) snippet();
+	if (target.name === 'language') snippet();
 	if (target.id === 'theme') setTheme();
 	if (target.id === 'underline') document.body.classList.toggle('underlines', target.checked);
 	save();
@@ -482,7 +466,7 @@ async function start() {
 		return;
 	}
 	$('model-name').textContent = facts.name;
-	$('model-facts').textContent = `${facts.max_model_len.toLocaleString('en')} tokens`;
+	$('model-facts').textContent = `${facts.max_model_len} tokens`;
 	document.title = `${facts.name} – serve-engine`;
 	parameters.defaults = facts.defaults;
 	$('modes').hidden = !facts.has_chat_template;

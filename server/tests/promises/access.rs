@@ -56,7 +56,9 @@ fn s12_no_route_serves_the_model_without_a_key() {
     }
     let reply = request(server.address, "POST", "/v1/completions", &["Authorization: bearer Secret1"], &body);
     reply.ok();
-    for path in ["/health", "/live", "/ready", "/startup", "/metrics", "/version", "/openapi.json", "/"] {
+    for path in
+        ["/health", "/live", "/ready", "/startup", "/metrics", "/version", "/openapi.json", "/ui", "/ui/ui.js", "/"]
+    {
         assert_eq!(request(server.address, "GET", path, &[], "").status, 200, "{path}");
     }
     let refused = request(server.address, "POST", "/v1/completions", &[], &body);

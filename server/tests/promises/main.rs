@@ -18,6 +18,7 @@ mod load;
 mod log;
 mod log_probs;
 mod openapi;
+mod page;
 mod program;
 mod same;
 mod streams;
