@@ -68,8 +68,11 @@ export class Strip {
 	/** Shows what was counted. */
 	show() {
 		this.#set('generated', this.tokens);
-		const [tokens, seconds] = [this.tokens - this.withFirst, (this.last - this.first) / 1000];
-		if (tokens > 0 && seconds > 0) this.#set('speed', `${(tokens / seconds).toFixed(tokens / seconds < 100 ? 1 : 0)} tok/s`);
+		// What comes at once was not generated at once.
+		const isFlow = this.last - this.first > 100;
+		const tokens = this.tokens - (isFlow ? this.withFirst : 0);
+		const speed = (tokens / (this.last - (isFlow ? this.first : this.began))) * 1000;
+		if (tokens) this.#set('speed', `${speed.toFixed(speed < 100 ? 1 : 0)} tok/s`);
 	}
 
 	usage({ prompt_tokens, completion_tokens, prompt_tokens_details }) {

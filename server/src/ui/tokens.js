@@ -138,18 +138,15 @@ export function showDetails(section, token, { choose, close }) {
 	head.append(name, make('span', 'facts', facts.join(' · ')), shut);
 	section.replaceChildren(head);
 	const list = make('ol', 'alternatives');
+	list.setAttribute('aria-label', 'Go on with');
 	for (const top of token.top ?? []) {
 		const button = makeButton('', () => choose(top), 'alternative');
 		const text = make('span', 'text');
 		const bar = make('span', 'bar-of');
 		bar.style.setProperty('--share', Math.exp(top.logprob));
 		button.append(text, bar, make('span', 'share', percent(top.logprob)));
-		const said = (name) => {
-			text.textContent = visible(name);
-			button.setAttribute('aria-label', `Continue with “${visible(name)}”, ${percent(top.logprob)}`);
-		};
-		if (top.text) said(top.text);
-		else tokenText(top.id).then(({ name }) => said(name));
+		if (top.text) text.textContent = visible(top.text);
+		else tokenText(top.id).then(({ name }) => (text.textContent = visible(name)));
 		const isChosen = top.id === token.ids[0];
 		if (isChosen) button.setAttribute('aria-current', 'true');
 		button.disabled = isChosen || typeof choose === 'string';
