@@ -1,11 +1,17 @@
 //! What probes and dashboards ask for. Nothing here waits for the executor.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use http::{Response, StatusCode};
 use runner::executor::{Limits, Load};
 use serde_json::json;
 
+use crate::error::ApiError;
 use crate::http::reply::{self, Body};
+use crate::http::routes::Call;
 use crate::metrics::{self, Facts};
+use crate::openai;
 use crate::operations::Phase;
 use crate::state::State;
 
@@ -57,6 +63,18 @@ fn obstacle(state: &State) -> Option<String> {
         }
         Phase::Serving => None,
     }
+}
+
+/// One token, through everything that a request goes through.
+///
+/// # Errors
+/// There is none, for the reason that a request would have.
+pub async fn generate(state: &Arc<State>, call: &Call) -> Result<Response<Body>, ApiError> {
+    let body = json!({ "prompt": [0], "max_tokens": 1 }).to_string();
+    let answered = openai::completions(state, call, body.into());
+    let time = Duration::from_secs_f64(state.settings.stall_timeout);
+    tokio::time::timeout(time, answered).await.map_err(|_| ApiError::deadline_exceeded())??;
+    Ok(said(StatusCode::OK, "healthy", None))
 }
 
 /// The program's version.

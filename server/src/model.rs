@@ -17,6 +17,7 @@ use crate::config::Settings;
 use crate::error::ApiError;
 use crate::generate::Generator;
 use crate::generate::admission::{Admission, Limits};
+use crate::generate::queue::Queue;
 use crate::metrics::Metrics;
 
 /// Names by which clients that cannot name a model ask for one.
@@ -77,6 +78,7 @@ pub struct Model {
     session: Arc<Session>,
     generator: Generator,
     admission: Arc<Admission>,
+    queue: Option<Arc<Queue>>,
     end_ids: Vec<TokenId>,
     defaults: Defaults,
     fingerprint: String,
@@ -125,6 +127,7 @@ impl Model {
             queued: or(settings.max_queued_requests, limits.max_batch_size.saturating_mul(4)),
             queued_tokens: or(settings.max_queued_tokens, limits.max_num_tokens.saturating_mul(8)),
         });
+        let queue = (settings.max_queue_wait > 0.0).then(Arc::<Queue>::default);
         let dir = engine.as_ref().map(|engine| engine.dir());
         let config = dir.filter(|dir| settings.generation_config == "engine" && dir.has_file(GENERATION_CONFIG_FILE));
         let adapters = settings.adapters().map(|(name, dir)| (name.to_owned(), PathBuf::from(dir))).collect();
@@ -133,7 +136,8 @@ impl Model {
             defaults: config
                 .map_or_else(Defaults::default, |dir| Defaults::of_file(&dir.path().join(GENERATION_CONFIG_FILE))),
             end_ids: engine.as_ref().map(|engine| engine.end_ids().to_vec()).unwrap_or_default(),
-            generator: Generator::new(session.clone(), metrics.clone()),
+            generator: Generator::new(session.clone(), metrics.clone(), queue.clone()),
+            queue,
             created: seconds_now(),
             any_name: settings.any_model,
             names,
@@ -201,6 +205,11 @@ impl Model {
     /// What counts them.
     pub fn admission(&self) -> &Arc<Admission> {
         &self.admission
+    }
+
+    /// Requests that may not wait for ever, where there is such a limit.
+    pub fn queue(&self) -> Option<&Queue> {
+        self.queue.as_deref()
     }
 
     /// The tokens that end a sequence.

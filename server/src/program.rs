@@ -23,6 +23,7 @@ use tracing_subscriber::{Layer, fmt, registry};
 
 use crate::config::{self, Args, Settings};
 use crate::http::accept;
+use crate::http::listener::{Address, Listener, UnixSocket};
 use crate::keys::{self, Keys};
 use crate::model::{self, Parts};
 use crate::operations::{Outcome, Signal, drain, on_signal};
@@ -37,7 +38,7 @@ pub fn main() -> ExitCode {
 fn run(args: &Args) -> Result<(), Failure> {
     let (settings, executor) = config::load(args).map_err(input)?;
     if args.print_config {
-        return print(&settings);
+        return print(&settings, &executor);
     }
     let path = args.engine.as_deref().ok_or_else(|| input(anyhow!("--engine DIR is needed")))?;
     install_log(args.verbose, &settings.log_format);
@@ -46,9 +47,9 @@ fn run(args: &Args) -> Result<(), Failure> {
     let (sender, signals) = unbounded_channel();
     let loading = Loading::install(sender).map_err(Failure::Other)?;
     let listener = bind(&settings, &keys)?;
-    let address = listener.local_addr().map_err(|error| Failure::Other(error.into()))?;
+    let address = listener.address().map_err(|error| Failure::Other(error.into()))?;
     let state = State::new(settings, keys, address).map_err(no_thread)?;
-    let runtime = accept::start(&state, listener).map_err(no_thread)?;
+    let http = accept::start(&state, listener).map_err(no_thread)?;
     announce(&state)?;
     match loading.open(&state, args, path, executor)? {
         Opened::Interrupted(Signal::Interrupt) => Err(Failure::Interrupted),
@@ -56,7 +57,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         Opened::Interrupted(_) | Opened::Served => Ok(()),
         Opened::Ready => {
             say(format_args!("ready; try: {}", example(&state)));
-            serve(&state, &runtime, signals)
+            serve(&state, http.runtime(), signals)
         }
     }
 }
@@ -182,12 +183,8 @@ fn no_thread(error: std::io::Error) -> Failure {
     Failure::Machine(anyhow::Error::new(error).context("cannot start a thread"))
 }
 
-fn print(settings: &Settings) -> Result<(), Failure> {
-    #[derive(serde::Serialize)]
-    struct File<'a> {
-        server: &'a Settings,
-    }
-    let text = toml::to_string(&File { server: settings }).map_err(|error| Failure::Other(error.into()))?;
+fn print(settings: &Settings, executor: &ExecutorConfig) -> Result<(), Failure> {
+    let text = config::shown(settings, executor).map_err(|error| Failure::Other(error.into()))?;
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::Other(error.into())),
         _ => Ok(()),
@@ -215,8 +212,14 @@ fn install_log(verbose: bool, format: &str) {
 }
 
 /// Listens. Anybody who reaches an address that is not loopback could use the engine, so that needs keys or a decision.
-fn bind(settings: &Settings, keys: &Keys) -> Result<TcpListener, Failure> {
+fn bind(settings: &Settings, keys: &Keys) -> Result<Listener, Failure> {
     use std::net::ToSocketAddrs;
+    if !settings.unix_socket.is_empty() {
+        // Who reaches it, its folder and its permissions say.
+        let path = Path::new(&settings.unix_socket);
+        let socket = UnixSocket::bind(path).context(format!("--unix-socket {}", path.display())).map_err(input)?;
+        return Ok(Listener::Unix(socket));
+    }
     let (host, port) = (settings.host.trim_matches(['[', ']']), settings.port);
     let found = (host, port).to_socket_addrs().context(format!("--host {host}: not an address")).map_err(input)?;
     let addresses: Vec<SocketAddr> = found.collect();
@@ -228,21 +231,27 @@ fn bind(settings: &Settings, keys: &Keys) -> Result<TcpListener, Failure> {
         say(format_args!("warning: {host} is not loopback, and no API key is asked for"));
     }
     let listener = TcpListener::bind(&addresses[..]).context(format!("cannot listen on {host}:{port}"));
-    listener.map_err(Failure::Other)
+    listener.map(Listener::Tcp).map_err(Failure::Other)
 }
 
 /// A first request.
 fn example(state: &State) -> String {
     let key = if state.keys.are_needed() { " -H 'Authorization: Bearer KEY'" } else { "" };
+    let place = match &state.address {
+        Address::Tcp(address) => format!("http://{address}"),
+        Address::Unix(path) => format!("--unix-socket {} http://localhost", path.display()),
+    };
     format!(
-        r#"curl http://{}/v1/completions{key} -H 'Content-Type: application/json' -d '{{"prompt": "Our solar system is"}}'"#,
-        state.address
+        r#"curl {place}/v1/completions{key} -H 'Content-Type: application/json' -d '{{"prompt": "Our solar system is"}}'"#
     )
 }
 
 /// Says where the server listens.
 fn announce(state: &State) -> Result<(), Failure> {
-    say(format_args!("listening on http://{}", state.address));
+    match &state.address {
+        Address::Tcp(address) => say(format_args!("listening on http://{address}")),
+        Address::Unix(_) => say(format_args!("listening on {}", state.address)),
+    }
     let file = &state.settings.ready_file;
     if file.is_empty() {
         return Ok(());

@@ -1,12 +1,12 @@
 //! What every request can reach.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::config::Settings;
 use crate::error::ApiError;
 use crate::generate::pool::Pool;
+use crate::http::listener::Address;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::model::{Model, Parts};
@@ -18,7 +18,7 @@ pub struct State {
     /// As they were given.
     pub settings: Settings,
     /// Where the server listens.
-    pub address: SocketAddr,
+    pub address: Address,
     /// What the server is at.
     pub lifecycle: Lifecycle,
     /// Who may ask.
@@ -35,7 +35,7 @@ impl State {
     ///
     /// # Errors
     /// A thread cannot be started.
-    pub fn new(settings: Settings, keys: Keys, address: SocketAddr) -> std::io::Result<Arc<Self>> {
+    pub fn new(settings: Settings, keys: Keys, address: Address) -> std::io::Result<Arc<Self>> {
         let threads = match settings.prepare_threads {
             0 => (processors() / 2).max(2),
             threads => threads,

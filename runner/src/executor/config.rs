@@ -1,6 +1,6 @@
 //! An executor's configuration, in the terms of TensorRT-LLM's `ExecutorConfig`.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Limits;
 use super::tensorrt_llm_config::TensorRtLlmConfig;
@@ -10,7 +10,7 @@ pub const MAX_TOKENS_PER_BLOCK: usize = 1024;
 
 /// Settings of an executor; the defaults are TensorRT-LLM's where it has them. Read from TOML, the names are those of the
 /// fields.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExecutorConfig {
     /// Worker threads of the CPU executor; `None` for one per logical CPU that the process may use.
@@ -36,7 +36,7 @@ pub struct ExecutorConfig {
 }
 
 /// Settings of the KV cache.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KvCacheConfig {
     /// Tokens that it holds; `None` for as many as [`KvCacheConfig::free_memory_fraction`] allows and the limits can use.
@@ -52,7 +52,7 @@ pub struct KvCacheConfig {
 }
 
 /// Which requests run when the KV cache cannot hold all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CapacitySchedulerPolicy {
     /// As many as fit now; when blocks run out, the latest are paused and computed again later.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ::args::ExecutorArgs;
 use ::args::executor_args::SERVER_TABLE;
 use clap::Parser;
-use runner::executor::ExecutorConfig;
+use runner::executor::{ExecutorConfig, TensorRtLlmConfig};
 
 use super::{Settings, SettingsArgs};
 
@@ -91,6 +91,30 @@ fn of_file(path: &Path) -> Result<Settings, ConfigError> {
     }
 }
 
+/// The text of a file that says all of it: what the server would run with.
+///
+/// # Errors
+/// A setting cannot be written, which none of ours is.
+pub fn shown(settings: &Settings, executor: &ExecutorConfig) -> Result<String, toml::ser::Error> {
+    let mut table = toml::Table::try_from(executor)?;
+    // What is not sent to TensorRT-LLM by its own names has to be added.
+    let TensorRtLlmConfig { guided_decoding, start_up_timeout, stall_timeout, shutdown_timeout, .. } =
+        executor.tensorrt_llm;
+    if let Some(toml::Value::Table(gpu)) = table.get_mut("tensorrt_llm") {
+        gpu.retain(|_, value| !value.as_table().is_some_and(toml::Table::is_empty));
+        gpu.insert("guided_decoding".to_owned(), guided_decoding.into());
+        for (name, value) in [
+            ("start_up_timeout", start_up_timeout),
+            ("stall_timeout", stall_timeout),
+            ("shutdown_timeout", shutdown_timeout),
+        ] {
+            gpu.insert(name.to_owned(), toml::Value::try_from(value)?);
+        }
+    }
+    table.insert(SERVER_TABLE.to_owned(), toml::Value::try_from(settings)?);
+    toml::to_string(&table)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +142,38 @@ mod tests {
         std::fs::write(&file, "[server]\nprot = 1\n").unwrap();
         let error = load(&typed(&format!("--config {}", file.display()))).unwrap_err().to_string();
         assert!(error.contains("prot") && error.contains("[server]") && error.contains("server.toml"), "{error}");
+    }
+
+    #[test]
+    fn what_is_shown_can_be_read_and_is_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("server.toml");
+        let lines = [
+            "max_batch_size = 3",
+            "iter_stats_max_iterations = 7",
+            "capacity_scheduler_policy = \"max_utilization\"",
+            "[kv_cache]",
+            "max_tokens = 64",
+            "[tensorrt_llm]",
+            "max_beam_width = 2",
+            "guided_decoding = false",
+            "start_up_timeout = 1",
+            "stall_timeout = 2",
+            "shutdown_timeout = 3",
+            "[tensorrt_llm.kv_cache]",
+            "use_uvm = true",
+            "[server]",
+            "port = 1",
+        ];
+        std::fs::write(&file, lines.join("\n")).unwrap();
+        let loaded = |flags: &str| load(&typed(&format!("--config {} {flags}", file.display()))).unwrap();
+        let (settings, executor) = loaded("--threads 2");
+        let text = shown(&settings, &executor).unwrap();
+        for line in lines.iter().chain(&["threads = 2", "enable_chunked_context = true", "tokens_per_block = 32"]) {
+            assert!(text.lines().any(|found| found == *line), "{line}: {text}");
+        }
+        std::fs::write(&file, &text).unwrap();
+        assert_eq!(loaded(""), (settings, executor));
     }
 
     #[test]

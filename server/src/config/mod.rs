@@ -3,5 +3,5 @@
 mod args;
 mod settings;
 
-pub use args::{Args, ConfigError, load};
+pub use args::{Args, ConfigError, load, shown};
 pub use settings::{Settings, SettingsArgs};

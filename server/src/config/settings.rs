@@ -43,6 +43,8 @@ settings! {
     host: String = "127.0.0.1".to_owned(), "ADDRESS";
     /// Port to listen on; 0 for any that is free [default: 8000]
     port: u16 = 8000, "PORT";
+    /// Listen at this path, on a Unix socket, and not on an address
+    unix_socket: String = String::new(), "PATH";
     /// Write the address to this file, one line, as soon as the server listens
     ready_file: String = String::new(), "FILE";
     /// Name of the model in requests and answers; may be given several times [default: the engine directory's name]
@@ -73,6 +75,8 @@ settings! {
     max_queued_requests: usize = 0, "N";
     /// Prompt tokens that may wait; 0 for 8 x max_num_tokens [default: 0]
     max_queued_tokens: usize = 0, "N";
+    /// Seconds that a request may wait in the executor's queue before it is refused like those that find it full; 0 for no limit [default: 0]
+    max_queue_wait: f64 = 0.0, "SECONDS";
     /// Requests of one API key at once; 0 for no limit [default: 0]
     max_requests_per_key: usize = 0, "N";
     /// Status of the answer when the server is full [default: 503]
@@ -110,6 +114,7 @@ impl Settings {
     /// The first setting that is outside its range, as a sentence.
     pub fn validate(&self) -> Result<(), String> {
         let seconds = [
+            ("max_queue_wait", self.max_queue_wait),
             ("header_timeout", self.header_timeout),
             ("body_timeout", self.body_timeout),
             ("idle_timeout", self.idle_timeout),

@@ -99,6 +99,11 @@ impl Admission {
         (state.sequences, state.waiting)
     }
 
+    /// Seconds after which there should be room.
+    pub fn retry_after(&self) -> u64 {
+        self.lock().retry_after()
+    }
+
     /// Notes tokens that were computed.
     pub fn note_tokens(&self, tokens: usize) {
         let mut state = self.lock();

@@ -206,6 +206,12 @@ impl Cell {
         }
     }
 
+    /// Whether the request of prompt number `prompt` has neither a token nor an end.
+    pub fn waits(&self, prompt: usize) -> bool {
+        let inner = self.lock();
+        inner.error.is_none() && inner.went.get(prompt).is_some_and(|went| !went.has_tokens && !went.is_over)
+    }
+
     /// How it went so far.
     pub fn summary(&self) -> Summary {
         let inner = self.lock();

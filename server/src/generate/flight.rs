@@ -11,6 +11,7 @@ use crate::metrics::{self, Metrics};
 
 use super::admission::Permit;
 use super::cell::{Cell, Failure, Summary, Went};
+use super::queue::Queue;
 
 /// Requests that are ready to be submitted: those of one HTTP request, all of them or none.
 #[derive(Debug)]
@@ -32,12 +33,14 @@ pub struct Prepared {
 pub struct Generator {
     session: Arc<Session>,
     metrics: Arc<Metrics>,
+    /// Where requests may not wait for ever.
+    queue: Option<Arc<Queue>>,
 }
 
 impl Generator {
-    /// Over a session, which may have other clients.
-    pub fn new(session: Arc<Session>, metrics: Arc<Metrics>) -> Self {
-        Self { session, metrics }
+    /// Over a session, which may have other clients. Requests are noted in `queue`, if there is one, for somebody to look after.
+    pub fn new(session: Arc<Session>, metrics: Arc<Metrics>, queue: Option<Arc<Queue>>) -> Self {
+        Self { session, metrics, queue }
     }
 
     /// Submits requests. It may wait for a guide to be compiled, so it is not for an asynchronous thread.
@@ -48,6 +51,7 @@ impl Generator {
         let Prepared { submissions, each, cut, mut permit, record } = prepared;
         let arrived = record.arrived;
         let cell = Cell::new(submissions.len(), each);
+        let cell_of_all = cell.clone();
         let cut: Arc<[_]> = cut.into();
         // It exists before the first request does, so that an early end cancels those that were submitted.
         let mut flight = Flight {
@@ -74,6 +78,9 @@ impl Generator {
                 cell.append(prompt, output);
                 Ok(())
             }));
+            if let Some(queue) = &self.queue {
+                queue.note(&cell_of_all, prompt, submitted);
+            }
             flight.ids.push(self.session.submit(submission)?);
         }
         flight.is_whole = true;

@@ -31,7 +31,7 @@ pub fn check_site(state: &State, request: &Parts) -> Result<(), ApiError> {
     let host = request.uri.authority().map(http::uri::Authority::as_str).or_else(|| text(HOST.as_str()));
     let allowed = &state.settings.allowed_host;
     let is_allowed = |name: &str| allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(name));
-    let is_loopback = state.address.ip().is_loopback();
+    let is_loopback = state.address.is_loopback();
     if let Some(host) = host.filter(|_| is_loopback || !allowed.is_empty()) {
         let name = without_port(host);
         let is_ours = ["localhost", "127.0.0.1", "::1"].iter().any(|ours| ours.eq_ignore_ascii_case(name));

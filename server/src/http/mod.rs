@@ -2,11 +2,13 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
+//! | [`listener`] | where the server listens |
 //! | [`accept`] | the accept loop |
 //! | [`head`] | a request's head, checked before hyper reads it |
 //! | [`framing`] | where a body ends |
 //! | [`connection`] | a connection: its heads and its timeouts |
 //! | [`routes`] | every path, and what it leads to |
+//! | [`gzip`] | bodies that come compressed |
 //! | [`guard`] | hosts, origins and keys |
 //! | [`read`] | a request's body |
 //! | [`record`] | what the log says of a request |
@@ -17,7 +19,9 @@ pub mod accept;
 pub mod connection;
 pub mod framing;
 pub mod guard;
+pub mod gzip;
 pub mod head;
+pub mod listener;
 pub mod read;
 pub mod record;
 pub mod reply;

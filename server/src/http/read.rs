@@ -13,13 +13,15 @@ use crate::config::Settings;
 use crate::error::ApiError;
 use crate::fields::Fields;
 
+use super::gzip::{Gzip, GzipError};
+
 fn too_large(limit: usize) -> ApiError {
     let message = format!("the body has more than {limit} bytes (max_body_bytes)");
     ApiError::of(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "request_too_large", message)
 }
 
-/// Checks what the head says of the body.
-fn check(headers: &HeaderMap, limit: usize) -> Result<(), ApiError> {
+/// Checks what the head says of the body: whether it is compressed.
+fn check(headers: &HeaderMap, limit: usize) -> Result<bool, ApiError> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default().trim());
     let unsupported = |message: String| {
         ApiError::of(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_media_type", message)
@@ -29,12 +31,49 @@ fn check(headers: &HeaderMap, limit: usize) -> Result<(), ApiError> {
     {
         return Err(unsupported("the body must be JSON: Content-Type: application/json".to_owned()));
     }
-    if text(CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
-        return Err(unsupported("the body must not be compressed: leave Content-Encoding out".to_owned()));
-    }
+    let is_compressed = match text(CONTENT_ENCODING) {
+        Some(encoding) if encoding.eq_ignore_ascii_case("gzip") => true,
+        Some(encoding) if !encoding.eq_ignore_ascii_case("identity") => {
+            return Err(unsupported("the body may be compressed with gzip only: Content-Encoding: gzip".to_owned()));
+        }
+        _ => false,
+    };
     match text(CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok()) {
         Some(length) if length > limit as u64 => Err(too_large(limit)),
-        _ => Ok(()),
+        _ => Ok(is_compressed),
+    }
+}
+
+/// What was read of a body, decompressed; at most so many bytes.
+enum Piecewise {
+    Plain(BytesMut, usize),
+    Gzip(Gzip, usize),
+}
+
+impl Piecewise {
+    fn push(&mut self, piece: &[u8]) -> Result<(), ApiError> {
+        match self {
+            Self::Plain(read, limit) if read.len() + piece.len() > *limit => Err(too_large(*limit)),
+            Self::Plain(read, _) => {
+                read.extend_from_slice(piece);
+                Ok(())
+            }
+            Self::Gzip(gzip, limit) => gzip.push(piece).map_err(|error| not_read(error, *limit)),
+        }
+    }
+
+    fn finish(self) -> Result<Bytes, ApiError> {
+        match self {
+            Self::Plain(read, _) => Ok(read.freeze()),
+            Self::Gzip(gzip, limit) => gzip.finish().map(Bytes::from).map_err(|error| not_read(error, limit)),
+        }
+    }
+}
+
+fn not_read(error: GzipError, limit: usize) -> ApiError {
+    match error {
+        GzipError::TooLarge => too_large(limit),
+        GzipError::Invalid => ApiError::bad_request("invalid_value", None, "the body is not whole, or not gzip"),
     }
 }
 
@@ -44,24 +83,24 @@ fn check(headers: &HeaderMap, limit: usize) -> Result<(), ApiError> {
 /// It is too large, too slow, or not what is read here.
 pub async fn body(headers: &HeaderMap, mut incoming: Incoming, settings: &Settings) -> Result<Bytes, ApiError> {
     let limit = settings.max_body_bytes;
-    check(headers, limit)?;
+    let is_compressed = check(headers, limit)?;
     let pause = Duration::from_secs_f64(settings.body_timeout);
-    let mut read = BytesMut::new();
+    let mut read = match is_compressed {
+        true => Piecewise::Gzip(Gzip::new(limit), limit),
+        false => Piecewise::Plain(BytesMut::new(), limit),
+    };
     loop {
         let frame = tokio::time::timeout(pause, incoming.frame()).await.map_err(|_| {
             let message = format!("no byte of the body came for {} s (body_timeout)", settings.body_timeout);
             ApiError::of(StatusCode::REQUEST_TIMEOUT, "timeout_error", "body_timeout", message)
         })?;
         let frame = match frame {
-            None => return Ok(read.freeze()),
+            None => return read.finish(),
             Some(Ok(frame)) => frame,
             Some(Err(_)) => return Err(ApiError::bad_request("invalid_value", None, "the body ended before its end")),
         };
         if let Some(data) = frame.data_ref() {
-            if read.len() + data.len() > limit {
-                return Err(too_large(limit));
-            }
-            read.extend_from_slice(data);
+            read.push(data)?;
         }
     }
 }

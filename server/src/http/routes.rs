@@ -33,6 +33,19 @@ pub struct Call {
     pub record: Arc<Record>,
 }
 
+/// Whether these first bytes of a connection ask whether the process lives.
+pub fn is_live(first: &[u8]) -> bool {
+    let line = first.split(|byte| b"\r\n".contains(byte)).next().and_then(|line| std::str::from_utf8(line).ok());
+    let Some((method, rest)) = line.and_then(|line| line.split_once(' ')) else { return false };
+    let path = rest.split([' ', '?']).next().unwrap_or_default();
+    ["GET", "HEAD"].contains(&method) && rest.ends_with(" HTTP/1.1") && is_of_liveness(path)
+}
+
+/// Whether a path is that of a probe which only asks whether the process lives.
+pub fn is_of_liveness(path: &str) -> bool {
+    Route::of(path) == Some(Route::Live)
+}
+
 impl Call {
     /// Of somebody without a key.
     pub fn new(record: Arc<Record>) -> Self {
@@ -47,6 +60,7 @@ enum Route {
     Live,
     Ready,
     Health,
+    HealthGenerate,
     Startup,
     Metrics,
     Version,
@@ -73,6 +87,7 @@ const PATHS: [(&str, Route); 31] = [
     ("/v1/health/ready", Route::Ready),
     ("/health", Route::Health),
     ("/healthz", Route::Health),
+    ("/health_generate", Route::HealthGenerate),
     ("/startup", Route::Startup),
     ("/startupz", Route::Startup),
     ("/health/startup", Route::Startup),
@@ -219,6 +234,7 @@ async fn dispatch(
         Route::Ready => Ok(health::ready(state)),
         Route::Root if wants_html(parts) => Ok(ui::redirect("ui")),
         Route::Health | Route::Root => Ok(health::health(state)),
+        Route::HealthGenerate => health::generate(state, call).await,
         Route::Startup => Ok(health::startup(state)),
         Route::Metrics => Ok(health::metrics(state)),
         Route::Version => Ok(health::version()),

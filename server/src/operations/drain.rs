@@ -37,7 +37,12 @@ pub async fn drain(state: &Arc<State>, signals: &mut UnboundedReceiver<Signal>) 
     let signal = tokio::select! {
         signal = first(state, signals) => signal,
         problem = failure(&mut phases) => {
-            sleep(Duration::from_secs_f64(state.settings.fail_grace)).await;
+            // Whoever ends the server meanwhile need not wait for it.
+            let grace = sleep(Duration::from_secs_f64(state.settings.fail_grace));
+            tokio::select! {
+                () = grace => {}
+                _ = first(state, signals) => {}
+            }
             return Outcome::Failed(problem);
         }
     };

@@ -29,6 +29,7 @@ fn s12_no_route_serves_the_model_without_a_key() {
         "/v1/embeddings",
         "/tokenize",
         "/generate",
+        "/health_generate",
         "/nowhere",
         "/health/../v1/completions",
         "/./v1/completions",

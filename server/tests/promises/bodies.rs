@@ -1,8 +1,10 @@
 //! Bodies and connections: their sizes, their times, their ends.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::json;
 
 use crate::common::client::{Client, Reply, complete, get, metric, request};
@@ -31,11 +33,37 @@ fn a_body_must_be_plain_json() {
     send(&["Content-Type: application/json; charset=utf-8"]).ok();
     send(&["Content-Type: Application/JSON"]).ok();
     send(&["Content-Encoding: identity"]).ok();
-    for headers in
-        [["Content-Type: text/plain"], ["Content-Type: application/x-www-form-urlencoded"], ["Content-Encoding: gzip"]]
-    {
+    for headers in [
+        ["Content-Type: text/plain"],
+        ["Content-Type: application/x-www-form-urlencoded"],
+        ["Content-Encoding: deflate"],
+        ["Content-Encoding: gzip, gzip"],
+    ] {
         send(&headers).error(415, "unsupported_media_type", None);
     }
+}
+
+#[test]
+fn a_body_may_be_compressed_and_its_limit_is_of_what_comes_out() {
+    let server = serve(|settings| settings.max_body_bytes = 10_000);
+    let send = |body: &str, cut: usize| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(body.as_bytes()).unwrap();
+        let mut bytes = encoder.finish().unwrap();
+        bytes.truncate(bytes.len() - cut);
+        let mut client = Client::new(server.address);
+        let head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: gzip\r\n";
+        client.write(format!("{head}Content-Length: {}\r\n\r\n", bytes.len()).as_bytes());
+        client.write(&bytes);
+        client.receive(true).unwrap()
+    };
+    let body = json!({ "prompt": "a", "max_tokens": 1 }).to_string();
+    send(&body, 0).ok();
+    send(&body, 1).error(400, "invalid_value", None);
+    let bomb = format!("{body}{}", " ".repeat(5_000_000));
+    assert!(send(&bomb, 0).error(413, "request_too_large", None).contains("10000 bytes (max_body_bytes)"));
+    let said = request(server.address, "POST", "/v1/completions", &["Content-Encoding: gzip"], &body);
+    said.error(400, "invalid_value", None);
 }
 
 #[test]
@@ -76,18 +104,20 @@ fn s34_heads_and_bodies_that_do_not_come_are_cut() {
 
 #[test]
 fn a_connection_beyond_the_limit_is_told_so() {
-    let server = serve(|settings| settings.max_connections = 2);
+    let server = serve(|settings| (settings.max_connections, settings.overload_status) = (2, 429));
     let mut clients: Vec<_> = (0..2).map(|_| Client::new(server.address)).collect();
     for client in &mut clients {
         assert_eq!(client.request("GET", "/live", &[], "").status, 200);
     }
     let reply = Client::new(server.address).receive(true).unwrap();
-    reply.error(503, "queue_full", None);
+    reply.error(429, "queue_full", None);
+    // Whether the process lives is answered all the same.
+    assert_eq!(get(server.address, "/live").status, 200);
     assert_eq!((&*reply.headers["retry-after"], &*reply.headers["connection"]), ("1", "close"));
     drop(clients);
     until("there is room again", || {
         let mut client = Client::new(server.address);
-        client.send("GET", "/live", &[], "");
+        client.send("GET", "/version", &[], "");
         client.receive(true).is_some_and(|reply| reply.status == 200)
     });
 }

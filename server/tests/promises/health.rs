@@ -38,6 +38,51 @@ fn s30_an_executor_that_stands_still_is_not_ready_but_alive() {
 }
 
 #[test]
+fn the_process_is_alive_while_no_thread_answers() {
+    let server = scripted::start(scripted::slow(Duration::ZERO), 4, |settings| settings.http_threads = 1);
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (begin, begun) = std::sync::mpsc::channel();
+    // A handler that never comes back, on the only thread that there is for them.
+    let stuck = server.http.runtime().spawn(async move {
+        begin.send(()).unwrap();
+        let _ = held.recv();
+    });
+    begun.recv().unwrap();
+    let mut waiting = Client::new(server.address);
+    waiting.send("GET", "/health", &[], "");
+    for path in ["/live", "/livez", "/v1/health/live?now"] {
+        assert_eq!(get(server.address, path).status, 200, "{path}");
+    }
+    // What else comes on such a connection goes to the threads for it.
+    let mut alive = Client::new(server.address);
+    for _ in 0..2 {
+        assert_eq!(alive.request("GET", "/live", &[], "").status, 200);
+    }
+    alive.send("GET", "/health", &[], "");
+    drop(release);
+    for client in [&mut waiting, &mut alive] {
+        assert_eq!(client.receive(true).unwrap().status, 200);
+    }
+    assert!(stuck.is_finished());
+}
+
+#[test]
+fn one_token_goes_through_all_that_a_request_goes_through() {
+    let server = scripted::start(scripted::slow(Duration::ZERO), 4, |_| {});
+    assert_eq!(get(server.address, "/health_generate").ok(), json!({ "status": "healthy" }));
+    assert_eq!(metric(server.address, "trtllm_generation_tokens_total{"), 1.0);
+    let loading = InProcess::loading(|_| {});
+    get(loading.address, "/health_generate").error(503, "loading", None);
+    let script = runner::scripted_model::Script { panics_at_step: Some(0), ..Default::default() };
+    let failing = scripted::start(script, 4, |settings| settings.fail_grace = 1000.0);
+    get(failing.address, "/health_generate").error(503, "engine_failed", None);
+    assert_eq!((get(failing.address, "/health").status, get(failing.address, "/live").status), (503, 200));
+    // Nobody who ends it waits for the rest of the grace.
+    failing.signals.send(server::operations::Signal::Terminate).unwrap();
+    assert!(matches!(failing.ended(), server::operations::Outcome::Failed(_)));
+}
+
+#[test]
 fn s32_every_family_is_there_from_the_start_and_right_when_idle() {
     let server = scripted::start(scripted::slow(Duration::ZERO), 4, |_| {});
     let names = |page: &str| -> Vec<String> {

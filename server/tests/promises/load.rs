@@ -78,6 +78,28 @@ fn s11_time_in_the_queue_counts() {
 }
 
 #[test]
+fn what_has_waited_too_long_is_refused() {
+    let server =
+        scripted::start(scripted::slow(Duration::from_millis(20)), 1, |settings| settings.max_queue_wait = 0.1);
+    let mut running = send(&server, &json!({ "prompt": [5], "max_tokens": 10_000, "stream": true }));
+    assert!(running.head().is_some() && running.chunk().is_some());
+    let stream = send(&server, &json!({ "prompt": [5], "max_tokens": 1, "stream": true })).receive(true).unwrap();
+    let events = stream.events();
+    assert_eq!((events.len(), &events[0]["error"]["code"]), (1, &json!("queue_full")));
+    let reply = complete(server.address, &json!({ "prompt": [5], "max_tokens": 1 }));
+    assert!(reply.error(503, "queue_full", None).contains("0.1 s (max_queue_wait)"));
+    assert!((1..=60).contains(&reply.headers["retry-after"].parse::<u64>().unwrap()));
+    for line in [
+        "serve_admission_rejections_total{model_name=\"scripted\",reason=\"wait\"}",
+        "serve_cancelled_total{model_name=\"scripted\",cause=\"queue\"}",
+    ] {
+        until(line, || metric(server.address, line) == 2.0);
+    }
+    until("they have left the queue", || server.state.model().unwrap().admission().under_way().0 == 1);
+    assert!(running.chunk().is_some_and(|chunk| chunk.starts_with("data: ")), "what runs goes on");
+}
+
+#[test]
 fn s29_health_answers_while_every_place_is_taken() {
     let server = scripted::start(scripted::slow(Duration::from_millis(50)), 8, |_| {});
     let clients: Vec<_> =

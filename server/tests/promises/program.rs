@@ -1,9 +1,11 @@
 //! The program as it is started: addresses, settings, signals, exit codes.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::common::client::{complete, get, request};
@@ -82,6 +84,36 @@ fn s31_other_addresses_than_loopback_need_a_key_or_a_decision() {
     server.signal(Signal::INT);
     let (status, said) = server.end();
     assert!(status.success() && said.contains("warning: 0.0.0.0 is not loopback"), "{said}");
+}
+
+#[test]
+fn it_listens_at_a_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let (socket, ready) = (dir.path().join("socket"), dir.path().join("ready"));
+    let start = || {
+        let mut command = program();
+        command.args(["--threads", "1", "--drain-grace", "0", "--engine"]).arg(demo_engine());
+        command.arg("--unix-socket").arg(&socket).arg("--ready-file").arg(&ready);
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut child = start();
+    until("it listens", || ready.exists());
+    assert_eq!(std::fs::read_to_string(&ready).unwrap(), format!("unix:{}\n", socket.display()));
+    let ask = |path: &str| {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: any.name\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    };
+    assert!(ask("/live").starts_with("HTTP/1.1 200 "));
+    until("the engine is open", || ask("/ready").starts_with("HTTP/1.1 200 "));
+    let other = start().wait_with_output().unwrap();
+    let said = String::from_utf8(other.stderr).unwrap();
+    assert!(other.status.code() == Some(2) && said.contains("another program listens there"), "{said}");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(!socket.exists());
 }
 
 #[test]

@@ -4,12 +4,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use server::config::Settings;
-use server::http::accept;
+use server::http::accept::{self, Http};
+use server::http::listener::{Address, Listener};
 use server::keys::Keys;
 use server::model::Parts;
 use server::operations::{Outcome, Phase, Signal, drain};
 use server::state::State;
-use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 pub struct InProcess {
@@ -18,7 +18,7 @@ pub struct InProcess {
     pub signals: UnboundedSender<Signal>,
     /// How it ends, once it was told to.
     pub outcome: std::sync::Mutex<std::sync::mpsc::Receiver<Outcome>>,
-    _runtime: Runtime,
+    pub http: Http,
 }
 
 impl InProcess {
@@ -37,15 +37,15 @@ impl InProcess {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let keys = Keys::open(&settings.api_key_file, None).unwrap();
-        let state = State::new(settings, keys, address).unwrap();
-        let runtime = accept::start(&state, listener).unwrap();
+        let state = State::new(settings, keys, Address::Tcp(address)).unwrap();
+        let http = accept::start(&state, Listener::Tcp(listener)).unwrap();
         let (signals, mut heard) = unbounded_channel();
         let (ended, outcome) = std::sync::mpsc::channel();
         let draining = state.clone();
-        runtime.spawn(async move {
+        http.runtime().spawn(async move {
             let _ = ended.send(drain(&draining, &mut heard).await);
         });
-        Self { address, state, signals, outcome: std::sync::Mutex::new(outcome), _runtime: runtime }
+        Self { address, state, signals, outcome: std::sync::Mutex::new(outcome), http }
     }
 
     /// How it ended.
