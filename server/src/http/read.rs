@@ -47,7 +47,7 @@ fn check(headers: &HeaderMap, limit: usize) -> Result<bool, ApiError> {
 /// What was read of a body, decompressed; at most so many bytes.
 enum Piecewise {
     Plain(BytesMut, usize),
-    Gzip(Gzip, usize),
+    Gzip(Box<Gzip>, usize),
 }
 
 impl Piecewise {
@@ -86,7 +86,7 @@ pub async fn body(headers: &HeaderMap, mut incoming: Incoming, settings: &Settin
     let is_compressed = check(headers, limit)?;
     let pause = Duration::from_secs_f64(settings.body_timeout);
     let mut read = match is_compressed {
-        true => Piecewise::Gzip(Gzip::new(limit), limit),
+        true => Piecewise::Gzip(Box::new(Gzip::new(limit)), limit),
         false => Piecewise::Plain(BytesMut::new(), limit),
     };
     loop {
