@@ -196,7 +196,8 @@ fn parse_line(line: &str, chat: bool, defaults: &GenerationOptions) -> Result<Pr
         }
         (Some(_), None, None) => bail!("`prompt` must be a string, or with --chat a list of messages"),
         (None, Some(_), None) => bail!("`messages` must be a list of messages"),
-        _ => bail!("a JSON line needs one of `prompt`, `messages` and `prompt_ids`"),
+        (None, None, None) => bail!("a JSON line needs `prompt`, `messages` or `prompt_ids`"),
+        _ => bail!("`prompt`, `messages` and `prompt_ids` exclude one another: leave one of them in the line"),
     };
     let options = GenerationOptions::from_json(fields).map_err(|problem| anyhow!(problem))?;
     Ok(Prompt { prompt, options: options.or(defaults) })
@@ -279,10 +280,10 @@ mod tests {
         check("{", "the line begins with `{` but is not valid JSON: EOF while parsing an object (column 1)");
         check("{x", "key must be a string (column 2)");
         check(r#"{"prompt": "a"} x"#, "trailing characters (column 17)");
-        check("{}", "needs one of");
-        check(r#"{"prompt": "a", "prompt_ids": [1]}"#, "needs one of");
+        check("{}", "needs `prompt`");
+        check(r#"{"prompt": "a", "prompt_ids": [1]}"#, "exclude one another");
         check(r#"{"messages": "a"}"#, "`messages` must be a list");
-        check(r#"{"messages": [], "prompt": "a"}"#, "needs one of");
+        check(r#"{"messages": [], "prompt": "a"}"#, "exclude one another");
         check(r#"{"prompt": 1}"#, "must be a string");
         check(r#"{"prompt": []}"#, "with --chat");
         check(r#"{"prompt_ids": [-1]}"#, "prompt_ids");

@@ -136,7 +136,7 @@ impl<'a> RequestBuilder<'a> {
                     let engine = self.engine.ok_or(BuildRequestError::NoEngine { field: "lora" })?;
                     if let Running::Cpu(_) = engine.running() {
                         let problem =
-                            "the CPU engine has no LoRA adapters: leave lora out, or build the engine for a GPU";
+                            "the CPU engine has no LoRA adapters: leave the adapter out, or build the engine for a GPU";
                         return Err(BuildRequestError::Option { field: "lora", problem: problem.to_owned() });
                     }
                     Some(engine.lora(path).map_err(BuildRequestError::Lora)?)

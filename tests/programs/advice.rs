@@ -59,7 +59,7 @@ fn what_a_refusal_advises_is_accepted() {
                 "--prompt Mars --beam-width 8 --kv-cache-tokens 512",
             ],
         ),
-        ("--prompt Mars --lora adapter", "leave lora out", &["--prompt Mars"]),
+        ("--prompt Mars --lora adapter", "leave the adapter out", &["--prompt Mars"]),
         ("--prompt Mars --stop ", "leave it out or give it text", &["--prompt Mars", "--prompt Mars --stop ."]),
         (
             "--prompt Mars --bad-words ",

@@ -179,8 +179,8 @@ fn a_wrong_line_names_the_file_and_the_line() {
     check("{", &["EOF", "column 1", "{\"prompt\": \"{…\"}"]);
     check("  {not JSON", &["key must be a string", "column 4"]);
     check("{\"prompt\": \"a\"} x", &["trailing"]);
-    check("{}", &["`prompt`, `messages` and `prompt_ids`"]);
-    check(r#"{"prompt": "a", "prompt_ids": [1]}"#, &["needs one of `prompt`"]);
+    check("{}", &["needs `prompt`, `messages` or `prompt_ids`"]);
+    check(r#"{"prompt": "a", "prompt_ids": [1]}"#, &["exclude one another"]);
     check(r#"{"prompt": 1}"#, &["prompt", "string"]);
     check(r#"{"prompt": null}"#, &["prompt", "string"]);
     check(r#"{"prompt": [{"role": "user", "content": "hi"}]}"#, &["--chat"]);
