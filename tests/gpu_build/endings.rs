@@ -73,14 +73,17 @@ fn an_interrupt_ends_the_build_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = build_engine(dir.path(), A100, &["--model", &model(), "--gpu", "a100", "--output", "engine"]);
     command.env("TRTLLM_STAND_IN_TENSORRT", "build_ms=200").stderr(std::process::Stdio::piped());
-    let child = command.spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(700));
+    let mut child = command.spawn().unwrap();
+    // It has begun once something is there.
+    while entries(dir.path()).is_empty() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let start = Instant::now();
     let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{stderr}");
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < Duration::from_secs(30));
     assert_eq!(entries(dir.path()), [""; 0], "{stderr}");
 }

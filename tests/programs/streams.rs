@@ -1,14 +1,14 @@
 //! Runs that end early: signals, readers that go away, full disks.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::{self, Engine};
+use crate::common::Engine;
 use crate::support::{demo, ends_soon, file, run_engine};
 
 /// A run that takes minutes.
@@ -131,16 +131,20 @@ fn output_that_cannot_be_written_is_an_error() {
 
 #[test]
 fn a_signal_while_waiting_for_a_prompt_ends_the_run() {
-    let engine = common::build(&common::fixture("parity/mistral-gqa"), 64);
-    let mut child = run_engine(&engine.path, &["--prompts", "-"])
+    let engine = demo();
+    let mut child = run_engine(&engine.path, &["--prompts", "-", "--format", "json"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // Long enough for the handler to be there, and short enough not to be noticed.
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    // Once a prompt was answered, it waits for the next one.
+    let mut prompts = child.stdin.take().unwrap();
+    prompts.write_all(b"Mars\n").unwrap();
+    let mut completions = BufReader::new(child.stdout.take().unwrap());
+    completions.read_line(&mut String::new()).unwrap();
     let kill = format!("kill -INT {}", child.id());
     assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     assert_eq!(ends_soon(&mut child), Some(130));
+    drop(prompts);
 }
