@@ -57,6 +57,9 @@ fn run(args: &Args) -> Result<(), Failure> {
         Opened::Interrupted(_) | Opened::Served => Ok(()),
         Opened::Ready => {
             say(format_args!("ready; try: {}", example(&state)));
+            if let Address::Tcp(address) = &state.address {
+                say(format_args!("page: http://{address}/ui"));
+            }
             serve(&state, http.runtime(), signals)
         }
     }

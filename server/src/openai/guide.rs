@@ -19,8 +19,10 @@ pub fn read(fields: &mut Fields, options: &mut GenerationOptions) -> Result<Opti
         let kind = format.text("type")?.ok_or_else(|| missing("response_format.type"))?;
         let is_guide = match kind.as_str() {
             "text" => false,
+            // huggingface_hub sends a schema as `value`, clients of llama.cpp as `schema`.
             "json_object" => {
-                options.json_schema = Some(ANY_OBJECT.to_owned());
+                let schema = either(&mut format, "value", "schema").unwrap_or_else(|| Json::from(ANY_OBJECT));
+                options.json_schema = Some(schema_text("response_format.value", schema)?);
                 true
             }
             "json_schema" => {

@@ -100,6 +100,10 @@ fn a_format_is_kept() {
     let schema = json!({ "type": "object", "properties": { "a": { "enum": [1, 2] } }, "required": ["a"], "additionalProperties": false });
     let formats = [
         json!({ "response_format": { "type": "json_schema", "json_schema": { "name": "x", "schema": schema, "strict": false } } }),
+        // As huggingface_hub, TGI's own clients and llama.cpp's write it.
+        json!({ "response_format": { "type": "json_object", "value": schema } }),
+        json!({ "response_format": { "type": "json", "value": schema } }),
+        json!({ "response_format": { "type": "json_object", "schema": schema } }),
         json!({ "structured_outputs": { "json": schema } }),
         json!({ "guided_json": schema }),
     ];

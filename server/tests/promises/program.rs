@@ -31,8 +31,11 @@ fn it_serves_drains_on_a_signal_and_ends_with_0() {
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
     assert_eq!((&line["fields"]["route"], &line["fields"]["status"]), (&json!("/v1/completions"), &json!(200)));
     assert!(line["fields"].get("key").is_none(), "{line}");
-    for step in ["KV cache of 8192 tokens (up to 20.00 MiB, taken as it fills)", "\nready; try: curl http://127.0.0.1:"]
-    {
+    for step in [
+        "KV cache of 8192 tokens (up to 20.00 MiB, taken as it fills)",
+        "\nready; try: curl http://127.0.0.1:",
+        "\npage: http://127.0.0.1:",
+    ] {
         assert!(said.contains(step), "{step}: {said}");
     }
     assert!(said.lines().last().unwrap().contains("the server has ended"), "{said}");
