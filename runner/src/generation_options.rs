@@ -192,6 +192,12 @@ impl GenerationOptions {
         self.filled(&defaults)
     }
 
+    /// The temperature; where none is given 0, or 1 with a filter, as whoever filters wants to draw.
+    pub fn temperature_or_default(&self) -> f32 {
+        let filters = self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
+        self.temperature.unwrap_or(if filters { 1.0 } else { 0.0 })
+    }
+
     /// Whether log-probabilities of any kind are asked for.
     pub fn asks_for_log_probs(&self) -> bool {
         self.logprobs == Some(true)

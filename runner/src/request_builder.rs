@@ -313,11 +313,9 @@ fn sampling(options: &GenerationOptions) -> Result<SamplingConfig, BuildRequestE
         let problem = format!("num_return_sequences must be at most {MAX_SEQUENCES}, not {n}");
         return Err(BuildRequestError::Option { field: "num_return_sequences", problem });
     }
-    let filters = options.top_k.is_some() || options.top_p.is_some() || options.min_p.is_some();
     Ok(SamplingConfig {
         beam_width,
-        // Whoever filters wants to draw.
-        temperature: options.temperature.unwrap_or(if filters { 1.0 } else { 0.0 }),
+        temperature: options.temperature_or_default(),
         top_k: options.top_k.unwrap_or(default.top_k),
         top_p: options.top_p.unwrap_or(default.top_p),
         min_p: options.min_p.unwrap_or(default.min_p),

@@ -223,7 +223,7 @@ fn what_a_benchmark_advises_is_accepted() {
     for (line, advice) in [
         (
             r#"{"prompt": "Mars", "max_new_tokens": 2, "stop": "."}"#,
-            "leave out `stop`, `ignore_eos` and what guides the output",
+            "leave out `stop`, `end_id`, `ignore_eos` and what guides the output",
         ),
         (r#"{"prompt": "Mars", "max_new_tokens": 2, "n": 2}"#, "leave out `n` and `beam_width`"),
     ] {

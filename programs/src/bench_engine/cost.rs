@@ -14,7 +14,7 @@
 
 use engine_format::{ModelConfig, Weight};
 
-use super::drive::Served;
+use super::timings::Served;
 use runner::executor::IterationStats;
 
 const BF16_BYTES: f64 = 2.0;

@@ -10,25 +10,8 @@ use runner::executor::{
 use text::detokenizer::Detokenizer;
 use text::tokenizer::Tokenizer;
 
-/// When requests are queued.
-#[derive(Debug, Clone)]
-pub(super) enum Pace {
-    /// At these times from the start of the run; one for each request, none before its predecessor's.
-    Arrivals(Vec<Duration>),
-    /// So many run, as long as there are more.
-    Concurrency(usize),
-}
-
-/// A request that was served. Times are from the start of the run.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Served {
-    /// When it arrived: for arrival times, when it was due, so that a late client does not flatter the result.
-    pub arrival: Duration,
-    /// Tokens of its prompt.
-    pub prompt_tokens: usize,
-    /// When each of its tokens was received.
-    pub token_times: Vec<Duration>,
-}
+use super::load::Pace;
+use super::timings::Served;
 
 /// What a run was like.
 #[derive(Debug, Clone, Default)]

@@ -15,10 +15,10 @@ use runner::executor::IterationStats;
 const MAX_SPANS: usize = 1000;
 
 /// Latencies over throughput, a point for each load, joined in the order of the loads.
-pub(super) fn throughput_latency(runs: &[(Load, Run)], reports: &[RunReport]) -> Vec<Chart> {
-    let loads = match runs.first() {
-        Some((Load::Concurrency(_), _)) => "each load named by its requests at a time",
-        Some((Load::Rate(..), _)) => "each load named by its requests a second",
+pub(super) fn throughput_latency(loads: &[Load], reports: &[RunReport]) -> Vec<Chart> {
+    let named = match loads.first() {
+        Some(Load::Concurrency(_)) => "each load named by its requests at a time",
+        Some(Load::Rate(..)) => "each load named by its requests a second",
         _ => "all requests at once",
     };
     let chart = |title: &str, figure: fn(&RunReport) -> Option<Percentiles>| {
@@ -29,12 +29,12 @@ pub(super) fn throughput_latency(runs: &[(Load, Run)], reports: &[RunReport]) ->
             name: name.to_owned(),
             points: reports.iter().filter_map(|run| point(run, percentile)).collect(),
         };
-        let note = |((load, _), report): (&(Load, Run), &RunReport)| {
+        let note = |(load, report): (&Load, &RunReport)| {
             let (x, y) = point(report, |samples| samples.p99)?;
             Some((x, y, load.short_label()))
         };
         Chart {
-            title: format!("{title} ({loads})"),
+            title: format!("{title} ({named})"),
             x_label: "throughput (output tokens/s)",
             y_label: "latency (ms)",
             markers: true,
@@ -46,7 +46,7 @@ pub(super) fn throughput_latency(runs: &[(Load, Run)], reports: &[RunReport]) ->
                 series("p50", |samples| samples.p50),
             ],
             nested: true,
-            notes: runs.iter().zip(reports).filter_map(note).collect(),
+            notes: loads.iter().zip(reports).filter_map(note).collect(),
         }
     };
     vec![
@@ -56,15 +56,16 @@ pub(super) fn throughput_latency(runs: &[(Load, Run)], reports: &[RunReport]) ->
 }
 
 /// The KV cache and the batch over time, a line for each load.
-pub(super) fn occupancy(runs: &[(Load, Run)]) -> Vec<Chart> {
+pub(super) fn occupancy(loads: &[Load], runs: &[Run]) -> Vec<Chart> {
     let chart = |title: &str, y_label, figure: fn(&IterationStats) -> f64| Chart {
         title: title.to_owned(),
         x_label: "time (s)",
         y_label,
         markers: false,
         nested: false,
-        series: runs
+        series: loads
             .iter()
+            .zip(runs)
             .map(|(load, run)| {
                 let span = |(end, stats): &(Duration, IterationStats)| {
                     (end.saturating_sub(stats.iter_latency).as_secs_f64(), end.as_secs_f64(), figure(stats))
@@ -74,7 +75,7 @@ pub(super) fn occupancy(runs: &[(Load, Run)]) -> Vec<Chart> {
             .collect(),
         notes: Vec::new(),
     };
-    let last = runs.iter().filter_map(|(_, run)| run.iterations.last()).next();
+    let last = runs.iter().filter_map(|run| run.iterations.last()).next();
     let holds = last.map_or(0, |(_, stats)| stats.kv_cache.max_num_blocks * stats.kv_cache.tokens_per_block);
     vec![
         chart(&format!("KV cache, which holds {}", counted(holds, "token")), "tokens in use (whole blocks)", |stats| {

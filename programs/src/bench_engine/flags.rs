@@ -3,23 +3,25 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use clap::{Parser, ValueEnum};
+use clap::{ArgGroup, Parser, ValueEnum};
 
+use super::endpoint::Address;
 use super::load::{Arrivals, Load, Rate};
 use super::workload::Lengths;
 use ::args::number::whole;
 use ::args::{ExecutorArgs, SamplingArgs};
 
-/// Measure an engine: latency and throughput under load, beside this machine's limits.
+/// Measure an engine, or a server of OpenAI's API: latency and throughput under load; of an engine beside this machine's limits.
 ///
 /// The result goes to standard output, everything else to standard error. Exit codes: 0 done; 2 bad input or usage;
 /// 3 this machine lacks what was asked for; 130 interrupted; 1 anything else.
 #[derive(Debug, Parser)]
 #[command(name = "bench-engine", version, max_term_width = 110)]
+#[command(group(ArgGroup::new("measured").required(true).args(["engine", "url"])))]
 pub(super) struct Args {
     /// Engine directory, made by `build-engine`
     #[arg(long, value_name = "DIR")]
-    pub engine: PathBuf,
+    pub engine: Option<PathBuf>,
 
     /// How the result is printed
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -29,13 +31,17 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 
-    /// Also draw the result: throughput_latency and occupancy, as .svg and .png, in this directory
+    /// Also draw the result: throughput_latency and, of an engine, occupancy, as .svg and .png, in this directory
     #[arg(long, value_name = "DIR")]
     pub plots: Option<PathBuf>,
 
     /// Print the result and errors only
     #[arg(long, short)]
     pub quiet: bool,
+
+    /// A server in an engine's place
+    #[command(flatten)]
+    pub endpoint: EndpointArgs,
 
     /// What is asked of the engine, and when
     #[command(flatten)]
@@ -50,6 +56,32 @@ pub(super) struct Args {
     pub executor: ExecutorArgs,
 }
 
+/// A server in an engine's place. Each names `--engine` as its conflict: clap does not require `--url` of a flag beside `--engine`, which
+/// excludes it.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Served endpoint")]
+pub(super) struct EndpointArgs {
+    /// Measure the server of OpenAI's API at http://HOST:PORT, with or without /v1
+    #[arg(long, value_name = "URL", conflicts_with = "ExecutorArgs")]
+    pub url: Option<Address>,
+
+    /// Name of the model [default: the first of the server's]
+    #[arg(long, value_name = "NAME", requires = "url", conflicts_with = "engine")]
+    pub model: Option<String>,
+
+    /// Make synthetic prompts of the token ids of this engine's or model's directory, as for an engine [default: of words]
+    #[arg(long, value_name = "DIR", requires = "url", conflicts_with_all = ["engine", "prompts"])]
+    pub tokenizer: Option<PathBuf>,
+
+    /// File with the server's API key [default: the variable OPENAI_API_KEY]
+    #[arg(long, value_name = "FILE", requires = "url", conflicts_with = "engine")]
+    pub api_key_file: Option<PathBuf>,
+
+    /// Seconds that a request may take
+    #[arg(long, value_name = "SECONDS", requires = "url", conflicts_with = "engine", default_value_t = 3600, value_parser = whole::<u64>(1..=31_536_000))]
+    pub timeout: u64,
+}
+
 /// What is asked of the engine, and when.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Workload")]
@@ -58,7 +90,7 @@ pub(super) struct WorkloadArgs {
     #[arg(long, value_name = "N", value_parser = whole::<u32>(1..=u32::MAX.into()))]
     pub requests: Option<u32>,
 
-    /// Tokens of a synthetic prompt: a number, or a range to draw from [default: 128]
+    /// Tokens, or words, of a synthetic prompt: a number, or a range to draw from [default: 128]
     #[arg(long, value_name = "N|MIN:MAX", conflicts_with = "prompts")]
     pub input_len: Option<Lengths>,
 
@@ -143,6 +175,33 @@ mod tests {
         assert_eq!(loads(&["--rate", "0.5"]).unwrap(), [Load::Rate(Arrivals::Poisson, 0.5)]);
         let uniform = [Load::Rate(Arrivals::Uniform, 1.0), Load::Rate(Arrivals::Uniform, 2.0)];
         assert_eq!(loads(&["--rate", "1,2", "--arrivals", "uniform"]).unwrap(), uniform);
+    }
+
+    #[test]
+    fn what_is_an_engines_is_refused_beside_a_url() {
+        let parse = |arguments: &[&str]| Args::try_parse_from([&["bench-engine"], arguments].concat());
+        let url = ["--url", "http://a:1"];
+        let args = parse(&url).unwrap();
+        assert_eq!((args.engine, args.endpoint.timeout), (None, 3600));
+        for more in [
+            ["--engine", "e"],
+            ["--threads", "2"],
+            ["--config", "f"],
+            ["--max-batch-size", "2"],
+            ["--kv-cache-tokens", "64"],
+            ["--enable-chunked-context", "true"],
+        ] {
+            let error = parse(&[&url[..], &more].concat()).unwrap_err().to_string();
+            assert!(error.contains("--url") && error.contains(more[0]), "{error}");
+        }
+        for more in [["--model", "m"], ["--tokenizer", "d"], ["--api-key-file", "f"], ["--timeout", "5"]] {
+            parse(&[&url[..], &more].concat()).unwrap();
+            let error = parse(&[&["--engine", "e"][..], &more].concat()).unwrap_err().to_string();
+            assert!(error.contains("--engine") && error.contains(more[0]), "{error}");
+            let error = parse(&more).unwrap_err().to_string();
+            assert!(error.contains("--url"), "{error}");
+        }
+        assert!(parse(&[]).unwrap_err().to_string().contains("--engine"));
     }
 
     #[test]

@@ -64,8 +64,25 @@ impl Load {
     }
 }
 
+/// When requests are sent.
+#[derive(Debug, Clone)]
+pub(super) enum Pace {
+    /// At these times from the start of the run; one for each request, none before its predecessor's.
+    Arrivals(Vec<Duration>),
+    /// So many run, as long as there are more.
+    Concurrency(usize),
+}
+
+/// When each of `count` requests is sent under a load.
+pub(super) fn pace(load: Load, count: usize, seed: u64) -> Pace {
+    match (load, arrival_times(load, count, seed)) {
+        (Load::Concurrency(width), _) => Pace::Concurrency(width),
+        (_, times) => Pace::Arrivals(times.unwrap_or_default()),
+    }
+}
+
 /// When each of `count` requests arrives, from the start of the run; `None` when each waits for another to end.
-pub(super) fn arrival_times(load: Load, count: usize, seed: u64) -> Option<Vec<Duration>> {
+fn arrival_times(load: Load, count: usize, seed: u64) -> Option<Vec<Duration>> {
     let (arrivals, rate) = match load {
         Load::Concurrency(_) => return None,
         Load::AllAtOnce => return Some(vec![Duration::ZERO; count]),

@@ -2,16 +2,27 @@
 
 use serde::Serialize;
 
+use super::endpoint::{EndpointFacts, EndpointFigures};
 use super::percentiles::Percentiles;
 
 /// Everything that a run of the program found out; what `--format json` prints.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
-    pub engine: EngineFacts,
+    #[serde(flatten)]
+    pub subject: Subject,
     pub workload: WorkloadFacts,
-    pub machine: MachineFacts,
     /// One for each load.
     pub runs: Vec<RunReport>,
+}
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Subject {
+    /// An engine in this process, and the machine.
+    Engine { engine: EngineFacts, machine: MachineFacts },
+    /// A server, as a client sees it.
+    Endpoint { endpoint: EndpointFacts },
 }
 
 /// The engine and how it was run.
@@ -38,7 +49,8 @@ pub(super) struct EngineFacts {
 pub(super) struct WorkloadFacts {
     pub requests: usize,
     pub source: String,
-    pub prompt_tokens: usize,
+    /// `None` where a server counts them and did not answer every prompt.
+    pub prompt_tokens: Option<usize>,
     pub output_tokens: usize,
     pub shared_prefix_len: usize,
     pub temperature: f32,
@@ -82,6 +94,23 @@ pub(super) struct RunReport {
     pub inter_token_latency: Option<Percentiles>,
     /// From a request's arrival to its last token.
     pub request_latency: Option<Percentiles>,
+    #[serde(flatten)]
+    pub seen: Seen,
+}
+
+/// What else was seen of a run.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Seen {
+    /// An executor's statistics.
+    Executor(ExecutorFigures),
+    /// A server's answers.
+    Endpoint(EndpointFigures),
+}
+
+/// Figures from an executor's statistics.
+#[derive(Debug, Serialize)]
+pub(super) struct ExecutorFigures {
     pub kv_cache: KvCacheFacts,
     pub iterations: usize,
     /// Sequences of an iteration.

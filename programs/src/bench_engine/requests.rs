@@ -1,86 +1,91 @@
-//! From what was typed to the requests of a load.
+//! What is asked, whoever serves it: prompts and options, from what was typed. The same flags and the same seed ask the same of an
+//! engine and of a server.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use args::SamplingArgs;
+use runner::generation_options::GenerationOptions;
+use runner::request_builder::Prompt;
 
 use super::flags::WorkloadArgs;
 use super::report::WorkloadFacts;
-use super::workload::{Lengths, PromptMaker, Random, Stream, draw_lengths};
-use crate::format::counted;
-use crate::prompts::{self, Given, PromptsFile};
-use runner::engine::Engine;
-use runner::executor::Request;
-use runner::generation_options::GenerationOptions;
-use runner::request_builder::{Prompt, RequestBuilder};
+use super::workload::{Lengths, Material, Random, Stream, draw_lengths};
+use crate::prompts::{Given, PromptsFile};
 
 const DEFAULT_REQUESTS: usize = 64;
 const DEFAULT_INPUT: Lengths = Lengths { min: 128, max: 128 };
 
-/// Tokens that the warm-up generates at most.
+/// Tokens that a warm-up generates at most.
 const WARM_UP_TOKENS: usize = 8;
 
-/// What the engine is asked.
-#[derive(Debug)]
-pub(super) struct Workload {
-    /// In order of arrival.
-    pub requests: Vec<Request>,
-    /// As long as the longest request, but of other ids, so that nothing of it can be reused.
-    pub warm_up: Request,
-    pub facts: WorkloadFacts,
+/// What one request asks.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub prompt: Prompt,
+    /// With `max_new_tokens`, or `max_length` of a line of a file.
+    pub options: GenerationOptions,
+    /// The line of a file that it comes from.
+    pub origin: Option<String>,
 }
 
-impl Workload {
-    /// Makes the requests, or reads and encodes them.
-    ///
-    /// # Errors
-    /// Lengths that the engine does not allow, prompts that are invalid.
-    pub(super) fn new(args: &WorkloadArgs, sampling: &SamplingArgs, builder: RequestBuilder<'_>) -> Result<Self> {
-        let options = GenerationOptions { seed: Some(args.seed), ignore_eos: Some(true), ..sampling.options.clone() };
-        let (requests, source) = match &args.prompts {
-            None => (synthetic(args, &options, builder)?, "synthetic".to_owned()),
-            Some(path) => (from_file(path, args, &options, builder)?, path.display().to_string()),
-        };
-        for (index, request) in requests.iter().enumerate() {
-            let spec = request.spec();
-            ensure!(
-                !request.is_shortened(),
-                "request {index}: a prompt of {} leaves room for {} of output, fewer than asked for (max_seq_len {})",
-                counted(spec.input_token_ids.len(), "token"),
-                spec.max_tokens,
-                builder.executor.limits().max_seq_len
-            );
+impl Asked {
+    /// The same with an error's origin in front.
+    pub(super) fn blame<T>(&self, result: Result<T>) -> Result<T> {
+        match &self.origin {
+            Some(origin) => result.with_context(|| origin.clone()),
+            None => result,
         }
-        let prompt_tokens = |request: &Request| request.spec().input_token_ids.len();
-        let output_tokens = |request: &Request| request.spec().max_tokens;
-        let longest = requests.iter().map(prompt_tokens).max().unwrap_or(1);
-        let tokens = requests.iter().map(output_tokens).min().unwrap_or(1).min(WARM_UP_TOKENS);
-        let end_ids = builder.engine.map_or(&[][..], Engine::end_ids);
-        let mut maker = PromptMaker::new(builder.executor.vocab_size(), end_ids, 0, args.seed, Stream::WarmUp)?;
-        let warm_up = request(builder, Prompt::Ids(maker.prompt(longest)), tokens, &options)?;
-        let facts = WorkloadFacts {
-            requests: requests.len(),
-            source,
-            prompt_tokens: requests.iter().map(prompt_tokens).sum(),
-            output_tokens: requests.iter().map(output_tokens).sum(),
-            shared_prefix_len: args.shared_prefix_len,
-            temperature: warm_up.spec().sampling.temperature,
-            top_p: warm_up.spec().sampling.top_p,
-            sampling: sampling.typed.clone(),
-            chat: args.chat,
-            seed: args.seed,
-        };
-        Ok(Self { requests, warm_up, facts })
-    }
-
-    /// Whether a prompt's own log-probabilities are asked for.
-    pub(super) fn scores_prompts(&self) -> bool {
-        self.requests.iter().any(|request| request.spec().output.return_prompt_log_probs)
     }
 }
 
-fn synthetic(args: &WorkloadArgs, options: &GenerationOptions, builder: RequestBuilder<'_>) -> Result<Vec<Request>> {
+/// What all requests of a load ask, in order of arrival.
+///
+/// # Errors
+/// Lengths that contradict each other, prompts that are invalid, options that a measured request cannot have.
+pub(super) fn asked(args: &WorkloadArgs, sampling: &SamplingArgs, material: &Material) -> Result<Vec<Asked>> {
+    let options = options(args, sampling);
+    match &args.prompts {
+        None => synthetic(args, &options, material),
+        Some(path) => from_file(path, args, &options),
+    }
+}
+
+/// What goes before a load: a prompt of `len` ids or words that are no other's, so that nothing of it can be reused, and some of the
+/// tokens that are generated for `asked`.
+pub(super) fn warm_up(
+    args: &WorkloadArgs,
+    sampling: &SamplingArgs,
+    material: &Material,
+    len: usize,
+    output: usize,
+) -> Result<Asked> {
+    let prompt = material.prompts(0, args.seed, Stream::WarmUp)?(len);
+    let max_new_tokens = Some(output.min(WARM_UP_TOKENS));
+    Ok(Asked { prompt, options: GenerationOptions { max_new_tokens, ..options(args, sampling) }, origin: None })
+}
+
+/// What the report says of it.
+pub(super) fn facts(args: &WorkloadArgs, sampling: &SamplingArgs, requests: usize) -> WorkloadFacts {
+    WorkloadFacts {
+        requests,
+        source: args.prompts.as_ref().map_or_else(|| "synthetic".to_owned(), |path| path.display().to_string()),
+        prompt_tokens: None,
+        output_tokens: 0,
+        shared_prefix_len: args.shared_prefix_len,
+        temperature: sampling.options.temperature_or_default(),
+        top_p: sampling.options.top_p.unwrap_or(1.0),
+        sampling: sampling.typed.clone(),
+        chat: args.chat,
+        seed: args.seed,
+    }
+}
+
+fn options(args: &WorkloadArgs, sampling: &SamplingArgs) -> GenerationOptions {
+    GenerationOptions { seed: Some(args.seed), ignore_eos: Some(true), ..sampling.options.clone() }
+}
+
+fn synthetic(args: &WorkloadArgs, options: &GenerationOptions, material: &Material) -> Result<Vec<Asked>> {
     let count = args.requests.map_or(DEFAULT_REQUESTS, |count| count as usize);
     let input = args.input_len.unwrap_or(DEFAULT_INPUT);
     let prefix = args.shared_prefix_len;
@@ -88,56 +93,53 @@ fn synthetic(args: &WorkloadArgs, options: &GenerationOptions, builder: RequestB
     let mut random = Random::new(args.seed, Stream::Lengths);
     let prompts = draw_lengths(input, count, &mut random);
     let outputs = draw_lengths(args.output_len, count, &mut random);
-    let vocab_size = builder.executor.vocab_size();
-    let end_ids = builder.engine.map_or(&[][..], Engine::end_ids);
-    let mut maker = PromptMaker::new(vocab_size, end_ids, prefix, args.seed, Stream::Prompts)?;
-    let requests = prompts
-        .into_iter()
-        .zip(outputs)
-        .map(|(prompt, output)| request(builder, Prompt::Ids(maker.prompt(prompt)), output, options));
-    requests.collect()
+    let mut prompt = material.prompts(prefix, args.seed, Stream::Prompts)?;
+    let requests = prompts.into_iter().zip(outputs).map(|(len, output)| Asked {
+        prompt: prompt(len),
+        options: GenerationOptions { max_new_tokens: Some(output), ..options.clone() },
+        origin: None,
+    });
+    Ok(requests.collect())
 }
 
-fn request(
-    builder: RequestBuilder<'_>,
-    prompt: Prompt,
-    max_new_tokens: usize,
-    options: &GenerationOptions,
-) -> Result<Request> {
-    let options = GenerationOptions { max_new_tokens: Some(max_new_tokens), ..options.clone() };
-    Ok(builder.build(&prompt, &options).map_err(prompts::refused)?.request)
+/// The longest synthetic prompt, in ids or words.
+pub(super) fn longest_input(args: &WorkloadArgs) -> usize {
+    args.input_len.unwrap_or(DEFAULT_INPUT).max
 }
 
-fn from_file(
-    path: &Path,
-    args: &WorkloadArgs,
-    options: &GenerationOptions,
-    builder: RequestBuilder<'_>,
-) -> Result<Vec<Request>> {
+fn from_file(path: &Path, args: &WorkloadArgs, options: &GenerationOptions) -> Result<Vec<Asked>> {
     let mut prompts = Vec::new();
     // A measurement needs every one of them.
     for given in PromptsFile::open(path, args.chat, &GenerationOptions::default())? {
         let Given { name, prompt } = given?;
-        let name = name.unwrap_or_default();
-        prompts.push((prompt.with_context(|| name.clone())?, name));
+        let origin = name.unwrap_or_default();
+        let prompt = prompt.with_context(|| origin.clone())?;
+        check(&prompt.options).with_context(|| origin.clone())?;
+        prompts.push((prompt, origin));
     }
     let count = args.requests.map_or(prompts.len(), |count| count as usize);
     let outputs = draw_lengths(args.output_len, count, &mut Random::new(args.seed, Stream::Lengths));
     let requests = prompts.iter().cycle().zip(outputs).map(|((prompt, origin), output)| {
         let defaults = GenerationOptions { max_new_tokens: Some(output), ..options.clone() };
         let prompt = prompt.clone().or(&defaults);
-        let submission =
-            builder.build(&prompt.prompt, &prompt.options).map_err(prompts::refused).with_context(|| origin.clone())?;
-        let spec = submission.request.spec();
-        ensure!(
-            spec.end_ids.is_empty() && submission.stop_strings.is_empty() && spec.guided_decoding.is_none(),
-            "{origin}: a measured request ends by its length: leave out `stop`, `ignore_eos` and what guides the output"
-        );
-        ensure!(
-            spec.sampling.num_return_sequences == 1 && spec.sampling.beam_width == 1,
-            "{origin}: a measured request has one sequence: leave out `n` and `beam_width`"
-        );
-        Ok(submission.request)
+        Asked { prompt: prompt.prompt, options: prompt.options, origin: Some(origin.clone()) }
     });
-    requests.collect()
+    Ok(requests.collect())
+}
+
+/// Checks that a request is one sequence that ends by its length.
+fn check(options: &GenerationOptions) -> Result<()> {
+    let is_empty = |length: Option<usize>| length.unwrap_or(0) == 0;
+    ensure!(
+        is_empty(options.stop.as_ref().map(Vec::len))
+            && is_empty(options.end_id.as_ref().map(Vec::len))
+            && options.ignore_eos != Some(false)
+            && options.guides().is_empty(),
+        "a measured request ends by its length: leave out `stop`, `end_id`, `ignore_eos` and what guides the output"
+    );
+    ensure!(
+        options.n.unwrap_or(1) == 1 && options.beam_width.unwrap_or(1) == 1,
+        "a measured request has one sequence: leave out `n` and `beam_width`"
+    );
+    Ok(())
 }

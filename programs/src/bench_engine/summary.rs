@@ -4,42 +4,21 @@ use cpu_kernels::limits::MachineLimits;
 
 use super::cost::{ModelCost, TokenCost};
 use super::drive::Run;
-use super::load::{Arrivals, Load};
-use super::percentiles::Percentiles;
-use super::report::{KvCacheFacts, Overhead, Phase, RunReport};
+use super::load::Load;
+use super::report::{ExecutorFigures, KvCacheFacts, Overhead, Phase, RunReport, Seen};
+use super::timings::{ratio, timed};
 use runner::executor::{IterationStats, KvCacheStats};
 
 /// The figures of a run under `load`.
 pub(super) fn summarize(load: Load, run: &Run, cost: &ModelCost, limits: &MachineLimits) -> RunReport {
-    let latencies = Latencies::of(run);
-    let seconds = run.elapsed.as_secs_f64();
     let output_tokens: usize = run.served.iter().map(|request| request.token_times.len()).sum();
-    let prompt_tokens: usize = run.served.iter().map(|request| request.prompt_tokens).sum();
-    let rate = |count: usize| ratio(count as f64, seconds).unwrap_or(0.0);
     let tokens = cost.of_tokens(&run.served);
     let (context, generation): (Vec<_>, Vec<_>) = (select(run, is_context), select(run, is_generation));
     let all = select(run, |_| true);
     let sequences: usize = all.iter().map(|stats| stats.inflight_batching.num_scheduled_requests).sum();
     let ideal: f64 = all.iter().map(|stats| ideal_seconds(stats, &tokens, limits)).sum();
     let detokenization = ratio(run.detokenization.as_secs_f64(), output_tokens as f64).unwrap_or(0.0);
-    let (arrivals, open_rate, concurrency) = match load {
-        Load::AllAtOnce => (Some("all"), None, None),
-        Load::Concurrency(width) => (None, None, Some(width)),
-        Load::Rate(arrivals, rate) => (Some(name(arrivals)), Some(rate), None),
-    };
-    RunReport {
-        load: load.label(),
-        arrivals,
-        rate: open_rate,
-        concurrency,
-        seconds,
-        requests_per_second: rate(run.served.len()),
-        output_tokens_per_second: rate(output_tokens),
-        total_tokens_per_second: rate(prompt_tokens + output_tokens),
-        time_to_first_token: Percentiles::of(latencies.first_token),
-        time_per_output_token: Percentiles::of(latencies.per_token),
-        inter_token_latency: Percentiles::of(latencies.between_tokens),
-        request_latency: Percentiles::of(latencies.request),
+    let statistics = ExecutorFigures {
         kv_cache: kv_cache(&all, &run.before),
         iterations: all.len(),
         mean_batch_size: ratio(sequences as f64, all.len() as f64).unwrap_or(0.0),
@@ -49,45 +28,8 @@ pub(super) fn summarize(load: Load, run: &Run, cost: &ModelCost, limits: &Machin
         share_of_machine: ratio(ideal, model_seconds(&all)),
         overhead: overhead(&all, detokenization * output_tokens as f64),
         generation_overhead: overhead(&generation, detokenization * token_count(&generation) as f64),
-    }
-}
-
-/// Samples in seconds.
-#[derive(Default)]
-struct Latencies {
-    first_token: Vec<f64>,
-    per_token: Vec<f64>,
-    between_tokens: Vec<f64>,
-    request: Vec<f64>,
-}
-
-impl Latencies {
-    fn of(run: &Run) -> Self {
-        let mut all = Self::default();
-        for request in &run.served {
-            let (Some(first), Some(last)) = (request.token_times.first(), request.token_times.last()) else { continue };
-            let since = |time: &std::time::Duration| time.saturating_sub(request.arrival).as_secs_f64();
-            all.first_token.push(since(first));
-            all.request.push(since(last));
-            let later = request.token_times.len() - 1;
-            all.per_token.extend(ratio(last.saturating_sub(*first).as_secs_f64(), later as f64));
-            all.between_tokens.extend(request.token_times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()));
-        }
-        all
-    }
-}
-
-const fn name(arrivals: Arrivals) -> &'static str {
-    match arrivals {
-        Arrivals::All => "all",
-        Arrivals::Fixed => "fixed",
-        Arrivals::Uniform => "uniform",
-        Arrivals::Poisson => "poisson",
-    }
-}
-
-fn ratio(part: f64, whole: f64) -> Option<f64> {
-    (whole > 0.0).then(|| part / whole)
+    };
+    timed(load, &run.served, run.elapsed, Seen::Executor(statistics))
 }
 
 fn select(run: &Run, wanted: fn(&IterationStats) -> bool) -> Vec<&IterationStats> {
@@ -178,7 +120,7 @@ fn kv_cache(iterations: &[&IterationStats], before: &KvCacheStats) -> KvCacheFac
 mod tests {
     use std::time::Duration;
 
-    use super::super::drive::Served;
+    use super::super::timings::Served;
     use super::*;
     use runner::executor::InflightBatchingStats;
 
@@ -242,6 +184,13 @@ mod tests {
         (summarize(Load::Concurrency(2), &run(), &cost, &LIMITS), cost)
     }
 
+    fn figures() -> (ExecutorFigures, ModelCost) {
+        match report() {
+            (RunReport { seen: Seen::Executor(figures), .. }, cost) => (figures, cost),
+            _ => panic!("no figures of an executor"),
+        }
+    }
+
     fn near(left: f64, right: f64) -> bool {
         (left - right).abs() < 1e-9 * right.abs().max(1.0)
     }
@@ -262,7 +211,7 @@ mod tests {
 
     #[test]
     fn phases_are_told_apart_and_divided_by_the_limits() {
-        let (report, cost) = report();
+        let (report, cost) = figures();
         let tokens = cost.of_tokens(&run().served);
         let (context, generation) = (report.context.unwrap(), report.generation.unwrap());
         assert_eq!((context.iterations, context.tokens, generation.tokens), (1, 4, 2));
@@ -280,7 +229,7 @@ mod tests {
 
     #[test]
     fn overhead_and_occupancy_are_shares_of_time() {
-        let (report, _) = report();
+        let (report, _) = figures();
         let (all, generation) = (report.overhead.unwrap(), report.generation_overhead.unwrap());
         assert!(near(all.outside_model, 40.0 / 250.0) && near(all.detokenization, 3.0 / 250.0));
         // Two of the six tokens: one millisecond of 50.

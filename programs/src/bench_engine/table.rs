@@ -3,13 +3,14 @@
 use crate::format::{counted, short_count};
 use std::fmt::Write;
 
+use super::endpoint::{EndpointFacts, EndpointFigures};
 use super::percentiles::Percentiles;
-use super::report::{Overhead, Phase, Report, RunReport};
+use super::report::{EngineFacts, ExecutorFigures, MachineFacts, Overhead, Phase, Report, RunReport, Seen, Subject};
 
 /// A figure's name and how it is printed.
-type Row = (&'static str, fn(&RunReport) -> String);
+type Row<T> = (&'static str, fn(&T) -> String);
 
-const ROWS: &[Row] = &[
+const ROWS: [Row<RunReport>; 7] = [
     ("requests/s", |run| number(run.requests_per_second)),
     ("output tokens/s", |run| number(run.output_tokens_per_second)),
     ("all tokens/s", |run| number(run.total_tokens_per_second)),
@@ -17,6 +18,10 @@ const ROWS: &[Row] = &[
     ("time per output token, ms", |run| milliseconds(run.time_per_output_token)),
     ("inter-token latency, ms", |run| milliseconds(run.inter_token_latency)),
     ("request latency, ms", |run| milliseconds(run.request_latency)),
+];
+
+/// Of an engine.
+const EXECUTOR_ROWS: [Row<ExecutorFigures>; 15] = [
     ("iterations", |run| run.iterations.to_string()),
     ("mean batch, sequences", |run| number(run.mean_batch_size)),
     ("KV cache, tokens, mean / peak", |run| {
@@ -38,16 +43,47 @@ const ROWS: &[Row] = &[
     ("  detokenization", |run| overhead(&run.overhead, |part| part.detokenization)),
 ];
 
-/// What the figures are of: the engine, the machine, the workload, each a line.
+/// Of a server.
+const ENDPOINT_ROWS: [Row<EndpointFigures>; 6] = [
+    ("answered", |run| run.answered.to_string()),
+    ("  before their length", |run| run.ended_early.to_string()),
+    ("refused: 429, 503", |run| run.refused.to_string()),
+    ("  Retry-After, s", |run| {
+        run.retry_after.map_or_else(nothing, |seconds| format!("{} to {}", seconds.min, seconds.max))
+    }),
+    ("failed", |run| run.failed.to_string()),
+    ("prompt tokens from the cache", |run| {
+        let share = |cached: usize| percent(cached as f64 / run.prompt_tokens.max(1) as f64);
+        run.cached_prompt_tokens.map_or_else(nothing, share)
+    }),
+];
+
+/// What the figures are of: the engine and the machine, or the server; the workload. Each is a line.
 pub(super) fn subject(report: &Report) -> Vec<String> {
-    let (engine, workload, machine) = (&report.engine, &report.workload, &report.machine);
+    let mut lines = match &report.subject {
+        Subject::Engine { engine, machine } => of_engine(engine, machine),
+        Subject::Endpoint { endpoint } => of_endpoint(endpoint),
+    };
+    let workload = &report.workload;
+    let chat = if workload.chat { ", as chat" } else { "" };
+    let sampling = if workload.sampling.is_empty() { "greedy".to_owned() } else { workload.sampling.join(" ") };
+    lines.push(format!(
+        "{} ({}{chat}): {} prompt and {} output tokens; {sampling}, seed {}",
+        counted(workload.requests, "request"),
+        workload.source,
+        workload.prompt_tokens.map_or_else(nothing, |tokens| tokens.to_string()),
+        workload.output_tokens,
+        workload.seed,
+    ));
+    lines
+}
+
+fn of_engine(engine: &EngineFacts, machine: &MachineFacts) -> Vec<String> {
     let processor = machine.processor.as_deref().map_or_else(String::new, |name| format!(" on {name}"));
     let threads = match engine.threads {
         0 => String::new(),
         threads => format!(", {}", counted(threads, "thread")),
     };
-    let chat = if workload.chat { ", as chat" } else { "" };
-    let sampling = if workload.sampling.is_empty() { "greedy".to_owned() } else { workload.sampling.join(" ") };
     vec![
         format!(
             "{}: {}, {} parameters; {}{threads}{processor}",
@@ -63,13 +99,26 @@ pub(super) fn subject(report: &Report) -> Vec<String> {
             engine.max_seq_len,
             counted(engine.kv_cache_tokens, "token")
         ),
+    ]
+}
+
+fn of_endpoint(endpoint: &EndpointFacts) -> Vec<String> {
+    let processor = endpoint.client.as_deref().map_or_else(String::new, |name| format!(" on {name}"));
+    let extensions = match endpoint.extensions {
+        true => "",
+        false => "; without ignore_eos and cache_salt, which the server refuses",
+    };
+    vec![
         format!(
-            "{} ({}{chat}): {} prompt and {} output tokens; {sampling}, seed {}",
-            counted(workload.requests, "request"),
-            workload.source,
-            workload.prompt_tokens,
-            workload.output_tokens,
-            workload.seed,
+            "{}: model {}; prompts as {} to {}{extensions}",
+            endpoint.url,
+            endpoint.model,
+            endpoint.prompts,
+            endpoint.routes.join(" and ")
+        ),
+        format!(
+            "times are the client's{processor}: HTTP and text included; tokens are the server's: {}",
+            endpoint.token_counts
         ),
     ]
 }
@@ -77,9 +126,8 @@ pub(super) fn subject(report: &Report) -> Vec<String> {
 /// With fewer requests, their 90th and 99th percentile are one and the same: the slowest.
 const FEW: usize = 10;
 
-/// The table, with what it is about above and the machine below.
+/// The table, with what it is about above, and below the machine, or what went wrong.
 pub(super) fn render(report: &Report) -> String {
-    let (engine, machine) = (&report.engine, &report.machine);
     let mut text = subject(report).join("\n") + "\nlatencies are p50 / p90 / p99";
     if report.workload.requests < FEW {
         text += &format!(
@@ -87,15 +135,11 @@ pub(super) fn render(report: &Report) -> String {
         );
     }
     text += "\n\n";
-    let mut columns =
-        vec![std::iter::once(String::new()).chain(ROWS.iter().map(|(name, _)| (*name).to_owned())).collect()];
-    for run in &report.runs {
-        let cells = ROWS.iter().map(|(_, cell)| cell(run));
-        columns.push(std::iter::once(run.load.clone()).chain(cells).collect::<Vec<_>>());
-    }
+    let mut columns = vec![names(&report.subject)];
+    columns.extend(report.runs.iter().map(cells));
     let widths: Vec<usize> =
         columns.iter().map(|column| column.iter().map(|cell| cell.chars().count()).max().unwrap_or(0)).collect();
-    for row in 0..=ROWS.len() {
+    for row in 0..columns[0].len() {
         let mut line = String::new();
         for (column, (cells, &width)) in columns.iter().zip(&widths).enumerate() {
             // Writing to a string cannot fail.
@@ -107,8 +151,39 @@ pub(super) fn render(report: &Report) -> String {
         text.push_str(line.trim_end());
         text.push('\n');
     }
-    let _ = write!(
-        text,
+    match &report.subject {
+        Subject::Engine { engine, machine } => text += &limits(engine, machine),
+        Subject::Endpoint { .. } => text += &problems(&report.runs),
+    }
+    text
+}
+
+/// The first column.
+fn names(subject: &Subject) -> Vec<String> {
+    fn of<T>(rows: &[Row<T>]) -> impl Iterator<Item = &'static str> {
+        rows.iter().map(|(name, _)| *name)
+    }
+    let names: Vec<_> = match subject {
+        Subject::Engine { .. } => of(&ROWS).chain(of(&EXECUTOR_ROWS)).collect(),
+        Subject::Endpoint { .. } => of(&ROWS).chain(of(&ENDPOINT_ROWS)).collect(),
+    };
+    std::iter::once("").chain(names).map(str::to_owned).collect()
+}
+
+/// A load's column.
+fn cells(run: &RunReport) -> Vec<String> {
+    fn of<T>(rows: &[Row<T>], figures: &T) -> Vec<String> {
+        rows.iter().map(|(_, cell)| cell(figures)).collect()
+    }
+    let seen = match &run.seen {
+        Seen::Executor(figures) => of(&EXECUTOR_ROWS, figures),
+        Seen::Endpoint(figures) => of(&ENDPOINT_ROWS, figures),
+    };
+    [vec![run.load.clone()], of(&ROWS, run), seen].concat()
+}
+
+fn limits(engine: &EngineFacts, machine: &MachineFacts) -> String {
+    format!(
         "\nthis machine, with {}: {:.1} GB/s of reads, {} of matrix products ({})\n\
          start-up {:.0} ms; peak resident memory {} MB, weights mapped from the engine included\n",
         counted(engine.threads, "thread"),
@@ -117,8 +192,22 @@ pub(super) fn render(report: &Report) -> String {
         engine.isa,
         engine.start_up_seconds * 1e3,
         machine.peak_resident_bytes.map_or_else(nothing, |bytes| (bytes / 1_000_000).to_string()),
-    );
-    text
+    )
+}
+
+/// Reasons that are told; the JSON has all.
+const MOST_PROBLEMS: usize = 5;
+
+/// Why requests were not answered, a line each.
+fn problems(runs: &[RunReport]) -> String {
+    let mut text = String::new();
+    for run in runs {
+        let Seen::Endpoint(figures) = &run.seen else { continue };
+        for problem in figures.problems.iter().take(MOST_PROBLEMS) {
+            let _ = write!(text, "\n{}, {}: {}", run.load, counted(problem.count, "request"), problem.message);
+        }
+    }
+    if text.is_empty() { text } else { text + "\n" }
 }
 
 fn nothing() -> String {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use anyhow::{Result, ensure};
 
 use runner::executor::TokenId;
+use runner::request_builder::Prompt;
 
 /// What a generator is for. Each has a stream of its own, so that more requests, or other arrivals, leave the rest as
 /// it was.
@@ -89,9 +90,55 @@ pub(super) fn draw_lengths(lengths: Lengths, count: usize, random: &mut Random) 
     (0..count).map(|_| lengths.draw(random)).collect()
 }
 
+/// What synthetic prompts are made of.
+#[derive(Debug, Clone)]
+pub(super) enum Material {
+    /// The ids of a vocabulary, without its end ids.
+    Ids { vocab_size: usize, end_ids: Vec<TokenId> },
+    /// Words, about a token each: for a server that takes text.
+    Words,
+}
+
+impl Material {
+    /// Makes prompts of it, which begin with `shared_prefix_len` ids or words that are the same for all.
+    ///
+    /// # Errors
+    /// A vocabulary of end ids only.
+    pub(super) fn prompts(
+        &self,
+        shared_prefix_len: usize,
+        seed: u64,
+        stream: Stream,
+    ) -> Result<impl FnMut(usize) -> Prompt> {
+        let (vocab_size, end_ids, is_text) = match self {
+            Self::Ids { vocab_size, end_ids } => (*vocab_size, end_ids.as_slice(), false),
+            Self::Words => (WORDS.len(), &[][..], true),
+        };
+        let mut maker = PromptMaker::new(vocab_size, end_ids, shared_prefix_len, seed, stream)?;
+        let word = |id: TokenId| WORDS[id as usize];
+        Ok(move |len| match maker.prompt(len) {
+            ids if is_text => Prompt::Text(ids.into_iter().map(word).collect::<Vec<_>>().join(" ")),
+            ids => Prompt::Ids(ids),
+        })
+    }
+}
+
+/// Words that most vocabularies have as one token, with a blank before.
+#[rustfmt::skip]
+const WORDS: [&str; 128] = [
+    "the", "of", "and", "to", "in", "is", "that", "for", "it", "as", "was", "with", "be", "by", "on", "not",
+    "he", "his", "but", "at", "are", "this", "have", "from", "or", "had", "an", "they", "which", "one", "you", "were",
+    "all", "her", "she", "there", "would", "their", "we", "him", "been", "has", "when", "who", "will", "no", "more", "if",
+    "out", "so", "up", "said", "what", "its", "about", "than", "into", "them", "can", "only", "other", "time", "new", "some",
+    "could", "these", "two", "may", "first", "then", "do", "any", "like", "my", "now", "over", "such", "our", "man", "me",
+    "even", "most", "made", "after", "also", "well", "did", "many", "before", "must", "years", "back", "through", "much", "where", "your",
+    "way", "down", "should", "because", "long", "each", "just", "state", "those", "people", "too", "world", "how", "good", "still", "see",
+    "work", "life", "day", "both", "here", "own", "under", "last", "never", "same", "another", "know", "while", "great", "old", "off",
+];
+
 /// Makes prompts of random ids.
 #[derive(Debug)]
-pub(super) struct PromptMaker {
+struct PromptMaker {
     ids: Vec<TokenId>,
     prefix: Vec<TokenId>,
     random: Random,
@@ -102,7 +149,7 @@ impl PromptMaker {
     ///
     /// # Errors
     /// A vocabulary of end ids only.
-    pub(super) fn new(
+    fn new(
         vocab_size: usize,
         end_ids: &[TokenId],
         shared_prefix_len: usize,
@@ -117,7 +164,7 @@ impl PromptMaker {
     }
 
     /// A prompt of `len` ids; the shared prefix is part of them.
-    pub(super) fn prompt(&mut self, len: usize) -> Vec<TokenId> {
+    fn prompt(&mut self, len: usize) -> Vec<TokenId> {
         let mut prompt = self.prefix[..self.prefix.len().min(len)].to_vec();
         prompt.resize_with(len, || self.ids[self.random.below(self.ids.len())]);
         prompt
@@ -165,5 +212,18 @@ mod tests {
         let warm_up = PromptMaker::new(10, &[2, 7], 0, 0, Stream::WarmUp).unwrap().prompt(12);
         assert!(prompts.iter().all(|prompt| prompt[4..] != warm_up[4..]));
         assert!(PromptMaker::new(2, &[0, 1], 0, 0, Stream::Prompts).is_err());
+    }
+
+    #[test]
+    fn words_stand_for_ids() {
+        let mut text = Material::Words.prompts(2, 5, Stream::Prompts).unwrap();
+        let vocabulary = Material::Ids { vocab_size: WORDS.len(), end_ids: Vec::new() };
+        let mut ids = vocabulary.prompts(2, 5, Stream::Prompts).unwrap();
+        let (Prompt::Text(text), Prompt::Ids(ids)) = (text(9), ids(9)) else { panic!("a text and ids") };
+        assert_eq!(text.split(' ').collect::<Vec<_>>(), ids.iter().map(|&id| WORDS[id as usize]).collect::<Vec<_>>());
+        let mut sorted = WORDS.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!(sorted.len(), WORDS.len());
     }
 }

@@ -26,6 +26,11 @@ impl Message {
         self.0.get(field)
     }
 
+    /// Its fields, as JSON has them.
+    pub fn into_fields(self) -> Map<String, Json> {
+        self.0
+    }
+
     /// The message as templates read it. Reasoning has several names in the wild, and is there under those that templates use,
     /// as in Transformers. A role that is a plain name is the template's word: some make control tokens of it.
     pub(super) fn for_templates(&self) -> Result<Variable, jinja::Error> {
