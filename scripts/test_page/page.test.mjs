@@ -3,6 +3,8 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { Readable } from 'node:stream';
 import { after, test } from 'node:test';
 import { axeFindings, choose, done, end, keyFile, metric, open, opened, post, run, sent, serve, shot, until } from './browser.mjs';
 
@@ -394,4 +396,56 @@ test('a conversation is exported as JSON', async () => {
   assert.equal(list[at].text, await text(page));
   assert.deepEqual(last.body, sent(page, '/v1/completions'));
   await close(page);
+});
+
+test('without probabilities a text is still gone on with by its tokens', async () => {
+  const page = await opened(base);
+  await parameter(page, 'logprobs', -1);
+  await parameter(page, 'max_tokens', 12);
+  await completed(page);
+  const { choices } = await post(base, 'v1/completions', { prompt: PROMPT, max_tokens: 12, return_token_ids: true });
+  assert.equal(await text(page), PROMPT + choices[0].text);
+  await run(page);
+  assert.equal(sent(page, '/v1/completions').logprobs, undefined);
+  assert.deepEqual(sent(page, '/v1/completions').prompt, [...choices[0].prompt_token_ids, ...choices[0].token_ids]);
+  await choose(page, 'view', 'tokens');
+  await page.locator('.token').first().click();
+  assert.match(await page.textContent('#details'), /no probability/);
+  await close(page);
+});
+
+test('a proxy may serve all of it below a path', async () => {
+  const proxy = createServer(async (request, response) => {
+    const body = request.method === 'POST' ? await new Response(Readable.toWeb(request)).text() : undefined;
+    const answer = await fetch(base + request.url.slice('/below/'.length), {
+      method: request.method,
+      headers: body ? { 'Content-Type': 'application/json' } : { Accept: request.headers.accept },
+      body,
+      redirect: 'manual',
+    });
+    response.writeHead(answer.status, Object.fromEntries([...answer.headers].filter(([name]) => name !== 'transfer-encoding')));
+    response.end(Buffer.from(await answer.arrayBuffer()));
+  }).listen(0, '127.0.0.1');
+  await until('the proxy listens', () => proxy.listening);
+  const page = await open(`http://127.0.0.1:${proxy.address().port}/below/`);
+  await page.waitForFunction(() => document.getElementById('model-name').textContent === 'demo');
+  assert.ok(page.url().endsWith('/below/ui'));
+  await completed(page);
+  assert.ok((await text(page)).length > PROMPT.length);
+  await close(page);
+  proxy.close();
+});
+
+test('the API can be read about', async () => {
+  for (const [name, viewport] of Object.entries({ docs: { width: 1100, height: 900 }, 'docs-phone': { width: 390, height: 800 } })) {
+    const page = await open(`${base}docs`, { viewport });
+    await page.locator('#CompletionRequest').waitFor();
+    for (const path of Object.keys((await (await fetch(`${base}openapi.json`)).json()).paths)) {
+      assert.ok((await page.textContent('main')).includes(path), path);
+    }
+    assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth));
+    assert.deepEqual(await axeFindings(page), []);
+    await shot(page, name);
+    await close(page);
+  }
 });

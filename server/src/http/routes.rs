@@ -115,7 +115,7 @@ const MODEL: &str = "/v1/models/";
 /// Every path, with the methods that it has.
 pub fn paths() -> impl Iterator<Item = (&'static str, &'static str)> {
     let named = [Route::Model].into_iter().map(|route| (route.template(), route.allowed()));
-    let files = ui::FILES.iter().map(|file| (file.path, Route::Ui(file).allowed()));
+    let files = ui::files().map(|file| (file.path, Route::Ui(file).allowed()));
     PATHS.iter().map(|&(path, route)| (path, route.allowed())).chain(files).chain(named)
 }
 
@@ -240,7 +240,7 @@ async fn dispatch(
         Route::Version => Ok(health::version()),
         Route::OpenApi => Ok(openapi::document()),
         // What the page asks for is beside it, not below.
-        Route::Ui(_) if parts.uri.path().ends_with('/') => Ok(ui::redirect("../ui")),
+        Route::Ui(file) if parts.uri.path().ends_with('/') => Ok(ui::redirect(&file.from_below())),
         Route::Ui(file) => Ok(ui::file(file)),
         Route::UiModel => ui::model(state),
         Route::Models => openai::models::list(state),

@@ -1,4 +1,5 @@
-//! The page at `/ui`: files in the program, served as they are. The page needs no key; what it asks the server for does.
+//! The page at `/ui`, and the one at `/docs`: files in the program, served as they are. They need no key; what the first one asks the
+//! server for does.
 
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
@@ -8,13 +9,20 @@ use crate::http::reply::{self, Body};
 use crate::model::Defaults;
 use crate::state::State;
 
-/// A file of the page.
+/// A file that browsers show.
 #[derive(Debug, PartialEq, Eq)]
 pub struct File {
     /// Where it is served.
     pub path: &'static str,
     content_type: &'static str,
     text: &'static str,
+}
+
+impl File {
+    /// The file, seen from its path with a slash behind it.
+    pub fn from_below(&self) -> String {
+        format!("../{}", self.path.rsplit('/').next().unwrap_or_default())
+    }
 }
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -35,6 +43,13 @@ pub static FILES: [File; 12] = [
     File { path: "/ui/tokens.js", content_type: SCRIPT, text: include_str!("tokens.js") },
 ];
 
+/// The files of the page that shows the OpenAPI document.
+pub static DOCS: [File; 3] = [
+    File { path: "/docs", content_type: "text/html; charset=utf-8", text: include_str!("../openapi/docs.html") },
+    File { path: "/docs/docs.css", content_type: "text/css; charset=utf-8", text: include_str!("../openapi/docs.css") },
+    File { path: "/docs/docs.js", content_type: SCRIPT, text: include_str!("../openapi/docs.js") },
+];
+
 /// Nothing from elsewhere, nothing inline, no HTML made of strings, and no frame around it.
 const POLICY: &str = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
                       require-trusted-types-for 'script'; trusted-types 'none'";
@@ -48,12 +63,17 @@ const HEADERS: [(&str, &str); 5] = [
     ("cache-control", "no-cache"),
 ];
 
-/// The file at a path.
-pub fn find(path: &str) -> Option<&'static File> {
-    FILES.iter().find(|file| file.path == path)
+/// Every file.
+pub fn files() -> impl Iterator<Item = &'static File> {
+    FILES.iter().chain(&DOCS)
 }
 
-/// A file of the page.
+/// The file at a path.
+pub fn find(path: &str) -> Option<&'static File> {
+    files().find(|file| file.path == path)
+}
+
+/// A file.
 pub fn file(file: &'static File) -> Response<Body> {
     let mut response = reply::bytes(StatusCode::OK, file.content_type, file.text);
     for (name, value) in HEADERS {
@@ -62,11 +82,11 @@ pub fn file(file: &'static File) -> Response<Body> {
     response
 }
 
-/// To the page, from where a browser begins. The place is relative, for whoever serves this below a path.
-pub fn redirect(to: &'static str) -> Response<Body> {
+/// To a page, which is named relative to what was asked for: a proxy may serve all of this below a path.
+pub fn redirect(to: &str) -> Response<Body> {
     let mut response = Response::new(Body::default());
     *response.status_mut() = StatusCode::SEE_OTHER;
-    response.headers_mut().insert(http::header::LOCATION, HeaderValue::from_static(to));
+    reply::header(&mut response, "location", to);
     response
 }
 
@@ -108,7 +128,7 @@ mod tests {
 
     #[test]
     fn nothing_is_inline_and_nothing_is_from_elsewhere() {
-        for File { path, text, .. } in &FILES {
+        for File { path, text, .. } in files() {
             for bad in [
                 "<style",
                 " style=",

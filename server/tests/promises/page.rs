@@ -2,11 +2,11 @@
 
 use super::common::client::{get, request};
 use super::common::engine::shared;
-use server::ui::FILES;
+use server::ui::files;
 
 #[test]
 fn files_of_the_page_come_with_a_strict_policy() {
-    for file in &FILES {
+    for file in files() {
         let reply = get(shared().address, file.path);
         assert_eq!(reply.status, 200, "{}", file.path);
         let policy = &reply.headers["content-security-policy"];
@@ -28,15 +28,18 @@ fn files_of_the_page_come_with_a_strict_policy() {
 
 #[test]
 fn everything_that_the_page_asks_for_is_there() {
-    let page = get(shared().address, "/ui").body;
-    let mut asked: Vec<&str> = page.split('"').filter(|text| text.starts_with("ui/")).collect();
-    let texts: Vec<_> = FILES.iter().map(|file| get(shared().address, file.path).body).collect();
-    asked.extend(texts.iter().flat_map(|text| text.split('\'')).filter_map(|text| text.strip_prefix("./")));
-    assert!(asked.len() > FILES.len(), "{asked:?}");
-    for name in asked {
-        let name = name.strip_prefix("ui/").unwrap_or(name);
-        assert_eq!(get(shared().address, &format!("/ui/{name}")).status, 200, "{name}");
+    let mut asked = 0;
+    for file in files() {
+        let text = get(shared().address, file.path).body;
+        // What HTML refers to is relative to the root, what scripts import to their folder.
+        let of_page = text.split('"').filter(|text| text.starts_with("ui/") || text.starts_with("docs/"));
+        let of_script = text.split('\'').filter_map(|text| text.strip_prefix("./")).map(|name| format!("ui/{name}"));
+        for path in of_page.map(str::to_owned).chain(of_script) {
+            assert_eq!(get(shared().address, &format!("/{path}")).status, 200, "{path}");
+            asked += 1;
+        }
     }
+    assert!(asked >= files().count(), "{asked}");
 }
 
 #[test]
@@ -47,8 +50,10 @@ fn a_browser_is_sent_to_the_page_and_a_probe_is_not() {
     for accept in ["*/*", "application/json"] {
         assert_eq!(root(accept).status, 200, "{accept}");
     }
-    let reply = get(shared().address, "/ui/");
-    assert_eq!((reply.status, reply.headers["location"].as_str()), (303, "../ui"));
+    for (path, to) in [("/ui/", "../ui"), ("/docs/", "../docs"), ("/ui/ui.js/", "../ui.js")] {
+        let reply = get(shared().address, path);
+        assert_eq!((reply.status, reply.headers["location"].as_str()), (303, to), "{path}");
+    }
 }
 
 #[test]
