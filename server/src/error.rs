@@ -5,7 +5,7 @@ use runner::executor::{EnqueueError, RequestError};
 use runner::request_builder::BuildRequestError;
 
 /// Every code that a request may be refused with.
-pub const CODES: [&str; 26] = [
+pub const CODES: [&str; 27] = [
     "invalid_json",
     "invalid_value",
     "missing_field",
@@ -24,6 +24,7 @@ pub const CODES: [&str; 26] = [
     "body_timeout",
     "request_too_large",
     "unsupported_media_type",
+    "rate_limited",
     "too_many_requests",
     "internal",
     "not_implemented",

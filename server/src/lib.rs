@@ -9,6 +9,7 @@
 //! | [`config`] | settings: flags, variables, file |
 //! | [`error`] | what a request is refused with |
 //! | [`fields`] | the fields of a JSON object, each by its kind |
+//! | [`rates`] | what a key may ask for in a minute |
 //! | [`keys`] | API keys |
 //! | [`metrics`] | what is counted |
 //! | [`model`] | the engine as requests see it |
@@ -37,5 +38,6 @@ pub mod openai;
 pub mod openapi;
 pub mod operations;
 pub mod program;
+pub mod rates;
 pub mod state;
 pub mod ui;

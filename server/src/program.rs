@@ -42,7 +42,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     }
     let path = args.engine.as_deref().ok_or_else(|| input(anyhow!("--engine DIR is needed")))?;
     install_log(args.verbose, &settings.log_format);
-    let keys = Keys::open(&settings.api_key_file, std::env::var(keys::VARIABLE).ok());
+    let keys = Keys::open(&settings.api_key_file, std::env::var(keys::VARIABLE).ok(), &settings.keys);
     let keys = keys.map_err(|problem| input(anyhow!(problem)))?;
     let (sender, signals) = unbounded_channel();
     let loading = Loading::install(sender).map_err(Failure::Other)?;

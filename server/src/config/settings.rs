@@ -1,6 +1,10 @@
 //! Every setting of the server, with its default and its help, in one list: fields of `[server]`, flags, and variables.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+
+use crate::rates::KeyLimits;
 
 /// Makes the struct, its default and its flags of one list. A field's documentation is its help.
 macro_rules! settings {
@@ -13,11 +17,14 @@ macro_rules! settings {
         #[serde(default, deny_unknown_fields)]
         pub struct Settings {
             $($(#[doc = $doc])+ pub $name: $type,)+
+            /// Limits of API keys, by their names; in the file only.
+            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+            pub keys: BTreeMap<String, KeyLimits>,
         }
 
         impl Default for Settings {
             fn default() -> Self {
-                Self { $($name: $default,)+ }
+                Self { $($name: $default,)+ keys: BTreeMap::new() }
             }
         }
 
@@ -153,6 +160,9 @@ impl Settings {
         if ![429, 503, 529].contains(&self.overload_status) {
             return Err(format!("overload_status must be 429, 503 or 529, not {}", self.overload_status));
         }
+        for (name, limits) in &self.keys {
+            limits.validate().map_err(|problem| format!("keys.{name}: {problem}"))?;
+        }
         for adapter in &self.lora {
             if !adapter.split_once('=').is_some_and(|(name, dir)| !name.is_empty() && !dir.is_empty()) {
                 return Err(format!("lora must be NAME=DIR, not `{adapter}`"));
@@ -183,6 +193,8 @@ mod tests {
         check("http_threads = 1025", "http_threads must be from 0 to 1024, not 1025");
         check("unknown_fields = 'drop'", "unknown_fields must be `accept` or `reject`, not `drop`");
         check("overload_status = 500", "overload_status must be 429, 503 or 529, not 500");
+        check("keys.ann.max_requests = 0", "keys.ann: max_requests must be at least 1; leave it out for no limit");
+        check("keys.ann.max_priority = 2.0", "keys.ann: max_priority must be from 0 to 1, not 2");
         check("lora = ['x']", "lora must be NAME=DIR, not `x`");
         assert_eq!(Settings::default().validate(), Ok(()));
     }

@@ -3,6 +3,8 @@
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::keys::Charged;
+
 /// What is known of a request, which is logged when it is dropped: whoever works on the answer holds it.
 #[derive(Debug)]
 pub struct Record {
@@ -23,6 +25,7 @@ struct Known {
     status: Option<u16>,
     error: Option<&'static str>,
     outcome: Option<Outcome>,
+    charged: Option<Charged>,
 }
 
 /// How its generation went.
@@ -73,6 +76,11 @@ impl Record {
         self.known().error.is_some()
     }
 
+    /// What it took of its key's tokens; what it has not used by its end is given back.
+    pub fn set_charged(&self, charged: Charged) {
+        self.known().charged = Some(charged);
+    }
+
     /// Its generation has ended.
     pub fn end(&self, outcome: Outcome) {
         self.known().outcome = Some(outcome);
@@ -83,7 +91,10 @@ impl Drop for Record {
     fn drop(&mut self) {
         let seconds = self.arrived.elapsed().as_secs_f64();
         let (key, id, method, route) = (self.key.get(), &self.id, self.method, self.route);
-        let Known { status, error, outcome } = std::mem::take(&mut *self.known());
+        let Known { status, error, outcome, charged } = std::mem::take(&mut *self.known());
+        if let Some(charged) = charged {
+            charged.settle(outcome.as_ref().map_or(0, |outcome| outcome.prompt_tokens + outcome.generated_tokens));
+        }
         // Nobody was there to be answered.
         let gone = (status.is_none() && outcome.is_none()).then_some("client");
         if !self.is_generation {

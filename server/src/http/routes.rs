@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use uuid::Uuid;
 
 use crate::error::ApiError;
-use crate::keys::Key;
+use crate::keys::{Key, KeyPlace};
 use crate::state::State;
 use crate::{fields, health, openai, openapi, ui};
 
@@ -180,6 +180,11 @@ pub async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<
     let status = response.status().as_u16();
     state.metrics.count_http(template, method, status, arrived.elapsed());
     record.set_status(status);
+    if let Some(key) = call.key.as_ref().filter(|_| is_generation) {
+        for (name, value) in key.headers() {
+            reply::header(&mut response, name, &value);
+        }
+    }
     drop(call);
     // The answer of a generation ends with its body.
     if is_generation { reply::holding(response, record) } else { response }
@@ -255,8 +260,7 @@ async fn dispatch(
             // Before a byte of the body is read.
             state.lifecycle.check()?;
             let limit = state.settings.max_requests_per_key;
-            let place =
-                call.key.as_ref().map(|key| key.enter(limit).ok_or_else(|| too_many(state, limit))).transpose()?;
+            let place = call.key.as_ref().map(|key| enter(state, key, limit)).transpose()?;
             let timeout = parts.headers.get("x-request-timeout").map(|value| value.to_str().unwrap_or("?").to_owned());
             call.timeout = timeout;
             let body: Bytes = read::body(&parts.headers, body, &state.settings).await?;
@@ -275,11 +279,8 @@ fn wants_html(parts: &Parts) -> bool {
     accepted.any(|value| value.contains("text/html"))
 }
 
-fn too_many(state: &State, limit: usize) -> ApiError {
-    state.metrics.count_rejection("key");
-    let message = format!("the API key has {limit} requests under way already (max_requests_per_key)");
-    let error = ApiError::of(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "too_many_requests", message);
-    ApiError { retry_after: Some(1), ..error }
+fn enter(state: &State, key: &Arc<Key>, limit: usize) -> Result<KeyPlace, ApiError> {
+    key.enter(limit).inspect_err(|_| state.metrics.count_rejection("key"))
 }
 
 fn not_found(path: &str) -> ApiError {

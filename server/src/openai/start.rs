@@ -154,6 +154,10 @@ fn prepare(state: &State, call: &Call, body: &[u8], reader: Reader, mut permit: 
     let tokens = specs().map(|spec| spec.input_token_ids.len()).sum();
     let output: usize = specs().map(|spec| spec.max_tokens.saturating_mul(each)).sum();
     permit.settle(prompts.len() * each, tokens, tokens + output).map_err(|error| full(state, error))?;
+    if let Some(key) = &call.key {
+        let charged = key.charge(tokens + output).inspect_err(|_| state.metrics.count_rejection("key"))?;
+        call.record.set_charged(charged);
+    }
     let is_guided = specs().any(|spec| spec.guided_decoding.is_some());
     let cut = cut(model, &asked, specs().next());
     let guide = asked.more.guide;
@@ -198,6 +202,9 @@ fn submission(
     }
     if spec.input_token_ids.len() >= builder.executor.limits().max_seq_len {
         return Err(ApiError::context_length(field, spec.input_token_ids.len(), builder.executor.limits().max_seq_len));
+    }
+    if let Some(key) = &call.key {
+        spec.priority = key.priority(asked.options.priority, spec.priority)?;
     }
     add(&mut spec, model, call, asked);
     if spec.output.top_log_probs == 1 && chooses_the_most_probable(&spec) {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
-use crate::common::client::{Client, complete, get, metric};
+use crate::common::client::{Client, Reply, complete, get, metric, request};
 use crate::common::in_process::InProcess;
 use crate::common::{scripted, until};
 
@@ -109,6 +109,53 @@ fn s29_health_answers_while_every_place_is_taken() {
         assert_eq!(get(server.address, path).status, 200, "{path}");
     }
     drop(clients);
+}
+
+#[test]
+fn a_key_has_so_much_in_a_minute() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("keys");
+    std::fs::write(&keys, "requests:a\ntokens:b\nlow:c\nfree:d\n").unwrap();
+    let server = scripted::start(scripted::slow(Duration::ZERO), 4, |settings| {
+        settings.api_key_file = keys.display().to_string();
+        let limits = toml::from_str(
+            "requests = { requests_per_minute = 2 }
+             tokens = { tokens_per_minute = 1000 }
+             low = { max_priority = 0.25, max_requests = 1 }",
+        );
+        settings.keys = limits.unwrap();
+    });
+    let ask = |key: &str, body: &Json| {
+        let headers = [&*format!("Authorization: Bearer {key}")];
+        request(server.address, "POST", "/v1/completions", &headers, &body.to_string())
+    };
+    let header = |reply: &Reply, name: &str| reply.headers.get(&format!("x-ratelimit-{name}")).cloned();
+    let short = json!({ "prompt": [5], "max_tokens": 1 });
+    for left in ["1", "0"] {
+        let reply = ask("a", &short);
+        assert_eq!((reply.status, header(&reply, "remaining-requests").as_deref()), (200, Some(left)));
+        assert_eq!(header(&reply, "limit-requests").as_deref(), Some("2"));
+        assert_eq!(header(&reply, "limit-tokens"), None);
+    }
+    let reply = ask("a", &short);
+    assert!(reply.error(429, "rate_limited", None).contains("requests_per_minute"));
+    assert!((1..=30).contains(&reply.headers["retry-after"].parse::<u64>().unwrap()), "{reply:?}");
+    assert!(header(&reply, "reset-requests").unwrap().ends_with('s'));
+    // What may come is charged, and what has not come is given back: else the second would have to wait for most of a minute.
+    for stream in [false, true] {
+        let body = json!({ "prompt": [5], "max_tokens": 950, "stop_token_ids": [100], "stream": stream });
+        until("what was not used is given back", || ask("b", &body).status == 200);
+    }
+    until("and again", || ask("b", &json!({ "prompt": [5], "max_tokens": 980 })).status == 200);
+    let reply = ask("b", &json!({ "prompt": [5], "max_tokens": 900 }));
+    assert!(reply.error(429, "rate_limited", None).contains("this needs 901 (tokens_per_minute)"));
+    assert_eq!(ask("c", &json!({ "prompt": [5], "max_tokens": 1, "priority": 0.25 })).status, 200);
+    let said = ask("c", &json!({ "prompt": [5], "priority": 0.5 })).error(400, "invalid_value", Some("priority"));
+    assert!(said.contains("0.25 (max_priority)"), "{said}");
+    let reply = ask("d", &short);
+    assert!(reply.status == 200 && !reply.headers.keys().any(|name| name.starts_with("x-ratelimit")), "{reply:?}");
+    let line = "serve_admission_rejections_total{model_name=\"scripted\",reason=\"key\"}";
+    assert!(metric(server.address, line) >= 2.0);
 }
 
 #[test]

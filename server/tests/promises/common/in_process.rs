@@ -36,7 +36,7 @@ impl InProcess {
         settings.validate().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let keys = Keys::open(&settings.api_key_file, None).unwrap();
+        let keys = Keys::open(&settings.api_key_file, None, &settings.keys).unwrap();
         let state = State::new(settings, keys, Address::Tcp(address)).unwrap();
         let http = accept::start(&state, Listener::Tcp(listener)).unwrap();
         let (signals, mut heard) = unbounded_channel();
