@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Response, StatusCode};
+use http::header::ACCEPT;
+use http::{HeaderMap, Response, StatusCode};
 use runner::executor::{Limits, Load};
 use serde_json::json;
 
 use crate::error::ApiError;
 use crate::http::reply::{self, Body};
 use crate::http::routes::Call;
-use crate::metrics::{self, Facts};
+use crate::metrics::{self, Facts, Format};
 use crate::openai;
 use crate::operations::Phase;
 use crate::state::State;
@@ -82,19 +83,49 @@ pub fn version() -> Response<Body> {
     reply::json(StatusCode::OK, &json!({ "version": env!("CARGO_PKG_VERSION") }))
 }
 
-/// The page of metrics.
-pub fn metrics(state: &State) -> Response<Body> {
+/// The forms of metrics, as `Accept` names them.
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
+    Page(Format),
+    Iterations,
+}
+
+/// What is accepted most; of equals, what is named first.
+fn form(headers: &HeaderMap) -> Form {
+    let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut best = (0.0, Form::Page(Format::Text));
+    for range in accept.flat_map(|accept| accept.split(',')) {
+        let mut parts = range.split(';').map(str::trim);
+        let form = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
+            "application/openmetrics-text" => Form::Page(Format::OpenMetrics),
+            "application/json" => Form::Iterations,
+            "text/plain" | "text/*" | "*/*" => Form::Page(Format::Text),
+            _ => continue,
+        };
+        let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(1.0, |q| q.parse().unwrap_or(0.0));
+        if quality > best.0 {
+            best = (quality, form);
+        }
+    }
+    best.1
+}
+
+/// The page of metrics, in the format that is asked for, or the newest iteration.
+pub fn metrics(state: &State, headers: &HeaderMap) -> Response<Body> {
     let model = state.model();
     let executor = model.map(|model| model.session().executor());
     if let Some(executor) = executor {
         state.metrics.take_iterations(executor);
     }
+    let format = match form(headers) {
+        Form::Page(format) => format,
+        Form::Iterations => return reply::json(StatusCode::OK, &metrics::iterations(&state.metrics)),
+    };
     let nothing = Limits { max_seq_len: 0, max_batch_size: 0, max_num_tokens: 0 };
     let facts = Facts {
         model_name: model.map_or("", |model| model.name()),
         load: executor.map_or_else(Load::default, |executor| executor.load()),
         limits: executor.map_or(nothing, |executor| executor.limits()),
     };
-    let page = metrics::render(&state.metrics, &facts);
-    reply::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page)
+    reply::bytes(StatusCode::OK, format.content_type(), metrics::render(&state.metrics, &facts, format))
 }

@@ -143,9 +143,10 @@ impl Cell {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends an output of the request of prompt number `prompt`.
-    pub fn append(&self, prompt: usize, output: Output) {
+    /// Appends an output of the request of prompt number `prompt`: whether it joins one that was not taken yet.
+    pub fn append(&self, prompt: usize, output: Output) -> bool {
         let mut inner = self.lock();
+        let mut joins = false;
         let is_final = output.response.is_final();
         match output.response {
             Response::Error { message, .. } => {
@@ -180,7 +181,8 @@ impl Cell {
                         inner.went[prompt].was_cut |=
                             matches!(reason, FinishReason::Cancelled | FinishReason::TimedOut);
                     }
-                    if !std::mem::replace(&mut inner.is_fresh[index], true) {
+                    joins = std::mem::replace(&mut inner.is_fresh[index], true);
+                    if !joins {
                         inner.fresh.push(index);
                     }
                 }
@@ -193,6 +195,7 @@ impl Cell {
         if let Some(waker) = waker {
             waker.wake();
         }
+        joins
     }
 
     /// Gives the flight up: whoever takes from it next is told.

@@ -67,6 +67,7 @@ impl Generator {
             let spec = submission.request.spec();
             let mut share = permit.split(each, spec.input_token_ids.len(), spec.max_tokens.saturating_mul(each));
             let (cell, cut, metrics) = (cell.clone(), cut.clone(), self.metrics.clone());
+            let (streams, is_guided) = (spec.streaming, spec.guided_decoding.is_some());
             let submitted = Instant::now();
             let mut has_begun = false;
             submission.destination = Destination::Callback(Box::new(move |mut output: Output| {
@@ -74,14 +75,21 @@ impl Generator {
                 if !std::mem::replace(&mut has_begun, true) {
                     share.begin();
                 }
-                metrics.count_output(&output, submitted.duration_since(arrived), submitted.elapsed());
-                cell.append(prompt, output);
+                metrics.count_output(&output, submitted.duration_since(arrived), submitted.elapsed(), is_guided);
+                if cell.append(prompt, output) && streams {
+                    metrics.coalesced_chunks.add(1);
+                }
                 Ok(())
             }));
             if let Some(queue) = &self.queue {
                 queue.note(&cell_of_all, prompt, submitted);
             }
-            flight.ids.push(self.session.submit(submission)?);
+            let id = self.session.submit(submission);
+            if is_guided {
+                // Compiled, or found among those that were.
+                self.metrics.guide.observe_time(submitted.elapsed());
+            }
+            flight.ids.push(id?);
         }
         flight.is_whole = true;
         Ok(flight)

@@ -183,7 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Checked<S> {
     /// The connection ends with an answer of its own. Hyper is told that nothing more comes.
     fn refuse(&mut self, error: &ApiError) {
         self.state.metrics.count_error(error.code);
-        self.state.metrics.count_http("", "", error.status.as_u16(), Duration::ZERO);
+        self.state.metrics.count_http("", "other", error.status.as_u16(), Duration::ZERO);
         tracing::debug!(status = error.status.as_u16(), "refused a request: {}", error.message);
         self.last_words = Some(reply::raw(error).into());
         self.was_refused = true;

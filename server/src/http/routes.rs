@@ -241,7 +241,7 @@ async fn dispatch(
         Route::Health | Route::Root => Ok(health::health(state)),
         Route::HealthGenerate => health::generate(state, call).await,
         Route::Startup => Ok(health::startup(state)),
-        Route::Metrics => Ok(health::metrics(state)),
+        Route::Metrics => Ok(health::metrics(state, &parts.headers)),
         Route::Version => Ok(health::version()),
         Route::OpenApi => Ok(openapi::document()),
         // What the page asks for is beside it, not below.

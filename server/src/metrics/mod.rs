@@ -3,5 +3,5 @@
 mod names;
 mod registry;
 
-pub use names::{Facts, render};
+pub use names::{Facts, Format, iterations, render};
 pub use registry::{Counter, Histogram, Metrics, reason};

@@ -1,8 +1,10 @@
 //! The names of metrics, which are those of TensorRT-LLM's server where it has one, and their text.
 
 use std::fmt::{Display, Write};
+use std::time::Duration;
 
 use runner::executor::{InflightBatchingStats, Limits, Load};
+use serde_json::{Value as Json, json};
 
 use super::registry::{CAUSES, Histogram, Metrics, REASONS};
 
@@ -17,9 +19,29 @@ pub struct Facts<'a> {
     pub limits: Limits,
 }
 
+/// How the page is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus' text format 0.0.4.
+    Text,
+    /// OpenMetrics 1.0, in which a family of counters has no `_total` in its name, and one of facts no `_info`.
+    OpenMetrics,
+}
+
+impl Format {
+    /// As a header says it.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
 struct Page<'a> {
     text: String,
     model: &'a str,
+    format: Format,
 }
 
 /// A label's value.
@@ -29,6 +51,12 @@ fn escaped(value: &str) -> String {
 
 impl Page<'_> {
     fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let (name, kind) = match (self.format, kind) {
+            (Format::OpenMetrics, "counter") => (name.strip_suffix("_total").unwrap_or(name), kind),
+            (Format::OpenMetrics, "info") => (name.strip_suffix("_info").unwrap_or(name), kind),
+            (Format::Text, "info") => (name, "gauge"),
+            _ => (name, kind),
+        };
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
@@ -45,23 +73,31 @@ impl Page<'_> {
 
     fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
         self.head(name, "histogram", help);
+        self.buckets(name, "", histogram);
+    }
+
+    /// A histogram's lines; `labels` as in [`Page::line`].
+    fn buckets(&mut self, name: &str, labels: &str, histogram: &Histogram) {
         let (counts, sum) = histogram.cumulative();
         let total = counts.last().copied().unwrap_or(0);
         for (bound, count) in histogram.bounds.iter().zip(&counts) {
-            self.line(&format!("{name}_bucket"), &format!(",le=\"{bound:?}\""), count);
+            self.line(&format!("{name}_bucket"), &format!("{labels},le=\"{bound:?}\""), count);
         }
-        self.line(&format!("{name}_bucket"), ",le=\"+Inf\"", total);
-        self.line(&format!("{name}_sum"), "", sum);
-        self.line(&format!("{name}_count"), "", total);
+        self.line(&format!("{name}_bucket"), &format!("{labels},le=\"+Inf\""), total);
+        self.line(&format!("{name}_sum"), labels, sum);
+        self.line(&format!("{name}_count"), labels, total);
     }
 }
 
-/// The page of metrics, in Prometheus' text format 0.0.4. Every family is there from the start.
-pub fn render(metrics: &Metrics, facts: &Facts<'_>) -> String {
-    let mut page = Page { text: String::with_capacity(16 << 10), model: facts.model_name };
+/// The page of metrics. Every family is there from the start.
+pub fn render(metrics: &Metrics, facts: &Facts<'_>, format: Format) -> String {
+    let mut page = Page { text: String::with_capacity(16 << 10), model: facts.model_name, format };
     executor(&mut page, metrics, facts);
     requests(&mut page, metrics);
     server(&mut page, metrics);
+    if format == Format::OpenMetrics {
+        page.text.push_str("# EOF\n");
+    }
     page.text
 }
 
@@ -104,7 +140,7 @@ fn executor(page: &mut Page<'_>, metrics: &Metrics, facts: &Facts<'_>) {
         batching.num_scheduled_requests,
     );
     page.histogram("trtllm_iteration_latency_seconds", "Time of an iteration", &metrics.iteration_latency);
-    page.head("trtllm_model_config_info", "gauge", "The engine's limits");
+    page.head("trtllm_model_config_info", "info", "The engine's limits");
     let limits = facts.limits;
     let labels = format!(
         ",max_seq_len=\"{}\",max_batch_size=\"{}\",max_num_tokens=\"{}\"",
@@ -158,7 +194,23 @@ fn server(page: &mut Page<'_>, metrics: &Metrics) {
         page.line("serve_http_requests_total", &labels, count);
     }
     page.histogram("serve_http_request_seconds", "From a request's head to its answer's head", &metrics.http_request);
-    page.histogram("serve_prepare_seconds", "Preparation of a request", &metrics.prepare);
+    page.head("serve_prepare_seconds", "histogram", "Waiting for a request's preparation, and the preparation");
+    page.buckets("serve_prepare_seconds", ",stage=\"queue\"", &metrics.prepare_queue);
+    page.buckets("serve_prepare_seconds", ",stage=\"work\"", &metrics.prepare_work);
+    page.histogram(
+        "serve_guide_seconds",
+        "Submission of a guided request, in which its guide is compiled",
+        &metrics.guide,
+    );
+    let lag = "From a request's last token to its delivery, of requests without a guide";
+    page.histogram("serve_router_lag_seconds", lag, &metrics.router_lag);
+    let coalesced = metrics.coalesced_chunks.get();
+    page.one(
+        "serve_coalesced_chunks_total",
+        "counter",
+        "Outputs that joined others in one chunk of a stream",
+        coalesced,
+    );
     page.one("serve_connections", "gauge", "Open connections", metrics.connections.get());
     page.one("serve_sse_streams", "gauge", "Open streams", metrics.sse_streams.get());
     page.head(
@@ -173,6 +225,40 @@ fn server(page: &mut Page<'_>, metrics: &Metrics) {
     for (cause, count) in CAUSES.iter().zip(metrics.cancelled()) {
         page.line("serve_cancelled_total", &format!(",cause=\"{cause}\""), count);
     }
-    page.head("serve_build_info", "gauge", "The program's version");
+    page.head("serve_build_info", "info", "The program's version");
     page.line("serve_build_info", concat!(",version=\"", env!("CARGO_PKG_VERSION"), "\""), 1);
+}
+
+/// The newest iteration, as trtllm-serve's list of them.
+pub fn iterations(metrics: &Metrics) -> Json {
+    let Some(newest) = metrics.newest().iteration else { return json!([]) };
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+    let (cache, batching) = (newest.kv_cache, newest.inflight_batching);
+    json!([{
+        "iter": newest.iter,
+        "iterLatencyMS": milliseconds(newest.iter_latency),
+        "newActiveRequestsQueueLatencyMS": milliseconds(newest.new_active_requests_queue_latency),
+        "numNewActiveRequests": newest.num_new_active_requests,
+        "numActiveRequests": newest.num_active_requests,
+        "numQueuedRequests": newest.num_queued_requests,
+        "numCompletedRequests": newest.num_completed_requests,
+        "kvCacheStats": {
+            "maxNumBlocks": cache.max_num_blocks,
+            "freeNumBlocks": cache.free_num_blocks,
+            "usedNumBlocks": cache.used_num_blocks,
+            "tokensPerBlock": cache.tokens_per_block,
+            "allocTotalBlocks": cache.alloc_total_blocks,
+            "allocNewBlocks": cache.alloc_new_blocks,
+            "reusedBlocks": cache.reused_blocks,
+            "missedBlocks": cache.missed_blocks,
+            "cacheHitRate": cache.cache_hit_rate(),
+        },
+        "inflightBatchingStats": {
+            "numScheduledRequests": batching.num_scheduled_requests,
+            "numContextRequests": batching.num_context_requests,
+            "numGenRequests": batching.num_gen_requests,
+            "numPausedRequests": batching.num_paused_requests,
+            "numCtxTokens": batching.num_ctx_tokens,
+        },
+    }])
 }

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use runner::executor::{Executor, FinishReason, InflightBatchingStats, KvCacheStats, Response};
+use runner::executor::{Executor, FinishReason, InflightBatchingStats, IterationStats, KvCacheStats, Response};
 use runner::session::Output;
+
+use crate::error::CODES;
 
 /// A number that grows.
 #[derive(Debug, Default)]
@@ -90,10 +92,11 @@ const SHORT: &[f64] = &[
 ];
 
 /// The newest of the executor's statistics.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Newest {
     pub(super) kv_cache: KvCacheStats,
     pub(super) batching: InflightBatchingStats,
+    pub(super) iteration: Option<IterationStats>,
 }
 
 /// All that is counted.
@@ -114,7 +117,11 @@ pub struct Metrics {
     pub request_generation_tokens: Histogram,
     pub iteration_latency: Histogram,
     pub http_request: Histogram,
-    pub prepare: Histogram,
+    pub prepare_queue: Histogram,
+    pub prepare_work: Histogram,
+    pub guide: Histogram,
+    pub router_lag: Histogram,
+    pub coalesced_chunks: Counter,
     pub preparing: Counter,
     pub connections: Counter,
     pub sse_streams: Counter,
@@ -129,6 +136,10 @@ pub struct Metrics {
     /// When the executor was last seen to advance.
     advanced: Mutex<Instant>,
 }
+
+/// The reasons of `serve_admission_rejections_total`: too many connections, a key's limits, a full queue before the preparation, a
+/// full server, a wait that was too long.
+const REJECTIONS: [&str; 5] = ["connections", "key", "preparation", "queue", "wait"];
 
 /// The reasons of `trtllm_request_success_total`, in the order of `success`.
 pub(super) const REASONS: [&str; 5] = ["end_id", "stop_words", "length", "timed_out", "cancelled"];
@@ -169,7 +180,11 @@ impl Default for Metrics {
             request_generation_tokens: Histogram::new(TOKENS),
             iteration_latency: Histogram::new(SHORT),
             http_request: Histogram::new(SHORT),
-            prepare: Histogram::new(SHORT),
+            prepare_queue: Histogram::new(SHORT),
+            prepare_work: Histogram::new(SHORT),
+            guide: Histogram::new(SHORT),
+            router_lag: Histogram::new(SHORT),
+            coalesced_chunks: Counter::default(),
             preparing: Counter::default(),
             connections: Counter::default(),
             sse_streams: Counter::default(),
@@ -188,13 +203,19 @@ fn add<K: Ord>(counts: &Mutex<BTreeMap<K, u64>>, key: K) {
     *counts.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;
 }
 
-fn copy<K: Ord + Clone>(counts: &Mutex<BTreeMap<K, u64>>) -> BTreeMap<K, u64> {
-    counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+/// The counts, 0 for those of the known keys that were never counted.
+fn copy<K: Ord + Copy>(counts: &Mutex<BTreeMap<K, u64>>, known: &[K]) -> BTreeMap<K, u64> {
+    let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    for key in known {
+        counts.entry(*key).or_default();
+    }
+    counts
 }
 
 impl Metrics {
-    /// Counts an output of a request that was submitted `prepared` after it arrived, and `elapsed` before now.
-    pub fn count_output(&self, output: &Output, prepared: Duration, elapsed: Duration) {
+    /// Counts an output of a request that was submitted `prepared` after it arrived, and `elapsed` before now. What passed before a
+    /// guide was compiled is not known to the executor, so the delivery of such outputs is not timed.
+    pub fn count_output(&self, output: &Output, prepared: Duration, elapsed: Duration, is_guided: bool) {
         // An error is counted with the answer that it is told in.
         let Response::Result(result) = &output.response else { return };
         self.generation_tokens.add(result.output_token_ids.len() as u64);
@@ -209,6 +230,9 @@ impl Metrics {
             if let Some(metrics) = &result.perf_metrics {
                 self.prompt_cached_tokens.add(metrics.cached_prompt_tokens);
                 self.request_queue_time.observe_time(metrics.queue_time());
+                if !metrics.last_token.is_zero() && !is_guided && result.is_final {
+                    self.router_lag.observe_time(elapsed.saturating_sub(metrics.last_token));
+                }
                 if !metrics.first_token.is_zero() {
                     self.time_to_first_token.observe_time(prepared + metrics.first_token);
                     self.request_prefill_time.observe_time(metrics.context_time());
@@ -252,7 +276,8 @@ impl Metrics {
             self.iteration_latency.observe_time(iteration.iter_latency);
         }
         if let Some(last) = iterations.last() {
-            let newest = Newest { kv_cache: last.kv_cache, batching: last.inflight_batching };
+            let newest =
+                Newest { kv_cache: last.kv_cache, batching: last.inflight_batching, iteration: Some(last.clone()) };
             *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = newest;
             self.advance();
         }
@@ -274,7 +299,7 @@ impl Metrics {
     }
 
     pub(super) fn newest(&self) -> Newest {
-        *self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn success(&self) -> [u64; 5] {
@@ -286,14 +311,14 @@ impl Metrics {
     }
 
     pub(super) fn errors(&self) -> BTreeMap<&'static str, u64> {
-        copy(&self.errors)
+        copy(&self.errors, &CODES)
     }
 
     pub(super) fn rejections(&self) -> BTreeMap<&'static str, u64> {
-        copy(&self.rejections)
+        copy(&self.rejections, &REJECTIONS)
     }
 
     pub(super) fn http(&self) -> BTreeMap<(&'static str, &'static str, u16), u64> {
-        copy(&self.http)
+        copy(&self.http, &[])
     }
 }

@@ -16,6 +16,7 @@ use crate::generate::{Flight, Prepared};
 use crate::http::read;
 use crate::http::routes::Call;
 use crate::keys;
+use crate::metrics::{Histogram, Metrics};
 use crate::model::Model;
 use crate::state::State;
 
@@ -91,13 +92,21 @@ fn full(state: &State, full: Full) -> ApiError {
     ApiError::overloaded("queue_full", full.message, full.retry_after)
 }
 
-/// Counts a request as in preparation.
-struct Preparing(Arc<State>, Instant);
+/// Counts a request as in preparation, from when it began to wait for it or to be prepared.
+struct Preparing(Arc<State>, Instant, fn(&Metrics) -> &Histogram);
+
+impl Preparing {
+    fn begin(&mut self) {
+        (self.2)(&self.0.metrics).observe_time(self.1.elapsed());
+        self.1 = Instant::now();
+        self.2 = |metrics| &metrics.prepare_work;
+    }
+}
 
 impl Drop for Preparing {
     fn drop(&mut self) {
         self.0.metrics.preparing.sub(1);
-        self.0.metrics.prepare.observe_time(self.1.elapsed());
+        (self.2)(&self.0.metrics).observe_time(self.1.elapsed());
     }
 }
 
@@ -111,10 +120,10 @@ pub async fn start(state: &Arc<State>, call: &Call, body: Bytes, reader: Reader)
     let estimate = (body.len() / BYTES_PER_TOKEN).min(most);
     let permit = model.admission().admit(1, estimate).map_err(|error| full(state, error))?;
     state.metrics.preparing.add(1);
-    let preparing = Preparing(state.clone(), Instant::now());
+    let mut preparing = Preparing(state.clone(), Instant::now(), |metrics| &metrics.prepare_queue);
     let (shared, call) = (state.clone(), call.clone());
     let job = move || {
-        let _preparing = preparing;
+        preparing.begin();
         prepare(&shared, &call, &body, reader, permit)
     };
     state.pool.run(job).await.map_err(|error| match error {
