@@ -46,7 +46,7 @@ fn serve(settings: Settings) -> (SocketAddr, Http) {
     let engine = Engine::start_with_text(EngineDir::open(engine()).unwrap(), &config).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let keys = Keys::open(&settings.api_key_file, None).unwrap();
+    let keys = Keys::open(&settings.api_key_file, None, &settings.keys).unwrap();
     let state = State::new(settings, keys, Address::Tcp(address)).unwrap();
     let http = accept::start(&state, Listener::Tcp(listener)).unwrap();
     state.open(Parts::of_engine(engine, &config).unwrap()).unwrap();
