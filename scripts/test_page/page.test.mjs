@@ -451,3 +451,7 @@ test('the API can be read about', async () => {
     await close(page);
   }
 });
+
+test('answers are what the OpenAPI document says, and nothing else', () => {
+  execFileSync(process.env.PYTHON, ['answers.py', base], { stdio: 'inherit' });
+});
