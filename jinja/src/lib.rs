@@ -58,7 +58,12 @@ impl Template {
 
     /// Whether an expression of the template has this name: a variable that no expression names changes nothing.
     pub fn mentions(&self, name: &str) -> bool {
-        mentions::body(&self.0, mentions::Sought { name, in_blocks: true })
+        mentions::body(&self.0, mentions::Sought { name, in_blocks: true, is_field: false })
+    }
+
+    /// Whether an expression of the template has this name as that of a field, or as a text, by which fields are looked up.
+    pub fn mentions_field(&self, name: &str) -> bool {
+        mentions::body(&self.0, mentions::Sought { name, in_blocks: true, is_field: true })
     }
 
     /// Runs the template with these variables. `strftime` formats the present time, as Python's `strftime` does.

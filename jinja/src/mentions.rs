@@ -8,6 +8,8 @@ pub(crate) struct Sought<'a> {
     pub(crate) name: &'a str,
     /// Whether blocks count: they see the template's variables, and nothing of a macro around them.
     pub(crate) in_blocks: bool,
+    /// Whether it is the name of a field (`message.name`, `message["name"]`) and not of a variable.
+    pub(crate) is_field: bool,
 }
 
 pub(crate) fn body(nodes: &Body, name: Sought<'_>) -> bool {
@@ -46,11 +48,13 @@ fn arguments(given: &Arguments, name: Sought<'_>) -> bool {
 fn expr(value: &Expr, name: Sought<'_>) -> bool {
     let any = |values: &[Expr]| values.iter().any(|value| expr(value, name));
     match value {
-        Expr::None | Expr::Bool(_) | Expr::Int(_) | Expr::Float(_) | Expr::Str(_) => false,
-        Expr::Name(found) => found == name.name,
+        Expr::None | Expr::Bool(_) | Expr::Int(_) | Expr::Float(_) => false,
+        Expr::Str(found) => name.is_field && **found == *name.name,
+        Expr::Name(found) => !name.is_field && found == name.name,
         Expr::List(values) | Expr::Tuple(values) | Expr::Concat(values) => any(values),
         Expr::Dict(values) => values.iter().any(|(key, value)| expr(key, name) || expr(value, name)),
-        Expr::Attribute(inner, _) | Expr::Not(inner) | Expr::Neg(inner) | Expr::Pos(inner) => expr(inner, name),
+        Expr::Attribute(inner, found) => name.is_field && found == name.name || expr(inner, name),
+        Expr::Not(inner) | Expr::Neg(inner) | Expr::Pos(inner) => expr(inner, name),
         Expr::Item(left, right) | Expr::And(left, right) | Expr::Or(left, right) | Expr::Binary(_, left, right) => {
             expr(left, name) || expr(right, name)
         }

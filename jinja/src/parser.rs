@@ -315,8 +315,8 @@ impl Parser {
         let loops = std::mem::take(&mut self.loops);
         let body = self.body_until(end)?;
         self.loops = loops;
-        let [varargs, kwargs, caller] =
-            ["varargs", "kwargs", "caller"].map(|name| mentions::body(&body, Sought { name, in_blocks: false }));
+        let [varargs, kwargs, caller] = ["varargs", "kwargs", "caller"]
+            .map(|name| mentions::body(&body, Sought { name, in_blocks: false, is_field: false }));
         Ok(Arc::new(Macro { name, parameters, body, varargs, kwargs, caller }))
     }
 

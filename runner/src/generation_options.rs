@@ -161,6 +161,8 @@ generation_options! {
     documents: Vec<Json>, "FILE";
     /// Begin conversations that have no system message with this one (with --chat)
     system: String, "TEXT";
+    /// `false` ends the prompt with the last message, without what begins an answer [default: true] (with --chat)
+    add_generation_prompt: bool, "BOOL";
     /// Let the model go on with the last message instead of answering it (with --chat)
     continue_final_message: bool, "";
     /// Let special tokens that stand in messages, tools, documents and variables be tokens, rather than text (with --chat)
@@ -223,6 +225,7 @@ impl GenerationOptions {
             ("tools", self.tools.is_some()),
             ("documents", self.documents.is_some()),
             ("system", self.system.is_some()),
+            ("add_generation_prompt", self.add_generation_prompt == Some(false)),
             ("continue_final_message", self.continue_final_message == Some(true)),
             ("allow_special_tokens_in_messages", self.allow_special_tokens_in_messages == Some(true)),
         ]
@@ -238,6 +241,7 @@ impl GenerationOptions {
             documents: self.documents.clone(),
             chat_template_kwargs: self.chat_template_kwargs.clone().unwrap_or_default(),
             system: self.system.clone(),
+            add_generation_prompt: self.add_generation_prompt,
             continue_final_message: self.continue_final_message == Some(true),
         }
     }

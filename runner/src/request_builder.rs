@@ -219,7 +219,10 @@ impl<'a> RequestBuilder<'a> {
 
     /// Encoding takes a second for a few megabytes. So of a very long text the beginning is encoded first: where that has twice the
     /// tokens that there may be, no rest makes it fit.
-    fn check_beginning(&self, tokenizer: &Tokenizer, text: &str) -> Result<(), BuildRequestError> {
+    ///
+    /// # Errors
+    /// It does not fit, or cannot be encoded.
+    pub fn check_beginning(&self, tokenizer: &Tokenizer, text: &str) -> Result<(), BuildRequestError> {
         let max_seq_len = self.executor.limits().max_seq_len;
         let beginning = &text[..text.floor_char_boundary(max_seq_len.saturating_mul(BYTES_PER_TOKEN))];
         if beginning.len() < text.len() && tokenizer.encode(beginning, false)?.len() > max_seq_len.saturating_mul(2) {

@@ -105,7 +105,7 @@ impl ApiError {
     /// The prompt alone is too long.
     pub fn context_length(param: &str, prompt: usize, max_seq_len: usize) -> Self {
         let message = format!(
-            "This model's maximum context length is {max_seq_len} tokens, but the prompt has {prompt}, and one is kept for the \
+            "This model's maximum context length is {max_seq_len} tokens, but the prompt has {prompt}, and one is kept for an \
              output: shorten the prompt, or ask for truncate_prompt_tokens"
         );
         Self::bad_request("context_length_exceeded", Some(param), message)
@@ -123,6 +123,13 @@ impl ApiError {
             BuildRequestError::ChatTemplate(_) => Self::unsupported(prompt, message),
             BuildRequestError::NoTokenizer { field } => Self::unsupported(asked_as(field), message),
             BuildRequestError::Lora(_) => Self::internal(message),
+            BuildRequestError::TextTooLong { bytes, max_seq_len } => {
+                let message = format!(
+                    "This model's maximum context length is {max_seq_len} tokens, but the prompt's {bytes} bytes have more \
+                     than twice as many: shorten it"
+                );
+                Self::bad_request("context_length_exceeded", Some(prompt), message)
+            }
             _ => Self::bad_request("invalid_value", Some(prompt), message),
         }
     }

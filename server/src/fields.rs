@@ -15,13 +15,22 @@ use crate::error::ApiError;
 const SHOWN: usize = 60;
 
 /// The fields that have not been taken.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Fields {
     map: Map<String, Json>,
     /// Of the object, with a dot at its end, or empty.
     path: Rc<str>,
     /// What was asked for, in the objects inside as well.
     asked: Rc<RefCell<Vec<Place>>>,
+    /// What was left of objects inside, by their paths, when they were done with.
+    inside: Rc<RefCell<Vec<String>>>,
+}
+
+impl Drop for Fields {
+    fn drop(&mut self) {
+        let left = self.own();
+        self.inside.borrow_mut().extend(left);
+    }
 }
 
 /// The path of an object, and the name of a field in it.
@@ -36,8 +45,14 @@ pub fn shown(value: &Json) -> String {
     }
 }
 
-fn wrong(path: &str, expected: &str, value: &Json) -> ApiError {
+/// A value of the wrong kind or out of range.
+pub fn wrong(path: &str, expected: &str, value: &Json) -> ApiError {
     ApiError::invalid(path, format!("`{path}` must be {expected}, not {}", shown(value)))
+}
+
+/// A field that has to be there and is not.
+pub fn missing(path: &str) -> ApiError {
+    ApiError::bad_request("missing_field", Some(path), format!("`{path}` is needed"))
 }
 
 /// A whole number, written as one or as a float.
@@ -52,7 +67,7 @@ pub fn whole(value: &Json) -> Option<i128> {
 impl Fields {
     /// The fields of a request's body.
     pub fn new(map: Map<String, Json>) -> Self {
-        Self { map, path: Rc::from(""), asked: Rc::default() }
+        Self { map, path: Rc::from(""), asked: Rc::default(), inside: Rc::default() }
     }
 
     /// Where a field stands.
@@ -151,26 +166,59 @@ impl Fields {
     pub fn object(&mut self, name: &'static str) -> Result<Option<Self>, ApiError> {
         match self.take(name) {
             None => Ok(None),
-            Some(Json::Object(map)) => {
-                let path = Rc::from(format!("{}.", self.path(name)));
-                Ok(Some(Self { map, path, asked: self.asked.clone() }))
-            }
-            Some(other) => Err(wrong(&self.path(name), "an object", &other)),
+            Some(value) => self.within(&self.path(name), value).map(Some),
         }
     }
 
-    /// The object itself.
-    pub fn into_map(self) -> Map<String, Json> {
-        self.map
+    /// The fields of an object that stands at `path` inside this one, as an entry of a list does.
+    pub fn within(&self, path: &str, value: Json) -> Result<Self, ApiError> {
+        match value {
+            Json::Object(map) => {
+                let path = Rc::from(format!("{path}."));
+                Ok(Self { map, path, asked: self.asked.clone(), inside: self.inside.clone() })
+            }
+            other => Err(wrong(path, "an object", &other)),
+        }
     }
 
-    /// The fields that were asked for, given or not, in this object and in those inside it.
+    /// A field that must be one of a few words.
+    pub fn word(&mut self, name: &'static str, words: &[&'static str]) -> Result<Option<&'static str>, ApiError> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let found = words.iter().find(|word| value.as_str() == Some(word));
+        found.map(|word| Some(*word)).ok_or_else(|| wrong(&self.path(name), &words.join(" or "), &value))
+    }
+
+    /// A field that has to be there, of any kind.
+    pub fn needed(&mut self, name: &'static str) -> Result<Json, ApiError> {
+        self.take(name).ok_or_else(|| missing(&self.path(name)))
+    }
+
+    /// What is left of the object itself, whose names are not fields but a caller's own.
+    pub fn into_map(mut self) -> Map<String, Json> {
+        std::mem::take(&mut self.map)
+    }
+
+    /// The fields that were asked for, given or not, in this object and in those inside it. Those of a list's entries are named once
+    /// (`messages[].role`).
     pub fn asked(&self) -> BTreeSet<String> {
-        self.asked.borrow().iter().map(|(path, name)| format!("{path}{name}")).collect()
+        let any_entry = |path: &str| -> String {
+            let ends = path.split_inclusive('[').map(|part| match part.find(']') {
+                Some(end) => &part[end..],
+                None => part,
+            });
+            ends.collect()
+        };
+        self.asked.borrow().iter().map(|(path, name)| format!("{}{name}", any_entry(path))).collect()
     }
 
-    /// The names that are left, those with values only.
+    /// The names that are left, those with values only, and those that were left of objects inside.
     pub fn left(&self) -> Vec<String> {
+        let mut left = self.own();
+        left.extend(self.inside.borrow().iter().cloned());
+        left
+    }
+
+    fn own(&self) -> Vec<String> {
         self.map.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| self.path(name)).collect()
     }
 }
@@ -253,7 +301,11 @@ mod tests {
         let mut inner = fields.object("a").unwrap().unwrap().object("b").unwrap().unwrap();
         assert_eq!(inner.text("c").unwrap_err().param.as_deref(), Some("a.b.c"));
         assert_eq!(inner.left(), ["a.b.d"]);
-        assert_eq!(fields.asked(), BTreeSet::from(["a", "a.b", "a.b.c"].map(str::to_owned)));
+        drop(inner);
+        assert_eq!(fields.left(), ["a.b.d"], "what an object inside has left is not forgotten");
+        let mut entry = fields.within("a[12]", serde_json::json!({ "f": 1 })).unwrap();
+        assert_eq!(entry.integer("f", 0, 0).unwrap_err().param.as_deref(), Some("a[12].f"));
+        assert_eq!(fields.asked(), BTreeSet::from(["a", "a.b", "a.b.c", "a[].f"].map(str::to_owned)));
     }
 
     #[test]

@@ -66,6 +66,30 @@ impl Defaults {
     }
 }
 
+/// What requests may ask for, as the server's settings say.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rules {
+    /// The highest temperature.
+    pub max_temperature: f64,
+    /// Whether a priority is vLLM's: a whole number, lower first.
+    pub vllm_priority: bool,
+    /// Whether `prompt_cache_key` separates cached prefixes.
+    pub salt_from_cache_key: bool,
+    /// Whether special tokens in messages may be tokens.
+    pub special_tokens_in_messages: bool,
+}
+
+impl Rules {
+    fn of(settings: &Settings) -> Self {
+        Self {
+            max_temperature: if settings.lenient { 100.0 } else { 2.0 },
+            vllm_priority: settings.priority_style == "vllm",
+            salt_from_cache_key: settings.salt_from == "prompt_cache_key",
+            special_tokens_in_messages: settings.allow_special_tokens_in_messages,
+        }
+    }
+}
+
 /// An engine that is open.
 #[derive(Debug)]
 pub struct Model {
@@ -81,6 +105,7 @@ pub struct Model {
     queue: Option<Arc<Queue>>,
     end_ids: Vec<TokenId>,
     defaults: Defaults,
+    rules: Rules,
     fingerprint: String,
 }
 
@@ -133,6 +158,7 @@ impl Model {
         let adapters = settings.adapters().map(|(name, dir)| (name.to_owned(), PathBuf::from(dir))).collect();
         Self {
             fingerprint: fingerprint(engine.as_deref()),
+            rules: Rules::of(settings),
             defaults: config
                 .map_or_else(Defaults::default, |dir| Defaults::of_file(&dir.path().join(GENERATION_CONFIG_FILE))),
             end_ids: engine.as_ref().map(|engine| engine.end_ids().to_vec()).unwrap_or_default(),
@@ -173,6 +199,19 @@ impl Model {
         let message = format!("the model `{name}` does not exist; this server has {}", known.join(", "));
         let error = ApiError::of(http::StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", message);
         Err(ApiError { param: Some("model".to_owned()), ..error })
+    }
+
+    /// The adapter of a name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn adapter(&self, name: &str) -> Result<&Path, ApiError> {
+        let found = self.adapters.iter().find(|(adapter, _)| adapter == name);
+        found.map(|(_, dir)| dir.as_path()).ok_or_else(|| {
+            let known: Vec<_> = self.adapters.iter().map(|(name, _)| format!("`{name}`")).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            ApiError::invalid("lora", format!("`lora`: there is no adapter `{name}`; this server has {known}"))
+        })
     }
 
     /// Every name, and of adapters the name of the model below.
@@ -222,9 +261,15 @@ impl Model {
         &self.defaults
     }
 
-    /// What of the template's variables the chat template does not read, by the fields that they came in.
-    pub fn unread(&self, options: &GenerationOptions) -> Vec<String> {
-        if options.documents.is_none() && options.chat_template_kwargs.is_none() {
+    /// What requests may ask for.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// What the chat template does not read, by the fields that it came in: of its variables, and of `message_fields`, which are
+    /// paths and names.
+    pub fn unread(&self, options: &GenerationOptions, message_fields: &[(String, String)]) -> Vec<String> {
+        if options.documents.is_none() && options.chat_template_kwargs.is_none() && message_fields.is_empty() {
             return Vec::new();
         }
         // Without a template the request fails anyway.
@@ -234,7 +279,9 @@ impl Model {
         let documents = chat.documents.is_some() && is_unread("documents");
         let more = chat.chat_template_kwargs.keys().filter(|name| is_unread(name));
         let more = more.map(|name| format!("chat_template_kwargs.{name}"));
-        documents.then(|| "documents".to_owned()).into_iter().chain(more).collect()
+        let is_unread = |name: &str| matches!(template.reads_field(&chat, name), Ok(false));
+        let of_messages = message_fields.iter().filter(|(_, name)| is_unread(name)).map(|(path, _)| path.clone());
+        documents.then(|| "documents".to_owned()).into_iter().chain(more).chain(of_messages).collect()
     }
 
     /// Whether conversations can be made prompts.

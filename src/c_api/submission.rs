@@ -194,6 +194,7 @@ unsafe fn options(request: &trtllm_request) -> Result<GenerationOptions, Failure
         tools: None,
         documents: None,
         system: None,
+        add_generation_prompt: None,
         continue_final_message: None,
         allow_special_tokens_in_messages: None,
         // Guides have kinds of their own here, and stop texts are read before these.

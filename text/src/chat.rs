@@ -67,8 +67,8 @@ impl ChatTemplate {
         self.templates.keys().map(String::as_str)
     }
 
-    /// Renders a conversation, so that the text ends where the assistant's next turn begins, or within the last message where
-    /// the options ask for that. The result has its own BOS where the template writes one: encode it without special tokens,
+    /// Renders a conversation, so that the text ends where the assistant's next turn begins, or before that, or within the last
+    /// message, where the options ask for it. The result has its own BOS where the template writes one: encode it without special tokens,
     /// by [`Tokenizer::encode_rendered`](crate::tokenizer::Tokenizer::encode_rendered).
     ///
     /// # Errors
@@ -83,7 +83,7 @@ impl ChatTemplate {
         }
         let now = SystemTime::now();
         if !options.continue_final_message {
-            return self.render_at(&messages, options, true, now);
+            return self.render_at(&messages, options, options.add_generation_prompt != Some(false), now);
         }
         let end = continuation::mark(&mut messages)?;
         let text = self.render_at(&messages, options, false, now)?;
@@ -120,6 +120,14 @@ impl ChatTemplate {
     /// There is no such template.
     pub fn reads(&self, options: &ChatOptions, name: &str) -> Result<bool, ChatError> {
         self.select(options).map(|named| named.template.mentions(name))
+    }
+
+    /// Whether the template that the options ask for reads a field of this name, of a message or of whatever it is given.
+    ///
+    /// # Errors
+    /// There is no such template.
+    pub fn reads_field(&self, options: &ChatOptions, name: &str) -> Result<bool, ChatError> {
+        self.select(options).map(|named| named.template.mentions_field(name))
     }
 
     /// Runs a template on a stack that its nesting has room on, whatever the caller's.

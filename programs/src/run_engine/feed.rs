@@ -28,6 +28,10 @@ pub(super) struct Job {
 }
 
 /// What happens to prompts.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly everything is an output, and a box would cost each an allocation"
+)]
 pub(super) enum Fed {
     /// A prompt is about to be submitted.
     Started(Running),

@@ -149,6 +149,8 @@ pub struct OutputConfig {
     pub return_prompt_log_probs: bool,
     /// How many of the most probable tokens to return at the position of each prompt token after the first.
     pub prompt_top_log_probs: usize,
+    /// With the prompt's log-probabilities: the rank of each of these tokens among all, from 1 for the most probable.
+    pub return_prompt_ranks: bool,
     /// The raw logits of what follows each prompt token: prompt x vocabulary x 4 bytes.
     pub return_context_logits: bool,
     /// The raw logits that each token is chosen from, as the model gave them: before hooks, masks, penalties and temperature. Tokens
@@ -267,7 +269,8 @@ impl Request {
             return Err(RequestError::NoAllowedTokens);
         }
         let room = limits.max_seq_len.saturating_sub(prompt);
-        if room == 0 {
+        // Where nothing is generated the prompt may fill the window.
+        if room == 0 && (spec.max_tokens > 0 || prompt > limits.max_seq_len) {
             return Err(RequestError::PromptTooLong { prompt, max_seq_len: limits.max_seq_len });
         }
         let allowed = spec.allowed_token_ids.as_deref().unwrap_or_default();

@@ -47,6 +47,10 @@ impl fmt::Display for FinishReason {
 }
 
 /// One response: new tokens of one sequence, or the error that ended the request.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every response is a result, and a box would cost each an allocation"
+)]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Response {
     /// New tokens.
@@ -99,6 +103,8 @@ pub struct TokenResult {
     pub prompt_log_probs: Option<Vec<f32>>,
     /// When asked for, in the first response: the most probable tokens at the position of each prompt token after the first.
     pub prompt_top_log_probs: Option<Vec<Vec<TokenLogProb>>>,
+    /// When asked for, in the first response: the rank of each prompt token after the first, from 1 for the most probable.
+    pub prompt_ranks: Option<Vec<usize>>,
     /// When asked for, once, in the first response of a request whose prompt was computed: the raw logits of what follows each token
     /// of the prompt.
     pub context_logits: Option<Logits>,
@@ -125,6 +131,7 @@ impl TokenResult {
             generation_logits: None,
             prompt_log_probs: None,
             prompt_top_log_probs: None,
+            prompt_ranks: None,
             context_logits: None,
             perf_metrics: None,
             finish_reason: Some(finish_reason),

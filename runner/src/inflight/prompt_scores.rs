@@ -20,14 +20,22 @@ pub(crate) struct PromptScores {
     rows: usize,
     log_probs: Vec<f32>,
     top_log_probs: Vec<Vec<TokenLogProb>>,
+    ranks: Vec<usize>,
     logits: Logits,
 }
 
 impl PromptScores {
     /// Nothing yet of a prompt; `None` where nothing is asked for.
     pub(crate) fn new(output: OutputConfig, prompt_len: usize) -> Option<Self> {
-        let (rows, log_probs, top_log_probs, logits) = (0, Vec::new(), Vec::new(), Logits::default());
-        output.needs_context_logits().then_some(Self { output, prompt_len, rows, log_probs, top_log_probs, logits })
+        output.needs_context_logits().then(|| Self {
+            output,
+            prompt_len,
+            rows: 0,
+            log_probs: Vec::new(),
+            top_log_probs: Vec::new(),
+            ranks: Vec::new(),
+            logits: Logits::default(),
+        })
     }
 
     /// Begins again.
@@ -35,6 +43,7 @@ impl PromptScores {
         self.rows = 0;
         self.log_probs.clear();
         self.top_log_probs.clear();
+        self.ranks.clear();
         self.logits.truncate(0);
     }
 
@@ -64,16 +73,20 @@ impl PromptScores {
         if self.output.return_context_logits {
             self.logits.push(logits, vocab_size, self.wanted() - self.rows - rows)?;
         }
-        let top = self.output.prompt_top_log_probs;
+        let (top, ranks) = (self.output.prompt_top_log_probs, self.output.return_prompt_ranks);
         if self.output.return_prompt_log_probs || top > 0 {
             let score = |(logits, &next): (&[f32], &TokenId)| {
                 let log_sum_exp = kernels.log_sum_exp(logits);
                 let best = if top > 0 { top_log_probs(kernels, logits, log_sum_exp, top) } else { Vec::new() };
-                (logits[next as usize] - log_sum_exp, best)
+                let rank = if ranks { rank(logits, next) } else { 0 };
+                (logits[next as usize] - log_sum_exp, best, rank)
             };
             let scores: Vec<_> = logits.par_chunks_exact(vocab_size).zip(next).map(score).collect();
-            for (log_prob, best) in scores {
+            for (log_prob, best, rank) in scores {
                 self.log_probs.push(log_prob);
+                if ranks {
+                    self.ranks.push(rank);
+                }
                 if top > 0 {
                     self.top_log_probs.push(best);
                 }
@@ -91,6 +104,14 @@ impl PromptScores {
         }
         result.prompt_log_probs = self.output.return_prompt_log_probs.then(|| self.log_probs.clone());
         result.prompt_top_log_probs = (self.output.prompt_top_log_probs > 0).then(|| self.top_log_probs.clone());
+        result.prompt_ranks = self.output.return_prompt_ranks.then(|| self.ranks.clone());
         result.context_logits = (self.logits.rows() > 0).then(|| std::mem::take(&mut self.logits));
     }
+}
+
+/// The place of a token among all, from 1 for the most probable; of equals the lowest id is first.
+fn rank(logits: &[f32], token: TokenId) -> usize {
+    let own = logits[token as usize];
+    let (before, after) = logits.split_at(token as usize);
+    1 + before.iter().filter(|&&other| other >= own).count() + after.iter().filter(|&&other| other > own).count()
 }

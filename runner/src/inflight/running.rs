@@ -240,6 +240,7 @@ impl Running {
             generation_logits: output.return_generation_logits.then_some(new.generation_logits),
             prompt_log_probs: None,
             prompt_top_log_probs: None,
+            prompt_ranks: None,
             context_logits: None,
             perf_metrics: None,
             finish_reason,

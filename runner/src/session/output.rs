@@ -101,6 +101,7 @@ fn append_result(result: &mut TokenResult, more: TokenResult) {
     }
     result.prompt_log_probs = result.prompt_log_probs.take().or(more.prompt_log_probs);
     result.prompt_top_log_probs = result.prompt_top_log_probs.take().or(more.prompt_top_log_probs);
+    result.prompt_ranks = result.prompt_ranks.take().or(more.prompt_ranks);
     result.context_logits = result.context_logits.take().or(more.context_logits);
     result.perf_metrics = more.perf_metrics.or(result.perf_metrics.take());
     result.finish_reason = more.finish_reason.or(result.finish_reason);

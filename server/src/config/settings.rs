@@ -72,6 +72,15 @@ settings! {
     allowed_host: Vec<String> = Vec::new(), "NAME";
     /// What to do with fields of requests that nobody knows: name them in X-Ignored-Fields (`accept`), or `reject` [default: accept]
     unknown_fields: String = "accept".to_owned(), "HOW", value_parser = ["accept", "reject"];
+    /// Take temperatures up to 100, not 2 [default: false]
+    lenient: bool = false, "BOOL", num_args = 0..=1, default_missing_value = "true";
+    /// What `priority` is in requests: from 0 to 1, higher first (`trtllm`), or a whole number, lower first (`vllm`) [default: trtllm]
+    priority_style: String = "trtllm".to_owned(), "STYLE", value_parser = ["trtllm", "vllm"];
+    /// Field whose value separates cached prefixes where a request has no cache_salt: none (`cache_salt`), or `prompt_cache_key`
+    /// [default: cache_salt]
+    salt_from: String = "cache_salt".to_owned(), "FIELD", value_parser = ["cache_salt", "prompt_cache_key"];
+    /// Take allow_special_tokens_in_messages from requests: whoever sends one can write control tokens [default: false]
+    allow_special_tokens_in_messages: bool = false, "BOOL", num_args = 0..=1, default_missing_value = "true";
     /// Bytes of a request's body at most [default: 8388608]
     max_body_bytes: usize = 8 << 20, "BYTES";
     /// Connections at once at most; one more is answered 503 [default: 4096]
@@ -150,6 +159,8 @@ impl Settings {
         }
         let words = [
             ("generation_config", &self.generation_config, ["engine", "none"]),
+            ("priority_style", &self.priority_style, ["trtllm", "vllm"]),
+            ("salt_from", &self.salt_from, ["cache_salt", "prompt_cache_key"]),
             ("unknown_fields", &self.unknown_fields, ["accept", "reject"]),
             ("log_format", &self.log_format, ["text", "json"]),
         ];

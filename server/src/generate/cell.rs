@@ -45,6 +45,8 @@ pub struct PromptScores {
     pub log_probs: Vec<f32>,
     /// The most probable at each of these positions.
     pub top_log_probs: Vec<Vec<TokenLogProb>>,
+    /// The rank of each of these tokens, where the executor knows it.
+    pub ranks: Vec<usize>,
 }
 
 /// How a request of a flight went.
@@ -163,6 +165,7 @@ impl Cell {
                     inner.scores[prompt].get_or_insert(PromptScores {
                         log_probs: result.prompt_log_probs.unwrap_or_default(),
                         top_log_probs: result.prompt_top_log_probs.unwrap_or_default(),
+                        ranks: result.prompt_ranks.unwrap_or_default(),
                     });
                 }
                 if let Some(metrics) = result.perf_metrics {

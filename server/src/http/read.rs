@@ -105,6 +105,9 @@ pub async fn body(headers: &HeaderMap, mut incoming: Incoming, settings: &Settin
     }
 }
 
+/// Levels of lists and objects that a body may have.
+const DEPTH: usize = 128;
+
 /// The fields of a body.
 ///
 /// # Errors
@@ -114,6 +117,45 @@ pub fn fields(body: &[u8]) -> Result<Fields, ApiError> {
     match serde_json::from_slice(body) {
         Ok(Json::Object(map)) => Ok(Fields::new(map)),
         Ok(_) => Err(invalid("the body must be a JSON object".to_owned())),
-        Err(error) => Err(invalid(format!("the body is not valid JSON: {error}"))),
+        Err(error) => Err(invalid(malformed(body, &error))),
     }
+}
+
+/// Why a body cannot be read, as a sentence.
+fn malformed(body: &[u8], error: &serde_json::Error) -> String {
+    let text = match std::str::from_utf8(body) {
+        Ok(text) => text,
+        Err(error) => return format!("the body is not UTF-8: byte {} begins no character", error.valid_up_to() + 1),
+    };
+    let (line, column) = (error.line(), error.column());
+    if body.is_empty() {
+        return "the body is empty: send a JSON object".to_owned();
+    }
+    if error.is_eof() {
+        return format!("the body is not valid JSON: it ends too early, at line {line} column {column}");
+    }
+    let start: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+    let before = &text[..text.floor_char_boundary(start + column)];
+    if is_deep(before) {
+        return format!("the body has more than {DEPTH} levels of lists and objects, at line {line} column {column}");
+    }
+    let near = &before[before.floor_char_boundary(before.len().saturating_sub(24))..];
+    let near = near.lines().next_back().unwrap_or_default();
+    format!("the body is not valid JSON at line {line} column {column}, at the end of `{}`", near.trim())
+}
+
+/// Whether more than so many lists and objects are open at the end of what is otherwise JSON.
+fn is_deep(text: &str) -> bool {
+    let (mut depth, mut is_string, mut is_escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match (is_string, byte) {
+            (true, _) if is_escaped => is_escaped = false,
+            (true, b'\\') => is_escaped = true,
+            (_, b'"') => is_string = !is_string,
+            (false, b'[' | b'{') => depth += 1,
+            (false, b']' | b'}') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    depth >= DEPTH
 }

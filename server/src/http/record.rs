@@ -8,8 +8,9 @@ use crate::keys::Charged;
 /// What is known of a request, which is logged when it is dropped: whoever works on the answer holds it.
 #[derive(Debug)]
 pub struct Record {
-    /// The caller's own id, or one made here.
-    pub id: String,
+    id: String,
+    /// The id that the body has.
+    body_id: OnceLock<String>,
     /// When its head came.
     pub arrived: Instant,
     method: &'static str,
@@ -46,10 +47,21 @@ pub struct Outcome {
 }
 
 impl Record {
-    /// A request that has just come to a route.
+    /// A request that has just come to a route, with its caller's own id or one made here.
     pub fn new(id: String, method: &'static str, route: &'static str, is_generation: bool) -> Self {
         let arrived = Instant::now();
-        Self { id, arrived, method, route, is_generation, key: OnceLock::new(), known: Mutex::default() }
+        let body_id = OnceLock::new();
+        Self { id, body_id, arrived, method, route, is_generation, key: OnceLock::new(), known: Mutex::default() }
+    }
+
+    /// The request's id: the body's, once it has been read, or the head's, or one made here.
+    pub fn id(&self) -> &str {
+        self.body_id.get().unwrap_or(&self.id)
+    }
+
+    /// The body has an id.
+    pub fn set_id(&self, id: String) {
+        let _ = self.body_id.set(id);
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -90,7 +102,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let seconds = self.arrived.elapsed().as_secs_f64();
-        let (key, id, method, route) = (self.key.get(), &self.id, self.method, self.route);
+        let (key, id, method, route) = (self.key.get(), self.id(), self.method, self.route);
         let Known { status, error, outcome, charged } = std::mem::take(&mut *self.known());
         if let Some(charged) = charged {
             charged.settle(outcome.as_ref().map_or(0, |outcome| outcome.prompt_tokens + outcome.generated_tokens));

@@ -21,8 +21,6 @@ use super::{guard, read};
 /// A request, beside its body.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// The caller's own, or one made here.
-    pub id: String,
     /// Whose it is, where keys are asked for.
     pub key: Option<Arc<Key>>,
     /// When its head came.
@@ -49,7 +47,12 @@ pub fn is_of_liveness(path: &str) -> bool {
 impl Call {
     /// Of somebody without a key.
     pub fn new(record: Arc<Record>) -> Self {
-        Self { id: record.id.clone(), key: None, arrived: record.arrived, timeout: None, record }
+        Self { key: None, arrived: record.arrived, timeout: None, record }
+    }
+
+    /// The request's id.
+    pub fn id(&self) -> &str {
+        self.record.id()
     }
 }
 
@@ -176,7 +179,7 @@ pub async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<
         record.fail(error.code);
         reply::error(&state.answered(error))
     });
-    reply::header(&mut response, "x-request-id", &call.id);
+    reply::header(&mut response, "x-request-id", call.id());
     let status = response.status().as_u16();
     state.metrics.count_http(template, method, status, arrived.elapsed());
     record.set_status(status);
@@ -206,8 +209,12 @@ fn method_name(method: &Method) -> &'static str {
 /// The caller's id, if it is short and plain, or a new one.
 fn request_id(parts: &Parts) -> String {
     let given = parts.headers.get("x-request-id").and_then(|id| id.to_str().ok());
-    let is_plain = |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
-    given.filter(is_plain).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+    given.filter(|id| is_request_id(id)).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+/// Whether a text can be a request's id.
+pub fn is_request_id(id: &str) -> bool {
+    (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 async fn dispatch(

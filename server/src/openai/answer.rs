@@ -127,7 +127,7 @@ impl Context {
             message: self.is_chat.then_some(Message { role: "assistant", content: text, refusal: () }),
             logprobs: self.logprobs(&piece.entries),
             finish_reason: ended.map(|ended| ended.finish_reason),
-            stop_reason: ended.and_then(|ended| ended.stop_reason.as_ref()),
+            stop_reason: ended.map(|ended| ended.stop_reason.as_ref()),
             token_ids: ids.then_some(piece.ids.as_slice()),
             prompt_token_ids: (ids && !self.is_chat).then(|| self.prompts[number].ids.as_slice()),
             prompt_logprobs: if self.is_chat { None } else { self.prompt_logprobs(number) },
@@ -165,7 +165,7 @@ pub async fn respond(state: &Arc<State>, call: &Call, started: Started) -> Resul
     let (seed, is_stream) = (wanted.drawn_seed, wanted.stream);
     let mut context = Context {
         state: state.clone(),
-        id: format!("{}-{}", if is_chat { "chatcmpl" } else { "cmpl" }, call.id),
+        id: format!("{}-{}", if is_chat { "chatcmpl" } else { "cmpl" }, call.id()),
         created: seconds_now(),
         scores: vec![None; prompts.len()],
         wanted,

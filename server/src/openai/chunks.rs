@@ -21,7 +21,13 @@ impl Chunks {
             (true, false) => Some(None),
             (false, false) => None,
         };
-        sse::event(out, &self.context.answer(self.object(), vec![choice], usage));
+        let mut answer = self.context.answer(self.object(), vec![choice], usage);
+        // Of chat the prompt's tokens come with the beginning of each choice.
+        let begins = answer.choices[0].delta.as_ref().is_some_and(|delta| delta.role.is_some());
+        if begins && self.context.wanted.return_token_ids {
+            answer.prompt_token_ids = Some(&self.context.prompts[0].ids);
+        }
+        sse::event(out, &answer);
     }
 
     fn object(&self) -> &'static str {
@@ -86,7 +92,7 @@ impl Events for Chunks {
                 text: (!self.context.is_chat).then_some(""),
                 delta: self.context.is_chat.then(ChatDelta::default),
                 finish_reason: Some(ended.finish_reason),
-                stop_reason: ended.stop_reason.as_ref(),
+                stop_reason: Some(ended.stop_reason.as_ref()),
                 ..Choice::default()
             };
             self.write(choice, cell, out);

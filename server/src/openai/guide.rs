@@ -4,7 +4,9 @@ use runner::generation_options::GenerationOptions;
 use serde_json::Value as Json;
 
 use crate::error::ApiError;
-use crate::fields::{Fields, shown};
+use crate::fields::{Fields, missing, wrong};
+
+use super::policy;
 
 /// Any object: what OpenAI's `json_object` promises.
 const ANY_OBJECT: &str = r#"{"type":"object"}"#;
@@ -27,9 +29,12 @@ pub fn read(fields: &mut Fields, options: &mut GenerationOptions) -> Result<Opti
             }
             "json_schema" => {
                 let mut inner = format.object("json_schema")?.ok_or_else(|| missing("response_format.json_schema"))?;
-                let path = inner.path("schema");
-                let schema = inner.take("schema").ok_or_else(|| missing(&path))?;
-                options.json_schema = Some(schema_text(&path, schema)?);
+                // A strict schema and one that is not are kept alike; names are for those who read them.
+                inner.text("name")?;
+                inner.text("description")?;
+                inner.boolean("strict")?;
+                let schema = inner.needed("schema")?;
+                options.json_schema = Some(schema_text(&inner.path("schema"), schema)?);
                 true
             }
             "json" => set(options, "json", format.take("value"), "response_format.value")?,
@@ -37,26 +42,27 @@ pub fn read(fields: &mut Fields, options: &mut GenerationOptions) -> Result<Opti
             "grammar" => set(options, "grammar", either(&mut format, "grammar", "value"), "response_format.grammar")?,
             "choice" => set(options, "choice", either(&mut format, "choices", "value"), "response_format.choices")?,
             other => {
-                let message = format!(
-                    "`response_format.type` must be text, json_object, json_schema, regex, grammar or choice, not {}",
-                    shown(&Json::from(other))
-                );
-                return Err(ApiError::invalid("response_format.type", message));
+                let kinds = "text, json_object, json_schema, regex, grammar or choice";
+                return Err(wrong("response_format.type", kinds, &Json::from(other)));
             }
         };
         given.extend(is_guide.then(|| "response_format".to_owned()));
     }
     if let Some(mut outputs) = fields.object("structured_outputs")? {
+        let mut is_empty = true;
         for name in ["json", "regex", "choice", "grammar", "json_object"] {
             let path = outputs.path(name);
-            if let Some(value) = outputs.take(name)
-                && set(options, name, Some(value), &path)?
-            {
-                given.push(path);
+            if let Some(value) = outputs.take(name) {
+                is_empty = false;
+                if set(options, name, Some(value), &path)? {
+                    given.push(path);
+                }
             }
         }
-        if let Some(left) = outputs.left().first() {
-            return Err(ApiError::unsupported(left, format!("`{left}` is not supported")));
+        policy::refuse(&mut outputs, &policy::OF_STRUCTURED_OUTPUTS)?;
+        if is_empty {
+            let message = "`structured_outputs` must have one of json, regex, choice, grammar and json_object";
+            return Err(ApiError::invalid("structured_outputs", message));
         }
     }
     for (field, name) in [
@@ -72,22 +78,12 @@ pub fn read(fields: &mut Fields, options: &mut GenerationOptions) -> Result<Opti
             given.push(field.to_owned());
         }
     }
-    // Which parser reads a guide is no business of a request's.
-    for name in ["guided_decoding_backend", "guided_whitespace_pattern"] {
-        if fields.take(name).is_some() {
-            return Err(ApiError::unsupported(name, format!("`{name}` is not supported: leave it out")));
-        }
-    }
     match &given[..] {
         [first, second, ..] => {
             Err(ApiError::invalid(second, format!("`{first}` and `{second}` exclude each other: give one guide")))
         }
         _ => Ok(given.pop()),
     }
-}
-
-fn missing(path: &str) -> ApiError {
-    ApiError::bad_request("missing_field", Some(path), format!("`{path}` is needed"))
 }
 
 fn either(fields: &mut Fields, name: &'static str, other: &'static str) -> Option<Json> {
@@ -99,7 +95,7 @@ fn set(options: &mut GenerationOptions, kind: &str, value: Option<Json>, path: &
     let value = value.ok_or_else(|| missing(path))?;
     let text = |value: Json| match value {
         Json::String(text) => Ok(text),
-        other => Err(ApiError::invalid(path, format!("`{path}` must be a string, not {}", shown(&other)))),
+        other => Err(wrong(path, "a string", &other)),
     };
     match kind {
         "json" => options.json_schema = Some(schema_text(path, value)?),
@@ -109,9 +105,7 @@ fn set(options: &mut GenerationOptions, kind: &str, value: Option<Json>, path: &
         _ => match value {
             Json::Bool(true) => options.json_schema = Some(ANY_OBJECT.to_owned()),
             Json::Bool(false) => return Ok(false),
-            other => {
-                return Err(ApiError::invalid(path, format!("`{path}` must be true or false, not {}", shown(&other))));
-            }
+            other => return Err(wrong(path, "true or false", &other)),
         },
     }
     Ok(true)
@@ -122,7 +116,7 @@ fn schema_text(path: &str, schema: Json) -> Result<String, ApiError> {
     match schema {
         Json::String(text) => Ok(text),
         schema @ (Json::Object(_) | Json::Bool(_)) => Ok(schema.to_string()),
-        other => Err(ApiError::invalid(path, format!("`{path}` must be a JSON schema, not {}", shown(&other)))),
+        other => Err(wrong(path, "a JSON schema", &other)),
     }
 }
 
@@ -132,10 +126,7 @@ fn choice(path: &str, value: &Json) -> Result<String, ApiError> {
         !choices.is_empty() && choices.iter().all(|choice| !choice.as_str().unwrap_or_default().is_empty())
     });
     let Some(choices) = choices else {
-        return Err(ApiError::invalid(
-            path,
-            format!("`{path}` must be a list of strings, none of them empty, not {}", shown(value)),
-        ));
+        return Err(wrong(path, "a list of strings, none of them empty", value));
     };
     let choices: Vec<String> = choices.iter().map(Json::to_string).collect();
     Ok(format!("start: {}", choices.join(" | ")))

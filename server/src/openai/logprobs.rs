@@ -196,7 +196,6 @@ struct Ranked(Vec<(TokenId, RankedToken)>);
 #[derive(Debug, Serialize)]
 struct RankedToken {
     logprob: f32,
-    /// None of a token that is not among the most probable that were asked for.
     rank: Option<usize>,
     decoded_token: String,
 }
@@ -222,7 +221,7 @@ pub fn of_prompt(names: Names<'_>, ids: &[TokenId], scores: &PromptScores, most:
         let numbered = top.iter().take(most).zip(1..);
         let mut tokens: Vec<_> = numbered.map(|(top, rank)| token(top.token_id, top.log_prob, Some(rank))).collect();
         if !tokens.iter().any(|(known, _)| *known == id) {
-            tokens.push(token(id, log_prob, None));
+            tokens.push(token(id, log_prob, scores.ranks.get(index - 1).copied()));
         }
         Some(Ranked(tokens))
     };

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | [`policy`] | fields that change nothing, and fields that are refused |
 //! | [`guide`] | what an output must look like, by its several names |
-//! | [`request`] | the fields that completions and chat share |
+//! | [`request`], [`sampling`] | the fields that completions and chat share |
 //! | [`prompt`], [`messages`] | what comes before the output, of each |
 //! | [`start`] | from a body to requests under way |
 //! | [`logprobs`] | tokens by their names, places and probabilities |
@@ -23,6 +23,7 @@ pub mod models;
 pub mod policy;
 pub mod prompt;
 pub mod request;
+pub mod sampling;
 pub mod sequence;
 mod shape;
 pub mod start;

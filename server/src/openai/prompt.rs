@@ -3,10 +3,11 @@
 use serde_json::Value as Json;
 
 use crate::error::ApiError;
-use crate::fields::{self, Fields, shown};
+use crate::fields::{self, Fields, missing, wrong};
 use crate::http::routes::Call;
 use crate::model::Model;
 
+use super::policy;
 use super::request::{self, Asked, Bounds, MOST_LOGPROBS};
 use super::start::{Input, Read};
 
@@ -26,25 +27,20 @@ pub fn read(fields: &mut Fields, model: &Model, call: &Call) -> Result<Read, Api
     if asked.wanted.stream && asked.wanted.prompt_logprobs.is_some() && !asked.wanted.echo {
         return Err(ApiError::invalid("prompt_logprobs", "`prompt_logprobs` streams with `echo` only"));
     }
+    policy::refuse(fields, &policy::OF_CHAT)?;
     let inputs = prompts(prompt, model, &asked)?;
     Ok(Read { asked, inputs, is_chat: false, prompt_field: "prompt" })
 }
 
-fn wrong(path: &str, value: &Json) -> ApiError {
-    let message = format!(
-        "`{path}` must be a string, a list of strings, a list of token ids, or a list of such lists, not {}",
-        shown(value)
-    );
-    ApiError::invalid(path, message)
-}
+const KINDS: &str = "a string, a list of strings, a list of token ids, or a list of such lists";
 
 fn prompts(prompt: Option<Json>, model: &Model, asked: &Asked) -> Result<Vec<Input>, ApiError> {
     let vocab_size = model.session().executor().vocab_size();
     let list = match prompt {
-        None => return Err(ApiError::bad_request("missing_field", Some("prompt"), "`prompt` is needed")),
+        None => return Err(missing("prompt")),
         Some(Json::String(text)) => return Ok(vec![of_text("prompt", text, model, asked)?]),
         Some(Json::Array(list)) => list,
-        Some(other) => return Err(wrong("prompt", &other)),
+        Some(other) => return Err(wrong("prompt", KINDS, &other)),
     };
     if list.is_empty() {
         return Err(ApiError::invalid("prompt", "`prompt` is an empty list"));
@@ -65,7 +61,7 @@ fn prompts(prompt: Option<Json>, model: &Model, asked: &Asked) -> Result<Vec<Inp
             Json::String(text) => of_text(&path, text, model, asked),
             Json::Array(ids) if ids.is_empty() => Err(ApiError::invalid(&path, format!("`{path}` has no tokens"))),
             Json::Array(ids) => Ok(Input::Ids { ids: fields::ids(&path, &ids, vocab_size)?, text: None }),
-            other => Err(wrong(&path, &other)),
+            other => Err(wrong(&path, "a string or a list of token ids", &other)),
         }
     };
     list.into_iter().enumerate().map(one).collect()
@@ -75,6 +71,10 @@ fn prompts(prompt: Option<Json>, model: &Model, asked: &Asked) -> Result<Vec<Inp
 fn of_text(path: &str, text: String, model: &Model, asked: &Asked) -> Result<Input, ApiError> {
     let tokenizer = model.tokenizer(path)?;
     let special = asked.more.add_special_tokens.unwrap_or(true);
+    if asked.more.truncate.is_none() {
+        let refused = |error| ApiError::of_build(error, path, "");
+        model.builder().check_beginning(tokenizer, &text).map_err(refused)?;
+    }
     let ids = tokenizer.encode(&text, special).map_err(|error| ApiError::invalid(path, error.to_string()))?;
     if ids.is_empty() {
         return Err(ApiError::invalid(path, format!("`{path}` has no tokens: give it text")));

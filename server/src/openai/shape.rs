@@ -37,8 +37,9 @@ pub(super) struct Choice<'a> {
     pub(super) delta: Option<ChatDelta<'a>>,
     pub(super) logprobs: Option<Logprobs>,
     pub(super) finish_reason: Option<&'static str>,
+    /// vLLM's, where there is an end.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) stop_reason: Option<&'a Stop>,
+    pub(super) stop_reason: Option<Option<&'a Stop>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) token_ids: Option<&'a [TokenId]>,
     #[serde(skip_serializing_if = "Option::is_none")]

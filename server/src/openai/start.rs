@@ -135,13 +135,25 @@ pub async fn start(state: &Arc<State>, call: &Call, body: Bytes, reader: Reader)
     })?
 }
 
+/// Reads a body: what it asks for, and its fields, of which those are left that nobody knows.
+///
+/// # Errors
+/// It is no JSON object, or a field of it is wrong or cannot be honoured.
+pub fn read_body(model: &Model, call: &Call, body: &[u8], reader: Reader) -> Result<(Read, Fields), ApiError> {
+    let mut fields = read::fields(body)?;
+    let read = reader(&mut fields, model, call)?;
+    policy::settle(&mut fields)?;
+    Ok((read, fields))
+}
+
 fn prepare(state: &State, call: &Call, body: &[u8], reader: Reader, mut permit: Permit) -> Result<Started, ApiError> {
     let model = state.serving()?;
-    let mut fields = read::fields(body)?;
-    let Read { mut asked, inputs, is_chat, prompt_field } = reader(&mut fields, model, call)?;
-    policy::settle(&mut fields)?;
+    let (Read { mut asked, inputs, is_chat, prompt_field }, fields) = read_body(model, call, body, reader)?;
+    if let Some(id) = asked.more.request_id.take() {
+        call.record.set_id(id);
+    }
     let rejects = state.settings.unknown_fields == "reject";
-    let ignored = policy::ignored(&fields, model.unread(&asked.options), rejects)?;
+    let ignored = policy::ignored(&fields, model.unread(&asked.options, &asked.more.message_fields), rejects)?;
     let each = asked.wanted.best_of;
     let most = state.settings.max_num_sequences;
     if inputs.len().saturating_mul(each) > most {
@@ -205,12 +217,12 @@ fn submission(
     let mut spec = builder.spec(&prompt, &asked.options).map_err(refused)?;
     if let Some(kept) = asked.more.truncate {
         let surplus = spec.input_token_ids.len().saturating_sub(kept);
-        spec.input_token_ids.drain(..surplus);
+        match asked.more.keeps_beginning {
+            true => spec.input_token_ids.truncate(kept),
+            false => drop(spec.input_token_ids.drain(..surplus)),
+        }
         *truncated += surplus;
         text = text.filter(|_| surplus == 0);
-    }
-    if spec.input_token_ids.len() >= builder.executor.limits().max_seq_len {
-        return Err(ApiError::context_length(field, spec.input_token_ids.len(), builder.executor.limits().max_seq_len));
     }
     if let Some(key) = &call.key {
         spec.priority = key.priority(asked.options.priority, spec.priority)?;
@@ -244,6 +256,7 @@ fn chooses_the_most_probable(spec: &RequestSpec) -> bool {
 fn add(spec: &mut RequestSpec, model: &Model, call: &Call, asked: &Asked) {
     spec.streaming = asked.wanted.stream && spec.sampling.beam_width == 1;
     spec.output.return_perf_metrics = true;
+    spec.output.return_prompt_ranks = asked.wanted.prompt_logprobs.is_some();
     spec.allotted_time = asked.more.allotted_time;
     spec.bad_words.extend(asked.more.bad_words.iter().cloned());
     spec.end_ids = match asked.options.ignore_eos {

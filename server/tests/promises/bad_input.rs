@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::common::client::{chat, complete, request};
+use crate::common::client::{Client, chat, complete, request};
 use crate::common::engine::{serve, shared};
 
 fn check(field: &str, value: Json, param: &str, said: &str) {
@@ -218,7 +218,23 @@ fn adapters_are_refused_by_an_engine_that_has_none() {
 fn bodies_that_are_no_json_are_refused_with_the_place() {
     let send = |body: &str| request(shared().address, "POST", "/v1/completions", &[], body);
     let said = send("{\"prompt\": \"a\",\n \"max_tokens\": }").error(400, "invalid_json", None);
-    assert!(said.contains("line 2 column"), "{said}");
+    assert_eq!(said, "the body is not valid JSON at line 2 column 16, at the end of `\"max_tokens\": }`");
+    for (body, expected) in [
+        ("", "the body is empty: send a JSON object"),
+        ("{\"prompt\": \"a", "the body is not valid JSON: it ends too early, at line 1 column 13"),
+        ("[]", "the body must be a JSON object"),
+    ] {
+        assert_eq!(send(body).error(400, "invalid_json", None), expected);
+    }
+    let mut client = Client::new(shared().address);
+    client.write(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 12\r\n\r\n{\"prompt\":\"\xff");
+    let said = client.receive(true).unwrap().error(400, "invalid_json", None);
+    assert_eq!(said, "the body is not UTF-8: byte 12 begins no character");
+    // Deep enough, and one more.
+    let nested = |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1));
+    send(&nested(127)).error(400, "missing_field", Some("prompt"));
+    let said = send(&nested(129)).error(400, "invalid_json", None);
+    assert!(said.starts_with("the body has more than 128 levels of lists and objects"), "{said}");
     for body in
         ["", "[]", "5", "null", "{", "{\"a\": NaN}", "{\"a\": 1e999}", "{\"a\": \"\\ud800\"}", &"[".repeat(100_000)]
     {

@@ -68,6 +68,38 @@ fn s41_there_is_one_bos_and_a_continuation_adds_nothing() {
 }
 
 #[test]
+fn without_a_generation_prompt_the_prompt_ends_with_the_last_message() {
+    let tokens = |add: Json| {
+        let messages = json!([message("user", "Hello"), message("assistant", "Hi")]);
+        let answer = ask(messages, json!({ "add_generation_prompt": add }));
+        answer["prompt_token_ids"].as_array().unwrap().clone()
+    };
+    let (with, without) = (tokens(Json::Null), tokens(json!(false)));
+    assert_eq!(with, tokens(json!(true)));
+    assert!(with.starts_with(&without));
+    let engine = shared().state.model().unwrap().builder().engine.unwrap();
+    let conversation =
+        text::chat::parse_messages(r#"[{"role":"user","content":"Hello"},{"role":"assistant","content":"Hi"}]"#);
+    let now = std::time::SystemTime::UNIX_EPOCH;
+    let rendered =
+        engine.chat().unwrap().render_at(&conversation.unwrap(), &text::chat::ChatOptions::default(), false, now);
+    let expected = engine.tokenizer().unwrap().get().unwrap().encode_rendered(&rendered.unwrap()).unwrap();
+    assert_eq!(json!(without), json!(expected));
+}
+
+#[test]
+fn a_stream_of_chat_begins_with_the_prompts_tokens_where_they_are_asked_for() {
+    let mut body = json!({ "messages": [message("user", "Hello")], "max_tokens": 2, "return_token_ids": true });
+    let whole = chat(shared().address, &body).ok();
+    body["stream"] = json!(true);
+    let events = chat(shared().address, &body).events();
+    assert_eq!(events[0]["prompt_token_ids"], whole["prompt_token_ids"]);
+    assert!(events[1..].iter().all(|event| event["prompt_token_ids"].is_null()));
+    assert_eq!(events.last().unwrap()["choices"][0]["stop_reason"], Json::Null);
+    assert!(events.last().unwrap()["choices"][0].as_object().unwrap().contains_key("stop_reason"));
+}
+
+#[test]
 fn s38_an_order_that_the_template_refuses_is_refused_in_its_words() {
     let body = json!({ "messages": [message("assistant", "Hello")] });
     let said = chat(shared().address, &body).error(400, "template_refused", Some("messages"));
@@ -83,10 +115,10 @@ fn messages_that_cannot_be_read_are_named_by_their_place() {
     check(Json::Null, "missing_field", "messages");
     check(json!("Hello"), "invalid_value", "messages");
     check(json!(["Hello"]), "invalid_value", "messages[0]");
-    check(json!([{ "content": "a" }]), "invalid_value", "messages[0].role");
+    check(json!([{ "content": "a" }]), "missing_field", "messages[0].role");
     check(json!([message("robot", "a")]), "invalid_value", "messages[0].role");
     check(json!([message("user", "a"), message("tool", "a")]), "unsupported_parameter", "messages[1].role");
-    check(json!([message("user", Json::Null)]), "invalid_value", "messages[0].content");
+    check(json!([message("user", Json::Null)]), "missing_field", "messages[0].content");
     check(json!([message("user", 5)]), "invalid_value", "messages[0].content");
     let image = json!([{ "type": "text", "text": "a" }, { "type": "image_url", "image_url": { "url": "x" } }]);
     check(json!([message("user", image)]), "unsupported_content", "messages[0].content[1].type");

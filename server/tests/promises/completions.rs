@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value as Json, json};
 
-use crate::common::client::{complete, get};
+use crate::common::client::{complete, get, request};
 use crate::common::engine::{serve, shared};
 use crate::common::in_process::InProcess;
 
@@ -159,6 +159,35 @@ fn a_prompt_can_be_cut_from_the_left() {
     let reply = complete(address, &body);
     assert_eq!(reply.ok()["choices"][0]["prompt_token_ids"], json!([8, 9]));
     assert_eq!(reply.headers["x-truncated-tokens"], "3");
+    let mut body = body;
+    body["truncation_side"] = json!("right");
+    assert_eq!(complete(address, &body).ok()["choices"][0]["prompt_token_ids"], json!([5, 6]));
+}
+
+#[test]
+fn a_prompt_may_fill_the_window_where_nothing_is_generated() {
+    let address = shared().address;
+    let body = |length: usize| json!({ "prompt": vec![5; length], "max_tokens": 0, "echo": true, "logprobs": 1 });
+    let answer = complete(address, &body(1024)).ok();
+    assert_eq!(answer["usage"]["total_tokens"], 1024);
+    assert_eq!(answer["choices"][0]["logprobs"]["tokens"].as_array().unwrap().len(), 1024);
+    complete(address, &body(1025)).error(400, "context_length_exceeded", Some("prompt"));
+}
+
+#[test]
+fn a_body_may_have_the_requests_id() {
+    let address = shared().address;
+    let ask = |more: Json| {
+        let mut body = json!({ "prompt": "a", "max_tokens": 1, "request_id": "mine" });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        request(address, "POST", "/v1/completions", &["X-Request-Id: header"], &body.to_string())
+    };
+    let reply = ask(json!({}));
+    assert_eq!((reply.ok()["id"].as_str(), reply.headers["x-request-id"].as_str()), (Some("cmpl-mine"), "mine"));
+    assert_eq!(ask(json!({ "request_id": null })).headers["x-request-id"], "header");
+    // What is refused later has it too.
+    let reply = ask(json!({ "prompt": vec![5; 2000] }));
+    assert_eq!((reply.status, reply.headers["x-request-id"].as_str()), (400, "mine"));
 }
 
 #[test]

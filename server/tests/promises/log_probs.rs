@@ -166,3 +166,55 @@ fn prompt_logprobs_have_vllms_shape() {
         assert!(score.as_object().unwrap().values().any(|token| token["rank"] == 1));
     }
 }
+
+#[test]
+fn s04_each_request_has_its_own_log_probabilities_and_others_are_as_without() {
+    let address = shared().address;
+    let ask = |more: &Json| {
+        let mut body =
+            json!({ "prompt": PROMPT, "max_tokens": 12, "temperature": 1.2, "seed": 5, "return_token_ids": true });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        complete(address, &body).ok()["choices"][0].clone()
+    };
+    let asked = [
+        json!({}),
+        json!({ "logprobs": 0 }),
+        json!({ "logprobs": 5 }),
+        json!({ "logprobs": 2, "echo": true }),
+        json!({ "prompt_logprobs": 3 }),
+    ];
+    let alone: Vec<Json> = asked.iter().map(ask).collect();
+    for (choice, most) in alone.iter().zip([None, Some(1), Some(5), Some(2), None]) {
+        assert_eq!(choice["token_ids"], alone[0]["token_ids"], "what is reported changes no token");
+        let last = choice["logprobs"]["top_logprobs"].as_array().and_then(|tops| tops.last());
+        let count = last.map(|top| top.as_object().unwrap().len());
+        assert!(count == most || count == most.map(|most| most + 1), "{choice}");
+    }
+    assert!(alone.iter().map(|choice| choice["prompt_logprobs"].is_array()).eq([false, false, false, false, true]));
+    // In one batch each gets what it asked for, to the last bit, and who asked for nothing gets nothing.
+    std::thread::scope(|scope| {
+        let (ask, asked) = (&ask, &asked);
+        let threads: Vec<_> = (0..40).map(|number| scope.spawn(move || ask(&asked[number % 5]))).collect();
+        for (number, thread) in threads.into_iter().enumerate() {
+            assert_eq!(thread.join().unwrap(), alone[number % 5], "request {number}");
+        }
+    });
+}
+
+#[test]
+fn prompt_tokens_have_their_rank_among_all_tokens() {
+    let ask = |most: usize| {
+        let body = json!({ "prompt": [1, 900, 17, 2000], "max_tokens": 0, "prompt_logprobs": most });
+        complete(shared().address, &body).ok()["choices"][0]["prompt_logprobs"].clone()
+    };
+    let (none, some) = (ask(0), ask(20));
+    for (index, id) in [(1, "900"), (2, "17"), (3, "2000")] {
+        let own = &none[index][id];
+        assert_eq!((none[index].as_object().unwrap().len(), own), (1, &some[index][id]));
+        let (rank, log_prob) = (own["rank"].as_u64().unwrap(), own["logprob"].as_f64().unwrap());
+        // So many of the twenty are more probable, and all of them where the rank is beyond.
+        let others = some[index].as_object().unwrap().iter().filter(|(other, _)| *other != id);
+        let better = others.filter(|(_, other)| other["logprob"].as_f64().unwrap() > log_prob).count() as u64;
+        assert_eq!(better, (rank - 1).min(20), "{some}");
+    }
+}

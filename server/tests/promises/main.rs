@@ -1,5 +1,6 @@
 //! What the server promises over HTTP: over a scripted executor, whose pace and failures a test decides, and over the CPU engine. A
-//! number S in a name is one of the behaviours that users of other servers asked for.
+//! number S in a name is one of the behaviours that users of other servers asked for. Not yet: S23, deltas of tool calls. S44 to S47 are
+//! of the page, which `scripts/test-page` drives.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a promise that is broken is a test that fails")]
 
@@ -13,6 +14,8 @@ mod completions;
 mod configuration;
 mod disconnects;
 mod drain;
+mod fields;
+mod fuzz;
 mod health;
 mod load;
 mod log;

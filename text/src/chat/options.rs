@@ -17,6 +17,8 @@ pub struct ChatOptions {
     pub chat_template_kwargs: Map<String, Json>,
     /// A system message, for a conversation that does not begin with one.
     pub system: Option<String>,
+    /// Whether the template writes the beginning of an answer; it does, unless this is `false`.
+    pub add_generation_prompt: Option<bool>,
     /// Whether the prompt ends within the last message, for the model to go on with, rather than where an answer begins.
     pub continue_final_message: bool,
 }
@@ -27,6 +29,10 @@ const TAKEN: [&str; 4] = ["messages", "tools", "documents", "add_generation_prom
 impl ChatOptions {
     /// Checks what does not depend on a template.
     pub(super) fn check(&self) -> Result<(), ChatError> {
+        if self.continue_final_message && self.add_generation_prompt == Some(true) {
+            let problem = "add_generation_prompt and continue_final_message exclude each other".to_owned();
+            return Err(ChatError::Option { field: "continue_final_message", problem });
+        }
         objects("tools", "a tool's description", self.tools.as_deref())?;
         objects("documents", "a document", self.documents.as_deref())?;
         match TAKEN.into_iter().find(|name| self.chat_template_kwargs.contains_key(*name)) {

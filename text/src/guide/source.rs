@@ -43,7 +43,13 @@ fn at_most(limit: usize, text: &str) -> Result<(), String> {
 
 fn schema(text: &str) -> Result<TopLevelGrammar, String> {
     at_most(MAX_SCHEMA, text)?;
-    let schema = serde_json::from_str(text).map_err(|error| format!("it is not JSON: {error}"))?;
+    let schema = serde_json::from_str(text).map_err(|error: serde_json::Error| {
+        let (line, column) = (error.line(), error.column());
+        match error.is_eof() {
+            true => "it is not JSON: it ends too early".to_owned(),
+            false => format!("it is not JSON at line {line} column {column}"),
+        }
+    })?;
     short_strings(&schema)?;
     Ok(TopLevelGrammar::from_json_schema(with_few_blanks(schema)))
 }

@@ -106,6 +106,33 @@ fn the_last_message_is_continued() {
 }
 
 #[test]
+fn an_answer_is_begun_unless_it_is_not_to_be() {
+    let dir = one("{{ messages[0].content }}{% if add_generation_prompt %}!{% endif %}");
+    let messages = json!([{"role": "user", "content": "a"}]);
+    for (asked, expected) in [(None, "a!"), (Some(true), "a!"), (Some(false), "a")] {
+        let options = ChatOptions { add_generation_prompt: asked, ..ChatOptions::default() };
+        assert_eq!(render(&dir, &messages, &options).unwrap(), expected);
+    }
+    let options =
+        ChatOptions { add_generation_prompt: Some(true), continue_final_message: true, ..ChatOptions::default() };
+    refused(render(&dir, &messages, &options).unwrap_err(), "continue_final_message", "exclude each other");
+}
+
+#[test]
+fn what_a_template_reads_is_known_by_name() {
+    let dir = one(
+        "{% set name = 1 %}{{ messages[0].content }}{{ messages[0]['role'] }}{{ messages[0].get('prefix') }}{{ thinking }}",
+    );
+    let template = ChatTemplate::open(dir.path()).unwrap();
+    let options = ChatOptions::default();
+    let fields =
+        ["content", "role", "prefix", "name", "thinking"].map(|name| template.reads_field(&options, name).unwrap());
+    assert_eq!(fields, [true, true, true, false, false]);
+    let variables = ["content", "thinking"].map(|name| template.reads(&options, name).unwrap());
+    assert_eq!(variables, [false, true]);
+}
+
+#[test]
 fn reasoning_is_there_under_every_name_that_templates_use() {
     let dir = one("{{ messages[0] | tojson }}");
     for name in ["reasoning", "thinking", "reasoning_content"] {

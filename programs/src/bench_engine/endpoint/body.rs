@@ -107,6 +107,7 @@ fn fields(options: &GenerationOptions, is_chat: bool) -> Result<Map<String, Json
         tools,
         documents,
         system,
+        add_generation_prompt,
         continue_final_message,
         allow_special_tokens_in_messages,
         logprobs,
@@ -166,7 +167,10 @@ fn fields(options: &GenerationOptions, is_chat: bool) -> Result<Map<String, Json
         ("chat_template_kwargs", chat_template_kwargs.clone().map(Json::Object)),
         ("documents", documents.as_ref().map(|documents| json!(documents))),
         ("continue_final_message", continue_final_message.map(|goes_on| json!(goes_on))),
-        ("add_generation_prompt", continue_final_message.map(|goes_on| json!(!goes_on))),
+        (
+            "add_generation_prompt",
+            add_generation_prompt.or(continue_final_message.map(|goes_on| !goes_on)).map(|begins| json!(begins)),
+        ),
         ("logprobs", wants_log_probs.then_some(log_probs)),
         ("top_logprobs", top_log_probs),
     ];

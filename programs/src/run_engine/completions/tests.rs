@@ -134,6 +134,7 @@ fn more(request: u64, sequence_index: usize, output_token_ids: Vec<TokenId>) -> 
         generation_logits: None,
         prompt_log_probs: None,
         prompt_top_log_probs: None,
+        prompt_ranks: None,
         context_logits: None,
         perf_metrics: None,
         finish_reason: None,

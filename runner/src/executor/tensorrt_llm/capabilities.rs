@@ -31,7 +31,8 @@ impl Capabilities {
         let own = &config.tensorrt_llm;
         Self {
             vocab_size,
-            max_input_len: build.max_input_len,
+            // It generates one token at least, also where none is asked for.
+            max_input_len: build.max_input_len.min(limits.max_seq_len.saturating_sub(1)),
             max_num_tokens: limits.max_num_tokens,
             max_beam_width: own.max_beam_width.map_or(build.max_beam_width, |width| width as usize),
             enable_chunked_context: config.enable_chunked_context,

@@ -234,6 +234,7 @@ impl Route {
             generation_logits: generation_logits.or(self.generation_logits.map(|_| Logits::default())),
             prompt_log_probs: None,
             prompt_top_log_probs: None,
+            prompt_ranks: None,
             context_logits: None,
             perf_metrics: None,
             finish_reason: reason,

@@ -35,8 +35,10 @@ impl Reply {
         let error = &self.json()["error"];
         assert_eq!(error["code"], code, "{self:?}");
         assert_eq!(error["param"].as_str(), param, "{self:?}");
-        for word in ["Some(", "None", "Number(", "String(\""] {
-            assert!(!self.body.contains(word), "{self:?} shows a debug form");
+        let of_others =
+            ["EOF while", "expected value", "expected `", "invalid type", "missing field `", "recursion limit"];
+        for word in ["Some(", "None", "Number(", "String(\""].into_iter().chain(of_others) {
+            assert!(!self.body.contains(word), "{self:?} shows a debug form or a library's words");
         }
         error["message"].as_str().unwrap().to_owned()
     }
