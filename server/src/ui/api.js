@@ -101,6 +101,6 @@ export function tokenText(id) {
 		const text = await ask(true);
 		return { text, name: text || (await ask(false)) };
 	};
-	if (!texts.has(id)) texts.set(id, both().catch(() => ({ text: '', name: `token ${id}` })));
+	if (!texts.has(id)) texts.set(id, both().catch(() => ({ name: `token ${id}` })));
 	return texts.get(id);
 }

@@ -201,6 +201,10 @@ async function choose(top, index, at) {
 	closeDetails();
 	clear();
 	top.text ||= (await tokenText(top.id)).text;
+	if (top.text === undefined) {
+		fail(new Refusal('The server does not say what text this token is.'));
+		return;
+	}
 	if (mode === 'complete') {
 		await run(complete.startWith(index, top));
 		return;
