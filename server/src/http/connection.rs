@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -139,9 +140,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Checked<S> {
 
     /// Reads more into the buffer: how much.
     fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.buffer.reserve(8 << 10);
-        let mut piece = [0; 8 << 10];
-        let mut piece = ReadBuf::new(&mut piece);
+        // Of the stack, so that a connection costs no more than what it has sent.
+        let mut piece = [MaybeUninit::uninit(); 8 << 10];
+        let mut piece = ReadBuf::uninit(&mut piece);
         ready!(Pin::new(&mut self.socket).poll_read(context, &mut piece))?;
         self.buffer.extend_from_slice(piece.filled());
         Poll::Ready(Ok(piece.filled().len()))
