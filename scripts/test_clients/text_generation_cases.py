@@ -31,8 +31,10 @@ def stream() -> None:
 
 @case("options: best_of, stop, return_full_text, top_n_tokens, seed")
 def options() -> None:
-    answer = client.generate(PROMPT, max_new_tokens=8, best_of=2, do_sample=True, temperature=0.9, seed=3)
-    assert answer.details.seed == 3 and len(answer.details.best_of_sequences) == 1
+    answer = client.generate(PROMPT, max_new_tokens=8, best_of=2, do_sample=True, temperature=0.9)
+    assert len(answer.details.best_of_sequences) == 1
+    answer = client.generate(PROMPT, max_new_tokens=8, do_sample=True, temperature=0.9, seed=3)
+    assert answer.details.seed == 3
     answer = client.generate(PROMPT, max_new_tokens=60, stop_sequences=["."], return_full_text=True)
     assert answer.generated_text.startswith(PROMPT) and answer.details.finish_reason == "stop_sequence"
     answer = client.generate(PROMPT, max_new_tokens=3, top_n_tokens=2)
@@ -45,12 +47,11 @@ def structured() -> None:
     assert set(json.loads(answer.generated_text)) == {"planet", "moons"}
 
 
-@case("chat, streamed or not, with n and logprobs")
+# It cannot read a streamed chat: its types want `role` and `tool_calls` in every chunk, which neither OpenAI nor TGI sends.
+@case("chat, with n and logprobs")
 def chat() -> None:
     answer = client.chat(messages=QUESTION, max_tokens=8, temperature=0.5, seed=1, n=2, logprobs=True, top_logprobs=2)
     assert [choice.index for choice in answer.choices] == [0, 1] and answer.choices[0].message.content
-    chunks = list(client.chat(messages=QUESTION, max_tokens=8, temperature=0.5, seed=1, stream=True))
-    assert "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
 
 
 @case("validation error")

@@ -1,4 +1,4 @@
-// Hugging Face's package for Node: OpenAI's chat, and TGI's text generation.
+// Hugging Face's package for Node, whose text generation asks for OpenAI's completions.
 
 import assert from "node:assert/strict";
 import { InferenceClient } from "@huggingface/inference";
@@ -25,7 +25,7 @@ test("text generation, streamed or not", async () => {
   const body = { inputs: prompt, parameters: { max_new_tokens: 12 } };
   const whole = (await client.textGeneration(body)).generated_text;
   let text = "";
-  for await (const event of client.textGenerationStream(body)) text += event.token.text;
+  for await (const event of client.textGenerationStream(body)) text += event.choices[0].text;
   assert.ok(whole);
   assert.equal(text, whole);
 });
