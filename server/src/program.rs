@@ -195,7 +195,7 @@ fn print(settings: &Settings, executor: &ExecutorConfig) -> Result<(), Failure> 
 }
 
 /// Warnings and errors of the libraries, and what the server says of requests.
-fn install_log(verbose: bool, format: &str) {
+pub fn install_log(verbose: bool, format: &str) {
     let is_wanted = move |metadata: &tracing::Metadata<'_>| {
         let is_ours = metadata.target().starts_with("server");
         let level = match (verbose, is_ours) {
