@@ -11,6 +11,7 @@ use runner::executor::Shutdown;
 use runner::session::Session;
 use server::config::{Settings, SettingsArgs};
 use server::http::accept;
+use server::http::listener::{Address, Listener};
 use server::keys::Keys;
 use server::model::Parts;
 use server::operations::{Outcome, drain, on_signal};
@@ -51,10 +52,11 @@ pub fn serve(args: &StandInArgs) -> anyhow::Result<bool> {
         let _ = sender.send(signal);
     })?;
     let listener = TcpListener::bind((settings.host.as_str(), settings.port)).context("cannot listen")?;
-    let keys = Keys::open("", None).map_err(anyhow::Error::msg)?;
+    let keys = Keys::open("", None, &settings.keys).map_err(anyhow::Error::msg)?;
     let ready_file = settings.ready_file.clone();
-    let state = State::new(settings, keys, listener.local_addr()?)?;
-    let runtime = accept::start(&state, listener)?;
+    let address = listener.local_addr()?;
+    let state = State::new(settings, keys, Address::Tcp(address))?;
+    let http = accept::start(&state, Listener::Tcp(listener))?;
     let tokenizer = Tokenizer::open(&demo_model())?;
     let limits = Limits { max_seq_len: 1 << 20, max_batch_size: args.max_batch_size, max_num_tokens: 1 << 16 };
     let period = Duration::from_micros(args.period_us);
@@ -65,10 +67,10 @@ pub fn serve(args: &StandInArgs) -> anyhow::Result<bool> {
     state.open(Parts { session, engine: None, name: "stand-in".to_owned(), tokens_per_block: 16 })?;
     if !ready_file.is_empty() {
         let aside = format!("{ready_file}.new");
-        std::fs::write(&aside, format!("{}\n", state.address))?;
+        std::fs::write(&aside, format!("{address}\n"))?;
         std::fs::rename(&aside, &ready_file)?;
     }
-    let outcome = runtime.block_on(drain(&state, &mut signals));
+    let outcome = http.runtime().block_on(drain(&state, &mut signals));
     if let Some(model) = state.model() {
         model.session().shutdown(Shutdown::Cancel);
     }
