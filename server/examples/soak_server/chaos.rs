@@ -26,6 +26,8 @@ pub async fn round(
     seed: u64,
     time: Duration,
 ) -> anyhow::Result<String> {
+    let is_ready = async || Ok(get(server.address, "/ready").await?.status == 200);
+    until("the server is ready", Duration::from_secs(60), is_ready).await?;
     let oracle = Oracle::learn(server.address, longest, script).await.context("asking for the answers")?;
     let world = Arc::new(World::new(server.address, oracle));
     // As many as are there from the start, and those that the first requests bring.

@@ -16,6 +16,7 @@ mod client;
 mod figures;
 mod load;
 mod oracle;
+mod peer;
 mod process;
 mod requests;
 mod script;
@@ -46,7 +47,7 @@ struct Args {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Serve a stand-in that says tokens of a script
-    StandIn(StandInArgs),
+    StandIn(Box<StandInArgs>),
     /// Measure: a table
     Figures {
         /// The program `serve-engine`
@@ -58,6 +59,24 @@ enum What {
         /// Of streams, requests, idle, overload, disconnects and start; all by default
         #[arg(long)]
         only: Vec<String>,
+    },
+    /// Measure `serve-engine` and llama.cpp's server beside each other: a table
+    Peer {
+        /// The program `serve-engine`
+        #[arg(long)]
+        serve_engine: PathBuf,
+        /// A CPU engine
+        #[arg(long)]
+        engine: PathBuf,
+        /// The program `llama-server`
+        #[arg(long)]
+        llama_server: PathBuf,
+        /// The engine's model as llama.cpp reads it, in the same type
+        #[arg(long)]
+        gguf: PathBuf,
+        /// Repetitions, the best of which counts
+        #[arg(long, default_value_t = 3)]
+        turns: usize,
     },
     /// Let clients do what they should not, and check every answer
     Chaos {
@@ -116,6 +135,11 @@ fn run(what: What) -> anyhow::Result<ExitCode> {
                 }
                 anyhow::Ok(())
             })?;
+            Ok(ExitCode::SUCCESS)
+        }
+        What::Peer { serve_engine, engine, llama_server, gguf, turns } => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            println!("{}", runtime.block_on(peer::compare(&serve_engine, &engine, &llama_server, &gguf, turns))?);
             Ok(ExitCode::SUCCESS)
         }
         What::Chaos { serve_engine, engine, minutes, seed } => {

@@ -53,6 +53,25 @@ impl Cpu {
     }
 }
 
+/// Starts a process and gathers the last lines that it writes.
+fn spawn(command: &mut Command) -> anyhow::Result<(Child, std::thread::JoinHandle<Vec<String>>)> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let stderr = child.stderr.take().context("stderr is a pipe")?;
+    let said = std::thread::spawn(move || {
+        let mut last = Vec::new();
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            if !line.contains(" INFO ") {
+                last.push(line);
+            }
+            if last.len() > 50 {
+                last.remove(0);
+            }
+        }
+        last
+    });
+    Ok((child, said))
+}
+
 impl Process {
     /// Starts a server, to which `--port 0 --ready-file FILE` is added, and waits until it listens.
     pub fn start(mut command: Command) -> anyhow::Result<Self> {
@@ -60,31 +79,25 @@ impl Process {
         let file = dir.path().join("ready");
         command.args(["--port", "0", "--ready-file"]).arg(&file);
         let began = Instant::now();
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-        let stderr = child.stderr.take().context("stderr is a pipe")?;
-        let said = std::thread::spawn(move || {
-            let mut last = Vec::new();
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                if line.contains(" INFO ") {
-                    continue;
-                }
-                last.push(line);
-                if last.len() > 50 {
-                    last.remove(0);
-                }
-            }
-            last
-        });
-        let address = loop {
+        let (child, said) = spawn(&mut command)?;
+        let mut server = Self { child, address: ([0, 0, 0, 0], 0).into(), listening: Duration::ZERO, said, _dir: dir };
+        server.address = loop {
             if let Ok(address) = std::fs::read_to_string(&file) {
                 break address.trim().parse()?;
             }
-            if let Some(status) = child.try_wait()? {
-                bail!("{command:?} ended with {status}: {:?}", said.join());
+            if let Some(status) = server.child.try_wait()? {
+                bail!("{command:?} ended with {status}: {:?}", server.said());
             }
             std::thread::sleep(Duration::from_micros(200));
         };
-        Ok(Self { child, address, listening: began.elapsed(), said, _dir: dir })
+        server.listening = began.elapsed();
+        Ok(server)
+    }
+
+    /// Starts a server that will listen there.
+    pub fn at(mut command: Command, address: SocketAddr) -> anyhow::Result<Self> {
+        let (child, said) = spawn(&mut command)?;
+        Ok(Self { child, address, listening: Duration::ZERO, said, _dir: tempfile::tempdir()? })
     }
 
     fn proc(&self) -> PathBuf {

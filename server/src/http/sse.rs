@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -68,6 +68,9 @@ struct EventStream<E> {
     state: Arc<State>,
     explanation: Option<Explanation>,
     interval: Duration,
+    /// When a chunk was sent last.
+    sent: Instant,
+    /// Ends no later than the interval after that.
     timer: Pin<Box<Sleep>>,
 }
 
@@ -75,8 +78,10 @@ struct EventStream<E> {
 pub fn response(state: &Arc<State>, flight: Flight, events: impl Events) -> Response<Body> {
     let interval = Duration::from_secs_f64(state.settings.sse_keep_alive);
     state.metrics.sse_streams.add(1);
-    let timer = Box::pin(sleep_until(Instant::now() + interval));
-    let stream = EventStream { events, flight: Some(flight), state: state.clone(), explanation: None, interval, timer };
+    let sent = Instant::now();
+    let timer = Box::pin(sleep_until(sent + interval));
+    let stream =
+        EventStream { events, flight: Some(flight), state: state.clone(), explanation: None, interval, sent, timer };
     let mut response = Response::new(Body::new(stream));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -101,6 +106,18 @@ impl<E: Events> EventStream<E> {
         self.flight = None;
     }
 
+    /// Nothing has been sent for the interval. The timer is set again when it ends and not by each chunk, which are many.
+    fn poll_quiet(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.timer.as_mut().poll(context));
+            let due = self.sent + self.interval;
+            if Instant::now() >= due {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(due);
+        }
+    }
+
     /// The next bytes; none at the end.
     fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
         let mut out = Vec::new();
@@ -114,7 +131,7 @@ impl<E: Events> EventStream<E> {
             let Some(flight) = &self.flight else { return Poll::Ready(None) };
             let cell = flight.cell();
             let Poll::Ready(taken) = cell.poll_take(context) else {
-                if self.interval.is_zero() || self.timer.as_mut().poll(context).is_pending() {
+                if self.interval.is_zero() || self.poll_quiet(context).is_pending() {
                     return Poll::Pending;
                 }
                 return Poll::Ready(Some(COMMENT.to_vec()));
@@ -149,8 +166,7 @@ impl<E: Events> hyper::body::Body for EventStream<E> {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = self.get_mut();
         let Poll::Ready(bytes) = this.poll_bytes(context) else { return Poll::Pending };
-        let interval = this.interval;
-        this.timer.as_mut().reset(Instant::now() + interval);
+        this.sent = Instant::now();
         Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes.into()))))
     }
 }

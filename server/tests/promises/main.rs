@@ -7,6 +7,7 @@
 mod access;
 mod bad_input;
 mod bodies;
+mod chaos;
 mod chat;
 mod chosen_only;
 mod common;
