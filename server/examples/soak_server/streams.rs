@@ -1,8 +1,10 @@
 //! What a streamed token costs.
 
-use std::time::Instant;
+use std::io::Write;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::net::TcpListener;
 
 use super::client::{Client, completion};
 use super::figures::{Figure, Goal};
@@ -11,6 +13,9 @@ use super::start;
 
 /// Streams at once.
 pub const STREAMS: usize = 64;
+
+/// Bytes of a chunk of a token, about.
+const CHUNK: usize = 260;
 
 /// What streams came to.
 pub struct Run {
@@ -58,9 +63,18 @@ pub async fn run(server: &super::process::Process, streams: usize, tokens: usize
     })
 }
 
-/// Seconds of processor time of this process.
+/// Seconds of processor time of this process, whose first thread does all the work.
 pub fn client_cpu() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
+    seconds("/proc/self/schedstat")
+}
+
+/// Seconds of processor time of this thread.
+fn thread_cpu() -> f64 {
+    seconds("/proc/thread-self/schedstat")
+}
+
+fn seconds(path: &str) -> f64 {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
     text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or_default() / 1e9
 }
 
@@ -88,6 +102,7 @@ pub async fn figures() -> anyhow::Result<Vec<Figure>> {
         figures.push(Figure::new(name, micros, "µs", goal).remark(remark));
         most_single = most_single.max(done.chunks / done.seconds);
     }
+    figures.push(floor().await?);
     figures.push(Figure::new("chunks/s, most of these", most_single, "chunks/s", Goal::AtLeast(100_000.0)));
     let server = start::stand_in(STREAMS, 0, &[])?;
     run(&server, STREAMS, 200).await?;
@@ -108,4 +123,36 @@ pub async fn figures() -> anyhow::Result<Vec<Figure>> {
         Goal::AtLeast(250_000.0),
     ));
     Ok(figures)
+}
+
+/// What a write of a chunk's size costs by itself: to 64 sockets in turn, whose reader waits for them, as often as the server would.
+/// No server that sends tokens as they come can do with less.
+pub async fn floor() -> anyhow::Result<Figure> {
+    const WRITES: usize = 400;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let (mut writers, mut readers) = (Vec::new(), tokio::task::JoinSet::new());
+    for _ in 0..STREAMS {
+        let socket = std::net::TcpStream::connect(listener.local_addr()?)?;
+        socket.set_nodelay(true)?;
+        writers.push(socket);
+        let (mut socket, _) = listener.accept().await?;
+        readers.spawn(async move { tokio::io::copy(&mut socket, &mut tokio::io::sink()).await });
+    }
+    let writer = std::thread::spawn(move || {
+        let before = thread_cpu();
+        for _ in 0..WRITES {
+            let began = Instant::now();
+            for writer in &mut writers {
+                writer.write_all(&[b'x'; CHUNK])?;
+            }
+            std::thread::sleep(Duration::from_millis(5).saturating_sub(began.elapsed()));
+        }
+        anyhow::Ok((thread_cpu() - before) * 1e6 / (WRITES * STREAMS) as f64)
+    });
+    while let Some(done) = readers.join_next().await {
+        done??;
+    }
+    let micros = writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))??;
+    let name = format!("of these, a write of {CHUNK} bytes to a socket by itself, 12800 a second");
+    Ok(Figure::new(name, micros, "µs", Goal::None))
 }
