@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use engine_format::FormatError;
 use engine_format::error::counted;
-use text::chat::{self, ChatError};
+use text::chat::{self, ChatError, Rendered};
 use text::stop_strings::{StopStringError, StopStrings};
 use text::tokenizer::{LazyTokenizer, Tokenizer, TokenizerError};
 
@@ -198,15 +198,8 @@ impl<'a> RequestBuilder<'a> {
                 self.check_beginning(tokenizer, text)?;
                 Ok(tokenizer.encode(text, true)?)
             }
-            Prompt::Messages(text) if text.is_empty() => Err(RequestError::EmptyPrompt.into()),
             Prompt::Messages(text) => {
-                let engine = self.engine.ok_or(BuildRequestError::NoEngine { field: "a chat template" })?;
-                let template = engine.chat().map_err(BuildRequestError::ChatTemplate)?;
-                let messages = chat::parse_messages(text).map_err(BuildRequestError::Messages)?;
-                let rendered = template.render(&messages, &options.chat()).map_err(|error| match error {
-                    ChatError::Option { field, problem } => BuildRequestError::Option { field, problem },
-                    other => BuildRequestError::Messages(other),
-                })?;
+                let rendered = self.render(text, options)?;
                 let tokenizer = self.tokenizer("prompt")?;
                 self.check_beginning(tokenizer, rendered.as_str())?;
                 Ok(match options.allow_special_tokens_in_messages {
@@ -215,6 +208,23 @@ impl<'a> RequestBuilder<'a> {
                 })
             }
         }
+    }
+
+    /// A conversation, as [`Prompt::Messages`] has it, by the model's chat template.
+    ///
+    /// # Errors
+    /// [`BuildRequestError`].
+    pub fn render(&self, messages: &str, options: &GenerationOptions) -> Result<Rendered, BuildRequestError> {
+        if messages.is_empty() {
+            return Err(RequestError::EmptyPrompt.into());
+        }
+        let engine = self.engine.ok_or(BuildRequestError::NoEngine { field: "a chat template" })?;
+        let template = engine.chat().map_err(BuildRequestError::ChatTemplate)?;
+        let messages = chat::parse_messages(messages).map_err(BuildRequestError::Messages)?;
+        template.render(&messages, &options.chat()).map_err(|error| match error {
+            ChatError::Option { field, problem } => BuildRequestError::Option { field, problem },
+            other => BuildRequestError::Messages(other),
+        })
     }
 
     /// Encoding takes a second for a few megabytes. So of a very long text the beginning is encoded first: where that has twice the

@@ -104,9 +104,14 @@ impl ApiError {
 
     /// The prompt alone is too long.
     pub fn context_length(param: &str, prompt: usize, max_seq_len: usize) -> Self {
+        // Each API has its own words, which clients look for, and its own field.
+        let (words, truncate) = match param {
+            "inputs" => (format!("`inputs` must have less than {max_seq_len} tokens. Given: {prompt}. "), "truncate"),
+            _ => (String::new(), "truncate_prompt_tokens"),
+        };
         let message = format!(
-            "This model's maximum context length is {max_seq_len} tokens, but the prompt has {prompt}, and one is kept for an \
-             output: shorten the prompt, or ask for truncate_prompt_tokens"
+            "{words}This model's maximum context length is {max_seq_len} tokens, but the prompt has {prompt}, and one is kept for an \
+             output: shorten the prompt, or ask for {truncate}"
         );
         Self::bad_request("context_length_exceeded", Some(param), message)
     }

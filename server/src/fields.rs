@@ -75,6 +75,11 @@ impl Fields {
         format!("{}{name}", self.path)
     }
 
+    /// Whether a field is there and has not been taken.
+    pub fn has(&self, name: &str) -> bool {
+        self.map.get(name).is_some_and(|value| !value.is_null())
+    }
+
     /// A field of any kind.
     pub fn take(&mut self, name: &'static str) -> Option<Json> {
         self.asked.borrow_mut().push((self.path.clone(), name));

@@ -19,6 +19,8 @@
 //! | [`http`] | connections, routes, bodies, streams |
 //! | [`health`] | probes and the page of metrics |
 //! | [`openai`] | completions, chat, models |
+//! | [`tgi`] | TGI's API |
+//! | [`tokens`] | text to tokens and back |
 //! | [`openapi`] | all of it as a document |
 //! | [`ui`] | the page for browsers |
 //! | [`program`] | `main` |
@@ -40,4 +42,6 @@ pub mod operations;
 pub mod program;
 pub mod rates;
 pub mod state;
+pub mod tgi;
+pub mod tokens;
 pub mod ui;

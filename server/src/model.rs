@@ -289,6 +289,26 @@ impl Model {
         self.session.tokenizer().is_some() && self.engine.as_ref().is_some_and(|engine| engine.chat().is_ok())
     }
 
+    /// The chat template that is used where nobody asks for another, as it came with the model.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.engine.as_ref()?.chat().ok()?.source("default")
+    }
+
+    /// What the model's files call the tokenizer.
+    pub fn tokenizer_class(&self) -> Option<String> {
+        let dir = self.engine.as_ref()?.dir();
+        let config = json::read_file(&dir.path().join("tokenizer_config.json"), "").ok()?;
+        config.get("tokenizer_class")?.as_str().map(str::to_owned)
+    }
+
+    /// What computes: `cpu` or `gpu`.
+    pub fn compute_type(&self) -> &'static str {
+        match self.engine.as_ref().map(|engine| engine.running()) {
+            Some(Running::TensorRtLlm(_)) => "gpu",
+            _ => "cpu",
+        }
+    }
+
     /// A name of everything that an output depends on beside its request.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint

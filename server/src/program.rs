@@ -40,7 +40,9 @@ fn run(args: &Args) -> Result<(), Failure> {
     if args.print_config {
         return print(&settings, &executor);
     }
-    let path = args.engine.as_deref().ok_or_else(|| input(anyhow!("--engine DIR is needed")))?;
+    let repository = Path::new(config::container::REPOSITORY);
+    let path = config::container::engine(args.engine.as_deref(), repository);
+    let path = &path.map_err(|problem| input(anyhow!(problem)))?;
     install_log(args.verbose, &settings.log_format);
     let keys = Keys::open(&settings.api_key_file, std::env::var(keys::VARIABLE).ok(), &settings.keys);
     let keys = keys.map_err(|problem| input(anyhow!(problem)))?;

@@ -1,14 +1,14 @@
 //! What every request can reach.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::Settings;
 use crate::error::ApiError;
-use crate::generate::pool::Pool;
+use crate::generate::pool::{Pool, PoolError};
 use crate::http::listener::Address;
 use crate::keys::Keys;
-use crate::metrics::Metrics;
+use crate::metrics::{Histogram, Metrics};
 use crate::model::{Model, Parts};
 use crate::operations::{Lifecycle, Phase};
 
@@ -27,6 +27,8 @@ pub struct State {
     pub metrics: Arc<Metrics>,
     /// Where requests are prepared.
     pub pool: Pool,
+    /// Threads of it.
+    pub prepare_threads: usize,
     model: OnceLock<Model>,
 }
 
@@ -42,6 +44,7 @@ impl State {
         };
         Ok(Arc::new(Self {
             pool: Pool::start(threads)?,
+            prepare_threads: threads,
             settings,
             address,
             lifecycle: Lifecycle::default(),
@@ -85,10 +88,52 @@ impl State {
         ApiError { status, ..error }
     }
 
+    /// Runs a job on a thread that prepares, unless its client has gone before.
+    ///
+    /// # Errors
+    /// The job's; or too many wait.
+    pub async fn prepare<T: Send + 'static>(
+        self: &Arc<Self>,
+        job: impl FnOnce(&Self) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        self.metrics.preparing.add(1);
+        let mut preparing = Preparing(self.clone(), Instant::now(), |metrics| &metrics.prepare_queue);
+        let job = move || {
+            preparing.begin();
+            job(&preparing.0)
+        };
+        let done = self.pool.run(job).await;
+        done.map_err(|error| match error {
+            PoolError::Full => {
+                self.metrics.count_rejection("preparation");
+                ApiError::overloaded("queue_full", error.to_string(), 1)
+            }
+            PoolError::Panicked => ApiError::internal(error.to_string()),
+        })?
+    }
+
     /// Whether there is work and the executor has not advanced for too long.
     pub fn is_stalled(&self) -> bool {
         let works = self.model().is_some_and(|model| model.admission().under_way().0 > 0);
         works && self.metrics.since_advance() > Duration::from_secs_f64(self.settings.stall_timeout)
+    }
+}
+
+/// Counts a request as in preparation, from when it began to wait for it or to be prepared.
+struct Preparing(Arc<State>, Instant, fn(&Metrics) -> &Histogram);
+
+impl Preparing {
+    fn begin(&mut self) {
+        (self.2)(&self.0.metrics).observe_time(self.1.elapsed());
+        self.1 = Instant::now();
+        self.2 = |metrics| &metrics.prepare_work;
+    }
+}
+
+impl Drop for Preparing {
+    fn drop(&mut self) {
+        self.0.metrics.preparing.sub(1);
+        (self.2)(&self.0.metrics).observe_time(self.1.elapsed());
     }
 }
 

@@ -40,6 +40,7 @@ pub struct ChatTemplate {
 #[derive(Debug)]
 struct Named {
     path: PathBuf,
+    source: String,
     template: Template,
     /// Whether it reads a message's content as a list of parts.
     reads_parts: OnceLock<bool>,
@@ -57,7 +58,7 @@ impl ChatTemplate {
         let mut templates = BTreeMap::new();
         for (name, Source { path, text }) in sources {
             let template = Template::parse(&text).map_err(|error| failure(&path, error))?;
-            templates.insert(name, Named { path, template, reads_parts: OnceLock::new() });
+            templates.insert(name, Named { path, source: text, template, reads_parts: OnceLock::new() });
         }
         Ok(Self { dir: dir.to_path_buf(), special_tokens, templates })
     }
@@ -65,6 +66,11 @@ impl ChatTemplate {
     /// The names of the templates.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.templates.keys().map(String::as_str)
+    }
+
+    /// The Jinja program of a name.
+    pub fn source(&self, name: &str) -> Option<&str> {
+        self.templates.get(name).map(|named| named.source.as_str())
     }
 
     /// Renders a conversation, so that the text ends where the assistant's next turn begins, or before that, or within the last

@@ -9,6 +9,7 @@ mod class;
 mod config;
 mod lazy;
 mod pieces;
+mod places;
 mod template_text;
 
 use std::borrow::Cow;
@@ -19,6 +20,7 @@ use engine_format::model_files::TOKENIZER;
 use engine_format::panics::caught;
 use engine_format::python_json;
 use serde_json::Value;
+use tokenizers::tokenizer::OffsetType;
 use tokenizers::{Encoding, Model, ModelWrapper, Token};
 
 pub use config::SpecialTokens;
@@ -26,6 +28,7 @@ use config::TokenizerConfig;
 pub(crate) use config::read_json_object;
 pub use lazy::LazyTokenizer;
 pub(crate) use pieces::{Assembly, Kind, Pieces};
+pub use places::Placed;
 use template_text::TemplateText;
 
 use crate::chat::Rendered;
@@ -151,7 +154,15 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`]; or a message has a special token that the tokenizer cannot write as plain text.
     pub fn encode_rendered(&self, rendered: &Rendered) -> Result<Vec<u32>, TokenizerError> {
-        let encode = || -> Result<Option<Vec<u32>>, tokenizers::Error> {
+        match self.encode_guarding(rendered, OffsetType::None)? {
+            Some(encoding) => Ok(encoding.get_ids().to_vec()),
+            None => self.encode(rendered.as_str(), false),
+        }
+    }
+
+    /// The tokens of a rendered conversation in which an input might have a special token; none where it is as any other text.
+    fn encode_guarding(&self, rendered: &Rendered, offsets: OffsetType) -> Result<Option<Encoding>, TokenizerError> {
+        let encode = || -> Result<Option<Encoding>, tokenizers::Error> {
             let (text, input) = (rendered.as_str(), rendered.input_ranges());
             let template_text = match self.template_text.get() {
                 Some(known) => known,
@@ -163,12 +174,11 @@ impl Tokenizer {
             if !template_text.concerns(text, input) {
                 return Ok(None);
             }
-            template_text.encode(&self.inner, text, input).map(Some)
+            template_text.encode(&self.inner, text, input, offsets).map(Some)
         };
-        let ids = guarded(|| encode().map_err(|error| error.to_string()))
+        guarded(|| encode().map_err(|error| error.to_string()))
             .and_then(|encoded| encoded)
-            .map_err(|detail| TokenizerError::Encode { detail })?;
-        ids.map_or_else(|| self.encode(rendered.as_str(), false), Ok)
+            .map_err(|detail| TokenizerError::Encode { detail })
     }
 
     /// The ways in which a word appears in a text: as it is encoded alone, and after a blank, for which most words have
@@ -244,6 +254,11 @@ impl Tokenizer {
     /// The token that ends a sequence, as text.
     pub fn eos_token(&self) -> Option<&str> {
         self.special_tokens.get("eos_token")
+    }
+
+    /// The token that fills batches up, as text.
+    pub fn pad_token(&self) -> Option<&str> {
+        self.special_tokens.get("pad_token")
     }
 
     /// The id of [`bos_token`](Self::bos_token).

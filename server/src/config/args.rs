@@ -7,7 +7,7 @@ use ::args::executor_args::SERVER_TABLE;
 use clap::Parser;
 use runner::executor::{ExecutorConfig, TensorRtLlmConfig};
 
-use super::{Settings, SettingsArgs};
+use super::{Settings, SettingsArgs, container};
 
 /// Serve an engine over HTTP: OpenAI's completions and chat.
 ///
@@ -21,8 +21,8 @@ pub struct Args {
     #[arg(value_parser = ["serve"], hide = true)]
     pub word: Option<String>,
 
-    /// Engine directory, made by `build-engine`
-    #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
+    /// Engine directory, made by `build-engine` [default: the engine in /repository]
+    #[arg(long, value_name = "DIR")]
     pub engine: Option<PathBuf>,
 
     /// Print the settings that the server would run with, as TOML, and do nothing else
@@ -68,10 +68,14 @@ pub enum ConfigError {
 pub fn load(args: &Args) -> Result<(Settings, ExecutorConfig), ConfigError> {
     // It reads the file first, and says what is wrong with it.
     let executor = args.executor.config()?;
-    let settings = match &args.executor.config {
+    let mut settings = match &args.executor.config {
         Some(path) => of_file(path)?,
         None => Settings::default(),
     };
+    let port = std::env::var(container::PORT).ok();
+    if let Some(port) = container::port(port.as_deref()).map_err(ConfigError::Setting)? {
+        settings.port = port;
+    }
     let settings = args.server.clone().over(settings);
     settings.validate().map_err(ConfigError::Setting)?;
     Ok((settings, executor))

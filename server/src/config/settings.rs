@@ -48,7 +48,7 @@ macro_rules! settings {
 settings! {
     /// Address to listen on [default: 127.0.0.1]
     host: String = "127.0.0.1".to_owned(), "ADDRESS";
-    /// Port to listen on; 0 for any that is free [default: 8000]
+    /// Port to listen on; 0 for any that is free [default: the variable PORT, or 8000]
     port: u16 = 8000, "PORT";
     /// Listen at this path, on a Unix socket, and not on an address
     unix_socket: String = String::new(), "PATH";

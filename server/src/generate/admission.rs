@@ -93,6 +93,11 @@ impl Admission {
         Ok(())
     }
 
+    /// Sequences that may be under way.
+    pub fn most_sequences(&self) -> usize {
+        self.limits.running.saturating_add(self.limits.queued)
+    }
+
     /// Sequences under way, and those of them that have no token yet.
     pub fn under_way(&self) -> (usize, usize) {
         let state = self.lock();

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -54,7 +54,12 @@ impl<'a> From<&'a ApiError> for ErrorBody<'a> {
 
 /// The answer that an error is.
 pub fn error(error: &ApiError) -> Response<Body> {
-    let mut response = json(error.status, &ErrorBody::from(error));
+    refusal(error, error.status, &ErrorBody::from(error))
+}
+
+/// The answer that an error is, with the status and the body that an API gives it.
+pub fn refusal(error: &ApiError, status: StatusCode, body: &impl Serialize) -> Response<Body> {
+    let mut response = json(status, body);
     let headers = response.headers_mut();
     if let Some(seconds) = error.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -87,15 +92,6 @@ pub fn raw(error: &ApiError) -> Vec<u8> {
     bytes.extend_from_slice(rest.as_bytes());
     bytes.extend_from_slice(&body);
     bytes
-}
-
-/// The answer to a method that a path does not have.
-pub fn method_not_allowed(method: &str, allowed: &'static str) -> Response<Body> {
-    let message = format!("{method} is not allowed here: use {allowed}");
-    let status = StatusCode::METHOD_NOT_ALLOWED;
-    let mut response = error(&ApiError::of(status, "invalid_request_error", "method_not_allowed", message));
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
-    response
 }
 
 /// Adds a header whose value was made here; one that cannot be a header is left out.

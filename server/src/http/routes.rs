@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::error::ApiError;
 use crate::keys::{Key, KeyPlace};
 use crate::state::State;
-use crate::{fields, health, openai, openapi, ui};
+use crate::{fields, health, openai, openapi, tgi, tokens, ui};
 
 use super::record::Record;
 use super::reply::{self, Body};
@@ -74,6 +74,14 @@ enum Route {
     Model,
     Completions,
     Chat,
+    Tokenize,
+    Detokenize,
+    TokenizerInfo,
+    ApplyTemplate,
+    ChatTokenize,
+    Generate,
+    GenerateStream,
+    Info,
     NotHere,
 }
 
@@ -102,6 +110,18 @@ const PATHS: &[(&str, Route)] = &[
     ("/v1/models", Route::Models),
     ("/v1/completions", Route::Completions),
     ("/v1/chat/completions", Route::Chat),
+    ("/tokenize", Route::Tokenize),
+    ("/v1/tokenize", Route::Tokenize),
+    ("/detokenize", Route::Detokenize),
+    ("/v1/detokenize", Route::Detokenize),
+    ("/tokenizer_info", Route::TokenizerInfo),
+    ("/v1/tokenizer_info", Route::TokenizerInfo),
+    ("/apply-template", Route::ApplyTemplate),
+    ("/v1/apply-template", Route::ApplyTemplate),
+    ("/chat_tokenize", Route::ChatTokenize),
+    ("/generate", Route::Generate),
+    ("/generate_stream", Route::GenerateStream),
+    ("/info", Route::Info),
     ("/v1/embeddings", Route::NotHere),
     ("/embeddings", Route::NotHere),
     ("/v1/rerank", Route::NotHere),
@@ -141,23 +161,42 @@ impl Route {
     }
 
     /// Whether it leads to the engine.
-    fn generates(self) -> bool {
-        matches!(self, Self::Completions | Self::Chat)
+    fn generates(self, method: &Method) -> bool {
+        match self {
+            Self::Root => *method == Method::POST,
+            _ => matches!(self, Self::Completions | Self::Chat | Self::Generate | Self::GenerateStream),
+        }
     }
 
-    fn is_open(self, state: &State) -> bool {
+    fn is_open(self, method: &Method, state: &State) -> bool {
         match self {
-            Self::Root | Self::Live | Self::Ready | Self::Health | Self::Startup => true,
+            // As TGI's health, or its generation.
+            Self::Root => *method != Method::POST,
+            Self::Live | Self::Ready | Self::Health | Self::Startup => true,
             Self::Version | Self::OpenApi | Self::Ui(_) => true,
             Self::Metrics => !state.settings.protect_metrics,
             _ => false,
         }
     }
 
+    /// Whether its errors have TGI's shape.
+    fn is_tgi(self) -> bool {
+        matches!(self, Self::Root | Self::Generate | Self::GenerateStream | Self::ChatTokenize | Self::Info)
+    }
+
     /// The methods that it has.
     fn allowed(self) -> &'static str {
         match self {
-            Self::Completions | Self::Chat | Self::NotHere => "POST, OPTIONS",
+            Self::Completions
+            | Self::Chat
+            | Self::Tokenize
+            | Self::Detokenize
+            | Self::ApplyTemplate
+            | Self::ChatTokenize
+            | Self::Generate
+            | Self::GenerateStream
+            | Self::NotHere => "POST, OPTIONS",
+            Self::Root => "GET, HEAD, POST, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
         }
     }
@@ -169,7 +208,8 @@ pub async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<
     let id = request_id(&parts);
     let route = Route::of(parts.uri.path());
     let method = method_name(&parts.method);
-    let (template, is_generation) = (route.map_or("", Route::template), route.is_some_and(Route::generates));
+    let (template, is_generation) =
+        (route.map_or("", Route::template), route.is_some_and(|route| route.generates(&parts.method)));
     let record = Arc::new(Record::new(id, method, template, is_generation));
     let arrived = record.arrived;
     let mut call = Call::new(record.clone());
@@ -177,7 +217,14 @@ pub async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<
     let mut response = result.unwrap_or_else(|error| {
         state.metrics.count_error(error.code);
         record.fail(error.code);
-        reply::error(&state.answered(error))
+        let mut response = match route.is_some_and(Route::is_tgi) {
+            true => tgi::error::response(&error),
+            false => reply::error(&state.answered(error)),
+        };
+        if let Some(route) = route.filter(|_| response.status() == StatusCode::METHOD_NOT_ALLOWED) {
+            reply::header(&mut response, "allow", route.allowed());
+        }
+        response
     });
     reply::header(&mut response, "x-request-id", call.id());
     let status = response.status().as_u16();
@@ -225,7 +272,7 @@ async fn dispatch(
     call: &mut Call,
 ) -> Result<Response<Body>, ApiError> {
     guard::check_site(state, parts)?;
-    if !route.is_some_and(|route| route.is_open(state)) {
+    if !route.is_some_and(|route| route.is_open(&parts.method, state)) {
         call.key = guard::check_key(state, parts)?;
         if let Some(key) = &call.key {
             call.record.set_key(&key.name);
@@ -239,13 +286,15 @@ async fn dispatch(
         return Ok(response);
     }
     if !route.allowed().split(", ").any(|allowed| allowed == parts.method.as_str()) {
-        return Ok(reply::method_not_allowed(parts.method.as_str(), route.allowed()));
+        return Err(method_not_allowed(parts.method.as_str(), route));
     }
     match route {
         Route::Live => Ok(health::live()),
         Route::Ready => Ok(health::ready(state)),
-        Route::Root if wants_html(parts) => Ok(ui::redirect("ui")),
-        Route::Health | Route::Root => Ok(health::health(state)),
+        Route::Info => tgi::info::info(state),
+        Route::Root if parts.method != Method::POST && wants_html(parts) => Ok(ui::redirect("ui")),
+        Route::Root if parts.method != Method::POST => Ok(health::health(state)),
+        Route::Health => Ok(health::health(state)),
         Route::HealthGenerate => health::generate(state, call).await,
         Route::Startup => Ok(health::startup(state)),
         Route::Metrics => Ok(health::metrics(state, &parts.headers)),
@@ -263,7 +312,16 @@ async fn dispatch(
             "not_implemented",
             "this engine generates tokens only: it has no embeddings, scores or classes",
         )),
-        Route::Completions | Route::Chat => {
+        Route::Completions
+        | Route::Chat
+        | Route::Root
+        | Route::Generate
+        | Route::GenerateStream
+        | Route::Tokenize
+        | Route::Detokenize
+        | Route::TokenizerInfo
+        | Route::ApplyTemplate
+        | Route::ChatTokenize => {
             // Before a byte of the body is read.
             state.lifecycle.check()?;
             let limit = state.settings.max_requests_per_key;
@@ -273,6 +331,14 @@ async fn dispatch(
             let body: Bytes = read::body(&parts.headers, body, &state.settings).await?;
             let response = match route {
                 Route::Chat => openai::chat(state, call, body).await,
+                Route::Root => tgi::generate(state, call, body, tgi::Kind::Root).await,
+                Route::Generate => tgi::generate(state, call, body, tgi::Kind::Whole).await,
+                Route::GenerateStream => tgi::generate(state, call, body, tgi::Kind::Stream).await,
+                Route::Tokenize => tokens::answer(state, call, body, tokens::tokenize::answer).await,
+                Route::Detokenize => tokens::answer(state, call, body, tokens::detokenize::answer).await,
+                Route::TokenizerInfo => tokens::answer(state, call, body, tokens::info::answer).await,
+                Route::ApplyTemplate => tokens::answer(state, call, body, tokens::template::apply).await,
+                Route::ChatTokenize => tokens::answer(state, call, body, tokens::template::chat_tokenize).await,
                 _ => openai::completions(state, call, body).await,
             }?;
             Ok(reply::holding(response, place))
@@ -288,6 +354,11 @@ fn wants_html(parts: &Parts) -> bool {
 
 fn enter(state: &State, key: &Arc<Key>, limit: usize) -> Result<KeyPlace, ApiError> {
     key.enter(limit).inspect_err(|_| state.metrics.count_rejection("key"))
+}
+
+fn method_not_allowed(method: &str, route: Route) -> ApiError {
+    let message = format!("{method} is not allowed here: use {}", route.allowed());
+    ApiError::of(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", message)
 }
 
 fn not_found(path: &str) -> ApiError {

@@ -160,9 +160,9 @@ impl Context {
 /// # Errors
 /// They failed before the answer began.
 pub async fn respond(state: &Arc<State>, call: &Call, started: Started) -> Result<Response<Body>, ApiError> {
-    let Started { flight, wanted, prompts, is_guided, is_chat, stop_token_ids, ignored, truncated } = started;
-    let prompt_tokens: usize = prompts.iter().map(|prompt| prompt.ids.len()).sum();
-    let (seed, is_stream) = (wanted.drawn_seed, wanted.stream);
+    let told = Told::of(&started);
+    let Started { flight, wanted, prompts, is_guided, is_chat, stop_token_ids, .. } = started;
+    let is_stream = wanted.stream;
     let mut context = Context {
         state: state.clone(),
         id: format!("{}-{}", if is_chat { "chatcmpl" } else { "cmpl" }, call.id()),
@@ -188,21 +188,44 @@ pub async fn respond(state: &Arc<State>, call: &Call, started: Started) -> Resul
         times(&mut response, cell, call.arrived.elapsed());
         response
     };
-    reply::header(&mut response, "x-prompt-tokens", &prompt_tokens.to_string());
-    if let Some(names) = ignored {
-        reply::header(&mut response, "x-ignored-fields", &names);
-    }
-    if let Some(seed) = seed {
-        reply::header(&mut response, "x-seed", &seed.to_string());
-    }
-    if truncated > 0 {
-        reply::header(&mut response, "x-truncated-tokens", &truncated.to_string());
-    }
+    told.write(&mut response);
     Ok(response)
 }
 
+/// What headers say of a request, streaming or not.
+pub(crate) struct Told {
+    prompt_tokens: usize,
+    ignored: Option<String>,
+    seed: Option<u64>,
+    truncated: usize,
+}
+
+impl Told {
+    pub(crate) fn of<T>(started: &Started<T>) -> Self {
+        Self {
+            prompt_tokens: started.prompts.iter().map(|prompt| prompt.ids.len()).sum(),
+            ignored: started.ignored.clone(),
+            seed: started.wanted.drawn_seed,
+            truncated: started.truncated,
+        }
+    }
+
+    pub(crate) fn write(self, response: &mut Response<Body>) {
+        reply::header(response, "x-prompt-tokens", &self.prompt_tokens.to_string());
+        if let Some(names) = self.ignored {
+            reply::header(response, "x-ignored-fields", &names);
+        }
+        if let Some(seed) = self.seed {
+            reply::header(response, "x-seed", &seed.to_string());
+        }
+        if self.truncated > 0 {
+            reply::header(response, "x-truncated-tokens", &self.truncated.to_string());
+        }
+    }
+}
+
 /// The times of a request in milliseconds, by TGI's names.
-fn times(response: &mut Response<Body>, cell: &Cell, total: Duration) {
+pub(crate) fn times(response: &mut Response<Body>, cell: &Cell, total: Duration) {
     let went = cell.went();
     let longest = |of: fn(&crate::generate::cell::Went) -> Duration| went.iter().map(of).max().unwrap_or_default();
     let queue = longest(|went| went.metrics.queue_time());

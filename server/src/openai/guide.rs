@@ -86,6 +86,32 @@ pub fn read(fields: &mut Fields, options: &mut GenerationOptions) -> Result<Opti
     }
 }
 
+/// Sets the guide that TGI's `grammar` is, and gives the field that it came in.
+///
+/// # Errors
+/// It is none.
+pub fn of_tgi(grammar: &mut Fields, options: &mut GenerationOptions) -> Result<String, ApiError> {
+    let (kind_path, path) = (grammar.path("type"), grammar.path("value"));
+    let kind = grammar.text("type")?.ok_or_else(|| missing(&kind_path))?;
+    match kind.as_str() {
+        "json" | "json_object" => set(options, "json", grammar.take("value"), &path)?,
+        "regex" => set(options, "regex", grammar.take("value"), &path)?,
+        "json_schema" => {
+            let mut value = grammar.object("value")?.ok_or_else(|| missing(&path))?;
+            let path = value.path("schema");
+            let schema = value.take("schema");
+            // They say nothing of the output.
+            value.take("name");
+            value.take("strict");
+            set(options, "json", schema, &path)?
+        }
+        other => {
+            return Err(wrong(&kind_path, "json, regex or json_schema", &Json::from(other)));
+        }
+    };
+    Ok(path)
+}
+
 fn either(fields: &mut Fields, name: &'static str, other: &'static str) -> Option<Json> {
     fields.take(name).or_else(|| fields.take(other))
 }

@@ -23,6 +23,8 @@ pub struct Entry {
     pub top: Vec<TokenLogProb>,
     /// Characters of the choice's text before it.
     pub offset: usize,
+    /// Characters of the choice's text with it.
+    pub end: usize,
 }
 
 /// The names of tokens.
@@ -34,7 +36,8 @@ pub struct Names<'a> {
     pub as_ids: bool,
 }
 
-fn finite(log_prob: f32) -> f32 {
+/// A log-probability as JSON can have it.
+pub fn finite(log_prob: f32) -> f32 {
     if log_prob.is_finite() { log_prob } else { IMPOSSIBLE }
 }
 
@@ -54,7 +57,8 @@ impl Names<'_> {
         }
     }
 
-    fn lossy(&self, id: TokenId) -> String {
+    /// The text of a token, with replacements for what is no whole character.
+    pub fn lossy(&self, id: TokenId) -> String {
         match self.tokenizer() {
             None => format!("token_id:{id}"),
             Some(tokenizer) => String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned(),

@@ -34,7 +34,7 @@ pub fn read(fields: &mut Fields, model: &Model, call: &Call) -> Result<Read, Api
     policy::refuse(fields, &policy::OF_COMPLETIONS)?;
     let messages = conversation(fields, messages.unwrap_or_default(), &mut asked)?;
     let inputs = vec![Input::Prompt(Prompt::Messages(Json::Array(messages).to_string()))];
-    Ok(Read { asked, inputs, is_chat: true, prompt_field: "messages" })
+    Ok(Read { asked, inputs, is_chat: true, prompt_field: "messages", own: () })
 }
 
 /// What the template is given beside the messages.

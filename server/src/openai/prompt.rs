@@ -12,7 +12,7 @@ use super::request::{self, Asked, Bounds, MOST_LOGPROBS};
 use super::start::{Input, Read};
 
 /// Prompts of a request.
-const MOST_PROMPTS: usize = 1024;
+pub const MOST_PROMPTS: usize = 1024;
 
 /// Reads a body of `/v1/completions`.
 ///
@@ -29,7 +29,7 @@ pub fn read(fields: &mut Fields, model: &Model, call: &Call) -> Result<Read, Api
     }
     policy::refuse(fields, &policy::OF_CHAT)?;
     let inputs = prompts(prompt, model, &asked)?;
-    Ok(Read { asked, inputs, is_chat: false, prompt_field: "prompt" })
+    Ok(Read { asked, inputs, is_chat: false, prompt_field: "prompt", own: () })
 }
 
 const KINDS: &str = "a string, a list of strings, a list of token ids, or a list of such lists";
@@ -68,7 +68,10 @@ fn prompts(prompt: Option<Json>, model: &Model, asked: &Asked) -> Result<Vec<Inp
 }
 
 /// An empty text is the tokenizer's BOS alone, if it adds one.
-fn of_text(path: &str, text: String, model: &Model, asked: &Asked) -> Result<Input, ApiError> {
+///
+/// # Errors
+/// It has no tokens, or there is no tokenizer.
+pub fn of_text(path: &str, text: String, model: &Model, asked: &Asked) -> Result<Input, ApiError> {
     let tokenizer = model.tokenizer(path)?;
     let special = asked.more.add_special_tokens.unwrap_or(true);
     if asked.more.truncate.is_none() {

@@ -16,7 +16,7 @@ use super::{guide, sampling};
 pub const MOST_LOGPROBS: usize = 20;
 
 /// Stop strings, and bytes of one.
-const MOST_STOPS: (usize, usize) = (16, 1024);
+pub const MOST_STOPS: (usize, usize) = (16, 1024);
 
 /// What a request asks for.
 #[derive(Debug, Clone, Default)]
@@ -122,14 +122,8 @@ pub fn read(fields: &mut Fields, model: &Model, bounds: Bounds, timeout: Option<
     asked.more.truncate = fields.count("truncate_prompt_tokens", 1, usize::MAX)?;
     // The side that is cut.
     asked.more.keeps_beginning = fields.word("truncation_side", &["left", "right"])? == Some("right");
-    let header = timeout.map(|text| text.trim().parse::<f64>().unwrap_or(f64::NAN));
-    if let Some(seconds) = fields.number("timeout", 0.0, 31_536_000.0)?.or(header) {
-        if !(seconds > 0.0 && seconds <= 31_536_000.0) {
-            let message = "`timeout` (X-Request-Timeout) must be a number of seconds above 0";
-            return Err(ApiError::invalid("timeout", message));
-        }
-        asked.more.allotted_time = Some(Duration::from_secs_f64(seconds));
-    }
+    let given = fields.number("timeout", 0.0, 31_536_000.0)?;
+    asked.more.allotted_time = allotted_time(given, timeout)?;
     Ok(asked)
 }
 
@@ -160,6 +154,22 @@ fn priority(fields: &mut Fields, model: &Model) -> Result<Option<f32>, ApiError>
     Ok(fields.integer("priority", i64::MIN, i64::MAX)?.map(of_vllm))
 }
 
+/// The time of a request, as a field says or, where none does, a header.
+///
+/// # Errors
+/// It is no number of seconds.
+pub fn allotted_time(given: Option<f64>, header: Option<&str>) -> Result<Option<Duration>, ApiError> {
+    let header = header.map(|text| text.trim().parse::<f64>().unwrap_or(f64::NAN));
+    match given.or(header) {
+        None => Ok(None),
+        Some(seconds) if seconds > 0.0 && seconds <= 31_536_000.0 => Ok(Some(Duration::from_secs_f64(seconds))),
+        Some(_) => {
+            let message = "`timeout` (X-Request-Timeout) must be a number of seconds above 0";
+            Err(ApiError::invalid("timeout", message))
+        }
+    }
+}
+
 fn length(fields: &mut Fields, asked: &mut Asked, bounds: Bounds) -> Result<(), ApiError> {
     let newer = fields.count("max_completion_tokens", bounds.min_max_tokens, usize::MAX)?;
     let older = fields.count("max_tokens", bounds.min_max_tokens, usize::MAX)?;
@@ -172,18 +182,28 @@ fn length(fields: &mut Fields, asked: &mut Asked, bounds: Bounds) -> Result<(), 
     }
 }
 
-fn ends(fields: &mut Fields, asked: &mut Asked, vocab_size: usize) -> Result<(), ApiError> {
+/// Sets the stop strings.
+///
+/// # Errors
+/// They are too many, or one is empty or too long.
+pub fn stops(fields: &mut Fields, options: &mut GenerationOptions) -> Result<(), ApiError> {
+    let path = fields.path("stop");
     let stop = fields.texts("stop")?.unwrap_or_default();
     let (most, longest) = MOST_STOPS;
     if stop.len() > most {
-        return Err(ApiError::invalid("stop", format!("`stop` has {} strings; at most {most} are taken", stop.len())));
+        return Err(ApiError::invalid(&path, format!("`{path}` has {} strings; at most {most} are taken", stop.len())));
     }
     if let Some(index) = stop.iter().position(|stop| stop.is_empty() || stop.len() > longest) {
-        let path = format!("stop[{index}]");
+        let path = format!("{path}[{index}]");
         let message = format!("`{path}` has {} bytes; it must have from 1 to {longest}", stop[index].len());
         return Err(ApiError::invalid(&path, message));
     }
-    asked.options.stop = (!stop.is_empty()).then_some(stop);
+    options.stop = (!stop.is_empty()).then_some(stop);
+    Ok(())
+}
+
+fn ends(fields: &mut Fields, asked: &mut Asked, vocab_size: usize) -> Result<(), ApiError> {
+    stops(fields, &mut asked.options)?;
     asked.more.stop_token_ids = fields.ids("stop_token_ids", vocab_size)?.unwrap_or_default();
     asked.options.ignore_eos = fields.boolean("ignore_eos")?;
     asked.options.include_stop_str_in_output = fields.boolean("include_stop_str_in_output")?;

@@ -14,7 +14,7 @@ use crate::model::Model;
 use super::request::Asked;
 
 /// Sequences of a prompt.
-const MOST_SEQUENCES: usize = 128;
+pub const MOST_SEQUENCES: usize = 128;
 
 /// Reads these fields.
 ///
@@ -48,19 +48,24 @@ fn sampling(fields: &mut Fields, asked: &mut Asked, model: &Model) -> Result<(),
     Ok(())
 }
 
-fn seed(fields: &mut Fields, asked: &mut Asked) -> Result<(), ApiError> {
+/// Sets the seed, which is drawn where none is given; whether one was.
+///
+/// # Errors
+/// It is no number of 64 bits.
+pub fn seed(fields: &mut Fields, asked: &mut Asked) -> Result<bool, ApiError> {
+    let path = fields.path("seed");
     let given = match fields.take("seed") {
         None => None,
         Some(value) => {
             let number = whole(&value).filter(|&seed| (i128::from(i64::MIN)..=i128::from(u64::MAX)).contains(&seed));
             // Negative ones as two's complement.
-            Some(number.ok_or_else(|| wrong("seed", "a whole number of 64 bits", &value))? as u64)
+            Some(number.ok_or_else(|| wrong(&path, "a whole number of 64 bits", &value))? as u64)
         }
     };
     let drawn = given.is_none().then(draw);
     asked.options.seed = given.or(drawn);
     asked.wanted.drawn_seed = drawn;
-    Ok(())
+    Ok(given.is_some())
 }
 
 /// A seed that nobody asked for. It is small enough for every JSON reader to keep exactly.

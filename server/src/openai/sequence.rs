@@ -103,7 +103,7 @@ impl Sequence {
                 let mut log_probs = log_probs.into_iter();
                 for &id in &tokens {
                     let top = top.next().unwrap_or_default();
-                    track.push(Entry { id, log_prob: log_probs.next(), top, offset: 0 });
+                    track.push(Entry { id, log_prob: log_probs.next(), top, offset: 0, end: 0 });
                 }
                 track.given += text.chars().count();
                 track.release(ended.is_some(), by_text, !text.is_empty())
@@ -123,10 +123,9 @@ impl Sequence {
 
 impl Track {
     fn push(&mut self, entry: Entry) {
-        self.waiting.push_back(Entry { offset: self.made, ..entry });
-        if let Some(entry) = self.waiting.back() {
-            self.made += self.detokenizer.push(entry.id).chars().count();
-        }
+        let offset = self.made;
+        self.made += self.detokenizer.push(entry.id).chars().count();
+        self.waiting.push_back(Entry { offset, end: self.made, ..entry });
     }
 
     /// The tokens whose text was given out. At the end all of them, but those that a stop string has cut away.
@@ -159,7 +158,7 @@ pub fn of_prompt(
         let before = index.checked_sub(1);
         let log_prob = before.and_then(|index| scores.log_probs.get(index).copied());
         let top = before.and_then(|index| scores.top_log_probs.get(index).cloned()).unwrap_or_default();
-        Entry { id, log_prob, top, offset }
+        Entry { id, log_prob, top, offset, end: made }
     };
     ids.iter().enumerate().map(one).collect()
 }

@@ -1,7 +1,6 @@
 //! From a body to requests under way. All of it happens on a thread that prepares, and nothing of it for a client that has gone.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use runner::executor::{RequestSpec, TokenId};
@@ -11,12 +10,10 @@ use runner::session::Submission;
 use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::generate::admission::{Full, Permit};
-use crate::generate::pool::PoolError;
 use crate::generate::{Flight, Prepared};
 use crate::http::read;
 use crate::http::routes::Call;
 use crate::keys;
-use crate::metrics::{Histogram, Metrics};
 use crate::model::Model;
 use crate::state::State;
 
@@ -42,7 +39,7 @@ pub enum Input {
 
 /// A body that was read.
 #[derive(Debug)]
-pub struct Read {
+pub struct Read<T = ()> {
     /// What it asks for.
     pub asked: Asked,
     /// The prompts.
@@ -51,10 +48,12 @@ pub struct Read {
     pub is_chat: bool,
     /// The field that the prompts came in.
     pub prompt_field: &'static str,
+    /// What an API keeps for its own answer.
+    pub own: T,
 }
 
 /// Reads a body's fields.
-pub type Reader = fn(&mut Fields, &Model, &Call) -> Result<Read, ApiError>;
+pub type Reader<T = ()> = fn(&mut Fields, &Model, &Call) -> Result<Read<T>, ApiError>;
 
 /// A prompt of a request that is under way.
 #[derive(Debug, Clone)]
@@ -67,7 +66,7 @@ pub struct StartedPrompt {
 
 /// Requests under way, and what is to become of their outputs.
 #[derive(Debug)]
-pub struct Started {
+pub struct Started<T = ()> {
     /// What is under way.
     pub flight: Flight,
     /// What is to be in the answer.
@@ -84,6 +83,8 @@ pub struct Started {
     pub ignored: Option<String>,
     /// Prompt tokens that were cut off.
     pub truncated: usize,
+    /// What an API keeps for its own answer.
+    pub own: T,
 }
 
 /// A refusal because too much is under way.
@@ -92,63 +93,44 @@ fn full(state: &State, full: Full) -> ApiError {
     ApiError::overloaded("queue_full", full.message, full.retry_after)
 }
 
-/// Counts a request as in preparation, from when it began to wait for it or to be prepared.
-struct Preparing(Arc<State>, Instant, fn(&Metrics) -> &Histogram);
-
-impl Preparing {
-    fn begin(&mut self) {
-        (self.2)(&self.0.metrics).observe_time(self.1.elapsed());
-        self.1 = Instant::now();
-        self.2 = |metrics| &metrics.prepare_work;
-    }
-}
-
-impl Drop for Preparing {
-    fn drop(&mut self) {
-        self.0.metrics.preparing.sub(1);
-        (self.2)(&self.0.metrics).observe_time(self.1.elapsed());
-    }
-}
-
 /// Starts what a body asks for.
 ///
 /// # Errors
 /// It cannot be read, cannot be run, or too much is under way.
-pub async fn start(state: &Arc<State>, call: &Call, body: Bytes, reader: Reader) -> Result<Started, ApiError> {
+pub async fn start<T: Send + 'static>(
+    state: &Arc<State>,
+    call: &Call,
+    body: Bytes,
+    reader: Reader<T>,
+) -> Result<Started<T>, ApiError> {
     let model = state.serving()?;
     let most = model.session().executor().limits().max_seq_len;
     let estimate = (body.len() / BYTES_PER_TOKEN).min(most);
     let permit = model.admission().admit(1, estimate).map_err(|error| full(state, error))?;
-    state.metrics.preparing.add(1);
-    let mut preparing = Preparing(state.clone(), Instant::now(), |metrics| &metrics.prepare_queue);
-    let (shared, call) = (state.clone(), call.clone());
-    let job = move || {
-        preparing.begin();
-        prepare(&shared, &call, &body, reader, permit)
-    };
-    state.pool.run(job).await.map_err(|error| match error {
-        PoolError::Full => {
-            state.metrics.count_rejection("preparation");
-            ApiError::overloaded("queue_full", error.to_string(), 1)
-        }
-        PoolError::Panicked => ApiError::internal(error.to_string()),
-    })?
+    let call = call.clone();
+    state.prepare(move |state| prepare(state, &call, &body, reader, permit)).await
 }
 
 /// Reads a body: what it asks for, and its fields, of which those are left that nobody knows.
 ///
 /// # Errors
 /// It is no JSON object, or a field of it is wrong or cannot be honoured.
-pub fn read_body(model: &Model, call: &Call, body: &[u8], reader: Reader) -> Result<(Read, Fields), ApiError> {
+pub fn read_body<T>(model: &Model, call: &Call, body: &[u8], reader: Reader<T>) -> Result<(Read<T>, Fields), ApiError> {
     let mut fields = read::fields(body)?;
     let read = reader(&mut fields, model, call)?;
     policy::settle(&mut fields)?;
     Ok((read, fields))
 }
 
-fn prepare(state: &State, call: &Call, body: &[u8], reader: Reader, mut permit: Permit) -> Result<Started, ApiError> {
+fn prepare<T>(
+    state: &State,
+    call: &Call,
+    body: &[u8],
+    reader: Reader<T>,
+    mut permit: Permit,
+) -> Result<Started<T>, ApiError> {
     let model = state.serving()?;
-    let (Read { mut asked, inputs, is_chat, prompt_field }, fields) = read_body(model, call, body, reader)?;
+    let (Read { mut asked, inputs, is_chat, prompt_field, own }, fields) = read_body(model, call, body, reader)?;
     if let Some(id) = asked.more.request_id.take() {
         call.record.set_id(id);
     }
@@ -186,7 +168,7 @@ fn prepare(state: &State, call: &Call, body: &[u8], reader: Reader, mut permit: 
     let flight =
         model.generator().start(prepared).map_err(|error| ApiError::of_enqueue(error, prompt_field, &guide))?;
     let stop_token_ids = asked.more.stop_token_ids;
-    Ok(Started { flight, wanted: asked.wanted, prompts, is_guided, is_chat, stop_token_ids, ignored, truncated })
+    Ok(Started { flight, wanted: asked.wanted, prompts, is_guided, is_chat, stop_token_ids, ignored, truncated, own })
 }
 
 /// Asks for the log-probabilities that the answer needs.

@@ -28,8 +28,28 @@ fn s12_no_route_serves_the_model_without_a_key() {
         "/v1/models/demo",
         "/v1/embeddings",
         "/tokenize",
+        "/v1/tokenize",
+        "/detokenize",
+        "/v1/detokenize",
+        "/tokenizer_info",
+        "/v1/tokenizer_info",
+        "/apply-template",
+        "/v1/apply-template",
+        "/chat_tokenize",
+        "//tokenize",
+        "/Tokenize",
+        "/tokenize/",
+        "/v1%2ftokenize",
+        "/v1/../tokenize",
         "/generate",
         "/health_generate",
+        "/generate_stream",
+        "/info",
+        "//generate",
+        "/Generate",
+        "/generate/",
+        "/%67enerate",
+        "//",
         "/nowhere",
         "/health/../v1/completions",
         "/./v1/completions",
@@ -62,6 +82,13 @@ fn s12_no_route_serves_the_model_without_a_key() {
     {
         assert_eq!(request(server.address, "GET", path, &[], "").status, 200, "{path}");
     }
+    // What is open to GET generates for POST.
+    let inputs = json!({ "inputs": "a", "parameters": { "max_new_tokens": 1 } }).to_string();
+    for header in ["X-None: 1", "Authorization: Bearer secret1"] {
+        let reply = request(server.address, "POST", "/", &[header], &inputs);
+        assert_eq!((reply.status, &reply.json()["error_type"]), (401, &json!("invalid_api_key")), "{reply:?}");
+    }
+    request(server.address, "POST", "/", &["Authorization: Bearer Secret1"], &inputs).ok();
     let refused = request(server.address, "POST", "/v1/completions", &[], &body);
     assert!(refused.error(401, "invalid_api_key", None).contains("Authorization: Bearer"));
 }

@@ -10,6 +10,8 @@ use server::http::record::Record;
 use server::http::routes::{self, Call};
 use server::openai::start::Reader;
 use server::openai::{messages, policy, prompt};
+use server::tgi;
+use server::tokens::{self, Handler};
 
 use super::common::client::{get, request};
 use super::common::engine::shared;
@@ -54,7 +56,7 @@ fn documented(name: &str) -> BTreeSet<String> {
 }
 
 /// The fields that are read from these bodies.
-fn read(reader: Reader, bodies: &[Json]) -> BTreeSet<String> {
+fn read<T>(reader: Reader<T>, bodies: &[Json]) -> BTreeSet<String> {
     let InProcess { state, .. } = shared();
     let call = Call::new(Arc::new(Record::new("1".to_owned(), "POST", "", false)));
     let model = state.model().unwrap();
@@ -112,6 +114,47 @@ fn every_field_that_is_read_is_in_the_document_and_nothing_else() {
     let parts = json!([{ "type": "text", "text": "a" }, { "type": "refusal", "refusal": "a" }]);
     let messages = json!([{ "role": "user", "content": parts }]);
     assert_eq!(documented("ChatCompletionRequest"), read(messages::read, &bodies("messages", &messages)));
+}
+
+/// The fields that are read from these bodies, but for those that every body may have.
+fn read_tokens(handler: Handler, bodies: &[Json]) -> BTreeSet<String> {
+    let state = &shared().state;
+    let call = Call::new(Arc::new(Record::new("1".to_owned(), "POST", "", false)));
+    let mut names = BTreeSet::new();
+    for body in bodies {
+        let fields = Fields::new(body.as_object().unwrap().clone());
+        let mut asked = tokens::Asked { state, model: state.model().unwrap(), call: &call, fields };
+        assert_eq!(handler(&mut asked).unwrap().status(), 200, "{body}");
+        names.append(&mut asked.fields.asked());
+    }
+    &names - &common()
+}
+
+/// The fields that every body may have: those that change nothing, and those that are refused.
+fn common() -> BTreeSet<String> {
+    let mut nothing = Fields::new(serde_json::Map::new());
+    policy::settle(&mut nothing).unwrap();
+    nothing.asked()
+}
+
+#[test]
+fn every_field_of_tgi_is_in_the_document_and_nothing_else() {
+    let body = |grammar: Json| json!({ "inputs": "a", "parameters": { "grammar": grammar } });
+    let bodies = [
+        body(json!({ "type": "json", "value": {} })),
+        body(json!({ "type": "json_schema", "value": { "schema": {} } })),
+        body(json!({ "type": "regex", "value": "a" })),
+    ];
+    for reader in [tgi::request::whole, tgi::request::stream, tgi::request::root] {
+        assert_eq!(documented("GenerateRequest"), &read::<tgi::request::Own>(reader, &bodies) - &common());
+    }
+}
+
+#[test]
+fn every_field_of_tokens_is_in_the_document_and_nothing_else() {
+    let texts = [json!({ "prompt": "a" }), json!({ "inputs": "a" })];
+    assert_eq!(documented("TokenizeRequest"), read_tokens(tokens::tokenize::answer, &texts));
+    assert_eq!(documented("DetokenizeRequest"), read_tokens(tokens::detokenize::answer, &[json!({ "tokens": [1] })]));
 }
 
 #[test]

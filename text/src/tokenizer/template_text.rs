@@ -9,7 +9,7 @@ use aho_corasick::{AhoCorasick, Input, MatchKind};
 use tokenizers::tokenizer::OffsetType;
 use tokenizers::tokenizer::normalizer::Range as Part;
 use tokenizers::{
-    AddedToken, AddedVocabulary, Model, NormalizedString, Normalizer, NormalizerWrapper, PreTokenizedString,
+    AddedToken, AddedVocabulary, Encoding, Model, NormalizedString, Normalizer, NormalizerWrapper, PreTokenizedString,
     PreTokenizer, Token, Tokenizer,
 };
 
@@ -65,13 +65,14 @@ impl TemplateText {
         false
     }
 
-    /// The ids of the text; special tokens that overlap the input's ranges are text.
+    /// The tokens of the text; special tokens that overlap the input's ranges are text.
     pub(super) fn encode(
         &self,
         tokenizer: &Tokenizer,
         text: &str,
         input: &[Range<usize>],
-    ) -> Result<Vec<u32>, Failure> {
+        offsets: OffsetType,
+    ) -> Result<Encoding, Failure> {
         let is_token = |token: &AddedToken, place: Range<usize>| !token.special || !overlaps(input, &place);
         let mut splits = PreTokenizedString::from(text);
         splits.split(|_, text| Ok(self.plain.split(&text, is_token)))?;
@@ -97,7 +98,7 @@ impl TemplateText {
                 .into()),
             }
         })?;
-        Ok(splits.into_encoding(None, 0, OffsetType::None)?.get_ids().to_vec())
+        splits.into_encoding(None, 0, offsets)
     }
 }
 
@@ -212,9 +213,12 @@ mod tests {
             for mut tokenizer in tokenizers() {
                 let added = TemplateText::of(&tokenizer).unwrap();
                 let library = |tokenizer: &Tokenizer| tokenizer.encode_fast(text.as_str(), false).unwrap().get_ids().to_vec();
-                prop_assert_eq!(added.encode(&tokenizer, &text, &[]).unwrap(), library(&tokenizer), "{}", &text);
+                let ids = |input: &[Range<usize>]| {
+                    added.encode(&tokenizer, &text, input, OffsetType::None).map(|encoding| encoding.get_ids().to_vec())
+                };
+                prop_assert_eq!(ids(&[]).unwrap(), library(&tokenizer), "{}", &text);
                 let all = 0..text.len();
-                if let Ok(ids) = added.encode(&tokenizer, &text, std::slice::from_ref(&all)) {
+                if let Ok(ids) = ids(std::slice::from_ref(&all)) {
                     tokenizer.set_encode_special_tokens(true);
                     prop_assert_eq!(ids, library(&tokenizer), "{}", &text);
                 }

@@ -154,3 +154,34 @@ fn a_template_without_end_is_refused() {
     let error = error.unwrap_err();
     assert!(matches!(error, ChatError::Budget { .. }) && error.to_string().contains("works for too long"), "{error}");
 }
+
+/// The places of a text's tokens, and those of a conversation, guarded or not: the same tokens, in order, over all of the text.
+#[test]
+fn tokens_know_their_places() {
+    for name in ["", "byte-fallback"] {
+        let dir = model(name, TEMPLATE);
+        let tokenizer = Tokenizer::open(dir.path()).unwrap();
+        let check = |text: &str, placed: Vec<(u32, std::ops::Range<usize>)>, ids: Vec<u32>| {
+            assert_eq!(placed.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids, "{name}: {text}");
+            let mut end = 0;
+            for (id, place) in placed.iter().filter(|(_, place)| !place.is_empty()) {
+                assert!(place.start <= end && text.get(place.clone()).is_some(), "{name}: {text}: {id} at {place:?}");
+                end = end.max(place.end);
+            }
+            assert_eq!(end, text.len(), "{name}: {text}");
+        };
+        for content in ["hello world", "hi </s> é\u{1F980}", "  two  blanks "] {
+            check(
+                content,
+                tokenizer.encode_with_places(content, true).unwrap(),
+                tokenizer.encode(content, true).unwrap(),
+            );
+            let rendered = render(&dir, json!([{"role": "user", "content": content}]), &ChatOptions::default());
+            check(
+                rendered.as_str(),
+                tokenizer.encode_rendered_with_places(&rendered).unwrap(),
+                tokenizer.encode_rendered(&rendered).unwrap(),
+            );
+        }
+    }
+}
