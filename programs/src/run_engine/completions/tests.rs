@@ -353,8 +353,8 @@ fn a_full_queue_is_waited_for() {
 
 #[test]
 fn what_ends_all_prompts_is_an_error() {
-    // A session ends the requests that its executor forgot.
-    let ran = run(Scripted::new(1, []), vec![job(0, 2, &[], |_| ())]);
+    // A session ends the requests that its executor forgot. Once it has an answer of one, that was submitted.
+    let ran = run(Scripted::new(1, [Response::Result(more(0, 0, vec![7]))]), vec![job(0, 2, &[], |_| ())]);
     assert_eq!(ran.failures, [(0, "prompt 0: the executor ended without ending the request".to_owned())]);
     assert_eq!(ran.result.unwrap().failed, 1);
 
