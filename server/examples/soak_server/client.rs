@@ -119,8 +119,8 @@ impl Client {
             match line.split_once(": ") {
                 Some(("content-length", length)) => self.body = Body::Length(length.parse()?),
                 Some(("transfer-encoding", "chunked")) => self.body = Body::Chunks,
-                Some(_) => {}
-                None => return Ok(status),
+                None if line.is_empty() => return Ok(status),
+                _ => {}
             }
         }
     }

@@ -42,10 +42,11 @@ pub fn watch(state: &Arc<State>) {
         let awaited = session.await_outputs(Some(interval));
         shed(state, model);
         metrics.take_iterations(session.executor());
-        if admission.under_way().0 == 0 {
+        let now = metrics.generation_tokens.get();
+        // Tokens are progress too: an executor may be told to keep no statistics.
+        if admission.under_way().0 == 0 || now > generated {
             metrics.advance();
         }
-        let now = metrics.generation_tokens.get();
         admission.note_tokens((now - generated) as usize);
         generated = now;
         if awaited == Awaited::Closed {

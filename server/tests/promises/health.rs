@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use runner::executor::ExecutorConfig;
 use serde_json::json;
 
 use crate::common::client::{Client, complete, get, metric};
@@ -35,6 +36,22 @@ fn s30_an_executor_that_stands_still_is_not_ready_but_alive() {
     assert_eq!((get(server.address, "/live").status, get(server.address, "/startup").status), (200, 200));
     assert_eq!(client.receive(true).unwrap().status, 200);
     until("it is ready again", || get(server.address, "/ready").status == 200);
+}
+
+#[test]
+fn an_executor_that_gives_tokens_and_no_statistics_does_not_stand_still() {
+    let config = ExecutorConfig { iter_stats_max_iterations: 0, ..ExecutorConfig::default() };
+    let script = scripted::slow(Duration::from_millis(20));
+    let server = scripted::start_with(script, 4, &config, |settings| settings.stall_timeout = 1.5);
+    let mut client = Client::new(server.address);
+    client.send("POST", "/v1/completions", &[], &json!({ "prompt": [5], "max_tokens": 150 }).to_string());
+    until("it runs", || metric(server.address, "trtllm_num_requests_running") == 1.0);
+    // It is busy for at least 3 s without a pause.
+    until("it has ended", || {
+        assert_eq!(get(server.address, "/ready").status, 200);
+        metric(server.address, "trtllm_num_requests_running") == 0.0
+    });
+    assert_eq!(client.receive(true).unwrap().status, 200);
 }
 
 #[test]

@@ -46,8 +46,17 @@ fn large() -> Script {
 
 /// A server over a script, of which `batch` sequences run at once.
 pub fn start(script: Script, batch: usize, change: impl FnOnce(&mut Settings)) -> InProcess {
+    start_with(script, batch, &ExecutorConfig::default(), change)
+}
+
+pub fn start_with(
+    script: Script,
+    batch: usize,
+    config: &ExecutorConfig,
+    change: impl FnOnce(&mut Settings),
+) -> InProcess {
     let limits = Limits { max_seq_len: 16_384, max_batch_size: batch, max_num_tokens: 16_384 };
-    let executor = CpuExecutor::with_model(ScriptedModel::new(script).unwrap(), limits, &ExecutorConfig::default());
+    let executor = CpuExecutor::with_model(ScriptedModel::new(script).unwrap(), limits, config);
     let executor: Arc<dyn Executor> = Arc::new(executor.unwrap());
     let session = Arc::new(Session::start(executor, Some(LazyTokenizer::of(&demo_model()))).unwrap());
     InProcess::start(Parts { session, engine: None, name: "scripted".to_owned(), tokens_per_block: 16 }, change)
