@@ -35,7 +35,7 @@ fn shed(state: &State, model: &Model) {
 pub fn watch(state: &Arc<State>) {
     let Some(model) = state.model() else { return };
     let (session, admission, metrics) = (model.session(), model.admission(), &state.metrics);
-    let mut generated = 0;
+    let (mut generated, mut last_iteration) = (0, Duration::ZERO);
     let interval = if model.queue().is_some() { SHORT_INTERVAL } else { INTERVAL };
     loop {
         // No output goes there: it tells when the session has ended.
@@ -43,12 +43,13 @@ pub fn watch(state: &Arc<State>) {
         shed(state, model);
         metrics.take_iterations(session.executor());
         let now = metrics.generation_tokens.get();
-        // Tokens are progress too: an executor may be told to keep no statistics.
-        if admission.under_way().0 == 0 || now > generated {
+        // An executor may be told to keep no statistics: then other tokens and another time of the last iteration are what shows.
+        let iteration = session.executor().load().last_iteration;
+        if admission.under_way().0 == 0 || now > generated || iteration != last_iteration {
             metrics.advance();
         }
         admission.note_tokens((now - generated) as usize);
-        generated = now;
+        (generated, last_iteration) = (now, iteration);
         if awaited == Awaited::Closed {
             let ended = matches!(state.lifecycle.phase(), Phase::Cancelling);
             if !ended {
