@@ -23,7 +23,7 @@ const READERS: [(&str, Reader); 6] = [
 ];
 
 /// Those that need the server, whose tests replay them (`server/tests/promises/fuzz.rs`).
-const OF_SERVER: [&str; 3] = ["chat_body", "completions_body", "sse_event"];
+const OF_SERVER: [&str; 4] = ["chat_body", "completions_body", "generate_body", "sse_event"];
 
 fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")

@@ -23,6 +23,7 @@ use server::metrics::Metrics;
 use server::model::{Model, Parts};
 use server::openai::start::{Input, Read, Reader, read_body};
 use server::openai::{messages, prompt};
+use server::tgi::request;
 use text::chat::{ChatOptions, ChatTemplate, parse_messages};
 use text::tokenizer::{LazyTokenizer, Tokenizer};
 
@@ -60,6 +61,18 @@ pub fn chat_body(bytes: &[u8]) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// A body of TGI's root, which `/generate` and `/generate_stream` read in the same way.
+///
+/// # Errors
+/// Why it is refused.
+pub fn generate_body(bytes: &[u8]) -> Result<(), ApiError> {
+    let read = body(bytes, request::root)?;
+    let [Input::Ids { ids, text: Some(_) }] = &read.inputs[..] else { panic!("{:?}", read.inputs) };
+    assert!(!ids.is_empty() && ids.iter().all(|&id| (id as usize) < VOCAB_SIZE), "{ids:?}");
+    assert!(read.asked.wanted.best_of == 1 || !read.asked.wanted.stream, "{:?}", read.asked.wanted);
+    Ok(())
+}
+
 /// Any text as an event: one frame, which says it without loss.
 ///
 /// # Errors
@@ -82,7 +95,7 @@ pub fn sse_event(bytes: &[u8]) -> Result<(), ApiError> {
 const VOCAB_SIZE: usize = 2560;
 const BOS: u32 = 1;
 
-fn body(bytes: &[u8], reader: Reader) -> Result<Read, ApiError> {
+fn body<T>(bytes: &[u8], reader: Reader<T>) -> Result<Read<T>, ApiError> {
     let call = Call::new(Arc::new(Record::new("fuzz".to_owned(), "POST", "", false)));
     let (read, fields) = read_body(model(), &call, bytes, reader).inspect_err(check_error)?;
     let wanted = &read.asked.wanted;

@@ -14,9 +14,10 @@ mod targets;
 
 type Target = fn(&[u8]) -> Result<(), ApiError>;
 
-const TARGETS: [(&str, Target); 3] = [
+const TARGETS: [(&str, Target); 4] = [
     ("completions_body", targets::completions_body),
     ("chat_body", targets::chat_body),
+    ("generate_body", targets::generate_body),
     ("sse_event", targets::sse_event),
 ];
 
