@@ -290,6 +290,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Checked<S> {
             buffer.put_slice(&this.buffer[..count]);
             this.buffer.advance(count);
             this.open -= count;
+            if this.buffer.is_empty() {
+                // What comes next may be long in coming.
+                this.buffer = BytesMut::new();
+            }
         }
         Poll::Ready(Ok(()))
     }
