@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use clap::{ArgGroup, Parser, ValueEnum};
+use clap::{Parser, ValueEnum};
 
 use super::endpoint::Address;
 use super::load::{Arrivals, Load, Rate};
@@ -17,10 +17,11 @@ use ::args::{ExecutorArgs, SamplingArgs};
 /// 3 this machine lacks what was asked for; 130 interrupted; 1 anything else.
 #[derive(Debug, Parser)]
 #[command(name = "bench-engine", version, max_term_width = 110)]
-#[command(group(ArgGroup::new("measured").required(true).args(["engine", "url"])))]
+#[command(override_usage = "bench-engine [OPTIONS] --engine <DIR>\n       bench-engine [OPTIONS] --url <URL>")]
 pub(super) struct Args {
     /// Engine directory, made by `build-engine`
-    #[arg(long, value_name = "DIR")]
+    // A required group of both would be asked for beside `--generate`, too.
+    #[arg(long, value_name = "DIR", required_unless_present = "url", conflicts_with = "url")]
     pub engine: Option<PathBuf>,
 
     /// How the result is printed

@@ -19,7 +19,7 @@ fn every_option_is_the_same_as_text_and_as_json() {
             "chat_template" | "system" | "lora" | "regex" | "json_schema" | "grammar" | "bad_words" | "stop" => {
                 ("x", json!("x"))
             }
-            "skip_special_tokens" => ("false", json!(false)),
+            "skip_special_tokens" | "add_generation_prompt" => ("false", json!(false)),
             _ if field.is_switch() => ("true", json!(true)),
             _ => ("1", json!(1)),
         };

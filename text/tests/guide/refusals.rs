@@ -34,7 +34,7 @@ fn what_is_wrong_and_where() {
         (regex("[^\\s\\S]"), "no output"),
         (regex(&"a?".repeat(3000)), "simplify"),
         (schema(&wide_object(2900)), "too complex"),
-        (schema("{\n \"type\": }"), "not JSON: expected value at line 2 column 10"),
+        (schema("{\n \"type\": }"), "it is not JSON at line 2 column 10"),
         (schema("3"), "schema must be an object or boolean"),
         (schema("false"), "nsatisfiable"),
         (schema(r#"{"type": "strin"}"#), "Invalid type: strin"),
