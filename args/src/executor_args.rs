@@ -13,7 +13,7 @@ use crate::number::{positive, whole};
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Executor")]
 pub struct ExecutorArgs {
-    /// Read executor settings from this TOML file, in which they have the names of docs/configuration.md. Command-line
+    /// Read settings from this TOML file, in which they have the names of docs/configuration.md. Command-line
     /// flags override the file
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -3,7 +3,7 @@
 //! The listener is bound and signals are heard before the engine is opened, so that probes see 503 rather than a refused connection.
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -60,7 +60,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         Opened::Ready => {
             say(format_args!("ready; try: {}", example(&state)));
             if let Address::Tcp(address) = &state.address {
-                say(format_args!("page: http://{address}/ui"));
+                say(format_args!("page: http://{}/ui", from_here(*address)));
             }
             serve(&state, http.runtime(), signals)
         }
@@ -239,11 +239,20 @@ fn bind(settings: &Settings, keys: &Keys) -> Result<Listener, Failure> {
     listener.map(Listener::Tcp).map_err(Failure::Other)
 }
 
+/// The address as a client of this machine asks for it: one that stands for all of the machine's is none to ask for.
+fn from_here(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(address) if address.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        SocketAddr::V6(address) if address.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+        address => address,
+    }
+}
+
 /// A first request.
 fn example(state: &State) -> String {
     let key = if state.keys.are_needed() { " -H 'Authorization: Bearer KEY'" } else { "" };
     let place = match &state.address {
-        Address::Tcp(address) => format!("http://{address}"),
+        Address::Tcp(address) => format!("http://{}", from_here(*address)),
         Address::Unix(path) => format!("--unix-socket {} http://localhost", path.display()),
     };
     format!(

@@ -9,7 +9,7 @@ use runner::executor::{ExecutorConfig, TensorRtLlmConfig};
 
 use super::{Settings, SettingsArgs, container};
 
-/// Serve an engine over HTTP: OpenAI's completions and chat.
+/// Serve an engine over HTTP: OpenAI's completions and chat, TGI's API, and a page for browsers.
 ///
 /// Flags can be set as variables too (`--max-body-bytes` as SERVE_MAX_BODY_BYTES), and in the table `[server]` of the file of
 /// --config; flags go before variables, variables before the file. Exit codes: 0 drained after a signal; 2 bad input or usage; 3 the engine
@@ -21,7 +21,7 @@ pub struct Args {
     #[arg(value_parser = ["serve"], hide = true)]
     pub word: Option<String>,
 
-    /// Engine directory, made by `build-engine` [default: the engine in /repository]
+    /// Engine directory, made by `build-engine` [default: the engine in /repository, where Inference Endpoints puts it]
     #[arg(long, value_name = "DIR")]
     pub engine: Option<PathBuf>,
 

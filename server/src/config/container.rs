@@ -7,6 +7,8 @@ use engine_format::EngineDir;
 /// Where the host puts the model.
 pub const REPOSITORY: &str = "/repository";
 
+const NEEDED: &str = "--engine DIR is needed: `build-engine --model MODEL --output DIR` makes one";
+
 /// The variable that has the port.
 pub const PORT: &str = "PORT";
 
@@ -21,7 +23,7 @@ pub fn engine(given: Option<&Path>, repository: &Path) -> Result<PathBuf, String
     if EngineDir::open(repository).is_ok() {
         return Ok(repository.to_owned());
     }
-    let Ok(entries) = std::fs::read_dir(repository) else { return Err("--engine DIR is needed".to_owned()) };
+    let Ok(entries) = std::fs::read_dir(repository) else { return Err(NEEDED.to_owned()) };
     let mut engines: Vec<PathBuf> =
         entries.flatten().map(|entry| entry.path()).filter(|path| is_engine(path)).collect();
     engines.sort();

@@ -95,7 +95,7 @@ settings! {
     max_queue_wait: f64 = 0.0, "SECONDS";
     /// Requests of one API key at once; 0 for no limit [default: 0]
     max_requests_per_key: usize = 0, "N";
-    /// Status of the answer when the server is full [default: 503]
+    /// Status of the answer when the server is full: 503, 429 or 529 [default: 503]
     overload_status: u16 = 503, "STATUS";
     /// Seconds for a request's head to come [default: 10]
     header_timeout: f64 = 10.0, "SECONDS";

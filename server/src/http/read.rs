@@ -97,7 +97,13 @@ pub async fn body(headers: &HeaderMap, mut incoming: Incoming, settings: &Settin
         let frame = match frame {
             None => return read.finish(),
             Some(Ok(frame)) => frame,
-            Some(Err(_)) => return Err(ApiError::bad_request("invalid_value", None, "the body ended before its end")),
+            Some(Err(_)) => {
+                return Err(ApiError::bad_request(
+                    "invalid_value",
+                    None,
+                    "the body broke off, or its chunks are not well formed",
+                ));
+            }
         };
         if let Some(data) = frame.data_ref() {
             read.push(data)?;
@@ -106,7 +112,7 @@ pub async fn body(headers: &HeaderMap, mut incoming: Incoming, settings: &Settin
 }
 
 /// Levels of lists and objects that a body may have.
-const DEPTH: usize = 128;
+const DEPTH: usize = 127;
 
 /// The fields of a body.
 ///
@@ -157,5 +163,5 @@ fn is_deep(text: &str) -> bool {
             _ => {}
         }
     }
-    depth >= DEPTH
+    depth > DEPTH
 }

@@ -62,7 +62,7 @@ function operation(paths, method, { summary, requestBody, parameters = [], respo
 	});
 	if (given.length) section.append(table('Parameters', given));
 	const body = requestBody?.content['application/json'].schema;
-	if (body) section.append(make('p', 'takes ', link(body.$ref)));
+	if (body) section.append(make('p', 'takes ', ...kind(body)));
 	for (const [status, response] of Object.entries(responses)) {
 		const { description, content = {} } = resolve(response);
 		const bodies = Object.entries(content).flatMap(([type, { schema }]) => [' ', make('code', type), ...(schema.$ref ? [' ', link(schema.$ref)] : [])]);

@@ -44,9 +44,15 @@ pub(super) fn placed<'a>(text: &'a str, tokens: &[Placed]) -> Vec<PlacedToken<'a
 /// The first field that is wrong.
 pub fn answer(asked: &mut Asked<'_>) -> Result<Response<Body>, ApiError> {
     let mut given = ["prompt", "messages", "inputs"].into_iter().filter(|name| asked.fields.has(name));
-    let (Some(name), None) = (given.next(), given.next()) else {
-        let message = "one of `prompt`, `messages` and `inputs` is needed";
-        return Err(ApiError::bad_request("missing_field", Some("prompt"), message));
+    let name = match (given.next(), given.next()) {
+        (Some(name), None) => name,
+        (None, _) => {
+            let message = "one of `prompt`, `messages` and `inputs` is needed";
+            return Err(ApiError::bad_request("missing_field", Some("prompt"), message));
+        }
+        (Some(first), Some(second)) => {
+            return Err(ApiError::invalid(second, format!("`{first}` and `{second}` exclude one another")));
+        }
     };
     let unencoded = |error: text::tokenizer::TokenizerError| ApiError::invalid(name, error.to_string());
     let tokenizer = asked.model.tokenizer(name)?;

@@ -233,8 +233,8 @@ fn bodies_that_are_no_json_are_refused_with_the_place() {
     // Deep enough, and one more.
     let nested = |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1));
     send(&nested(127)).error(400, "missing_field", Some("prompt"));
-    let said = send(&nested(129)).error(400, "invalid_json", None);
-    assert!(said.starts_with("the body has more than 128 levels of lists and objects"), "{said}");
+    let said = send(&nested(128)).error(400, "invalid_json", None);
+    assert!(said.starts_with("the body has more than 127 levels of lists and objects"), "{said}");
     for body in
         ["", "[]", "5", "null", "{", "{\"a\": NaN}", "{\"a\": 1e999}", "{\"a\": \"\\ud800\"}", &"[".repeat(100_000)]
     {

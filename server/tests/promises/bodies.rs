@@ -25,6 +25,16 @@ fn a_body_beyond_the_limit_is_refused_before_and_while_it_is_read() {
 }
 
 #[test]
+fn chunks_that_are_none_are_told_as_such() {
+    let mut client = Client::new(shared().address);
+    client.write(
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+    );
+    let said = client.receive(true).unwrap().error(400, "invalid_value", None);
+    assert_eq!(said, "the body broke off, or its chunks are not well formed");
+}
+
+#[test]
 fn a_body_must_be_plain_json() {
     let send = |headers: &[&str]| {
         let body = json!({ "prompt": "a", "max_tokens": 1 }).to_string();

@@ -20,7 +20,10 @@ fn an_engine_is_found_where_a_host_puts_it() {
     assert!(find().unwrap_err().contains("holds several"));
     assert_eq!(engine(Some(Path::new("x")), repository.path()), Ok("x".into()));
     assert_eq!(engine(None, demo_engine()), Ok(demo_engine().to_owned()));
-    assert_eq!(engine(None, Path::new("/nonexistent/repository")), Err("--engine DIR is needed".to_owned()));
+    assert_eq!(
+        engine(None, Path::new("/nonexistent/repository")),
+        Err("--engine DIR is needed: `build-engine --model MODEL --output DIR` makes one".to_owned())
+    );
 }
 
 /// The settings that the program would run with.

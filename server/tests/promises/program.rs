@@ -43,6 +43,15 @@ fn it_serves_drains_on_a_signal_and_ends_with_0() {
 }
 
 #[test]
+fn an_address_that_stands_for_all_is_none_to_ask_for() {
+    let server = Server::start(&["--host", "0.0.0.0", "--no-auth", "--drain-grace", "0"]);
+    server.signal(Signal::TERM);
+    let (_, said) = server.end();
+    assert!(said.contains("listening on http://0.0.0.0:") && said.contains("page: http://127.0.0.1:"), "{said}");
+    assert!(said.contains("try: curl http://127.0.0.1:"), "{said}");
+}
+
+#[test]
 fn a_signal_and_another_end_it_with_130() {
     let server = Server::start(&["--drain-grace", "1000"]);
     server.signal(Signal::TERM);

@@ -114,7 +114,7 @@ fn what_cannot_be_tokenized_is_said_by_its_field() {
         post(address, path, &body).error(400, code, Some(param));
     };
     refused("/tokenize", json!({}), "missing_field", "prompt");
-    refused("/tokenize", json!({ "prompt": "a", "inputs": "a" }), "missing_field", "prompt");
+    refused("/tokenize", json!({ "prompt": "a", "inputs": "a" }), "invalid_value", "inputs");
     refused("/tokenize", json!({ "prompt": ["a"] }), "invalid_value", "prompt");
     refused("/tokenize", json!({ "prompt": "a", "return_token_strs": 1 }), "invalid_value", "return_token_strs");
     refused("/tokenize", json!({ "messages": [] }), "missing_field", "messages");

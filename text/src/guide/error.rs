@@ -79,9 +79,23 @@ pub(super) fn first_words(said: &str) -> String {
     if said.starts_with("lexer precomputation failed") {
         return "it is too complex; simplify it".to_owned();
     }
+    let words = readable(&plain(said));
     match advice(said) {
-        Some(advice) => format!("{}; {advice}", readable(said)),
-        None => readable(said),
+        Some(advice) => format!("{words}; {advice}"),
+        None => words,
+    }
+}
+
+/// What speaks of llguidance's own parts, in words for those who write schemas.
+fn plain(said: &str) -> String {
+    if let Some((before, keywords)) = said.split_once("Unimplemented keys: ")
+        && let Ok(keywords) = serde_json::from_str::<Vec<String>>(keywords)
+    {
+        return format!("{before}it has keywords that are not supported: `{}`", keywords.join("`, `"));
+    }
+    match said.split_once("Only absolute $ref's (#/...) are supported without 'referencing' feature; ref ") {
+        Some((before, reference)) => format!("{before}a `$ref` must begin with `#/`, and {reference} does not"),
+        None => said.to_owned(),
     }
 }
 

@@ -40,9 +40,9 @@ fn what_is_wrong_and_where() {
         (schema(r#"{"type": "strin"}"#), "Invalid type: strin"),
         (
             schema(r#"{"if": {}, "then": {}}"#),
-            r#"["if", "then"]; leave it out, or ignore what is not supported with `"x-guidance": {"lenient": true}`"#,
+            r#"not supported: `if`, `then`; leave it out, or ignore what is not supported with `"x-guidance": {"lenient": true}`"#,
         ),
-        (schema(r#"{"not": {"type": "string"}}"#), r#"["not"]"#),
+        (schema(r#"{"not": {"type": "string"}}"#), "it has keywords that are not supported: `not`;"),
         (schema(r#"{"type": "array", "uniqueItems": true}"#), "uniqueItems"),
         (schema(r#"{"type": "object", "unevaluatedProperties": false}"#), "unevaluatedProperties"),
         (schema(r#"{"dependentRequired": {"a": ["b"]}}"#), "dependentRequired"),
@@ -53,7 +53,10 @@ fn what_is_wrong_and_where() {
         ),
         (schema(r##"{"$ref": "#/$defs/x"}"##), "#/$defs/x"),
         (schema(r##"{"$ref": "#/$defs/a~1b", "$defs": {"a/b": {}}}"##), "rename the definition"),
-        (schema(r#"{"$ref": "http://example.org/x"}"#), "http://example.org/x"),
+        (
+            schema(r#"{"$ref": "http://example.org/x"}"#),
+            "a `$ref` must begin with `#/`, and 'http://example.org/x' does not",
+        ),
         (schema(r##"{"$ref": "#"}"##), "no output"),
         (schema(r#"{"type": "integer", "minimum": 5, "maximum": 2}"#), "minimum (5)"),
         (schema(r#"{"type": "string", "pattern": "(ab"}"#), "unclosed group"),
