@@ -8,6 +8,7 @@
 //! | [`framing`] | where a body ends |
 //! | [`connection`] | a connection: its heads and its timeouts |
 //! | [`routes`] | every path, and what it leads to |
+//! | [`caught`] | a panic is one answer's error |
 //! | [`gzip`] | bodies that come compressed |
 //! | [`guard`] | hosts, origins and keys |
 //! | [`read`] | a request's body |
@@ -16,6 +17,7 @@
 //! | [`sse`] | answers that stream |
 
 pub mod accept;
+pub mod caught;
 pub mod connection;
 pub mod framing;
 pub mod guard;

@@ -14,6 +14,7 @@ use crate::keys::{Key, KeyPlace};
 use crate::state::State;
 use crate::{fields, health, openai, openapi, tgi, tokens, ui};
 
+use super::caught::caught;
 use super::record::Record;
 use super::reply::{self, Body};
 use super::{guard, read};
@@ -213,7 +214,7 @@ pub async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response<
     let record = Arc::new(Record::new(id, method, template, is_generation));
     let arrived = record.arrived;
     let mut call = Call::new(record.clone());
-    let result = dispatch(state, &parts, body, route, &mut call).await;
+    let result = caught(dispatch(state, &parts, body, route, &mut call)).await;
     let mut response = result.unwrap_or_else(|error| {
         state.metrics.count_error(error.code);
         record.fail(error.code);
@@ -278,12 +279,12 @@ async fn dispatch(
             call.record.set_key(&key.name);
         }
     }
+    if parts.method == Method::OPTIONS && parts.uri.path() == "*" {
+        return Ok(options("GET, HEAD, POST, OPTIONS"));
+    }
     let route = route.ok_or_else(|| not_found(parts.uri.path()))?;
     if parts.method == Method::OPTIONS {
-        let mut response = Response::new(Body::default());
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        reply::header(&mut response, "allow", route.allowed());
-        return Ok(response);
+        return Ok(options(route.allowed()));
     }
     if !route.allowed().split(", ").any(|allowed| allowed == parts.method.as_str()) {
         return Err(method_not_allowed(parts.method.as_str(), route));
@@ -344,6 +345,13 @@ async fn dispatch(
             Ok(reply::holding(response, place))
         }
     }
+}
+
+fn options(allowed: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    reply::header(&mut response, "allow", allowed);
+    response
 }
 
 /// Whether it is a browser that asks.

@@ -155,6 +155,8 @@ fn paths_and_methods_that_are_not_there_are_told_what_is() {
     request(address, "DELETE", "/v1/models", &[], "").error(405, "method_not_allowed", None);
     let reply = request(address, "OPTIONS", "/v1/completions", &[], "");
     assert_eq!((reply.status, &*reply.headers["allow"]), (204, "POST, OPTIONS"));
+    let reply = request(address, "OPTIONS", "*", &[], "");
+    assert_eq!((reply.status, &*reply.headers["allow"]), (204, "GET, HEAD, POST, OPTIONS"));
     let reply = request(address, "HEAD", "/health", &[], "");
     assert_eq!((reply.status, reply.body.as_str()), (200, ""));
     let reply = request(address, "POST", "/v1/embeddings", &[], "{}");
