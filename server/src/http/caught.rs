@@ -36,10 +36,9 @@ mod tests {
             );
             let faulty = async {
                 tokio::task::yield_now().await;
-                let none: Option<()> = None;
-                Ok(none.unwrap())
+                panic!("as a fault does");
             };
-            assert_eq!(caught(faulty).await.unwrap_err().code, "internal");
+            assert_eq!(caught::<()>(faulty).await.unwrap_err().code, "internal");
         });
     }
 }
