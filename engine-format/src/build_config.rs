@@ -19,8 +19,6 @@ pub struct BuildConfig {
     pub version: String,
     /// The engine's limits.
     pub limits: Limits,
-    /// Tokens of one prompt at most.
-    pub max_input_len: usize,
     /// Beams of one request at most.
     pub max_beam_width: usize,
     /// Whether the engine gives logits of every token of a prompt.
@@ -63,7 +61,6 @@ impl BuildConfig {
                 max_batch_size: build.required_dimension("max_batch_size")?,
                 max_num_tokens: build.required_dimension("max_num_tokens")?,
             },
-            max_input_len: build.tokens("max_input_len")?.unwrap_or(max_seq_len),
             max_beam_width: build.dimension("max_beam_width")?.unwrap_or(1),
             gather_context_logits: build.boolean("gather_context_logits")?.unwrap_or(false),
             gather_generation_logits: build.boolean("gather_generation_logits")?.unwrap_or(false),

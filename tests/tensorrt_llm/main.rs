@@ -11,5 +11,6 @@ mod c_abi;
 mod deadline;
 mod faults;
 mod load;
+mod logits;
 mod programs;
 mod requests;

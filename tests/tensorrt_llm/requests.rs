@@ -19,7 +19,7 @@ fn open(settings: &str) -> TensorRtLlmExecutor {
     StandInEngine::new(MODEL, settings).open(&ExecutorConfig::default())
 }
 
-fn results(executor: &dyn Executor, spec: RequestSpec) -> Vec<TokenResult> {
+pub(crate) fn results(executor: &dyn Executor, spec: RequestSpec) -> Vec<TokenResult> {
     enqueue(executor, spec);
     let result = |response| match response {
         Response::Result(result) => result,
@@ -28,7 +28,7 @@ fn results(executor: &dyn Executor, spec: RequestSpec) -> Vec<TokenResult> {
     gather(executor, 1).into_iter().map(result).collect()
 }
 
-fn tokens(results: &[TokenResult]) -> Vec<u32> {
+pub(crate) fn tokens(results: &[TokenResult]) -> Vec<u32> {
     results.iter().flat_map(|result| result.output_token_ids.clone()).collect()
 }
 
@@ -44,7 +44,6 @@ fn refused(executor: &dyn Executor, change: impl FnOnce(&mut RequestSpec), featu
 #[test]
 fn what_it_does_not_know_is_refused_by_name() {
     let executor = open("");
-    refused(&executor, |spec| spec.output.top_log_probs = 2, "top_log_probs");
     refused(&executor, |spec| spec.guided_decoding = Some(GuidedDecodingParams::LarkGrammar("a".into())), "Lark");
     refused(&executor, |spec| (spec.sampling.min_tokens, spec.end_ids) = (2, vec![1, 2]), "min_tokens");
     refused(&executor, |spec| (spec.sampling.top_k, spec.sampling.temperature) = (5000, 1.0), "top_k");
@@ -61,7 +60,8 @@ fn what_it_does_not_know_is_refused_by_name() {
     let executor = engine.open(&config);
     refused(&executor, |spec| spec.guided_decoding = Some(GuidedDecodingParams::Json), "guided_decoding is off");
     refused(&executor, |spec| spec.output.return_prompt_log_probs = true, "gather_context_logits");
-    refused(&executor, |spec| spec.output.prompt_top_log_probs = 2, "gather_context_logits");
+    refused(&executor, |spec| spec.output.prompt_top_log_probs = 2, "prompt_top_log_probs with an engine that");
+    refused(&executor, |spec| spec.output.top_log_probs = 2, "top_log_probs with an engine that was built without");
     refused(&executor, |spec| spec.output.return_context_logits = true, "gather_context_logits");
     refused(&executor, |spec| spec.output.return_generation_logits = true, "gather_generation_logits");
     refused(&executor, |spec| spec.lora = Some(LoraRequest { task_id: 1, adapter: None }), "lora_plugin");
@@ -89,43 +89,6 @@ fn what_a_decoding_mode_would_ignore_is_refused() {
 }
 
 #[test]
-fn a_prompts_log_probabilities_do_not_depend_on_the_cache() {
-    let executor = open("");
-    let mut spec = RequestSpec::new(vec![3, 1, 4, 1, 5], 2);
-    results(&executor, spec.clone());
-    spec.output.return_prompt_log_probs = true;
-    let first = results(&executor, spec.clone())[0].prompt_log_probs.clone().unwrap();
-    let second = results(&executor, spec)[0].prompt_log_probs.clone().unwrap();
-    assert_eq!((first.len(), &first), (4, &second));
-    assert!(first.iter().all(|&log_prob| log_prob < 0.0));
-}
-
-#[test]
-fn logits_are_cut_to_the_vocabulary() {
-    // As TensorRT-LLM pads it.
-    let executor = open("vocab_size 1024\ntokens_per_response 2\n");
-    let vocab_size = executor.vocab_size();
-    assert!(vocab_size < 1024);
-    let mut spec = RequestSpec::new(vec![3, 1, 4, 1, 5], 4);
-    spec.output.prompt_top_log_probs = 2;
-    (spec.output.return_context_logits, spec.output.return_generation_logits) = (true, true);
-    let results = results(&executor, spec);
-    let context = results[0].context_logits.as_ref().unwrap();
-    assert_eq!((context.vocab_size, context.rows()), (vocab_size, 5));
-    let top = results[0].prompt_top_log_probs.iter().flatten().flatten();
-    assert!(top.clone().count() == 8 && top.clone().all(|one| (one.token_id as usize) < vocab_size));
-    assert_eq!(results.iter().map(|result| result.output_token_ids.len()).collect::<Vec<_>>(), [2, 2]);
-    for result in &results {
-        let logits = result.generation_logits.as_ref().unwrap();
-        assert_eq!((logits.vocab_size, logits.rows()), (vocab_size, 2));
-        for (row, &token) in logits.values.chunks_exact(vocab_size).zip(&result.output_token_ids) {
-            let expected = |id: usize| if id == token as usize { 10.0 } else { (id % 7) as f32 };
-            assert!(row.iter().enumerate().all(|(id, &logit)| logit == expected(id)));
-        }
-    }
-}
-
-#[test]
 fn a_stream_with_log_probabilities_ends_for_its_client_at_once() {
     let executor = open("latency_us 20000\n");
     let mut spec = RequestSpec::new(vec![1], 200);
@@ -139,6 +102,25 @@ fn a_stream_with_log_probabilities_ends_for_its_client_at_once() {
     assert_eq!(last.finish_reason, Some(FinishReason::Cancelled));
     // It runs out unseen, beside others.
     assert_eq!(tokens(&results(&executor, RequestSpec::new(vec![2], 3))).len(), 3);
+}
+
+/// TensorRT-LLM's runtime does not look at the `max_input_len` of config.json, whose default is 1024 for those who build by hand.
+#[test]
+fn a_prompt_is_as_long_as_the_runtime_takes_it() {
+    let engine = StandInEngine::new(MODEL, "");
+    engine.edit(|config| config["build_config"]["max_input_len"] = 16.into());
+    let of = |prompt: usize, max_tokens| RequestSpec::new(vec![1; prompt], max_tokens);
+    let executor = engine.open(&ExecutorConfig::default());
+    assert_eq!(executor.limits().max_seq_len, 512);
+    assert_eq!(tokens(&results(&executor, of(511, 1))).len(), 1);
+    // It generates a token also where none is asked for.
+    let error = executor.enqueue(request(&executor, of(512, 0))).unwrap_err().to_string();
+    assert!(error.contains("512 tokens") && error.contains("511 at most"), "{error}");
+
+    let executor = engine.open(&ExecutorConfig { enable_chunked_context: false, ..ExecutorConfig::default() });
+    assert_eq!(tokens(&results(&executor, of(256, 1))).len(), 1);
+    let error = executor.enqueue(request(&executor, of(257, 1))).unwrap_err().to_string();
+    assert!(error.contains("257 tokens") && error.contains("max_num_tokens"), "{error}");
 }
 
 #[test]

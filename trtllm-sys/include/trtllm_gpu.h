@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 /* Changes whenever anything below does. */
-#define TRTLLM_GPU_ABI 3
+#define TRTLLM_GPU_ABI 4
 
 /* The name of the function that gives the table. */
 #define TRTLLM_GPU_ENTRY "trtllm_gpu"
@@ -161,6 +161,21 @@ typedef struct {
     bool return_generation_logits;
 } trtllm_gpu_request;
 
+/* How a logit is written. */
+enum {
+    TRTLLM_GPU_LOGITS_F32 = 0,
+    TRTLLM_GPU_LOGITS_F16 = 1,
+    TRTLLM_GPU_LOGITS_BF16 = 2,
+};
+
+/* `[rows, columns]` in TensorRT-LLM's own memory, or nothing: data is NULL. */
+typedef struct {
+    const void *data;
+    int32_t dtype;
+    size_t rows;
+    size_t columns;
+} trtllm_gpu_logits;
+
 /* One beam, or one sequence, of a response. */
 typedef struct {
     trtllm_gpu_ids token_ids;
@@ -171,10 +186,8 @@ typedef struct {
     bool has_cum_log_prob;
     /* As tensorrt_llm::executor::FinishReason, or a number that it does not have. */
     int32_t finish_reason;
-    /* `[rows, columns]`, or NULL: first those of `token_ids`. */
-    const float *generation_logits;
-    size_t generation_logits_rows;
-    size_t generation_logits_columns;
+    /* First those of `token_ids`. */
+    trtllm_gpu_logits generation_logits;
 } trtllm_gpu_output;
 
 /* As RequestPerfMetrics; times since the request's arrival. */
@@ -194,17 +207,15 @@ typedef struct {
 
 typedef struct {
     uint64_t request_id;
-    /* Not NULL: the request failed, and nothing below counts. */
+    /* Not NULL: the request failed, or this response of it cannot be converted; of what is below, only `is_final` counts. */
     const char *error;
     int32_t sequence_index;
     bool is_sequence_final;
+    /* TensorRT-LLM is done with the request. */
     bool is_final;
     const trtllm_gpu_output *outputs;
     size_t num_outputs;
-    /* `[rows, columns]`, or NULL. */
-    const float *context_logits;
-    size_t context_logits_rows;
-    size_t context_logits_columns;
+    trtllm_gpu_logits context_logits;
     /* NULL where there are none. */
     const trtllm_gpu_perf_metrics *perf_metrics;
 } trtllm_gpu_response;

@@ -165,6 +165,11 @@ impl OutputConfig {
     pub fn needs_context_logits(&self) -> bool {
         self.return_prompt_log_probs || self.prompt_top_log_probs > 0 || self.return_context_logits
     }
+
+    /// Whether the logits of every generated token are needed by an executor that gives no top log-probabilities itself.
+    pub(crate) fn needs_generation_logits(&self) -> bool {
+        self.top_log_probs > 0 || self.return_generation_logits
+    }
 }
 
 /// Why a request cannot be run.

@@ -2,13 +2,14 @@
 //!
 //! One thread awaits its responses and routes them to their requests; it sleeps when there are none. What differs from the CPU
 //! executor, because TensorRT-LLM does: log-probabilities are those of its sampler, so temperature and penalties may have a
-//! part in them, and only those of chosen tokens can be had; a sequence's draws do not depend on its position alone; a
-//! cancelled request may first compute its prompt.
+//! part in them, unless the most probable tokens are asked for too, which are made here of the engine's logits; a sequence's draws do not
+//! depend on its position alone; a cancelled request may first compute its prompt.
 //!
 //! What it cannot do, or would ignore in the decoding mode that it runs in, is refused by name.
 
 mod capabilities;
 mod error;
+mod logits;
 mod outbox;
 mod owner;
 mod prompt;
@@ -17,6 +18,7 @@ mod route;
 mod scoring;
 mod settings;
 mod stats;
+mod token_scores;
 mod workers;
 
 use std::fmt;

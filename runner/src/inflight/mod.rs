@@ -58,6 +58,7 @@ use sizes::{cache_size, check_blocks};
 pub use sizes::KvCacheBound;
 
 pub(crate) use prompt_scores::PromptScores;
+pub(crate) use sampler::top_log_probs;
 
 /// What benchmarks measure by itself; no part of the interface.
 #[doc(hidden)]

@@ -1,4 +1,4 @@
-//! An executor that returns the log-probabilities of chosen tokens only, as TensorRT-LLM's.
+//! An executor that returns the log-probabilities of chosen tokens only, as TensorRT-LLM's where an engine does not gather logits.
 
 use std::sync::Arc;
 use std::time::Duration;

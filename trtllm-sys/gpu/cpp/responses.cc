@@ -1,7 +1,6 @@
 #include "responses.h"
 
 #include <chrono>
-#include <cstring>
 #include <stdexcept>
 
 namespace shim {
@@ -10,24 +9,26 @@ namespace tle = tensorrt_llm::executor;
 
 namespace {
 
-// Logits as fp32, whatever the engine has.
-std::vector<float> to_floats(tle::Tensor const& tensor) {
-    auto const host = tensor.copyToCpu();
-    std::size_t const size = host.getSize();
-    std::vector<float> floats(size);
-    if (host.getDataType() == tle::DataType::kFP32) {
-        std::memcpy(floats.data(), host.getData(), size * sizeof(float));
-        return floats;
+std::int32_t to_dtype(tle::DataType type) {
+    switch (type) {
+    case tle::DataType::kFP32: return TRTLLM_GPU_LOGITS_F32;
+    case tle::DataType::kFP16: return TRTLLM_GPU_LOGITS_F16;
+    case tle::DataType::kBF16: return TRTLLM_GPU_LOGITS_BF16;
+    default: throw std::runtime_error("the logits are neither fp32 nor fp16 nor bf16");
     }
-    if (host.getDataType() == tle::DataType::kBF16) {
-        auto const* const halves = static_cast<std::uint16_t const*>(host.getData());
-        for (std::size_t i = 0; i < size; i++) {
-            std::uint32_t const bits = std::uint32_t{halves[i]} << 16;
-            std::memcpy(&floats[i], &bits, sizeof bits);
-        }
-        return floats;
-    }
-    throw std::runtime_error("the logits are neither fp32 nor bf16");
+}
+
+// Logits where they are, which is in host memory; only what is not there is copied.
+trtllm_gpu_logits to_logits(trtllm_gpu_responses& batch, tle::Tensor const& tensor, std::size_t columns) {
+    trtllm_gpu_logits logits{};
+    logits.dtype = to_dtype(tensor.getDataType());
+    auto const memory = tensor.getMemoryType();
+    bool const isElsewhere = memory == tle::MemoryType::kGPU || memory == tle::MemoryType::kUNKNOWN;
+    auto const& held = batch.logits.emplace_back(isElsewhere ? tensor.copyToCpu() : tensor);
+    logits.data = held.getData();
+    logits.rows = columns == 0 ? 0 : held.getSize() / columns;
+    logits.columns = columns;
+    return logits;
 }
 
 // 0 where one of the times was not taken.
@@ -81,21 +82,14 @@ void add_result(trtllm_gpu_responses& batch, trtllm_gpu_response& response, tle:
     }
     // `[1, tokens, vocabulary]`, or where the request streams `[tokens, 1, vocabulary]`: of one beam, rows of the vocabulary.
     if (result.generationLogits && outputs.size() == 1) {
-        auto const shape = result.generationLogits->getShape();
-        auto const columns = static_cast<std::size_t>(shape[2]);
-        auto const& logits = batch.logits.emplace_back(to_floats(*result.generationLogits));
-        outputs[0].generation_logits = logits.data();
-        outputs[0].generation_logits_rows = columns == 0 ? 0 : logits.size() / columns;
-        outputs[0].generation_logits_columns = columns;
+        auto const columns = static_cast<std::size_t>(result.generationLogits->getShape()[2]);
+        outputs[0].generation_logits = to_logits(batch, *result.generationLogits, columns);
     }
     response.outputs = outputs.data();
     response.num_outputs = outputs.size();
     if (result.contextLogits) {
-        auto const& logits = batch.logits.emplace_back(to_floats(*result.contextLogits));
-        auto const shape = result.contextLogits->getShape();
-        response.context_logits = logits.data();
-        response.context_logits_rows = static_cast<std::size_t>(shape[0]);
-        response.context_logits_columns = static_cast<std::size_t>(shape[1]);
+        auto const columns = static_cast<std::size_t>(result.contextLogits->getShape()[1]);
+        response.context_logits = to_logits(batch, *result.contextLogits, columns);
     }
     if (result.requestPerfMetrics) {
         response.perf_metrics = &batch.perf_metrics.emplace_back(to_metrics(*result.requestPerfMetrics));
@@ -104,13 +98,26 @@ void add_result(trtllm_gpu_responses& batch, trtllm_gpu_response& response, tle:
 
 }  // namespace
 
-void add_response(trtllm_gpu_responses& batch, tle::Response const& response) {
+void add_response(trtllm_gpu_responses& batch, tle::Response const& response) noexcept {
     trtllm_gpu_response added{};
-    added.request_id = response.getRequestId();
-    if (response.hasError()) {
-        added.error = batch.errors.emplace_back(response.getErrorMsg()).c_str();
-    } else {
-        add_result(batch, added, response.getResult());
+    try {
+        added.request_id = response.getRequestId();
+        if (response.hasError()) {
+            added.is_final = true;
+            added.error = batch.errors.emplace_back(response.getErrorMsg()).c_str();
+        } else {
+            added.is_final = response.getResult().isFinal;
+            add_result(batch, added, response.getResult());
+        }
+    } catch (std::exception const& exception) {
+        added.error = "a response could not be taken over, and neither could the reason";
+        try {
+            added.error = batch.errors.emplace_back(exception.what()).c_str();
+        } catch (std::exception const&) {
+            // There is no memory for it.
+        }
+    } catch (...) {
+        added.error = "a response could not be taken over: something was thrown that is no exception";
     }
     batch.responses.push_back(added);
 }

@@ -14,14 +14,15 @@ struct trtllm_gpu_responses {
     std::deque<std::vector<trtllm_gpu_output>> outputs;
     std::deque<tensorrt_llm::executor::VecTokens> tokens;
     std::deque<tensorrt_llm::executor::VecLogProbs> log_probs;
-    std::deque<std::vector<float>> logits;
+    // Their memory is TensorRT-LLM's, and stays for as long as somebody has the tensor.
+    std::deque<tensorrt_llm::executor::Tensor> logits;
     std::deque<std::string> errors;
     std::deque<trtllm_gpu_perf_metrics> perf_metrics;
 };
 
 namespace shim {
 
-// Appends `response` to `batch`, in whose `responses` there must be room.
-void add_response(trtllm_gpu_responses& batch, tensorrt_llm::executor::Response const& response);
+// Appends `response` to `batch`, in whose `responses` there must be room. One that cannot be converted becomes that response's error.
+void add_response(trtllm_gpu_responses& batch, tensorrt_llm::executor::Response const& response) noexcept;
 
 }  // namespace shim

@@ -17,7 +17,7 @@ pub use nodes::{
     Activation, DataType, ElementWise, NetworkInput, NetworkNode, NetworkOp, PluginField, PluginValues, Reduce, Unary,
 };
 pub use request::{GpuLora, GpuRequest, GpuRetention, GpuRetentionRange};
-pub use responses::{GpuOutput, GpuPerfMetrics, GpuResponse, GpuResult, Responses};
+pub use responses::{GpuFailure, GpuLogits, GpuOutput, GpuPerfMetrics, GpuResponse, GpuResult, LogitValues, Responses};
 pub use settings::{GpuTokenizer, Setting, SettingValue};
 
 /// What TensorRT-LLM did not do.

@@ -1,6 +1,9 @@
 //! Responses, as the table gives them.
 
-use super::bindings::{trtllm_gpu_ids, trtllm_gpu_output, trtllm_gpu_response, trtllm_gpu_responses};
+use super::bindings::{
+    TRTLLM_GPU_LOGITS_BF16, TRTLLM_GPU_LOGITS_F16, trtllm_gpu_ids, trtllm_gpu_logits, trtllm_gpu_output,
+    trtllm_gpu_response, trtllm_gpu_responses,
+};
 use super::library::{Table, to_text};
 
 /// A batch of responses, and what they point to.
@@ -12,6 +15,8 @@ pub struct Responses {
 
 // SAFETY: the batch belongs to nobody else, and its functions may be called on any thread.
 unsafe impl Send for Responses {}
+// SAFETY: as for `Send`; a batch is only read until it is dropped.
+unsafe impl Sync for Responses {}
 
 /// One response.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,7 +24,36 @@ pub struct GpuResponse<'a> {
     /// The request.
     pub request_id: u64,
     /// What came, or why the request failed.
-    pub result: Result<GpuResult<'a>, String>,
+    pub result: Result<GpuResult<'a>, GpuFailure>,
+}
+
+/// Why a request failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuFailure {
+    /// As TensorRT-LLM says it, or why a response of it could not be taken over.
+    pub message: String,
+    /// Whether TensorRT-LLM is done with the request.
+    pub is_final: bool,
+}
+
+/// Rows of logits in TensorRT-LLM's own memory, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GpuLogits<'a> {
+    /// `[rows, columns]`.
+    pub values: LogitValues<'a>,
+    /// Numbers of a row, above 0.
+    pub columns: usize,
+}
+
+/// Logits as they are written.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum LogitValues<'a> {
+    /// As fp32.
+    F32(&'a [f32]),
+    /// As the bits of fp16.
+    F16(&'a [u16]),
+    /// As the bits of bf16.
+    Bf16(&'a [u16]),
 }
 
 /// New tokens of one sequence, or of all beams.
@@ -33,8 +67,8 @@ pub struct GpuResult<'a> {
     pub is_final: bool,
     /// One, or one for each beam.
     pub outputs: Vec<GpuOutput<'a>>,
-    /// `[rows, columns]`, row after row, and `columns`.
-    pub context_logits: Option<(&'a [f32], usize)>,
+    /// Of what follows each token of the prompt that was computed.
+    pub context_logits: Option<GpuLogits<'a>>,
     /// With the last response, where asked for.
     pub perf_metrics: Option<GpuPerfMetrics>,
 }
@@ -50,8 +84,8 @@ pub struct GpuOutput<'a> {
     pub cum_log_prob: Option<f32>,
     /// As `tensorrt_llm::executor::FinishReason`, or a number that it does not have.
     pub finish_reason: i32,
-    /// `[rows, columns]`, row after row, and `columns`: first those of `token_ids`.
-    pub generation_logits: Option<(&'a [f32], usize)>,
+    /// First those of `token_ids`.
+    pub generation_logits: Option<GpuLogits<'a>>,
 }
 
 /// When things happened to a request, in nanoseconds since its arrival, and what its KV cache took.
@@ -89,6 +123,15 @@ impl Responses {
 
     /// The responses, in the order of their coming.
     pub fn iter(&self) -> impl Iterator<Item = GpuResponse<'_>> {
+        self.all().iter().map(response)
+    }
+
+    /// The response at a place in that order.
+    pub fn get(&self, place: usize) -> Option<GpuResponse<'_>> {
+        self.all().get(place).map(response)
+    }
+
+    fn all(&self) -> &[trtllm_gpu_response] {
         let mut count = 0;
         let data = match self.table.get().responses_data {
             // SAFETY: the batch is valid until it is dropped; the function writes one number.
@@ -96,7 +139,7 @@ impl Responses {
             None => std::ptr::null(),
         };
         // SAFETY: the table gives an array of `count` responses that lives as long as the batch.
-        unsafe { slice(data, count) }.iter().map(response)
+        unsafe { slice(data, count) }
     }
 }
 
@@ -111,13 +154,11 @@ impl Drop for Responses {
 
 fn response(raw: &trtllm_gpu_response) -> GpuResponse<'_> {
     let request_id = raw.request_id;
-    if let Some(error) = to_text(raw.error) {
-        return GpuResponse { request_id, result: Err(error) };
+    if let Some(message) = to_text(raw.error) {
+        return GpuResponse { request_id, result: Err(GpuFailure { message, is_final: raw.is_final }) };
     }
-    let (rows, columns) = (raw.context_logits_rows, raw.context_logits_columns);
-    // SAFETY: `trtllm_gpu.h`: arrays of these lengths, alive as long as the batch, which `raw` borrows.
-    let (outputs, logits) =
-        unsafe { (slice(raw.outputs, raw.num_outputs), slice(raw.context_logits, rows.saturating_mul(columns))) };
+    // SAFETY: `trtllm_gpu.h`: an array of this length, alive as long as the batch, which `raw` borrows.
+    let outputs = unsafe { slice(raw.outputs, raw.num_outputs) };
     // SAFETY: as above: null, or one struct that lives as long as the batch.
     let metrics = unsafe { raw.perf_metrics.as_ref() };
     let count = |value: i32| u64::try_from(value).unwrap_or(0);
@@ -126,7 +167,7 @@ fn response(raw: &trtllm_gpu_response) -> GpuResponse<'_> {
         is_sequence_final: raw.is_sequence_final,
         is_final: raw.is_final,
         outputs: outputs.iter().map(output).collect(),
-        context_logits: (!raw.context_logits.is_null()).then_some((logits, columns)),
+        context_logits: logits(&raw.context_logits),
         perf_metrics: metrics.map(|raw| GpuPerfMetrics {
             first_scheduled_ns: raw.first_scheduled_ns,
             first_token_ns: raw.first_token_ns,
@@ -148,16 +189,29 @@ fn output(raw: &trtllm_gpu_output) -> GpuOutput<'_> {
     let trtllm_gpu_ids { data, len } = raw.token_ids;
     // SAFETY: `trtllm_gpu.h`: arrays of these lengths, alive as long as the batch, which `raw` borrows.
     let (token_ids, log_probs) = unsafe { (slice(data, len), slice(raw.log_probs, raw.num_log_probs)) };
-    let (rows, columns) = (raw.generation_logits_rows, raw.generation_logits_columns);
-    // SAFETY: as above.
-    let logits = unsafe { slice(raw.generation_logits, rows.saturating_mul(columns)) };
     GpuOutput {
         token_ids,
         log_probs: (!raw.log_probs.is_null()).then_some(log_probs),
         cum_log_prob: raw.has_cum_log_prob.then_some(raw.cum_log_prob),
         finish_reason: raw.finish_reason,
-        generation_logits: (!raw.generation_logits.is_null()).then_some((logits, columns)),
+        generation_logits: logits(&raw.generation_logits),
     }
+}
+
+fn logits(raw: &trtllm_gpu_logits) -> Option<GpuLogits<'_>> {
+    if raw.data.is_null() || raw.columns == 0 {
+        return None;
+    }
+    let len = raw.rows.saturating_mul(raw.columns);
+    // SAFETY: `trtllm_gpu.h`: an array of this length and type, alive as long as the batch, which `raw` borrows.
+    let values = unsafe {
+        match u32::try_from(raw.dtype) {
+            Ok(TRTLLM_GPU_LOGITS_F16) => LogitValues::F16(slice(raw.data.cast(), len)),
+            Ok(TRTLLM_GPU_LOGITS_BF16) => LogitValues::Bf16(slice(raw.data.cast(), len)),
+            _ => LogitValues::F32(slice(raw.data.cast(), len)),
+        }
+    };
+    Some(GpuLogits { values, columns: raw.columns })
 }
 
 /// An array of C++'s; empty where there is none.

@@ -42,6 +42,9 @@ struct Tensor::Impl {
     std::vector<std::int64_t> dims;
     std::vector<unsigned char> owned;
     void* data;
+    MemoryType memory = MemoryType::kCPU;
+    // Of memory that only a copy shows.
+    std::vector<unsigned char> hidden = {};
 
     [[nodiscard]] std::size_t size() const {
         return std::accumulate(dims.begin(), dims.end(), std::size_t{1},
@@ -63,14 +66,28 @@ Tensor Tensor::of(DataType dataType, void* data, Shape shape) {
 }
 
 Tensor Tensor::copyToCpu(StreamPtr) const {
+    if (mImpl->memory == MemoryType::kCPU_PINNED) {
+        throw std::runtime_error("the stand-in's logits are in host memory: a copy is needless");
+    }
     Tensor copy = cpu(mImpl->type, getShape());
-    std::memcpy(copy.getData(), mImpl->data, getSizeInBytes());
+    void const* const source = mImpl->hidden.empty() ? mImpl->data : mImpl->hidden.data();
+    std::memcpy(copy.getData(), source, getSizeInBytes());
     return copy;
+}
+
+void Tensor::pretend(MemoryType memory) {
+    mImpl->memory = memory;
+    if (memory == MemoryType::kGPU) {
+        auto* const bytes = static_cast<unsigned char*>(mImpl->data);
+        mImpl->hidden.assign(bytes, bytes + getSizeInBytes());
+        std::memset(mImpl->data, 0xff, getSizeInBytes());
+    }
 }
 
 void* Tensor::getData() { return mImpl->data; }
 void const* Tensor::getData() const { return mImpl->data; }
 DataType Tensor::getDataType() const { return mImpl->type; }
+MemoryType Tensor::getMemoryType() const { return mImpl->memory; }
 Shape Tensor::getShape() const { return {mImpl->dims.data(), mImpl->dims.size()}; }
 std::size_t Tensor::getSize() const { return mImpl->size(); }
 std::size_t Tensor::getSizeInBytes() const { return mImpl->size() * bytes_of(mImpl->type); }

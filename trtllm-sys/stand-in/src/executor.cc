@@ -11,6 +11,7 @@
 #include <thread>
 #include <utility>
 
+#include "logits.h"
 #include "settings.h"
 #include "tensorrt_llm/executor/executor.h"
 #include "tokens.h"
@@ -56,6 +57,7 @@ public:
             mEvents->add(KVCacheCreatedData{{100}});
         }
         mVocab = static_cast<TokenIdType>(mSettings.number("vocab_size", 1000));
+        mColumns = static_cast<TokenIdType>(mSettings.number("logits_columns", mVocab));
         mMaxBatch = static_cast<std::size_t>(mSettings.number("max_batch_size", 64));
         if (mConfig.getMaxBatchSize() > 0) {
             mMaxBatch = std::min(mMaxBatch, static_cast<std::size_t>(mConfig.getMaxBatchSize()));
@@ -320,8 +322,8 @@ private:
             }
             result.cumLogProbs = {sum};
         }
-        context_logits(active, result);
-        generation_logits(active, sequence, result);
+        add_context_logits(active, result);
+        add_generation_logits(active, sequence, result);
         auto& times = active.metrics.timingMetrics;
         times.lastTokenTime = Clock::now();
         if (times.firstTokenTime < times.arrivalTime) {
@@ -335,40 +337,23 @@ private:
     }
 
     // Of the prompt's tokens that were computed: those whose cache was reused have none, as with TensorRT-LLM.
-    void context_logits(Active& active, Result& result) const {
+    void add_context_logits(Active& active, Result& result) const {
         if (!active.request.getOutputConfig().returnContextLogits || active.contextLogitsSent) {
             return;
         }
         active.contextLogitsSent = true;
-        auto const prompt = active.request.getInputTokenIds();
-        auto const rows = active.metrics.kvCacheMetrics.numReusedBlocks > 0 ? 1 : static_cast<std::int64_t>(prompt.size());
-        std::vector<std::int64_t> const dims{rows, mVocab};
-        Tensor logits = Tensor::cpu(DataType::kFP32, Shape(dims.data(), dims.size()));
-        auto* const values = static_cast<float*>(logits.getData());
-        for (std::size_t i = 0; i < logits.getSize(); i++) {
-            values[i] = static_cast<float>(mix(1, i) % 100) / 10.0f;
-        }
-        result.contextLogits = logits;
+        auto const prompt = static_cast<std::int64_t>(active.request.getInputTokenIds().size());
+        auto const rows = active.metrics.kvCacheMetrics.numReusedBlocks > 0 ? 1 : prompt;
+        result.contextLogits = context_logits(mSettings, rows, mColumns);
     }
 
-    // Of each token of the response: the token's own is 10, the one of an id i else i % 7.
-    void generation_logits(Active const& active, Sequence const& sequence, Result& result) const {
+    void add_generation_logits(Active const& active, Sequence const& sequence, Result& result) const {
         if (!active.request.getOutputConfig().returnGenerationLogits || !mConfig.getGatherGenerationLogits()) {
             return;
         }
-        auto const all = static_cast<std::int64_t>(sequence.tokens.size());
         bool const streams = active.request.getStreaming();
-        auto const rows = streams ? static_cast<std::int64_t>(result.outputTokenIds[0].size()) : all;
-        std::vector<std::int64_t> const dims{streams ? rows : 1, streams ? 1 : rows, mVocab};
-        Tensor logits = Tensor::cpu(DataType::kFP32, Shape(dims.data(), dims.size()));
-        auto* const values = static_cast<float*>(logits.getData());
-        for (std::int64_t row = 0; row < rows; row++) {
-            for (std::int64_t id = 0; id < mVocab; id++) {
-                bool const chosen = sequence.tokens[static_cast<std::size_t>(all - rows + row)] == id;
-                values[row * mVocab + id] = chosen ? 10.0f : static_cast<float>(id % 7);
-            }
-        }
-        result.generationLogits = logits;
+        auto const& tokens = streams ? result.outputTokenIds[0] : sequence.tokens;
+        result.generationLogits = generation_logits(mSettings, tokens, streams, mColumns);
     }
 
     // Prompts are kept whole, in one block each, below their salt.
@@ -419,7 +404,7 @@ private:
             result.logProbs = logProbs;
             result.cumLogProbs = sums;
         }
-        context_logits(active, result);
+        add_context_logits(active, result);
         sequence.ended = true;
         mResponses.emplace_back(active.id, std::move(result), active.request.getClientId());
     }
@@ -427,6 +412,7 @@ private:
     Settings mSettings;
     ExecutorConfig mConfig;
     TokenIdType mVocab = 0;
+    TokenIdType mColumns = 0;
     std::size_t mMaxBatch = 0;
     std::mutex mMutex;
     std::condition_variable mWork;

@@ -8,6 +8,9 @@
 //     empty_final 1             a sequence's end comes in a response of its own, without tokens
 //     unknown_finish_reason 1   ends are said with a reason that does not exist
 //     hasty 1                   the first response is there before enqueueRequest returns
+//     logits_columns N          as the vocabulary of a tensor-parallel engine is filled up [vocab_size]
+//     logits_dtype WHAT         float32, float16, bfloat16 or int8, which no logits are [float32]
+//     logits_memory WHAT        pinned, of which a copy is an error, or gpu, of which only a copy is readable [pinned]
 //     stall_after N             stops responding after N iterations
 //     ignore_cancel 1           a cancelled request runs on
 //     throw_in CALL             construct, enqueue, await, cancel, stats or shutdown throws ...

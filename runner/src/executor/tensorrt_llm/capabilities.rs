@@ -8,7 +8,7 @@ use crate::executor::{ExecutorConfig, Limits};
 /// What this executor can do, with this engine and configuration.
 pub(super) struct Capabilities {
     pub(super) vocab_size: usize,
-    pub(super) max_input_len: usize,
+    pub(super) max_seq_len: usize,
     pub(super) max_num_tokens: usize,
     pub(super) max_beam_width: usize,
     pub(super) enable_chunked_context: bool,
@@ -31,8 +31,7 @@ impl Capabilities {
         let own = &config.tensorrt_llm;
         Self {
             vocab_size,
-            // It generates one token at least, also where none is asked for.
-            max_input_len: build.max_input_len.min(limits.max_seq_len.saturating_sub(1)),
+            max_seq_len: limits.max_seq_len,
             max_num_tokens: limits.max_num_tokens,
             max_beam_width: own.max_beam_width.map_or(build.max_beam_width, |width| width as usize),
             enable_chunked_context: config.enable_chunked_context,

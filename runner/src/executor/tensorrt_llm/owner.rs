@@ -1,6 +1,6 @@
 //! What callers and the routing thread share, and that thread: it alone awaits TensorRT-LLM's responses.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,9 @@ use trtllm_sys::gpu::{GpuError, GpuExecutor, GpuResponse, Responses};
 
 use super::outbox::Outbox;
 use crate::executor::{IterationStats, Load, RequestId, Response, Shutdown};
-use crate::inflight::PromptScores;
 
 use super::route::Route;
-use super::scoring::{Held, Scoring};
+use super::scoring::{Held, Scores, Scoring};
 use super::stats::to_stats;
 
 /// How long one wait for responses takes at most, in milliseconds: how soon a stall or a deadline is noticed. Responses end it
@@ -211,7 +210,7 @@ fn serve(shared: &Shared, scoring: &Scoring<'_>) {
         }
         drop(state);
         let awaited = shared.gpu.await_responses(AWAIT_MS);
-        let (mut responses, mut unwanted, mut held) = (Vec::new(), Vec::new(), HashSet::new());
+        let (mut responses, mut unwanted, mut held) = (Vec::new(), Vec::new(), Held::default());
         let delivery = shared.delivery();
         let mut state = shared.lock();
         match &awaited {
@@ -228,40 +227,40 @@ fn serve(shared: &Shared, scoring: &Scoring<'_>) {
         shared.outbox.put(&mut responses);
         drop(delivery);
         unwanted.into_iter().for_each(|id| shared.ask_for_end(id));
-        if let (Ok(Some(batch)), false) = (awaited, held.is_empty()) {
-            scoring.send(Held { batch, requests: held });
+        if let Ok(Some(batch)) = awaited {
+            scoring.send(batch, held);
         }
     }
 }
 
-/// Routes a batch, but for what waits until a prompt is scored: `held` has those requests. Tells the requests that are over for their
-/// clients, while TensorRT-LLM still works on cancelled sequences of theirs.
+/// Routes a batch, but for what has to be scored or waits behind that, which goes to `held`. Tells the requests that are over for
+/// their clients, while TensorRT-LLM still works on them.
 fn route(
     shared: &Shared,
     state: &mut State,
     batch: &Responses,
-    held: &mut HashSet<u64>,
+    held: &mut Held,
     responses: &mut Vec<Response>,
 ) -> Vec<u64> {
     let mut unwanted = Vec::new();
     state.heard = Instant::now();
-    for response in batch.iter() {
-        if state.routes.get_mut(&response.request_id).is_some_and(|route| route.holds(&response.result)) {
-            held.insert(response.request_id);
-        } else if route_one(shared, state, &response, None, responses) {
+    for (place, response) in batch.iter().enumerate() {
+        let lane = state.routes.get_mut(&response.request_id).and_then(|route| route.holds(&response.result));
+        if let Some(lane) = lane {
+            held.put(lane, place);
+        } else if route_one(shared, state, &response, Ok(Scores::default()), responses) {
             unwanted.push(response.request_id);
         }
     }
     unwanted
 }
 
-/// Routes one response, with the scores of its prompt if it brought the logits; whether its request is over for its client while
-/// TensorRT-LLM works on.
+/// Routes one response, with what was scored of it; whether its request is over for its client while TensorRT-LLM works on.
 pub(super) fn route_one(
     shared: &Shared,
     state: &mut State,
     response: &GpuResponse<'_>,
-    scores: Option<Result<PromptScores, String>>,
+    scores: Result<Scores, String>,
     responses: &mut Vec<Response>,
 ) -> bool {
     let Some(route) = state.routes.get_mut(&response.request_id) else { return false };
@@ -269,9 +268,9 @@ pub(super) fn route_one(
     let was_over = route.is_over;
     let is_done = match &response.result {
         Ok(result) => route.take(id, result, scores, || shared.tokens_per_block(), responses),
-        Err(message) => {
-            route.fail(id, format!("TensorRT-LLM: {message}"), responses);
-            true
+        Err(failure) => {
+            route.fail(id, format!("TensorRT-LLM: {}", failure.message), responses);
+            failure.is_final
         }
     };
     let is_unwanted = route.is_over && !was_over && route.may_cancel();

@@ -9,11 +9,13 @@ use std::sync::OnceLock;
 
 use cpu_kernels::Kernels;
 use rayon::ThreadPool;
+use trtllm_sys::gpu::GpuLogits;
 
+use super::logits::Rows;
 use crate::executor::{RequestSpec, TokenId};
 use crate::inflight::PromptScores;
 
-/// Rows that are copied at a time where they have to be cut to the vocabulary.
+/// Rows that are scored at a time, and copied where they have to be cut to the vocabulary or converted.
 const ROWS: usize = 64;
 
 /// A prompt whose logits have not come yet.
@@ -31,33 +33,21 @@ impl UnscoredPrompt {
         Some(Self { prompt: spec.input_token_ids.clone(), vocab_size, scores })
     }
 
-    /// Scores the prompt by its logits, `[rows, columns]`.
+    /// Scores the prompt by its logits.
     ///
     /// # Errors
     /// They are not those of the prompt, or cannot be kept, as a sentence.
-    pub(super) fn score(mut self, logits: &[f32], columns: usize) -> Result<PromptScores, String> {
-        let (prompt, vocab_size) = (self.prompt.len(), self.vocab_size);
-        let rows = logits.len().checked_div(columns).unwrap_or(0);
-        if rows != prompt || columns < vocab_size {
-            return Err(format!(
-                "TensorRT-LLM gave logits of {rows} tokens and {columns} columns for a prompt of {prompt} tokens and a vocabulary of {vocab_size}"
-            ));
-        }
+    pub(super) fn score(mut self, logits: GpuLogits<'_>) -> Result<PromptScores, String> {
+        let prompt = self.prompt.len();
+        let logits = Rows::new(Some(logits), prompt..=prompt, self.vocab_size, "a prompt")?;
         let kernels = Kernels::detect().map_err(|error| error.to_string())?;
-        let mut first = 0;
-        let mut cut = Vec::new();
-        let wanted = &logits[..self.scores.wanted() * columns];
-        for chunk in wanted.chunks(ROWS * columns) {
-            let rows = chunk.len() / columns;
-            let whole = if columns == vocab_size {
-                chunk
-            } else {
-                cut.clear();
-                chunk.chunks_exact(columns).for_each(|row| cut.extend_from_slice(&row[..vocab_size]));
-                &cut
-            };
+        let (mut first, wanted) = (0, self.scores.wanted());
+        let mut buffer = Vec::new();
+        while first < wanted {
+            let rows = ROWS.min(wanted - first);
+            let piece = logits.piece(first, rows, &mut buffer);
             let next = &self.prompt[first + 1..];
-            pool()?.install(|| self.scores.add(kernels, whole, rows, next))?;
+            pool()?.install(|| self.scores.add(kernels, piece, rows, next))?;
             first += rows;
         }
         Ok(self.scores)

@@ -30,11 +30,14 @@ pub(super) fn prepare(spec: &RequestSpec, able: &Capabilities) -> Result<Prepare
     if !able.enable_chunked_context && prompt > able.max_num_tokens {
         return Err(EnqueueError::PromptTooLong { prompt, max_num_tokens: able.max_num_tokens });
     }
-    if prompt > able.max_input_len {
+    // It generates one token at least, also where none is asked for. The `max_input_len` of the engine is nobody's limit: TensorRT-LLM's
+    // runtime (trtGptModel.h) does not look at it.
+    if prompt >= able.max_seq_len {
         let problem = format!(
-            "the prompt has {}, but the engine takes {} (max_input_len)",
+            "the prompt has {}, but with max_seq_len {} it takes {} at most",
             counted(prompt, "token"),
-            able.max_input_len
+            able.max_seq_len,
+            able.max_seq_len.saturating_sub(1)
         );
         return Err(EnqueueError::Refused { executor: NAME, problem });
     }
@@ -123,10 +126,11 @@ pub(super) fn to_gpu<'a>(spec: &'a RequestSpec, prepared: &'a Prepared, cache_sa
             EarlyStopping::Never => 2,
         },
         no_repeat_ngram_size: sampling.no_repeat_ngram_size,
-        return_log_probs: spec.output.return_log_probs,
+        // With the most probable tokens, they are made of the same logits.
+        return_log_probs: spec.output.return_log_probs && spec.output.top_log_probs == 0,
         return_context_logits: spec.output.needs_context_logits(),
         return_perf_metrics: spec.output.return_perf_metrics,
-        return_generation_logits: spec.output.return_generation_logits,
+        return_generation_logits: spec.output.needs_generation_logits(),
     }
 }
 
@@ -151,18 +155,17 @@ fn unknown(spec: &RequestSpec, able: &Capabilities) -> Option<String> {
     if spec.logits_post_processor.is_some() {
         return Some("logits post-processors".into());
     }
-    if spec.output.top_log_probs > 0 {
-        return Some("top_log_probs: it returns the log-probabilities of chosen tokens only".into());
-    }
     if spec.output.needs_context_logits() && !able.gather_context_logits {
-        let asked = match spec.output.return_context_logits {
-            true => "context logits",
-            false => "prompt_log_probs",
+        let asked = match (spec.output.return_context_logits, spec.output.prompt_top_log_probs) {
+            (true, _) => "context logits",
+            (false, 1..) => "prompt_top_log_probs",
+            (false, 0) => "prompt_log_probs",
         };
         return Some(format!("{asked} with an engine that was built without gather_context_logits"));
     }
-    if spec.output.return_generation_logits && !able.gather_generation_logits {
-        return Some("generation logits with an engine that was built without gather_generation_logits".into());
+    if spec.output.needs_generation_logits() && !able.gather_generation_logits {
+        let asked = if spec.output.top_log_probs > 0 { "top_log_probs" } else { "generation logits" };
+        return Some(format!("{asked} with an engine that was built without gather_generation_logits"));
     }
     if let Some(guide) = &spec.guided_decoding {
         if matches!(guide, GuidedDecodingParams::LarkGrammar(_)) {

@@ -1,12 +1,13 @@
 //! What is known of a request that TensorRT-LLM works on, and what its responses become.
 
-use trtllm_sys::gpu::{GpuOutput, GpuPerfMetrics, GpuResult};
+use trtllm_sys::gpu::{GpuFailure, GpuOutput, GpuPerfMetrics, GpuResult};
 
-use crate::executor::{FinishReason, Logits, PerfMetrics, RequestId, RequestSpec, Response, TokenId, TokenResult};
+use crate::executor::{FinishReason, PerfMetrics, RequestId, RequestSpec, Response, TokenId, TokenResult};
 use crate::inflight::PromptScores;
-use crate::logits;
 
 use super::prompt::UnscoredPrompt;
+use super::scoring::{Lane, Scores};
+use super::token_scores::{TokenScorer, TokenScores};
 
 /// One request.
 #[derive(Debug)]
@@ -20,12 +21,13 @@ pub(super) struct Route {
     end_ids: Vec<TokenId>,
     /// Until its logits have come: what is to be scored.
     unscored: Option<UnscoredPrompt>,
-    /// Its responses that wait behind the scoring of its prompt.
+    /// Its responses that wait to be scored, or behind one that does, and where.
     pub(super) held: usize,
+    lane: Lane,
     /// Until a response can take them along: those of a cancelled sequence are dropped.
     prompt_scores: Option<PromptScores>,
-    /// Where the logits of generated tokens are wanted: the size of the vocabulary.
-    generation_logits: Option<usize>,
+    /// Where the logits of generated tokens are wanted, or what is made of them.
+    scorer: Option<TokenScorer>,
     /// Whether cancelling it can crash TensorRT-LLM, and it is left to run out instead: see `cancel`.
     runs_out: bool,
     /// Its end has been told; what still comes is of no interest.
@@ -36,6 +38,8 @@ pub(super) struct Route {
 struct Sequence {
     /// Log-probabilities that were delivered: those of a response are the whole sequence's.
     log_probs: usize,
+    /// The sum of those that were made of logits here.
+    cum_log_prob: f64,
     last_token: Option<TokenId>,
     ended: bool,
     cancelled: bool,
@@ -45,7 +49,7 @@ impl Route {
     pub(super) fn new(spec: &RequestSpec, vocab_size: usize) -> Self {
         let is_beam_search = spec.sampling.beam_width > 1;
         let logits = spec.output.needs_context_logits();
-        let generation_logits = spec.output.return_generation_logits.then_some(vocab_size);
+        let scorer = TokenScorer::new(spec, vocab_size);
         Self {
             sequences: vec![Sequence::default(); spec.sampling.num_return_sequences],
             is_beam_search,
@@ -55,11 +59,10 @@ impl Route {
             end_ids: spec.end_ids.clone(),
             unscored: UnscoredPrompt::new(spec, vocab_size),
             held: 0,
+            lane: Lane::Tokens,
             prompt_scores: None,
-            generation_logits,
-            runs_out: spec.streaming
-                && !is_beam_search
-                && (spec.output.return_log_probs || logits || generation_logits.is_some()),
+            scorer,
+            runs_out: spec.streaming && !is_beam_search && (spec.output.return_log_probs || logits || scorer.is_some()),
             is_over: false,
         }
     }
@@ -118,40 +121,55 @@ impl Route {
         }
     }
 
-    /// Whether a response has to wait: it brings what is to be scored, or comes behind one that does. It is counted in `held` then.
-    pub(super) fn holds(&mut self, result: &Result<GpuResult<'_>, String>) -> bool {
-        let brings_logits = result.as_ref().is_ok_and(|result| result.context_logits.is_some());
-        let waits = self.held > 0 || brings_logits && self.unscored.is_some() && !self.is_over;
-        self.held += usize::from(waits);
-        waits
+    /// Where a response has to wait, if it has to: it brings what is to be scored, or comes behind one that does. It is counted in
+    /// `held` then.
+    pub(super) fn holds(&mut self, result: &Result<GpuResult<'_>, GpuFailure>) -> Option<Lane> {
+        if self.held == 0 {
+            let result = result.as_ref().ok().filter(|_| !self.is_over)?;
+            let has_tokens = result.outputs.first().is_some_and(|output| !output.token_ids.is_empty());
+            self.lane = if result.context_logits.is_some() && self.unscored.is_some() {
+                Lane::Prompts
+            } else if self.scorer.is_some() && has_tokens {
+                Lane::Tokens
+            } else {
+                return None;
+            };
+        }
+        self.held += 1;
+        Some(self.lane)
     }
 
-    /// What is to be scored of the prompt, once.
-    pub(super) fn take_unscored(&mut self) -> Option<UnscoredPrompt> {
-        self.unscored.take().filter(|_| !self.is_over)
+    /// What is to be scored of the prompt, once, where a response brings its logits.
+    pub(super) fn take_unscored(&mut self, result: &GpuResult<'_>) -> Option<UnscoredPrompt> {
+        result.context_logits.and_then(|_| self.unscored.take()).filter(|_| !self.is_over)
     }
 
-    /// What a response becomes, with the scores of its prompt if it brought the logits; also tells whether TensorRT-LLM is done with the request.
+    /// What is to be made of the logits of a response's tokens.
+    pub(super) fn scorer(&self) -> Option<TokenScorer> {
+        self.scorer.filter(|_| !self.is_over)
+    }
+
+    /// What a response becomes, with what was scored of it; also tells whether TensorRT-LLM is done with the request.
     /// `tokens_per_block` is asked for the size of a KV-cache block, 0 where it is not known, if there are figures.
     pub(super) fn take(
         &mut self,
         id: RequestId,
         result: &GpuResult<'_>,
-        scores: Option<Result<PromptScores, String>>,
+        scores: Result<Scores, String>,
         tokens_per_block: impl FnOnce() -> usize,
         responses: &mut Vec<Response>,
     ) -> bool {
         if self.is_over {
             return result.is_final;
         }
-        let checked = scores.transpose().and_then(|scores| {
-            self.prompt_scores = scores.or(self.prompt_scores.take());
-            self.check_generation_logits(result)
-        });
-        if let Err(message) = checked {
-            self.fail(id, message, responses);
-            return result.is_final;
-        }
+        let scores = match scores {
+            Ok(scores) => scores,
+            Err(message) => {
+                self.fail(id, message, responses);
+                return result.is_final;
+            }
+        };
+        self.prompt_scores = scores.prompt.or(self.prompt_scores.take());
         // Of generated tokens TensorRT-LLM shows no logits, but what they were is seen in the log-probabilities.
         let log_probs = result.outputs.iter().filter_map(|output| output.log_probs).flatten();
         if log_probs.copied().any(f32::is_nan) {
@@ -162,11 +180,12 @@ impl Route {
         let first = responses.len();
         if self.is_beam_search {
             for (beam, output) in result.outputs.iter().take(self.sequences.len()).enumerate() {
-                responses.extend(self.sequence(id, beam, output, result.is_final).map(Response::Result));
+                responses.extend(self.sequence(id, beam, output, None, result.is_final).map(Response::Result));
             }
         } else if let Some(output) = result.outputs.first() {
             let is_final = result.is_sequence_final || result.is_final && self.sequences.len() == 1;
-            responses.extend(self.sequence(id, result.sequence_index, output, is_final).map(Response::Result));
+            let sequence = self.sequence(id, result.sequence_index, output, scores.tokens, is_final);
+            responses.extend(sequence.map(Response::Result));
         }
         if let (Some(Response::Result(head)), Some(_)) = (responses.get_mut(first), &self.prompt_scores) {
             self.prompt_scores.take().into_iter().for_each(|mut scores| scores.deliver(head));
@@ -190,7 +209,14 @@ impl Route {
     }
 
     /// New tokens of a sequence; nothing where there is nothing to tell.
-    fn sequence(&mut self, id: RequestId, index: usize, output: &GpuOutput<'_>, is_final: bool) -> Option<TokenResult> {
+    fn sequence(
+        &mut self,
+        id: RequestId,
+        index: usize,
+        output: &GpuOutput<'_>,
+        scores: Option<TokenScores>,
+        is_final: bool,
+    ) -> Option<TokenResult> {
         let sequence = self.sequences.get_mut(index).filter(|sequence| !sequence.ended)?;
         // Beams of unequal length are filled up with negative ids.
         let mut tokens: Vec<TokenId> = output.token_ids.iter().map_while(|&id| TokenId::try_from(id).ok()).collect();
@@ -202,18 +228,19 @@ impl Route {
         }
         sequence.last_token = tokens.last().copied().or(sequence.last_token);
         let end = sequence.log_probs + tokens.len();
-        let logits = self.generation_logits.zip(output.generation_logits);
-        let generation_logits = logits.map(|(vocab_size, (values, columns))| Logits {
-            vocab_size,
-            values: values
-                .chunks_exact(columns)
-                .take(tokens.len())
-                .flat_map(|row| &row[..vocab_size])
-                .copied()
-                .collect(),
-        });
+        let nothing = self.scorer.map(TokenScorer::nothing);
+        let scores = scores.filter(|_| !tokens.is_empty()).or(nothing).unwrap_or_default();
+        // What is made of the logits here goes before what TensorRT-LLM's sampler says.
+        let cum_log_prob = match &scores.log_probs {
+            Some(log_probs) => {
+                sequence.cum_log_prob += log_probs.iter().copied().map(f64::from).sum::<f64>();
+                Some(sequence.cum_log_prob as f32)
+            }
+            None => output.cum_log_prob,
+        };
         let log_probs = output.log_probs.filter(|_| self.log_probs);
         let log_probs = log_probs.and_then(|all| all.get(sequence.log_probs..end)).map(<[f32]>::to_vec);
+        let log_probs = scores.log_probs.or(log_probs);
         sequence.log_probs = end;
         sequence.ended = is_final;
         let ended_by_end_id = sequence.last_token.is_some_and(|token| self.end_ids.contains(&token));
@@ -229,9 +256,9 @@ impl Route {
             // Nothing chosen has no log-probabilities to miss.
             log_probs: log_probs.or_else(|| (self.log_probs && tokens.is_empty()).then(Vec::new)),
             output_token_ids: tokens,
-            top_log_probs: None,
-            cum_log_prob: output.cum_log_prob.filter(|_| is_final && self.log_probs && self.generates),
-            generation_logits: generation_logits.or(self.generation_logits.map(|_| Logits::default())),
+            top_log_probs: scores.top_log_probs,
+            cum_log_prob: cum_log_prob.filter(|_| is_final && self.log_probs && self.generates),
+            generation_logits: scores.logits,
             prompt_log_probs: None,
             prompt_top_log_probs: None,
             prompt_ranks: None,
@@ -241,25 +268,6 @@ impl Route {
             is_sequence_final: is_final,
             is_final: false,
         })
-    }
-
-    /// Whether there are logits for each new token, where they are wanted.
-    fn check_generation_logits(&self, result: &GpuResult<'_>) -> Result<(), String> {
-        let (Some(vocab_size), Some(output)) = (self.generation_logits, result.outputs.first()) else { return Ok(()) };
-        let tokens = output.token_ids.len();
-        let (values, columns) = output.generation_logits.unwrap_or_default();
-        let rows = values.len().checked_div(columns).unwrap_or(0);
-        if tokens == 0 {
-            return Ok(());
-        }
-        if rows >= tokens && columns >= vocab_size {
-            let mut rows = values.chunks_exact(columns).take(tokens).map(|row| &row[..vocab_size]);
-            let bad = rows.find(|row| row.iter().any(|logit| !logit.is_finite()));
-            return bad.map_or(Ok(()), |row| Err(logits::problem(row, vocab_size)));
-        }
-        Err(format!(
-            "TensorRT-LLM gave logits of {rows} tokens and {columns} columns for {tokens} new tokens and a vocabulary of {vocab_size}"
-        ))
     }
 }
 
@@ -293,27 +301,60 @@ fn to_metrics(metrics: GpuPerfMetrics, cached_prompt_tokens: u64) -> PerfMetrics
 
 #[cfg(test)]
 mod tests {
+    use trtllm_sys::gpu::{GpuLogits, LogitValues};
+
     use super::*;
     use crate::executor::OutputConfig;
 
+    const TOKENS: &[i32] = &[1];
+
+    fn spec(output: OutputConfig) -> RequestSpec {
+        RequestSpec { output, ..RequestSpec::new(vec![1, 2], 3) }
+    }
+
+    /// A response with a token, and maybe with a prompt's logits.
+    fn result<'a>(logits: Option<&'a [f32]>) -> Result<GpuResult<'a>, GpuFailure> {
+        let token = GpuOutput {
+            token_ids: TOKENS,
+            log_probs: None,
+            cum_log_prob: None,
+            finish_reason: 0,
+            generation_logits: None,
+        };
+        let (sequence_index, is_sequence_final, is_final, outputs) = (0, false, false, vec![token]);
+        let context_logits = logits.map(|logits| GpuLogits { values: LogitValues::F32(logits), columns: 2 });
+        Ok(GpuResult { sequence_index, is_sequence_final, is_final, outputs, context_logits, perf_metrics: None })
+    }
+
     #[test]
     fn responses_stay_behind_the_one_whose_prompt_is_scored() {
-        let output = OutputConfig { return_prompt_log_probs: true, ..OutputConfig::default() };
-        let spec = |output| RequestSpec { output, ..RequestSpec::new(vec![1, 2], 3) };
-        let result = |context_logits| {
-            let (sequence_index, is_sequence_final, is_final) = (0, false, false);
-            let outputs = Vec::new();
-            Ok(GpuResult { sequence_index, is_sequence_final, is_final, outputs, context_logits, perf_metrics: None })
-        };
+        let mut route = Route::new(&spec(OutputConfig { return_prompt_log_probs: true, ..OutputConfig::default() }), 2);
         let logits = [0.0; 4];
-        let mut route = Route::new(&spec(output), 2);
-        assert!(!route.holds(&result(None)), "nothing is scored yet");
-        assert!(route.holds(&result(Some((&logits, 2)))));
-        assert!(route.holds(&result(None)) && route.holds(&Err("failed".to_owned())), "they would pass it by");
-        assert!(route.take_unscored().is_some());
+        assert_eq!(route.holds(&result(None)), None, "nothing is scored yet");
+        assert_eq!(route.holds(&result(Some(&logits))), Some(Lane::Prompts));
+        let failed = Err(GpuFailure { message: "failed".to_owned(), is_final: true });
+        assert_eq!(
+            [route.holds(&result(None)), route.holds(&failed)],
+            [Some(Lane::Prompts); 2],
+            "they would pass it by"
+        );
+        assert!(route.take_unscored(&result(None).unwrap()).is_none());
+        assert!(route.take_unscored(&result(Some(&logits)).unwrap()).is_some());
         route.held -= 3;
-        assert!(!route.holds(&result(None)) && !route.holds(&result(Some((&logits, 2)))), "it is scored once");
+        assert_eq!([route.holds(&result(None)), route.holds(&result(Some(&logits)))], [None; 2], "it is scored once");
         let mut unasked = Route::new(&spec(OutputConfig::default()), 2);
-        assert!(!unasked.holds(&result(Some((&logits, 2)))));
+        assert_eq!(unasked.holds(&result(Some(&logits))), None);
+    }
+
+    #[test]
+    fn tokens_whose_logits_are_wanted_wait_apart_from_prompts_but_behind_their_own() {
+        let output = OutputConfig { top_log_probs: 1, return_prompt_log_probs: true, ..OutputConfig::default() };
+        let mut route = Route::new(&spec(output), 2);
+        let logits = [0.0; 4];
+        assert_eq!(route.holds(&result(Some(&logits))), Some(Lane::Prompts));
+        assert_eq!(route.holds(&result(None)), Some(Lane::Prompts));
+        assert!(route.take_unscored(&result(Some(&logits)).unwrap()).is_some());
+        route.held -= 2;
+        assert_eq!(route.holds(&result(None)), Some(Lane::Tokens));
     }
 }

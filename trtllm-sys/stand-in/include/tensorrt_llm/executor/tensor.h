@@ -39,9 +39,12 @@ public:
     [[nodiscard]] void* getData();
     [[nodiscard]] void const* getData() const;
     [[nodiscard]] DataType getDataType() const;
+    [[nodiscard]] MemoryType getMemoryType() const;
     [[nodiscard]] Shape getShape() const;
     [[nodiscard]] std::size_t getSize() const;
     [[nodiscard]] std::size_t getSizeInBytes() const;
+    // The stand-in's own: pinned host memory, of which a copy is an error, or memory that only a copy shows.
+    void pretend(MemoryType memory);
     explicit operator bool() const { return mImpl != nullptr; }
 
 private:

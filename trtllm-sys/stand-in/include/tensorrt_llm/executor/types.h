@@ -42,6 +42,8 @@ using LogitsPostProcessor =
 
 enum class DataType { kBOOL, kUINT8, kINT8, kINT32, kINT64, kBF16, kFP8, kFP16, kFP32, kUNKNOWN };
 
+enum class MemoryType { kCPU, kCPU_PINNED, kCPU_PINNEDPOOL, kGPU, kUVM, kUNKNOWN };
+
 enum class ModelType { kDECODER_ONLY = 0, kENCODER_ONLY = 1, kENCODER_DECODER = 2 };
 
 enum class BatchingType { kSTATIC = 0, kINFLIGHT = 1 };
