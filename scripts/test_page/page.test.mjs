@@ -152,6 +152,7 @@ test('a chat: an answer, another one after an edit, another token in it', async 
   const other = page.locator('#details .alternative:not(:disabled)').first();
   await until('the alternative has its text', async () => (await other.locator('.text').textContent()) !== '');
   await other.click();
+  await until('the template is applied', () => sent(page, '/v1/completions'));
   await done(page);
   const templated = await post(base, 'apply-template', { messages });
   const { prompt } = sent(page, '/v1/completions');

@@ -212,6 +212,7 @@ async function choose(top, index, at) {
 	const { version, template, ids } = chat.startWith(parameters.values.system, at, index, top);
 	try {
 		const { tokens } = await postJson('apply-template', { model: facts.name, ...template });
+		if (running) return;
 		const { top_logprobs, logprobs, ...fields } = request({ prompt: [...tokens, ...ids] });
 		const body = logprobs ? { ...fields, logprobs: top_logprobs } : fields;
 		add({ ...version, before: { messages: version.messages.slice(0, -1) } });
