@@ -1261,7 +1261,7 @@ enum trtllm_guide_kind_code {
     TRTLLM_GUIDE_REGEX = 3,
 
     /**
-     * Text of the EBNF grammar in `guide`; TensorRT-LLM's executor only.
+     * Text of the EBNF grammar in `guide`.
      */
     TRTLLM_GUIDE_EBNF_GRAMMAR = 4,
 

@@ -10,7 +10,7 @@ use engine_format::{EngineDir, FormatError, LoraAdapter};
 
 use crate::cpu_model::CpuModelError;
 use crate::doctor;
-use crate::executor::tensorrt_llm::{self, TensorRtLlmExecutor};
+use crate::executor::tensorrt_llm::{self, GuideTokenizer, TensorRtLlmExecutor};
 use crate::executor::{ConfigError, Executor, ExecutorConfig, LoraRequest, Shutdown, TokenId};
 use crate::inflight::CpuExecutor;
 use text::chat::{ChatError, ChatTemplate};
@@ -224,7 +224,7 @@ fn run(
         return Err(OpenError::Gpu { engine: dir.path().display().to_string(), obstacle });
     }
     let tokenizer = tokenizer.filter(|_| config.tensorrt_llm.guided_decoding);
-    let tokenizer = tokenizer.map(|tokenizer| gpu_tokenizer(dir, tokenizer, end_ids)).transpose()?;
+    let tokenizer = tokenizer.map(|tokenizer| guide_tokenizer(dir, tokenizer, end_ids)).transpose()?;
     let executor = TensorRtLlmExecutor::open(dir, config, tokenizer, &library)?;
     Ok(Running::TensorRtLlm(Arc::new(executor)))
 }
@@ -241,13 +241,19 @@ fn gpu_library(dir: &EngineDir) -> Result<GpuLibrary, OpenError> {
     })
 }
 
-fn gpu_tokenizer(dir: &EngineDir, tokenizer: &LazyTokenizer, end_ids: &[TokenId]) -> Result<GpuTokenizer, OpenError> {
+fn guide_tokenizer(
+    dir: &EngineDir,
+    tokenizer: &LazyTokenizer,
+    end_ids: &[TokenId],
+) -> Result<GuideTokenizer, OpenError> {
+    let text = tokenizer.clone();
     let tokenizer = tokenizer.get()?;
     let path = dir.path().join(TOKENIZER_FILE);
     let tokenizer_json = std::fs::read_to_string(&path).map_err(FormatError::io("read", &path))?;
     let size = dir.config().vocab_size;
     let token = |id: usize| TokenId::try_from(id).ok().and_then(|id| tokenizer.id_to_token(id)).unwrap_or_default();
-    Ok(GpuTokenizer { tokenizer_json, vocabulary: (0..size).map(token).collect(), stop_token_ids: end_ids.to_vec() })
+    let vocabulary = (0..size).map(token).collect();
+    Ok(GuideTokenizer { text, gpu: GpuTokenizer { tokenizer_json, vocabulary, stop_token_ids: end_ids.to_vec() } })
 }
 
 /// Whether an engine of this target can be run here and now, before time is spent on it.

@@ -139,7 +139,7 @@ generation_options! {
     json_schema: String, "FILE";
     /// Generate text that the whole pattern matches
     regex: String, "PATTERN";
-    /// Generate text of the Lark grammar in this file
+    /// Generate text of the grammar in this file, in Lark or EBNF
     grammar: String, "FILE";
     /// From 0 to 1; prompts of higher priority are started first [default: 0.5]
     priority: f32, "P";
@@ -253,7 +253,7 @@ impl GenerationOptions {
             ("json", json),
             ("json_schema", self.json_schema.clone().map(GuidedDecodingParams::JsonSchema)),
             ("regex", self.regex.clone().map(GuidedDecodingParams::Regex)),
-            ("grammar", self.grammar.clone().map(GuidedDecodingParams::LarkGrammar)),
+            ("grammar", self.grammar.clone().map(GuidedDecodingParams::grammar)),
         ]
         .into_iter()
         .filter_map(|(name, guide)| Some((name, guide?)))

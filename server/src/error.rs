@@ -170,7 +170,13 @@ impl ApiError {
         match error {
             EnqueueError::QueueFull { .. } => Self::overloaded("queue_full", message, 1),
             EnqueueError::Guide { .. } => Self::bad_request("invalid_schema", Some(guide), message),
-            EnqueueError::Unsupported { .. } => Self::bad_request("unsupported_parameter", None, message),
+            EnqueueError::Unsupported { field, .. } => {
+                let param = field.map(|field| match (field, prompt) {
+                    ("top_log_probs", "prompt") => "logprobs",
+                    (field, _) => asked_as(field, guide),
+                });
+                Self::bad_request("unsupported_parameter", param, message)
+            }
             EnqueueError::PromptTooLong { .. } => Self::bad_request("context_length_exceeded", Some(prompt), message),
             EnqueueError::KvCacheTooSmall { .. } | EnqueueError::Logits { .. } | EnqueueError::Refused { .. } => {
                 Self::bad_request("invalid_value", None, message)
@@ -187,7 +193,10 @@ fn asked_as<'a>(field: &'static str, guide: &'a str) -> &'a str {
     match field {
         "num_return_sequences" | "beam_width" => "n",
         "lora" => "model",
-        "json" | "json_schema" | "regex" | "grammar" => guide,
+        "json" | "json_schema" | "regex" | "grammar" | "guided_decoding" => guide,
+        "top_log_probs" => "top_logprobs",
+        "return_prompt_log_probs" | "prompt_top_log_probs" => "prompt_logprobs",
+        "cache_salt_id" => "cache_salt",
         "end_id" => "stop_token_ids",
         other => other,
     }

@@ -35,7 +35,7 @@ pub const TRTLLM_GUIDE_JSON: trtllm_guide_kind = 1;
 pub const TRTLLM_GUIDE_JSON_SCHEMA: trtllm_guide_kind = 2;
 /// Text that the regular expression in `guide` matches as a whole.
 pub const TRTLLM_GUIDE_REGEX: trtllm_guide_kind = 3;
-/// Text of the EBNF grammar in `guide`; TensorRT-LLM's executor only.
+/// Text of the EBNF grammar in `guide`.
 pub const TRTLLM_GUIDE_EBNF_GRAMMAR: trtllm_guide_kind = 4;
 /// Text of the Lark grammar in `guide`; the CPU executor only.
 pub const TRTLLM_GUIDE_LARK_GRAMMAR: trtllm_guide_kind = 5;

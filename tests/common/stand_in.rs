@@ -11,7 +11,8 @@ use trtllm::engine_format::engine_dir::config_json;
 use trtllm::engine_format::manifest::Limits;
 use trtllm::engine_format::{EngineDir, Mapping};
 use trtllm::runner::executor::ExecutorConfig;
-use trtllm::runner::executor::tensorrt_llm::{OpenError, TensorRtLlmExecutor};
+use trtllm::runner::executor::tensorrt_llm::{GuideTokenizer, OpenError, TensorRtLlmExecutor};
+use trtllm::text::tokenizer::LazyTokenizer;
 use trtllm::trtllm_sys::gpu::{GpuLibrary, GpuTokenizer};
 
 /// The folder that stands for TensorRT-LLM's, built if it is not yet.
@@ -86,10 +87,13 @@ impl StandInEngine {
     }
 
     pub fn try_open(&self, config: &ExecutorConfig) -> Result<TensorRtLlmExecutor, OpenError> {
-        let tokenizer = GpuTokenizer {
-            tokenizer_json: "{}".into(),
-            vocabulary: vec!["a".into(), "b".into()],
-            stop_token_ids: vec![1],
+        let tokenizer = GuideTokenizer {
+            text: LazyTokenizer::of(self.path()),
+            gpu: GpuTokenizer {
+                tokenizer_json: "{}".into(),
+                vocabulary: vec!["a".into(), "b".into()],
+                stop_token_ids: vec![1],
+            },
         };
         TensorRtLlmExecutor::open(&EngineDir::open(self.path()).unwrap(), config, Some(tokenizer), &library())
     }

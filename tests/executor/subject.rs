@@ -36,7 +36,7 @@ pub(crate) fn enqueue(executor: &dyn Executor, spec: RequestSpec) -> RequestId {
 pub(crate) fn enqueue_if_known(executor: &dyn Executor, spec: RequestSpec) -> Option<RequestId> {
     match executor.enqueue(request(executor, spec)) {
         Ok(id) => Some(id),
-        Err(EnqueueError::Unsupported { executor, feature }) => {
+        Err(EnqueueError::Unsupported { executor, feature, .. }) => {
             assert!(!executor.is_empty() && !feature.is_empty());
             None
         }

@@ -10,6 +10,7 @@ mod stand_in;
 mod c_abi;
 mod deadline;
 mod faults;
+mod guides;
 mod load;
 mod logits;
 mod programs;

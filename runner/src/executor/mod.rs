@@ -11,6 +11,7 @@
 //! - shutting down, or dropping the executor, ends every request first.
 
 mod config;
+mod guides;
 mod logits_post_processor;
 mod request;
 mod response;
@@ -22,11 +23,11 @@ mod tensorrt_llm_config;
 use std::time::Duration;
 
 use engine_format::error::counted;
-use text::guide::CompileError;
 
 pub use config::{
     CapacitySchedulerPolicy, ConfigError, ExecutorConfig, KvCacheConfig, LimitError, MAX_THREADS, MAX_TOKENS_PER_BLOCK,
 };
+pub(crate) use guides::Guides;
 pub use logits_post_processor::{LogitsContext, LogitsPostProcessor};
 pub use request::{
     KvCacheRetentionConfig, LoraRequest, OutputConfig, Request, RequestError, RequestSpec, TokenRangeRetention,
@@ -54,6 +55,8 @@ pub enum EnqueueError {
     Unsupported {
         /// The executor.
         executor: &'static str,
+        /// The field of [`RequestSpec`], or of what is in it, that asks for it, where one alone does.
+        field: Option<&'static str>,
         /// What was asked for.
         feature: String,
     },
@@ -114,18 +117,6 @@ pub enum EnqueueError {
     /// The executor was shut down.
     #[error("the executor has been shut down")]
     ShutDown,
-}
-
-impl From<CompileError> for EnqueueError {
-    fn from(error: CompileError) -> Self {
-        match error {
-            CompileError::Unsupported { feature } => {
-                Self::Unsupported { executor: "the CPU executor", feature: feature.to_owned() }
-            }
-            CompileError::Invalid { kind, problem } => Self::Guide { kind, problem },
-            other => Self::Guide { kind: "guide", problem: other.to_string() },
-        }
-    }
 }
 
 /// Refuses logits that do not fit into the memory that is free now. Each request is looked at by itself.

@@ -29,6 +29,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use engine_format::EngineDir;
+use text::tokenizer::LazyTokenizer;
 use trtllm_sys::gpu::{
     GpuError, GpuExecutor, GpuLibrary, GpuTokenizer, LogLine, Setting, SettingValue, Severity, same_release,
 };
@@ -36,8 +37,8 @@ use trtllm_sys::gpu::{
 use outbox::Taken;
 
 use super::{
-    EnqueueError, Executor, ExecutorConfig, IterationStats, Limits, Load, Request, RequestId, Response, Shutdown,
-    check_logits,
+    EnqueueError, Executor, ExecutorConfig, GuidedDecodingParams, Guides, IterationStats, Limits, Load, Request,
+    RequestId, Response, Shutdown, TokenId, check_logits,
 };
 
 pub use super::tensorrt_llm_config::{
@@ -46,7 +47,7 @@ pub use super::tensorrt_llm_config::{
 };
 
 use capabilities::Capabilities;
-use owner::Shared;
+use owner::{Shared, State};
 use route::Route;
 use settings::settings;
 use workers::WorkerDir;
@@ -72,10 +73,21 @@ pub struct TensorRtLlmFacts {
     pub is_leader: bool,
 }
 
+/// A model's tokenizer, for guides: they are compiled here first, so that one which is wrong ends its own request only, and then by
+/// TensorRT-LLM.
+#[derive(Debug, Clone)]
+pub struct GuideTokenizer {
+    /// As guides are compiled here.
+    pub text: LazyTokenizer,
+    /// As TensorRT-LLM takes it.
+    pub gpu: GpuTokenizer,
+}
+
 /// TensorRT-LLM's executor, running an engine.
 pub struct TensorRtLlmExecutor {
     limits: Limits,
     able: Capabilities,
+    guides: Guides,
     facts: TensorRtLlmFacts,
     max_outstanding: usize,
     max_queue_size: usize,
@@ -101,7 +113,7 @@ impl TensorRtLlmExecutor {
     pub fn open(
         engine: &EngineDir,
         config: &ExecutorConfig,
-        tokenizer: Option<GpuTokenizer>,
+        tokenizer: Option<GuideTokenizer>,
         library: &GpuLibrary,
     ) -> Result<Self, OpenError> {
         let path = || engine.path().to_owned();
@@ -113,7 +125,14 @@ impl TensorRtLlmExecutor {
         }
         let limits = config.lowered(engine.manifest().limits)?;
         let own = &config.tensorrt_llm;
-        let able = Capabilities::new(engine.config().vocab_size, limits, build, config, tokenizer.is_some());
+        let tokenizer = tokenizer.filter(|_| own.guided_decoding);
+        let guides_off = match (&tokenizer, own.guided_decoding) {
+            (Some(_), _) => None,
+            (None, true) => Some("the engine has no tokenizer".to_owned()),
+            (None, false) => Some("guided_decoding is off".to_owned()),
+        };
+        let (text, tokenizer) = tokenizer.map(|tokenizer| (tokenizer.text, tokenizer.gpu)).unzip();
+        let mut able = Capabilities::new(engine.config().vocab_size, limits, build, config, guides_off);
         match own.capture_log {
             CaptureLog::Nothing => {}
             CaptureLog::OwnLines => library.offer_log(|line| {
@@ -125,7 +144,6 @@ impl TensorRtLlmExecutor {
             }),
             CaptureLog::Everything => library.capture_log(log),
         }
-        let tokenizer = tokenizer.filter(|_| own.guided_decoding);
         let mode = workers::mode(&own.parallel, build.world_size);
         let kv_bytes_per_token = build.mapping.kv_bytes_per_token(engine.config());
         let mut settings = settings(limits, config, able.max_beam_width, mode, kv_bytes_per_token);
@@ -139,8 +157,10 @@ impl TensorRtLlmExecutor {
             let (gpu, workers) = workers::open(library, engine.path(), settings, tokenizer, workers, timeout)?;
             (gpu, Some(workers))
         } else {
-            let gpu = GpuExecutor::open(library, engine.path(), &settings, tokenizer.as_ref());
-            (gpu.map_err(|error| cannot_open(engine, library, error))?, None)
+            let (gpu, problem) = open_with_guides_if_possible(library, engine, &settings, tokenizer.as_ref())
+                .map_err(|error| cannot_open(engine, library, error))?;
+            able.guides_off = problem.or(able.guides_off);
+            (gpu, None)
         };
         let (gpu, workers) = opened;
         let facts = TensorRtLlmFacts {
@@ -162,6 +182,7 @@ impl TensorRtLlmExecutor {
             .map_err(|source| OpenError::Thread { source })?;
         Ok(Self {
             limits,
+            guides: Guides::new(NAME, able.vocab_size, text),
             able,
             facts,
             max_outstanding: limits.max_batch_size.saturating_add(config.max_queue_size),
@@ -200,6 +221,34 @@ impl TensorRtLlmExecutor {
     }
 }
 
+impl TensorRtLlmExecutor {
+    /// Whether a request would be taken now.
+    fn check_open(&self, state: &State) -> Result<(), EnqueueError> {
+        if let Some(problem) = &state.failed {
+            return Err(EnqueueError::Failed { executor: NAME, problem: problem.clone() });
+        }
+        if state.closing.is_some() {
+            return Err(EnqueueError::ShutDown);
+        }
+        if state.routes.len() >= self.max_outstanding { Err(self.full()) } else { Ok(()) }
+    }
+
+    fn full(&self) -> EnqueueError {
+        EnqueueError::QueueFull { max_queue_size: self.max_queue_size }
+    }
+
+    /// Compiles a guide as the CPU executor does, and gives it as TensorRT-LLM takes it. XGrammar compiles it in the middle of a batch,
+    /// and a guide that it refuses there would end every request.
+    fn guide(&self, params: &GuidedDecodingParams, end_ids: &[TokenId]) -> Result<GuidedDecodingParams, EnqueueError> {
+        let taken = params.for_xgrammar().map_err(|error| self.guides.refusal(error));
+        // What llguidance says is better said, where both refuse it.
+        if !matches!(taken, Err(EnqueueError::Unsupported { .. })) {
+            self.guides.compile(params, end_ids)?;
+        }
+        taken
+    }
+}
+
 /// Brings a line of TensorRT-LLM's log to whoever listens.
 fn log(line: LogLine<'_>) {
     match line.severity {
@@ -207,6 +256,27 @@ fn log(line: LogLine<'_>) {
         Severity::Warning => tracing::warn!(target: "tensorrt_llm", "{}", line.text),
         Severity::Info => tracing::info!(target: "tensorrt_llm", "{}", line.text),
         Severity::Debug => tracing::debug!(target: "tensorrt_llm", "{}", line.text),
+    }
+}
+
+/// Opens an engine. XGrammar does not understand every tokenizer, and the engine does not open then: it is opened again without guides,
+/// and the reason is given.
+fn open_with_guides_if_possible(
+    library: &GpuLibrary,
+    engine: &EngineDir,
+    settings: &[Setting],
+    tokenizer: Option<&GpuTokenizer>,
+) -> Result<(GpuExecutor, Option<String>), GpuError> {
+    let open = |tokenizer| GpuExecutor::open(library, engine.path(), settings, tokenizer);
+    match (open(tokenizer), tokenizer) {
+        (Err(GpuError::Exception { message }), Some(_)) => {
+            // Where this fails too, the tokenizer is not to blame.
+            let gpu = open(None)?;
+            let problem = format!("TensorRT-LLM opens the engine only without guides: {message}");
+            tracing::warn!("requests cannot ask for structured output: {problem}");
+            Ok((gpu, Some(problem)))
+        }
+        (opened, _) => opened.map(|gpu| (gpu, None)),
     }
 }
 
@@ -241,22 +311,20 @@ impl Executor for TensorRtLlmExecutor {
         // Of a prompt whose beginning was cached only the rest's logits come back.
         let bypass = spec.output.needs_context_logits() && self.able.enable_block_reuse;
         let salt = bypass.then(|| SALTS.fetch_add(1, Ordering::Relaxed));
+        // Before a guide is compiled, and again when it has been.
+        self.check_open(&self.shared.lock())?;
+        let guide = spec.guided_decoding.as_ref().map(|params| self.guide(params, &spec.end_ids)).transpose()?;
+        let prepared = prepared.guided(guide);
         let gpu_request = request::to_gpu(spec, &prepared, salt);
         let mut state = self.shared.lock();
-        if let Some(problem) = &state.failed {
-            return Err(EnqueueError::Failed { executor: NAME, problem: problem.clone() });
-        }
-        if state.closing.is_some() {
-            return Err(EnqueueError::ShutDown);
-        }
-        let full = EnqueueError::QueueFull { max_queue_size: self.max_queue_size };
-        if state.routes.len() >= self.max_outstanding {
-            return Err(full);
-        }
+        self.check_open(&state)?;
         let id = self.shared.gpu.enqueue(&gpu_request).map_err(|error| match error {
-            GpuError::Unsupported { feature } => EnqueueError::Unsupported { executor: NAME, feature },
+            GpuError::Unsupported { feature } => {
+                let known = ["cache_salt_id", "prompt_ignore_length"].into_iter().find(|&field| field == feature);
+                EnqueueError::Unsupported { executor: NAME, field: known, feature }
+            }
             // The one refusal that is no fault of the request; TensorRT-LLM tells it by its text only.
-            GpuError::Exception { message } if message.to_lowercase().contains("queue size") => full,
+            GpuError::Exception { message } if message.to_lowercase().contains("queue size") => self.full(),
             error => EnqueueError::Refused { executor: NAME, problem: error.to_string() },
         })?;
         if state.routes.is_empty() {

@@ -31,7 +31,7 @@ mod scheduler_tests;
 mod sizes;
 mod stop;
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -40,12 +40,11 @@ use engine_format::weights_file::WEIGHTS_FILE;
 
 use crate::cpu_model::{CachedCpuModel, CpuModel, CpuModelError, ForwardPass};
 use crate::executor::{
-    EnqueueError, Executor, ExecutorConfig, GuidedDecodingParams, IterationStats, Limits, Load, Request, RequestId,
-    Response, Shutdown, TokenId, check_logits,
+    EnqueueError, Executor, ExecutorConfig, Guides, IterationStats, Limits, Load, Request, RequestId, Response,
+    Shutdown, check_logits,
 };
 use crate::model::Model;
 use system::Machine;
-use text::guide::{Guide, GuideFactory};
 use text::tokenizer::LazyTokenizer;
 
 use kv_cache::BlockManager;
@@ -72,9 +71,7 @@ pub struct CpuExecutor {
     limits: Limits,
     facts: CpuExecutorFacts,
     enable_chunked_context: bool,
-    /// What guides are compiled for.
-    tokenizer: Option<LazyTokenizer>,
-    guides: OnceLock<Result<GuideFactory, String>>,
+    guides: Guides,
     num_blocks: usize,
     demand: Demand,
     queue: Arc<Queue>,
@@ -214,25 +211,9 @@ impl CpuExecutor {
         let owner = system::threads::spawn("trtllm-executor", run)
             .map_err(|source| CpuModelError::Owner { threads, source })?;
         let enable_chunked_context = config.enable_chunked_context;
-        let (guides, owner) = (OnceLock::new(), Mutex::new(Some(owner)));
-        Ok(Self { limits, facts, enable_chunked_context, tokenizer, guides, num_blocks, demand, queue, owner })
-    }
-
-    /// Compiles a guide. The first one asks for the tokenizer, which nothing else here needs.
-    fn guide(&self, params: &GuidedDecodingParams, end_ids: &[TokenId]) -> Result<Guide, EnqueueError> {
-        let Some(tokenizer) = &self.tokenizer else {
-            let feature = "guides over a model without a tokenizer".to_owned();
-            return Err(EnqueueError::Unsupported { executor: NAME, feature });
-        };
-        let factory = self.guides.get_or_init(|| {
-            let tokenizer = tokenizer.get().map_err(|error| engine_format::error::with_causes(&error))?;
-            GuideFactory::new(tokenizer, self.facts.vocab_size)
-                .map_err(|error| engine_format::error::with_causes(&error))
-        });
-        match factory {
-            Ok(factory) => Ok(factory.compile(params, end_ids)?),
-            Err(problem) => Err(EnqueueError::Guide { kind: params.kind(), problem: problem.clone() }),
-        }
+        let guides = Guides::new(NAME, facts.vocab_size, tokenizer);
+        let owner = Mutex::new(Some(owner));
+        Ok(Self { limits, facts, enable_chunked_context, guides, num_blocks, demand, queue, owner })
     }
 
     /// What the executor found out about itself.
@@ -252,10 +233,13 @@ impl Executor for CpuExecutor {
 
     fn enqueue(&self, request: Request) -> Result<RequestId, EnqueueError> {
         let spec = request.spec();
-        let unknown =
-            [("LoRA adapters", spec.lora.is_some()), ("KV-cache retention", spec.kv_cache_retention.is_some())];
-        if let Some((feature, _)) = unknown.into_iter().find(|&(_, asked)| asked) {
-            return Err(EnqueueError::Unsupported { executor: NAME, feature: feature.to_owned() });
+        let unknown = [
+            ("lora", "LoRA adapters", spec.lora.is_some()),
+            ("kv_cache_retention", "KV-cache retention", spec.kv_cache_retention.is_some()),
+        ];
+        if let Some((field, feature, _)) = unknown.into_iter().find(|&(.., asked)| asked) {
+            let (field, feature) = (Some(field), feature.to_owned());
+            return Err(EnqueueError::Unsupported { executor: NAME, field, feature });
         }
         let prompt_len = spec.input_token_ids.len();
         if !self.enable_chunked_context && prompt_len > self.limits.max_num_tokens {
@@ -270,7 +254,7 @@ impl Executor for CpuExecutor {
         // Before a guide is compiled, and again when it has been.
         self.queue.check_open()?;
         let guide = spec.guided_decoding.as_ref().filter(|_| spec.max_tokens > 0);
-        let guide = guide.map(|params| self.guide(params, &spec.end_ids)).transpose()?;
+        let guide = guide.map(|params| self.guides.compile(params, &spec.end_ids)).transpose()?;
         check_logits(request.spec(), self.facts.vocab_size)?;
         self.queue.enqueue(request, guide)
     }

@@ -146,7 +146,7 @@ fn schema_text(path: &str, schema: Json) -> Result<String, ApiError> {
     }
 }
 
-/// A Lark grammar of one of several texts, whose strings are JSON's.
+/// A grammar of one of several texts, in EBNF, which every engine takes; its strings are JSON's.
 fn choice(path: &str, value: &Json) -> Result<String, ApiError> {
     let choices = value.as_array().filter(|choices| {
         !choices.is_empty() && choices.iter().all(|choice| !choice.as_str().unwrap_or_default().is_empty())
@@ -155,5 +155,5 @@ fn choice(path: &str, value: &Json) -> Result<String, ApiError> {
         return Err(wrong(path, "a list of strings, none of them empty", value));
     };
     let choices: Vec<String> = choices.iter().map(Json::to_string).collect();
-    Ok(format!("start: {}", choices.join(" | ")))
+    Ok(format!("root ::= {}", choices.join(" | ")))
 }

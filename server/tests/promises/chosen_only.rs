@@ -18,7 +18,11 @@ struct ChosenOnly(Arc<dyn Executor>);
 impl Executor for ChosenOnly {
     fn enqueue(&self, request: Request) -> Result<RequestId, EnqueueError> {
         if request.spec().output.top_log_probs > 0 {
-            return Err(EnqueueError::Unsupported { executor: "this one", feature: "top_log_probs".to_owned() });
+            return Err(EnqueueError::Unsupported {
+                executor: "this one",
+                field: Some("top_log_probs"),
+                feature: "top_log_probs".to_owned(),
+            });
         }
         self.0.enqueue(request)
     }

@@ -9,14 +9,16 @@
 //!
 //! [`Detokenizer::of_guided_output`]: crate::detokenizer::Detokenizer::of_guided_output
 
-// In reading order: params, error, source, vocabulary, state, workers, cache.
+// In reading order: params, error, ebnf, source, vocabulary, state, workers, cache, xgrammar.
 mod cache;
+mod ebnf;
 mod error;
 mod params;
 mod source;
 mod state;
 mod vocabulary;
 mod workers;
+mod xgrammar;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

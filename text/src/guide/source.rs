@@ -7,12 +7,13 @@
 use llguidance::api::TopLevelGrammar;
 use serde_json::{Map, Value};
 
+use super::ebnf::{self, ForLlguidance};
 use super::{CompileError, GuidedDecodingParams};
 
 /// Longest regex, and longest string of a JSON schema, in bytes.
 const MAX_REGEX: usize = 16 << 10;
 
-/// Longest Lark grammar, in bytes.
+/// Longest Lark or EBNF grammar, in bytes.
 const MAX_GRAMMAR: usize = 32 << 10;
 
 /// Longest JSON schema, in bytes.
@@ -27,8 +28,11 @@ pub(super) fn grammar(params: &GuidedDecodingParams) -> Result<TopLevelGrammar, 
         GuidedDecodingParams::LarkGrammar(text) => {
             at_most(MAX_GRAMMAR, text).map(|()| TopLevelGrammar::from_lark(text.clone()))
         }
-        GuidedDecodingParams::EbnfGrammar(_) => {
-            return Err(CompileError::Unsupported { feature: "EBNF grammar (use a Lark grammar)" });
+        GuidedDecodingParams::EbnfGrammar(text) => {
+            at_most(MAX_GRAMMAR, text).and_then(|()| ebnf::parse(text)).map(|grammar| match grammar.for_llguidance() {
+                ForLlguidance::Regex(regex) => TopLevelGrammar::from_regex(&regex),
+                ForLlguidance::Lark(lark) => TopLevelGrammar::from_lark(lark),
+            })
         }
     };
     grammar.map_err(|problem| CompileError::Invalid { kind: params.kind(), problem })

@@ -11,6 +11,7 @@
 #include <thread>
 #include <utility>
 
+#include "guides.h"
 #include "logits.h"
 #include "settings.h"
 #include "tensorrt_llm/executor/executor.h"
@@ -46,6 +47,7 @@ public:
                 throw std::runtime_error("Error opening engine file: " + (dir / name).string());
             }
         }
+        check_tokenizer(mSettings, mConfig.getGuidedDecodingConfig());
         auto const parallel = mConfig.getParallelConfig();
         if (parallel && parallel->getCommunicationMode() == CommunicationMode::kORCHESTRATOR) {
             auto const orchestrator = parallel->getOrchestratorConfig().value_or(OrchestratorConfig());
@@ -195,11 +197,24 @@ private:
                 std::this_thread::sleep_for(latency);
                 lock.lock();
             }
-            iterate();
+            try {
+                iterate();
+            } catch (std::exception const& exception) {
+                terminate_active(exception.what());
+            }
             mReady.notify_all();
         }
         mStopped = true;
         mReady.notify_all();
+    }
+
+    // As Executor::Impl::terminateActiveRequests: what a step throws ends every request of it.
+    void terminate_active(std::string const& problem) {
+        for (Active const& active : mActive) {
+            mResponses.emplace_back(active.id, "Encountered an error in forwardAsync function: " + problem,
+                                    active.request.getClientId());
+        }
+        mActive.clear();
     }
 
     void iterate() {
@@ -217,6 +232,9 @@ private:
                 continue;
             }
             if (!active.started) {
+                if (auto const& guide = active.request.getGuidedDecodingParams()) {
+                    compile_guide(mSettings, *guide);
+                }
                 active.started = true;
                 active.metrics.timingMetrics.firstScheduledTime = now;
                 active.metrics.firstIter = mIter;

@@ -13,6 +13,8 @@
 //     logits_memory WHAT        pinned, of which a copy is an error, or gpu, of which only a copy is readable [pinned]
 //     stall_after N             stops responding after N iterations
 //     ignore_cancel 1           a cancelled request runs on
+//     xgrammar_refuses TEXT     a guide with this in it cannot be compiled
+//     xgrammar_tokenizer WHAT   known or unknown: then no engine opens with guided decoding [known]
 //     throw_in CALL             construct, enqueue, await, cancel, stats or shutdown throws ...
 //     throw_what WHAT           ... runtime, range or int [runtime]
 //     throw_after N             ... after N calls [0]

@@ -15,7 +15,8 @@ pub(super) struct Capabilities {
     pub(super) enable_block_reuse: bool,
     pub(super) gather_context_logits: bool,
     pub(super) gather_generation_logits: bool,
-    pub(super) guided_decoding: bool,
+    /// Why guides cannot be asked for.
+    pub(super) guides_off: Option<String>,
     pub(super) lora: bool,
     pub(super) mode: DecodingMode,
 }
@@ -26,7 +27,7 @@ impl Capabilities {
         limits: Limits,
         build: &BuildConfig,
         config: &ExecutorConfig,
-        has_tokenizer: bool,
+        guides_off: Option<String>,
     ) -> Self {
         let own = &config.tensorrt_llm;
         Self {
@@ -38,7 +39,7 @@ impl Capabilities {
             enable_block_reuse: config.kv_cache.enable_block_reuse,
             gather_context_logits: build.gather_context_logits,
             gather_generation_logits: build.gather_generation_logits,
-            guided_decoding: own.guided_decoding && has_tokenizer,
+            guides_off,
             lora: build.lora_plugin,
             mode: own.decoding.mode.unwrap_or(DecodingMode::Auto),
         }

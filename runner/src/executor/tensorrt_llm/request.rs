@@ -15,6 +15,7 @@ const MAX_TOP_K: usize = 1024;
 
 /// What a [`GpuRequest`] points to beside the specification.
 pub(super) struct Prepared {
+    guide: Option<GuidedDecodingParams>,
     stop_words: Vec<Vec<TokenId>>,
     embedding_bias: Vec<f32>,
     lora_config: Vec<i32>,
@@ -23,8 +24,8 @@ pub(super) struct Prepared {
 
 /// Checks that TensorRT-LLM does what is asked, and prepares it.
 pub(super) fn prepare(spec: &RequestSpec, able: &Capabilities) -> Result<Prepared, EnqueueError> {
-    if let Some(feature) = unknown(spec, able) {
-        return Err(EnqueueError::Unsupported { executor: NAME, feature });
+    if let Some((field, feature)) = unknown(spec, able) {
+        return Err(EnqueueError::Unsupported { executor: NAME, field: Some(field), feature });
     }
     let prompt = spec.input_token_ids.len();
     if !able.enable_chunked_context && prompt > able.max_num_tokens {
@@ -58,6 +59,7 @@ pub(super) fn prepare(spec: &RequestSpec, able: &Capabilities) -> Result<Prepare
     let lora = spec.lora.iter().filter_map(|lora| lora.adapter.as_ref());
     let ranges = spec.kv_cache_retention.iter().flat_map(|keep| &keep.ranges);
     Ok(Prepared {
+        guide: None,
         stop_words: spec.stop_words.iter().cloned().chain(further_ends).collect(),
         embedding_bias,
         lora_config: lora.flat_map(|adapter| adapter.config.iter().flatten().copied()).collect(),
@@ -70,6 +72,13 @@ pub(super) fn prepare(spec: &RequestSpec, able: &Capabilities) -> Result<Prepare
             })
             .collect(),
     })
+}
+
+impl Prepared {
+    /// With the guide as TensorRT-LLM takes it.
+    pub(super) fn guided(self, guide: Option<GuidedDecodingParams>) -> Self {
+        Self { guide, ..self }
+    }
 }
 
 /// The request; `cache_salt_id` overrules the specification's.
@@ -89,7 +98,7 @@ pub(super) fn to_gpu<'a>(spec: &'a RequestSpec, prepared: &'a Prepared, cache_sa
         priority: spec.priority,
         allotted_time_ms: spec.allotted_time.map(milliseconds),
         cache_salt_id: cache_salt_id.or(spec.cache_salt_id),
-        guide: spec.guided_decoding.as_ref().map(guide),
+        guide: prepared.guide.as_ref().map(guide),
         lora: spec.lora.as_ref().map(|lora| {
             let adapter = lora.adapter.as_deref();
             GpuLora {
@@ -149,52 +158,51 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1)
 }
 
-/// The first thing that is asked for and would not be done.
-fn unknown(spec: &RequestSpec, able: &Capabilities) -> Option<String> {
-    let sampling = &spec.sampling;
+/// The first thing that is asked for and would not be done: its field, and what it is.
+fn unknown(spec: &RequestSpec, able: &Capabilities) -> Option<(&'static str, String)> {
+    let (sampling, output) = (&spec.sampling, &spec.output);
     if spec.logits_post_processor.is_some() {
-        return Some("logits post-processors".into());
+        return Some(("logits_post_processor", "logits post-processors".into()));
     }
-    if spec.output.needs_context_logits() && !able.gather_context_logits {
-        let asked = match (spec.output.return_context_logits, spec.output.prompt_top_log_probs) {
-            (true, _) => "context logits",
-            (false, 1..) => "prompt_top_log_probs",
-            (false, 0) => "prompt_log_probs",
+    let without = |field, what, needed| Some((field, format!("{what} with an engine that was built without {needed}")));
+    if output.needs_context_logits() && !able.gather_context_logits {
+        let (field, what) = match (output.return_context_logits, output.prompt_top_log_probs) {
+            (true, _) => ("return_context_logits", "context logits"),
+            (false, 1..) => ("prompt_top_log_probs", "prompt_top_log_probs"),
+            (false, 0) => ("return_prompt_log_probs", "prompt_log_probs"),
         };
-        return Some(format!("{asked} with an engine that was built without gather_context_logits"));
+        return without(field, what, "gather_context_logits");
     }
-    if spec.output.needs_generation_logits() && !able.gather_generation_logits {
-        let asked = if spec.output.top_log_probs > 0 { "top_log_probs" } else { "generation logits" };
-        return Some(format!("{asked} with an engine that was built without gather_generation_logits"));
+    if output.needs_generation_logits() && !able.gather_generation_logits {
+        let (field, what) = match output.top_log_probs {
+            0 => ("return_generation_logits", "generation logits"),
+            _ => ("top_log_probs", "top_log_probs"),
+        };
+        return without(field, what, "gather_generation_logits");
     }
-    if let Some(guide) = &spec.guided_decoding {
-        if matches!(guide, GuidedDecodingParams::LarkGrammar(_)) {
-            return Some("Lark grammars: it takes EBNF grammars".into());
-        }
-        if !able.guided_decoding {
-            return Some(format!("the {}: the engine has no tokenizer, or guided_decoding is off", guide.kind()));
-        }
+    if let (Some(guide), Some(reason)) = (&spec.guided_decoding, &able.guides_off) {
+        return Some(("guided_decoding", format!("the {}: {reason}", guide.kind())));
     }
     if spec.lora.is_some() && !able.lora {
-        return Some("LoRA adapters with an engine that was built without lora_plugin".into());
+        return without("lora", "LoRA adapters", "lora_plugin");
     }
     if sampling.beam_width > able.max_beam_width {
         let (asked, limit) = (sampling.beam_width, able.max_beam_width);
-        return Some(format!(
-            "a beam_width of {asked}: the engine or the configuration allows {limit} (max_beam_width)"
-        ));
+        let what = format!("a beam_width of {asked}: the engine or the configuration allows {limit} (max_beam_width)");
+        return Some(("beam_width", what));
     }
     if sampling.top_k > MAX_TOP_K && !sampling.is_greedy() {
-        return Some(format!("a top_k of {}: at most {MAX_TOP_K}", sampling.top_k));
+        return Some(("top_k", format!("a top_k of {}: at most {MAX_TOP_K}", sampling.top_k)));
     }
     if sampling.min_tokens > 0 && spec.end_ids.len() > 1 {
-        return Some("min_tokens with more than one end id".into());
+        return Some(("min_tokens", "min_tokens with more than one end id".into()));
     }
-    ignored(spec, able.mode).map(|feature| format!("{feature} in its decoding mode, which would ignore it"))
+    let (field, what) = ignored(spec, able.mode)?;
+    Some((field, format!("{what} in its decoding mode, which would ignore it")))
 }
 
 /// What a decoding mode does not look at. Source: TensorRT-LLM's `decodingMode.h`, the flags of each mode.
-fn ignored(spec: &RequestSpec, mode: DecodingMode) -> Option<&'static str> {
+fn ignored(spec: &RequestSpec, mode: DecodingMode) -> Option<(&'static str, &'static str)> {
     use DecodingMode::{Auto, BeamSearch, ExternalDraftTokens, Lookahead, Medusa, TopK, TopKTopP, TopP};
     let sampling = &spec.sampling;
     let penalties = matches!(mode, Auto | TopK | TopP | TopKTopP | BeamSearch | ExternalDraftTokens);
@@ -212,7 +220,8 @@ fn ignored(spec: &RequestSpec, mode: DecodingMode) -> Option<&'static str> {
         ("min_p", sampling.min_p > 0.0 && !sampling.is_greedy(), penalties && mode != BeamSearch),
         ("beam_width", sampling.beam_width > 1, matches!(mode, Auto | BeamSearch)),
         ("num_return_sequences", sampling.num_return_sequences > 1, !one_sequence),
-        ("guided decoding", spec.guided_decoding.is_some(), !one_sequence),
+        ("guided_decoding", spec.guided_decoding.is_some(), !one_sequence),
     ];
-    checks.into_iter().find(|&(_, asked, done)| asked && !done).map(|(feature, ..)| feature)
+    let (field, ..) = checks.into_iter().find(|&(_, asked, done)| asked && !done)?;
+    Some((field, if field == "guided_decoding" { "guided decoding" } else { field }))
 }
