@@ -7,6 +7,8 @@ mod common;
 #[path = "common/stand_in.rs"]
 mod stand_in;
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex, RwLock};
 
 use serde_json::{Value, json};
@@ -231,17 +233,17 @@ fn layers_that_do_not_fit_are_refused_by_name() {
     const HALVES: NetworkOp<'static> = NetworkOp::Shuffle { reshape: &[3, -1], permutation: None };
     const TWICE: NetworkOp<'static> = NetworkOp::Shuffle { reshape: &[4, -1], permutation: Some(&[1, 1]) };
     let cases: &[Case] = &[
-        ("types", &[(Bf16, &[-1, 4]), (Float, &[-1, 4])], SUM, "one type"),
-        ("ranks", &[(Float, &[-1, 4]), (Float, &[4])], SUM, "one rank"),
-        ("sizes", &[(Float, &[-1, 4]), (Float, &[-1, 5])], SUM, "equal or 1"),
-        ("inner", &[(Bf16, &[-1, 4]), (Bf16, &[2, 5])], PRODUCT, "does not go with"),
-        ("matrix types", &[(Bf16, &[-1, 4]), (Float, &[2, 4])], PRODUCT, "one type"),
-        ("indices", &[(Bf16, &[-1, 4]), (Float, &[-1])], NetworkOp::Gather { axis: 0 }, "INT32 or INT64"),
-        ("gather axis", &[(Bf16, &[-1, 4]), (Int32, &[-1])], NetworkOp::Gather { axis: 2 }, "no axis 2"),
-        ("axes", &[(Float, &[-1, 4])], MEAN, "no axes"),
-        ("volume", &[(Float, &[4, 4])], HALVES, "cannot become"),
-        ("order", &[(Float, &[4, 4])], TWICE, "no permutation"),
-        ("whole numbers", &[(Int32, &[-1, 4])], NetworkOp::Unary(Unary::Sqrt), "floating point"),
+        ("types", &[(Bf16, &[-1, 4]), (Float, &[-1, 4])], SUM, "same input types"),
+        ("ranks", &[(Float, &[-1, 4]), (Float, &[4])], SUM, "follow broadcast rules"),
+        ("sizes", &[(Float, &[-1, 4]), (Float, &[-1, 5])], SUM, "follow broadcast rules"),
+        ("inner", &[(Bf16, &[-1, 4]), (Bf16, &[2, 5])], PRODUCT, "must match"),
+        ("matrix types", &[(Bf16, &[-1, 4]), (Float, &[2, 4])], PRODUCT, "same input types"),
+        ("indices", &[(Bf16, &[-1, 4]), (Float, &[-1])], NetworkOp::Gather { axis: 0 }, "Int64 or Int32"),
+        ("gather axis", &[(Bf16, &[-1, 4]), (Int32, &[-1])], NetworkOp::Gather { axis: 2 }, "invalid axis"),
+        ("axes", &[(Float, &[-1, 4])], MEAN, "reduction dimension 2"),
+        ("volume", &[(Float, &[4, 4])], HALVES, "changes volume"),
+        ("order", &[(Float, &[4, 4])], TWICE, "not valid"),
+        ("whole numbers", &[(Int32, &[-1, 4])], NetworkOp::Unary(Unary::Sqrt), "must have type Float"),
         ("inputs", &[(Float, &[-1, 4])], SUM, "reads 1 tensors"),
     ];
     for (name, inputs, op, problem) in cases {
@@ -279,7 +281,7 @@ fn what_comes_out_is_compared_with_what_was_said() {
 fn inputs_and_profiles_that_do_not_fit_are_refused() {
     let (mut network, _) = network();
     input(&mut network, "x", Bf16, &[-1, 4]);
-    assert_says(ranged(&mut network, "x", Bf16, &[-1], ("n", [1, 1, 1])), &["input `x`", "already"]);
+    assert_says(ranged(&mut network, "x", Bf16, &[-1], ("n", [1, 1, 1])), &["input `x` is refused", "knownInput"]);
 
     /// Builds a sum of an input to itself, after `add` has added it.
     fn sum(add: impl FnOnce(&mut GpuNetwork<'_>) -> Result<u32, GpuError>) -> Result<(Vec<u8>, Vec<u8>), GpuError> {
@@ -292,24 +294,90 @@ fn inputs_and_profiles_that_do_not_fit_are_refused() {
     }
     let described =
         |profiles| NetworkInput { name: "x", dtype: Float, shape: &[-1], dimension_names: &[None], profiles };
-    assert_says(sum(|network| network.add_input(&described(&[]))), &["input x", "no optimization profile"]);
+    assert_says(sum(|network| network.add_input(&described(&[]))), &["no optimization profile has been defined"]);
     let lone = &[[vec![1], vec![3], vec![2]]];
-    assert_says(sum(|network| network.add_input(&described(lone))), &["input `x`", "profile 0", "min <= opt <= max"]);
+    assert_says(
+        sum(|network| network.add_input(&described(lone))),
+        &["profile 0 is not valid", "input tensors x", "MIN<=OPT<=MAX"],
+    );
     let fixed = |network: &mut GpuNetwork<'_>| {
         let two = [vec![2], vec![2], vec![3]];
         let fixed = NetworkInput { name: "z", shape: &[2], ..described(&[]) };
         network.add_input(&NetworkInput { profiles: std::slice::from_ref(&two), ..fixed })?;
         Ok(input(network, "x", Float, &[-1]))
     };
-    assert_says(sum(fixed), &["input z", "static"]);
+    assert_says(sum(fixed), &["Input tensor z", "static", "kMAX"]);
     let other_range = |network: &mut GpuNetwork<'_>| {
-        ranged(network, "z", Int32, &[-1], ("n", [1, 4, 9]))?;
+        ranged(network, "z", Int32, &[-1], ("n", [1, 5, 9]))?;
         Ok(input(network, "x", Float, &[-1]))
     };
-    assert_says(sum(other_range), &["dimension n", "input x"]);
+    assert_says(sum(other_range), &["Dimensions with name n must be equal"]);
     let (mut silent, _) = self::network();
     input(&mut silent, "x", Float, &[-1]);
     assert_says(build(&mut silent), &["at least one output"]);
+}
+
+#[test]
+fn names_that_tensorrt_does_not_take_are_errors() {
+    let weights = [0; 8];
+    let (mut network, _) = network();
+    let x = input(&mut network, "x", Bf16, &[-1, 4]);
+    let cast = |network: &mut _, name: &str| node(network, name, NetworkOp::Cast, &[x], Float, &[-1, 4]);
+    let first = cast(&mut network, "first").unwrap();
+    let in_use = ["its name is not taken", "already in use"];
+    assert_says(cast(&mut network, "first"), &[&["node `first`"], &in_use[..]].concat());
+    assert_says(network.mark_output(first, "x"), &[&["output `x`"], &in_use[..]].concat());
+    // A layer may be called as a tensor is.
+    cast(&mut network, "x").unwrap();
+    let long = "a".repeat(4096);
+    let too_long = "exceeds the limit";
+    assert_says(cast(&mut network, &long), &["its name is not taken", too_long]);
+    assert_says(network.mark_output(first, &long), &["its name is not taken", too_long]);
+    assert_says(ranged(&mut network, &long, Bf16, &[-1], ("n", [1, 4, 8])), &["is refused", too_long]);
+    let dimension = ranged(&mut network, "z", Bf16, &[-1], (&long, [1, 4, 8]));
+    assert_says(dimension, &["dimension 0 of input `z`: its name is not taken", too_long]);
+    network.add_constant("one", Bf16, &[2], &weights[..4], Some("w")).unwrap();
+    let other = network.add_constant("other", Bf16, &[2], &weights[4..], Some("w"));
+    assert_says(other, &["node `other`", "cannot be called `w`", "different sets of weights"]);
+    assert_says(GpuNetwork::new(&stand_in::library(), &long, 0, |_| ()).map(drop), &["the network", too_long]);
+}
+
+/// Runs the program that asks a builder for the networks of a table, over the stand-in.
+fn small_networks(folder: &Path, table: &Path) -> std::process::Output {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (lib, program) = (stand_in::prefix().join("lib"), folder.join("small_networks"));
+    if !program.exists() {
+        let mut compile = Command::new("c++");
+        compile.args(["-std=c++17", "-Wall", "-Wextra", "-Wshadow", "-Werror", "-o"]).arg(&program);
+        compile
+            .arg("-I")
+            .arg(stand_in::prefix().join("include"))
+            .arg(root.join("trtllm-sys/referee/small_networks.cc"));
+        compile.arg(lib.join("libnvinfer.so")).arg(format!("-Wl,--disable-new-dtags,-rpath,{}", lib.display()));
+        assert!(compile.status().unwrap().success());
+    }
+    Command::new(program).arg(table).output().unwrap()
+}
+
+/// The table has what real builders of TensorRT for RTX said; `scripts/check-real-builder` asks them.
+#[test]
+fn the_stand_in_says_of_small_networks_what_real_builders_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("trtllm-sys/referee/small_networks.txt");
+    let output = small_networks(folder.path(), &table);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(said.trim(), "96 networks, 0 other than recorded");
+    // A table that is wrong is not what is found.
+    let wrong = folder.path().join("wrong.txt");
+    std::fs::write(&wrong, "root\n input x fp32 [4]\n sqrt y x\n is y bf16 [4]\n output y y\n refused\n says no\n")
+        .unwrap();
+    let output = small_networks(folder.path(), &wrong);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success(), "{said}");
+    for part in ["y is [4] of type 0", "it is `builds`, and not `refused`", "nothing says `no`", "1 other"] {
+        assert!(said.contains(part), "{said}");
+    }
 }
 
 #[test]

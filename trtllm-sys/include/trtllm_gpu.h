@@ -393,6 +393,7 @@ typedef struct {
      */
     int32_t (*network_create)(const char *name, int32_t device, trtllm_gpu_log log, void *user_data,
                               trtllm_gpu_network **network, trtllm_gpu_error *error);
+    /* A name that TensorRT does not take, of the network or of anything in it, is an error. */
     int32_t (*network_add_input)(trtllm_gpu_network *network, const trtllm_gpu_network_input *input,
                                  trtllm_gpu_error *error);
     int32_t (*network_add_node)(trtllm_gpu_network *network, const trtllm_gpu_network_node *node,

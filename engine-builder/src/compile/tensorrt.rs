@@ -10,7 +10,7 @@ mod replay;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use engine_format::build_config::engine_file;
 use engine_format::manifest::FileRecord;
@@ -69,7 +69,7 @@ impl TensorRt<'_> {
             progress,
             interrupt,
             timing_cache: Mutex::new(timing_cache),
-            failed: AtomicBool::new(false),
+            failed: Arc::default(),
         };
         let what = match networks {
             [_] => format!("compiling {}", engine_file(0)),
@@ -108,7 +108,7 @@ struct Work<'a> {
     progress: &'a dyn Progress,
     interrupt: &'a Interrupt,
     timing_cache: Mutex<Vec<u8>>,
-    failed: AtomicBool,
+    failed: Arc<AtomicBool>,
 }
 
 impl Work<'_> {
@@ -159,8 +159,9 @@ impl Work<'_> {
             let repeat = move || {
                 for (severity, text) in lines {
                     match severity {
-                        Severity::Error => self.progress.note(&format!("TensorRT: {text}")),
-                        Severity::Warning | Severity::Info => self.progress.detail(&format!("TensorRT: {text}")),
+                        Severity::Error => self.progress.note(&format!("TensorRT error: {text}")),
+                        Severity::Warning => self.progress.detail(&format!("TensorRT warning: {text}")),
+                        Severity::Info => self.progress.detail(&format!("TensorRT: {text}")),
                         Severity::Debug => {}
                     }
                 }
@@ -168,10 +169,14 @@ impl Work<'_> {
             system::threads::spawn_scoped(scope, "trtllm-log", repeat).map_err(BuildError::Thread)?;
             let graph = &network.graph;
             let log = Mutex::new(log);
+            let (interrupt, failed_elsewhere) = (self.interrupt.clone(), Arc::clone(&self.failed));
             let mut gpu_network = GpuNetwork::new(self.tensorrt.library, &graph.name, device as i32, move |line| {
+                // That a build was told to stop is an error to TensorRT only.
+                let told_to = interrupt.is_set() || failed_elsewhere.load(Ordering::Relaxed);
+                let severity = if told_to { line.severity.max(Severity::Info) } else { line.severity };
                 let log = log.lock().unwrap_or_else(PoisonError::into_inner);
                 // Without a receiver nobody reads the log.
-                let _ = log.send((line.severity, line.text.to_owned()));
+                let _ = log.send((severity, line.text.to_owned()));
             })
             .map_err(failed)?;
             replay(network, self.checkpoint, self.mapping, &mut gpu_network)?;

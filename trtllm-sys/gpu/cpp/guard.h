@@ -35,7 +35,7 @@ std::int32_t guarded(trtllm_gpu_error* error, Body body) noexcept {
         say(error, exception.what());
         return TRTLLM_GPU_EXCEPTION;
     } catch (...) {
-        say(error, "TensorRT-LLM threw something that is no exception");
+        say(error, "something that is no exception was thrown");
         return TRTLLM_GPU_UNKNOWN_EXCEPTION;
     }
 }

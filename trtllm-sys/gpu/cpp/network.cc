@@ -8,11 +8,10 @@
 #include <cstring>
 #include <stdexcept>
 
-#include "log.h"
 #include "network.h"
 #include "plugins.h"
 
-// TensorRT-LLM's plugins are IPluginV2, which TensorRT 10 has marked as going away.
+// kSTRONGLY_TYPED, which TensorRT 11 has marked as going away: it makes no other networks.
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
 
 namespace {
@@ -21,6 +20,7 @@ using nvinfer1::DataType;
 using nvinfer1::Dims;
 using nvinfer1::ITensor;
 using shim::guarded;
+using shim::quoted;
 
 #define TEXT_OF(value) #value
 #define DOTTED(major, minor, patch) TEXT_OF(major) "." TEXT_OF(minor) "." TEXT_OF(patch)
@@ -35,14 +35,19 @@ char const* loaded_version() {
     return version.c_str();
 }
 
-std::string quoted(char const* name) { return std::string("`") + name + "`"; }
-
 std::string text_of(Dims const& dims) {
     std::string text = "[";
     for (std::int32_t i = 0; i < dims.nbDims; i++) {
         text += (i == 0 ? "" : ", ") + std::to_string(dims.d[i]);
     }
     return text + "]";
+}
+
+// Of a name that was set: TensorRT only says in its log that it does not take one, which is in use or too long, and keeps the old one.
+void check_name(trtllm_gpu_network& network, std::string const& what, char const* now, char const* wanted) {
+    if (now == nullptr || std::strcmp(now, wanted) != 0) {
+        network.log->fail(what + ": its name is not taken");
+    }
 }
 
 ITensor& tensor(trtllm_gpu_network& network, std::uint32_t number, std::string const& user) {
@@ -52,48 +57,11 @@ ITensor& tensor(trtllm_gpu_network& network, std::uint32_t number, std::string c
     return *network.tensors[number];
 }
 
-struct DestroyPlugin {
-    void operator()(nvinfer1::IPluginV2* plugin) const { plugin->destroy(); }
-};
-
-nvinfer1::ILayer* add_plugin(trtllm_gpu_network& network, trtllm_gpu_network_node const& node,
-                             std::vector<ITensor*> const& inputs) {
-    std::string const what = "node " + quoted(node.name) + ": plugin " + quoted(node.plugin);
-    auto* const registry = getPluginRegistry();
-    auto* const found =
-        registry == nullptr ? nullptr : registry->getCreator(node.plugin, node.plugin_version, node.plugin_namespace);
-    if (found == nullptr) {
-        network.log->fail(what + " version " + node.plugin_version + " of namespace " + quoted(node.plugin_namespace) +
-                          " is not registered");
-    }
-    if (std::strcmp(found->getInterfaceInfo().kind, "PLUGIN CREATOR_V1") != 0) {
-        throw std::runtime_error(what + " is created in another way: " + found->getInterfaceInfo().kind);
-    }
-    std::vector<nvinfer1::PluginField> fields;
-    for (std::size_t i = 0; i < node.num_fields; i++) {
-        auto const& field = node.fields[i];
-        fields.emplace_back(field.name, field.data, static_cast<nvinfer1::PluginFieldType>(field.type), field.len);
-    }
-    nvinfer1::PluginFieldCollection const collection{static_cast<std::int32_t>(fields.size()), fields.data()};
-    shim::take_error();
-    // TensorRT clones it.
-    std::unique_ptr<nvinfer1::IPluginV2, DestroyPlugin> const plugin(
-        static_cast<nvinfer1::IPluginCreator*>(found)->createPlugin(node.name, &collection));
-    if (!plugin) {
-        // Which one, TensorRT-LLM says in its own log.
-        std::string const why = shim::take_error();
-        network.log->fail(what + " does not take these fields" + (why.empty() ? "" : ": " + why));
-    }
-    return network.network->addPluginV2(inputs.data(), static_cast<std::int32_t>(inputs.size()), *plugin);
-}
-
 nvinfer1::ILayer* add_constant(trtllm_gpu_network& network, trtllm_gpu_network_node const& node) {
     nvinfer1::Weights const weights{static_cast<DataType>(node.dtype), node.data, node.count};
     auto* const layer = network.network->addConstant(shim::to_dims(node.shape, node.rank, node.name), weights);
-    // Without its name an engine works as well; TensorRT says in its log why it does not take one.
     if (layer != nullptr && node.weight != nullptr && !network.network->setWeightsName(weights, node.weight)) {
-        auto const line = "the weights of " + quoted(node.name) + " are not called " + quoted(node.weight);
-        network.log->log(nvinfer1::ILogger::Severity::kWARNING, line.c_str());
+        network.log->fail("node " + quoted(node.name) + ": its weights cannot be called " + quoted(node.weight));
     }
     return layer;
 }
@@ -145,7 +113,7 @@ nvinfer1::ILayer* add_layer(trtllm_gpu_network& network, trtllm_gpu_network_node
         return to.addActivation(*inputs[0], static_cast<nvinfer1::ActivationType>(node.kind));
     case TRTLLM_GPU_CAST: expect(1); return to.addCast(*inputs[0], static_cast<DataType>(node.dtype));
     case TRTLLM_GPU_SHUFFLE: expect(1); return add_shuffle(network, node, *inputs[0]);
-    case TRTLLM_GPU_PLUGIN: return add_plugin(network, node, inputs);
+    case TRTLLM_GPU_PLUGIN: return shim::add_plugin(network, node, inputs);
     default: throw shim::Unsupported("operation " + std::to_string(node.op));
     }
 }
@@ -195,6 +163,7 @@ std::int32_t network_create(char const* name, std::int32_t device, trtllm_gpu_lo
             made->log->fail("TensorRT makes no network");
         }
         made->network->setName(name);
+        check_name(*made, "the network", made->network->getName(), name);
         *network = made.release();
     });
 }
@@ -214,9 +183,13 @@ std::int32_t network_add_input(trtllm_gpu_network* network, trtllm_gpu_network_i
         if (added == nullptr) {
             network->log->fail("input " + quoted(input->name) + " is refused");
         }
+        check_name(*network, "input " + quoted(input->name), added->getName(), input->name);
         for (std::size_t i = 0; i < input->rank; i++) {
-            if (input->dimension_names[i] != nullptr) {
-                added->setDimensionName(static_cast<std::int32_t>(i), input->dimension_names[i]);
+            if (auto const* const name = input->dimension_names[i]; name != nullptr) {
+                auto const axis = static_cast<std::int32_t>(i);
+                added->setDimensionName(axis, name);
+                auto const what = "dimension " + std::to_string(i) + " of input " + quoted(input->name);
+                check_name(*network, what, added->getDimensionName(axis), name);
             }
         }
         network->tensors.push_back(added);
@@ -235,6 +208,7 @@ std::int32_t network_add_node(trtllm_gpu_network* network, trtllm_gpu_network_no
             network->log->fail("node " + quoted(node->name) + " is refused");
         }
         layer->setName(node->name);
+        check_name(*network, "node " + quoted(node->name), layer->getName(), node->name);
         auto* const output = layer->getNbOutputs() == 1 ? layer->getOutput(0) : nullptr;
         if (output == nullptr) {
             network->log->fail("node " + quoted(node->name) + " does not make one tensor");
@@ -252,6 +226,7 @@ std::int32_t network_mark_output(trtllm_gpu_network* network, std::uint32_t numb
             throw std::runtime_error("output " + quoted(name) + " is already called " + quoted(output.getName()));
         }
         output.setName(name);
+        check_name(*network, "output " + quoted(name), output.getName(), name);
         network->network->markOutput(output);
         if (!output.isNetworkOutput()) {
             network->log->fail("output " + quoted(name) + " is refused");
@@ -268,6 +243,19 @@ void free_network(trtllm_gpu_network* network) { delete network; }
 }  // namespace
 
 namespace shim {
+
+std::string quoted(char const* name) {
+    constexpr std::size_t kShown = 200;
+    std::string text = name;
+    if (text.size() > kShown) {
+        auto end = kShown;
+        while ((text[end] & 0xc0) == 0x80) {
+            end--;
+        }
+        text = text.substr(0, end) + "...";
+    }
+    return "`" + text + "`";
+}
 
 Dims to_dims(std::int64_t const* sizes, std::size_t rank, std::string const& name) {
     Dims dims{};

@@ -47,6 +47,9 @@ struct ProfiledInput {
     std::vector<std::array<nvinfer1::Dims, 3>> profiles;
 };
 
+// A name in an error. A long one is cut, so that what was wrong fits behind it.
+std::string quoted(char const* name);
+
 // `rank` sizes; throws with `name` where TensorRT has no place for them.
 nvinfer1::Dims to_dims(std::int64_t const* sizes, std::size_t rank, std::string const& name);
 

@@ -11,8 +11,14 @@
 
 #include "guard.h"
 #include "network.h"
+#include "plugins.h"
 
+#ifdef TRT_MAJOR_RTX
+// TensorRT for RTX counts its versions from 1.
+#define TRTLLM_GPU_STREAMS 1
+#else
 #define TRTLLM_GPU_STREAMS (NV_TENSORRT_MAJOR * 100 + NV_TENSORRT_MINOR >= 1013)
+#endif
 
 namespace shim {
 
@@ -270,6 +276,9 @@ void build_network(trtllm_gpu_network& network, trtllm_gpu_build const& build) {
     }
     config->setProfilingVerbosity(nvinfer1::ProfilingVerbosity::kLAYER_NAMES_ONLY);
     config->setProgressMonitor(&progress);
+#if TRTLLM_GPU_REFEREE
+    set_target(network, *config);
+#endif
     add_profiles(network, *config);
     auto const cache = set_timing_cache(network, build, *config);
     Building const building;

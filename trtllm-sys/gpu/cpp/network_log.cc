@@ -41,7 +41,8 @@ void NetworkLog::log(Severity severity, char const* message) noexcept {
             return;
         }
         mLog(mUserData, severity_of(severity), line.c_str());
-        if (severity_of(severity) == 0) {
+        // TensorRT says some errors twice.
+        if (severity_of(severity) == 0 && (mErrors.empty() || mErrors.back() != line)) {
             if (mErrors.size() == kKept) {
                 mErrors.erase(mErrors.begin());
             }

@@ -36,6 +36,12 @@ pub enum GpuError {
         /// What was asked for.
         feature: String,
     },
+    /// A network was refused: by name what of it, and what TensorRT said.
+    #[error("{message}")]
+    Network {
+        /// What was refused, and why.
+        message: String,
+    },
     /// A build that was told to stop.
     #[error("stopped")]
     Cancelled,

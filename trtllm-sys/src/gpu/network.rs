@@ -69,6 +69,14 @@ fn text(text: &str) -> Result<CString, GpuError> {
     CString::new(text).map_err(|_| GpuError::Nul { what: format!("`{}`", text.replace('\0', "?")) })
 }
 
+/// What a call on a network says: its exceptions are TensorRT's or the shim's own, and not TensorRT-LLM's.
+fn check(error: &ErrorBuffer, status: i32) -> Result<(), GpuError> {
+    error.check(status).map_err(|error| match error {
+        GpuError::Exception { message } => GpuError::Network { message },
+        error => error,
+    })
+}
+
 impl<'w> GpuNetwork<'w> {
     /// A network without anything in it, to be compiled on the GPU that CUDA calls `device`; `log` takes what TensorRT says of it, on any thread.
     ///
@@ -92,7 +100,7 @@ impl<'w> GpuNetwork<'w> {
         let user_data = std::ptr::from_ref::<Log>(&log).cast_mut().cast();
         // SAFETY: the name is valid for the call, the log as long as the network.
         let status = unsafe { create(name.as_ptr(), device, Some(take), user_data, &raw mut raw, error.get()) };
-        error.check(status)?;
+        check(&error, status)?;
         Ok(Self { table, raw, tensors: 0, _log: log, weights: PhantomData })
     }
 
@@ -111,7 +119,7 @@ impl<'w> GpuNetwork<'w> {
         let is_whole = |shapes: &[Vec<i64>; 3]| shapes.iter().all(|shape| shape.len() == rank);
         if input.dimension_names.len() != rank || !input.profiles.iter().all(is_whole) {
             let message = format!("input `{}`: names and profiles are not of {rank} dimensions", input.name);
-            return Err(GpuError::Exception { message });
+            return Err(GpuError::Network { message });
         }
         let name = text(input.name)?;
         let names = input.dimension_names.iter().map(|name| name.map(text).transpose());
@@ -131,7 +139,7 @@ impl<'w> GpuNetwork<'w> {
         let mut error = ErrorBuffer::new();
         // SAFETY: the network is open; every pointer is valid for the call, and lengths are those of what they belong to.
         let status = unsafe { add(self.raw, &raw, error.get()) };
-        error.check(status)?;
+        check(&error, status)?;
         Ok(self.next())
     }
 
@@ -156,7 +164,7 @@ impl<'w> GpuNetwork<'w> {
         let count = shape.iter().try_fold(1i64, |product, &size| product.checked_mul(size)).unwrap_or(-1);
         if count.checked_mul(size) != i64::try_from(data.len()).ok() {
             let message = format!("constant `{name}` of shape {shape:?} has {} bytes", data.len());
-            return Err(GpuError::Exception { message });
+            return Err(GpuError::Network { message });
         }
         let weight = weight.map(text).transpose()?;
         let raw = trtllm_gpu_network_node {
@@ -199,7 +207,7 @@ impl<'w> GpuNetwork<'w> {
             NetworkOp::Shuffle { reshape, permutation } => {
                 if permutation.is_some_and(|permutation| permutation.len() != reshape.len()) {
                     let message = format!("node `{}`: its permutation is not of its {} axes", node.name, reshape.len());
-                    return Err(GpuError::Exception { message });
+                    return Err(GpuError::Network { message });
                 }
                 let shuffle = trtllm_gpu_network_node {
                     reshape: reshape.as_ptr(),
@@ -234,7 +242,7 @@ impl<'w> GpuNetwork<'w> {
         let mut error = ErrorBuffer::new();
         // SAFETY: the network is open, and the callers made the node of what outlives this call; constants outlive the network.
         let status = unsafe { add(self.raw, &node, error.get()) };
-        error.check(status)?;
+        check(&error, status)?;
         Ok(self.next())
     }
 
@@ -248,7 +256,7 @@ impl<'w> GpuNetwork<'w> {
         let mut error = ErrorBuffer::new();
         // SAFETY: the network is open, and the name is valid for the call.
         let status = unsafe { mark(self.raw, tensor, name.as_ptr(), error.get()) };
-        error.check(status)
+        check(&error, status)
     }
 
     /// Compiles the network. The environment variable `IS_BUILDING` is set meanwhile, which TensorRT-LLM's plugins look at: nothing
@@ -272,7 +280,7 @@ impl<'w> GpuNetwork<'w> {
         let mut error = ErrorBuffer::new();
         // SAFETY: the network is open; the callbacks get `shared`, which outlives the call and is locked by each.
         let status = unsafe { compile(self.raw, &raw, error.get()) };
-        error.check(status)
+        check(&error, status)
     }
 }
 

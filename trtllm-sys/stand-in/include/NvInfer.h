@@ -142,6 +142,7 @@ public:
     virtual bool isNetworkInput() const noexcept = 0;
     virtual bool isNetworkOutput() const noexcept = 0;
     virtual void setDimensionName(std::int32_t index, char const* name) noexcept = 0;
+    virtual char const* getDimensionName(std::int32_t index) const noexcept = 0;
 };
 
 class ILayer : public INoCopy {
@@ -186,6 +187,7 @@ class INetworkDefinition : public INoCopy {
 public:
     virtual ~INetworkDefinition() noexcept = default;
     virtual void setName(char const* name) noexcept = 0;
+    virtual char const* getName() const noexcept = 0;
     virtual ITensor* addInput(char const* name, DataType type, Dims const& dimensions) noexcept = 0;
     virtual void markOutput(ITensor& tensor) noexcept = 0;
     virtual IActivationLayer* addActivation(ITensor& input, ActivationType type) noexcept = 0;

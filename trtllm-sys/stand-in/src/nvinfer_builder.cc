@@ -77,7 +77,8 @@ private:
             check(network, config);
             bool const done = time_layers(network, config);
             if (!done) {
-                say(mLogger, Severity::kINFO, "stand-in: the build was stopped");
+                // An error to TensorRT, though somebody asked for it.
+                say_error(mLogger, "IBuilder::buildSerializedNetwork", 7, "BuildCanceled (the build was stopped)");
                 return false;
             }
             auto const header = plan_header(network, config);
@@ -155,26 +156,30 @@ private:
 
 }  // namespace
 
+// Whatever they are: isValid looks at them.
 bool Profile::setDimensions(char const* inputName, OptProfileSelector select, nvinfer1::Dims const& dims) noexcept {
-    return guarded(mLogger, false, [&] {
-        auto& shapes = mShapes[inputName];
-        shapes[select] = to_sizes(dims);
-        Sizes before;
-        for (auto const& [which, shape] : shapes) {
-            for (std::size_t i = 0; i < std::min(before.size(), shape.size()); i++) {
-                if (before[i] > shape[i]) {
-                    throw std::runtime_error(std::string("stand-in: the profile of input ") + inputName +
-                                             " must be min <= opt <= max");
-                }
-            }
-            before = shape;
-        }
-        return true;
-    });
+    mShapes[inputName][select] = to_sizes(dims);
+    return true;
 }
 
 bool Profile::isValid() const noexcept {
-    return std::all_of(mShapes.begin(), mShapes.end(), [](auto const& input) { return input.second.size() == 3; });
+    for (auto const& [name, shapes] : mShapes) {
+        Sizes before;
+        bool ordered = shapes.size() == 3;
+        for (auto const& [_, shape] : shapes) {
+            for (std::size_t i = 0; i < std::min(before.size(), shape.size()); i++) {
+                ordered = ordered && before[i] <= shape[i];
+            }
+            before = shape;
+        }
+        if (!ordered) {
+            say_error(mLogger, "IOptimizationProfile::isValid", 4,
+                      "API Usage Error (Invalid optimization profiles for input tensors " + name +
+                          ", please ensure that the optimization profiles satisfy MIN<=OPT<=MAX.)");
+            return false;
+        }
+    }
+    return true;
 }
 
 nvinfer1::IHostMemory* TimingCache::serialize() const noexcept {
@@ -187,6 +192,8 @@ nvinfer1::IHostMemory* TimingCache::serialize() const noexcept {
 
 std::int32_t Config::addOptimizationProfile(nvinfer1::IOptimizationProfile const* profile) noexcept {
     if (profile == nullptr || !profile->isValid()) {
+        say_error(mLogger, "IBuilderConfig::addOptimizationProfile", 3,
+                  "API Usage Error (Parameter check failed, condition: profile->isValid().)");
         return -1;
     }
     mProfiles.push_back(static_cast<Profile const*>(profile));

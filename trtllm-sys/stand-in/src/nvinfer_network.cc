@@ -1,8 +1,8 @@
-// Layers: what comes out of each, and what TensorRT refuses in a strongly typed network.
+// Names, inputs, outputs and layers, as the stand-in's TensorRT takes them. As TensorRT, it gives a layer for whatever it is asked: what is
+// wrong with it is said when its output is asked for its dimensions, which are then none (nbDims is -1), and when an engine is built.
 #include "nvinfer_network.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "nvinfer_json.h"
 
@@ -11,103 +11,46 @@ namespace stand_in {
 using nvinfer1::DataType;
 using nvinfer1::Dims;
 using nvinfer1::ITensor;
+using Severity = nvinfer1::ILogger::Severity;
 
 namespace {
 
-[[noreturn]] void refuse(std::string const& what) { throw std::runtime_error("stand-in: API Usage Error: " + what); }
+// Numbers of the kinds of errors.
+constexpr int kCheck = 3;
+constexpr int kUsage = 4;
+// Of a layer that reads a faulty one.
+std::string const kBehind = "Output shape can not be computed for node ";
+constexpr std::size_t kLongestName = 4096;
 
-Shape const& shape_of(ITensor const& tensor) { return static_cast<Tensor const&>(tensor).mShape; }
+Tensor* own(ITensor& tensor) { return static_cast<Tensor*>(&tensor); }
 
-std::int64_t volume(Sizes const& sizes) {
-    return std::accumulate(sizes.begin(), sizes.end(), std::int64_t{1}, std::multiplies<>());
-}
-
-// Product of the sizes that are known.
-std::int64_t known(Sizes const& sizes) {
-    return std::accumulate(sizes.begin(), sizes.end(), std::int64_t{1},
-                           [](auto product, auto size) { return size < 0 ? product : product * size; });
-}
-
-bool is_dynamic(Sizes const& sizes) { return std::count(sizes.begin(), sizes.end(), -1) > 0; }
-
-std::string text_of(Shape const& shape) { return std::string(name_of(shape.type)) + stand_in::text_of(shape.dims); }
-
-void same_type(char const* layer, Shape const& a, Shape const& b) {
-    if (a.type != b.type) {
-        refuse(std::string(layer) + ": inputs must have one type in a strongly typed network: " + text_of(a) + " and " +
-               text_of(b));
-    }
-}
-
-void must_be_float(char const* layer, Shape const& shape) {
-    if (!is_float(shape.type)) {
-        refuse(std::string(layer) + " takes floating point, and not " + text_of(shape));
-    }
-}
-
-std::int64_t broadcast(char const* layer, Shape const& a, Shape const& b, std::size_t axis) {
-    auto const x = a.dims[axis];
-    auto const y = b.dims[axis];
-    if (x != y && x != 1 && y != 1 && x >= 0 && y >= 0) {
-        refuse(std::string(layer) + ": dimensions must be equal or 1: " + text_of(a) + " and " + text_of(b));
-    }
-    if (x == 1) {
-        return y;
-    }
-    // A size that is not known is the other one, or 1.
-    return y == 1 || x >= 0 ? x : y;
-}
-
-void same_rank(char const* layer, Shape const& a, Shape const& b) {
-    if (a.dims.size() != b.dims.size()) {
-        refuse(std::string(layer) + ": inputs must have one rank: " + text_of(a) + " and " + text_of(b));
-    }
-}
-
-// What a shuffle makes of `input`.
-Sizes shuffled(Shape const& input, Node const& node) {
-    Sizes sizes = input.dims;
-    if (node.reshape) {
-        sizes = *node.reshape;
-        auto const wildcards = std::count(sizes.begin(), sizes.end(), -1);
-        auto const wanted = known(sizes);
-        auto const there = known(input.dims);
-        bool const open = is_dynamic(input.dims);
-        bool fits = wildcards <= 1 && std::all_of(sizes.begin(), sizes.end(), [](auto size) { return size >= -1; });
-        if (wildcards == 0) {
-            fits = fits && (open ? there != 0 && wanted % there == 0 : wanted == there);
-        } else if (!open) {
-            fits = fits && wanted != 0 && there % wanted == 0;
+// Finds what comes out of a layer, or what is wrong with it.
+void infer_output(Node& node) {
+    node.output->mProblem.clear();
+    std::vector<Shape> inputs;
+    for (Tensor const* const input : node.inputs) {
+        if (!input->mProblem.empty()) {
+            bool const far = input->mProblem.rfind(kBehind, 0) == 0;
+            node.output->mProblem = (far ? "" : kBehind) + input->mProblem;
+            return;
         }
-        if (!fits) {
-            refuse("Shuffle: " + text_of(input) + " cannot become " + stand_in::text_of(sizes));
-        }
-        if (!open) {
-            std::replace(sizes.begin(), sizes.end(), std::int64_t{-1}, wanted == 0 ? 0 : there / wanted);
-        }
+        inputs.push_back(input->mShape);
     }
-    if (node.permutation) {
-        auto const& order = *node.permutation;
-        Sizes permuted;
-        std::vector<bool> taken(sizes.size());
-        for (std::size_t i = 0; i < sizes.size(); i++) {
-            auto const from = static_cast<std::size_t>(order[i]);
-            if (from >= sizes.size() || taken[from]) {
-                refuse("Shuffle: " + integers(order) + " is no permutation of " + std::to_string(sizes.size()) + " axes");
-            }
-            taken[from] = true;
-            permuted.push_back(sizes[from]);
+    node.output->mShape.dims = infer(node, inputs, false, [&](std::string const& problem) {
+        if (node.output->mProblem.empty()) {
+            node.output->mProblem = node.name + ": " + problem;
         }
-        return permuted;
-    }
-    return sizes;
+    });
 }
 
 template <typename Interface>
 class LayerOf : public Interface {
 public:
     LayerOf(Network& network, Node& node) : mNetwork(network), mNode(node) {}
-    void setName(char const* name) noexcept override { mNode.name = name; }
+    void setName(char const* name) noexcept override {
+        mNetwork.mLayerNames.rename("ILayer::setName", "layer", mNode.name, name);
+        infer_output(mNode);
+    }
     char const* getName() const noexcept override { return mNode.name.c_str(); }
     std::int32_t getNbOutputs() const noexcept override { return 1; }
     ITensor* getOutput(std::int32_t index) const noexcept override { return index == 0 ? mNode.output : nullptr; }
@@ -122,26 +65,20 @@ public:
     using LayerOf::LayerOf;
     void setReshapeDimensions(Dims const& dims) noexcept override {
         mNode.reshape = to_sizes(dims);
-        infer();
+        changed();
     }
     void setSecondTranspose(nvinfer1::Permutation permutation) noexcept override {
         auto const rank = mNode.reshape ? mNode.reshape->size() : mNode.inputs[0]->mShape.dims.size();
         mNode.permutation = std::vector<std::int32_t>(permutation.order, permutation.order + rank);
-        infer();
+        changed();
     }
     void setZeroIsPlaceholder(bool) noexcept override {}
 
 private:
-    void infer() noexcept {
-        mNode.output->mProblem.clear();
-        try {
-            mNode.output->mShape.dims = shuffled(mNode.inputs[0]->mShape, mNode);
-        } catch (std::exception const& exception) {
-            mNode.output->mProblem = exception.what();
-            say(mNetwork.mLogger, nvinfer1::ILogger::Severity::kERROR, exception.what());
-        }
+    void changed() {
         mNode.more = "\"reshape\":" + (mNode.reshape ? integers(*mNode.reshape) : "null") +
                      ",\"permutation\":" + (mNode.permutation ? integers(*mNode.permutation) : "null");
+        infer_output(mNode);
     }
 };
 
@@ -154,14 +91,17 @@ struct Class<nvinfer1::IShuffleLayer> {
     using Type = Shuffle;
 };
 
-std::string element_wise_name(nvinfer1::ElementWiseOperation op) {
-    char const* const names[] = {"SUM", "PROD", "MAX", "MIN", "SUB", "DIV", "POW"};
-    auto const number = static_cast<std::size_t>(op);
-    if (number >= std::size(names)) {
-        refuse("ElementWise: no operation " + std::to_string(number));
+Node node_of(char const* kind, std::vector<ITensor*> const& inputs, std::string more) {
+    Node node;
+    node.kind = kind;
+    for (ITensor* const input : inputs) {
+        node.inputs.push_back(own(*input));
     }
-    return names[number];
+    node.more = std::move(more);
+    return node;
 }
+
+std::string const kParameter = "API Usage Error (Parameter check failed, condition: ";
 
 }  // namespace
 
@@ -193,152 +133,154 @@ std::size_t bytes_of(DataType type) {
     }
 }
 
-bool is_float(DataType type) { return type == DataType::kFLOAT || type == DataType::kHALF || type == DataType::kBF16; }
-
-void say(nvinfer1::ILogger& logger, nvinfer1::ILogger::Severity severity, std::string const& line) noexcept {
+void say(nvinfer1::ILogger& logger, Severity severity, std::string const& line) noexcept {
     logger.log(severity, line.c_str());
 }
 
-Dims Tensor::getDimensions() const noexcept { return mProblem.empty() ? to_dims(mShape.dims) : Dims{-1, {}}; }
+void say_error(nvinfer1::ILogger& logger, std::string const& function, int code, std::string const& what) noexcept {
+    say(logger, Severity::kERROR, "stand-in: " + function + ": Error Code " + std::to_string(code) + ": " + what);
+}
+
+bool Names::fits(char const* function, char const* name) const {
+    if (std::char_traits<char>::length(name) < kLongestName) {
+        return true;
+    }
+    say_error(mLogger, function, kCheck, "API Usage Error (The given name exceeds the limit (4096 characters)!)");
+    return false;
+}
+
+void Names::rename(char const* function, char const* what, std::string& name, char const* wanted) {
+    if (!fits(function, wanted) || name == wanted) {
+        return;
+    }
+    if (!mTaken.insert(wanted).second) {
+        say_error(mLogger, function, kCheck,
+                  std::string("API Usage Error (Failed attempt to rename a ") + what + " from " + name + " to " + wanted +
+                      " as the new name is already in use.)");
+        return;
+    }
+    mTaken.erase(name);
+    name = wanted;
+}
+
+Dims Tensor::getDimensions() const noexcept {
+    if (mProblem.empty()) {
+        return to_dims(mShape.dims);
+    }
+    say_error(mLogger, "ITensor::getDimensions", kUsage, "API Usage Error (" + mProblem + ")");
+    return Dims{-1, {}};
+}
+
+void Tensor::setDimensionName(std::int32_t index, char const* name) noexcept {
+    if (mNames.fits("ITensor::setDimensionName", name)) {
+        mDimensions[index] = name;
+    }
+}
+
+char const* Tensor::getDimensionName(std::int32_t index) const noexcept {
+    auto const found = mDimensions.find(index);
+    return found == mDimensions.end() ? nullptr : found->second.c_str();
+}
 
 template <typename Interface>
-Interface* Network::add(char const* kind, std::vector<ITensor*> const& inputs, Shape shape, std::string more) {
-    auto& node = mNodes.emplace_back();
-    node.kind = kind;
-    for (ITensor* const input : inputs) {
-        node.inputs.push_back(static_cast<Tensor*>(input));
-    }
-    auto const id = "%" + std::to_string(mNodes.size() - 1);
-    mTensors.push_back(std::make_unique<Tensor>(id, std::move(shape)));
+Interface* Network::add(Node made, DataType type) {
+    auto const number = mNodes.size();
+    auto& node = mNodes.emplace_back(std::move(made));
+    node.name = "(Unnamed Layer* " + std::to_string(number) + ") [" + node.kind + "]";
+    auto const tensor = node.name + "_output";
+    mLayerNames.add(node.name);
+    mTensorNames.add(tensor);
+    mTensors.push_back(
+        std::make_unique<Tensor>(mLogger, mTensorNames, "%" + std::to_string(number), tensor, Shape{type, {}}));
     node.output = mTensors.back().get();
-    node.more = std::move(more);
+    infer_output(node);
     auto layer = std::make_unique<typename Class<Interface>::Type>(*this, node);
     auto* const added = layer.get();
     mLayers.push_back(std::move(layer));
     return added;
 }
 
+void Network::setName(char const* name) noexcept {
+    if (mLayerNames.fits("INetworkDefinition::setName", name)) {
+        mName = name;
+    }
+}
+
 ITensor* Network::addInput(char const* name, DataType type, Dims const& dims) noexcept {
-    return guarded(mLogger, static_cast<ITensor*>(nullptr), [&]() -> ITensor* {
-        for (Tensor const* const input : mInputs) {
-            if (input->mName == name) {
-                refuse(std::string("addInput: there is an input ") + name + " already");
-            }
-        }
-        if (dims.nbDims < 0 || dims.nbDims > Dims::MAX_DIMS || std::any_of(dims.d, dims.d + dims.nbDims, [](auto size) { return size < -1; })) {
-            refuse(std::string("addInput: ") + name + " has no such shape");
-        }
-        mTensors.push_back(std::make_unique<Tensor>(name, Shape{type, to_sizes(dims)}));
-        mTensors.back()->mInput = true;
-        mInputs.push_back(mTensors.back().get());
-        return mInputs.back();
-    });
+    char const* const function = "INetworkDefinition::addInput";
+    if (!mTensorNames.fits(function, name)) {
+        return nullptr;
+    }
+    bool const taken = std::any_of(mInputs.begin(), mInputs.end(), [&](auto const* input) { return input->mName == name; });
+    bool const valid = dims.nbDims >= 0 && dims.nbDims <= Dims::MAX_DIMS &&
+                       std::all_of(dims.d, dims.d + dims.nbDims, [](auto size) { return size >= -1; });
+    if (taken || !valid) {
+        say_error(mLogger, function, kCheck,
+                  kParameter + (taken ? "inName != knownInput->getName()" : "isValidDims(dims, false)") + ".)");
+        return nullptr;
+    }
+    mTensorNames.add(name);
+    mTensors.push_back(std::make_unique<Tensor>(mLogger, mTensorNames, name, name, Shape{type, to_sizes(dims)}));
+    mTensors.back()->mInput = true;
+    mInputs.push_back(mTensors.back().get());
+    return mInputs.back();
 }
 
 void Network::markOutput(ITensor& tensor) noexcept {
-    auto& output = static_cast<Tensor&>(tensor);
+    auto& output = *own(tensor);
+    if (output.mInput || output.mOutput) {
+        say_error(mLogger, "INetworkDefinition::markOutput", kUsage,
+                  "API Usage Error (Failed attempt to set a tensor " + output.mName + " as network-level output" +
+                      (output.mInput ? ". It was previously set as a network-level input. Tensor can't be both input and output at "
+                                       "network level.)"
+                                     : " as it was already set as network-level output.)"));
+        return;
+    }
     output.mOutput = true;
     mOutputs.push_back(&output);
 }
 
 nvinfer1::IActivationLayer* Network::addActivation(ITensor& input, nvinfer1::ActivationType type) noexcept {
-    return guarded(mLogger, static_cast<nvinfer1::IActivationLayer*>(nullptr), [&] {
-        must_be_float("Activation", shape_of(input));
-        if (type != nvinfer1::ActivationType::kSIGMOID) {
-            refuse("Activation: only SIGMOID is played");
-        }
-        return add<nvinfer1::IActivationLayer>("Activation", {&input}, shape_of(input), "\"op\":\"SIGMOID\"");
-    });
+    auto node = node_of("Activation", {&input}, "\"op\":\"SIGMOID\"");
+    node.problem = type == nvinfer1::ActivationType::kSIGMOID ? "" : "only SIGMOID is played";
+    return add<nvinfer1::IActivationLayer>(std::move(node), input.getType());
 }
 
 nvinfer1::ICastLayer* Network::addCast(ITensor& input, DataType toType) noexcept {
-    return guarded(mLogger, static_cast<nvinfer1::ICastLayer*>(nullptr), [&] {
-        auto const more = std::string("\"to\":\"") + name_of(toType) + "\"";
-        return add<nvinfer1::ICastLayer>("Cast", {&input}, Shape{toType, shape_of(input).dims}, more);
-    });
+    return add<nvinfer1::ICastLayer>(node_of("Cast", {&input}, std::string("\"to\":\"") + name_of(toType) + "\""), toType);
 }
 
 nvinfer1::IConstantLayer* Network::addConstant(Dims const& dims, nvinfer1::Weights weights) noexcept {
-    return guarded(mLogger, static_cast<nvinfer1::IConstantLayer*>(nullptr), [&] {
-        auto const sizes = to_sizes(dims);
-        if (is_dynamic(sizes) || volume(sizes) != weights.count || (weights.count > 0 && weights.values == nullptr)) {
-            refuse("Constant: " + std::to_string(weights.count) + " weights do not fill " + stand_in::text_of(sizes));
-        }
-        auto* const layer = add<nvinfer1::IConstantLayer>("Constant", {}, Shape{weights.type, sizes}, "");
-        mNodes.back().weights = weights;
-        return layer;
-    });
+    auto node = node_of("Constant", {}, "");
+    node.weights = weights;
+    node.constant = to_sizes(dims);
+    return add<nvinfer1::IConstantLayer>(std::move(node), weights.type);
 }
 
 nvinfer1::IElementWiseLayer* Network::addElementWise(ITensor& input1, ITensor& input2,
                                                      nvinfer1::ElementWiseOperation op) noexcept {
-    return guarded(mLogger, static_cast<nvinfer1::IElementWiseLayer*>(nullptr), [&] {
-        auto const& a = shape_of(input1);
-        auto const& b = shape_of(input2);
-        same_type("ElementWise", a, b);
-        same_rank("ElementWise", a, b);
-        if (op == nvinfer1::ElementWiseOperation::kPOW) {
-            must_be_float("ElementWise POW", a);
-        }
-        Shape made{a.type, {}};
-        for (std::size_t i = 0; i < a.dims.size(); i++) {
-            made.dims.push_back(broadcast("ElementWise", a, b, i));
-        }
-        return add<nvinfer1::IElementWiseLayer>("ElementWise", {&input1, &input2}, made,
-                                                "\"op\":\"" + element_wise_name(op) + "\"");
-    });
+    char const* const names[] = {"SUM", "PROD", "MAX", "MIN", "SUB", "DIV", "POW"};
+    auto const number = static_cast<std::size_t>(op);
+    bool const plays = number < std::size(names);
+    auto node = node_of("ElementWise", {&input1, &input2}, std::string("\"op\":\"") + (plays ? names[number] : "?") + "\"");
+    node.problem = plays ? "" : "no operation " + std::to_string(number) + " is played";
+    return add<nvinfer1::IElementWiseLayer>(std::move(node), input1.getType());
 }
 
 nvinfer1::IGatherLayer* Network::addGather(ITensor& data, ITensor& indices, std::int32_t axis) noexcept {
-    return guarded(mLogger, static_cast<nvinfer1::IGatherLayer*>(nullptr), [&] {
-        auto const& from = shape_of(data);
-        auto const& by = shape_of(indices);
-        if (by.type != DataType::kINT32 && by.type != DataType::kINT64) {
-            refuse("Gather: indices must be INT32 or INT64, and not " + text_of(by));
-        }
-        if (axis < 0 || static_cast<std::size_t>(axis) >= from.dims.size()) {
-            refuse("Gather: " + text_of(from) + " has no axis " + std::to_string(axis));
-        }
-        Shape made{from.type, {from.dims.begin(), from.dims.begin() + axis}};
-        made.dims.insert(made.dims.end(), by.dims.begin(), by.dims.end());
-        made.dims.insert(made.dims.end(), from.dims.begin() + axis + 1, from.dims.end());
-        return add<nvinfer1::IGatherLayer>("Gather", {&data, &indices}, made,
-                                           "\"axis\":" + std::to_string(axis) + ",\"mode\":\"DEFAULT\"");
-    });
+    auto node = node_of("Gather", {&data, &indices}, "\"axis\":" + std::to_string(axis) + ",\"mode\":\"DEFAULT\"");
+    node.axis = axis;
+    return add<nvinfer1::IGatherLayer>(std::move(node), data.getType());
 }
 
 nvinfer1::IMatrixMultiplyLayer* Network::addMatrixMultiply(ITensor& input0, nvinfer1::MatrixOperation op0,
                                                            ITensor& input1, nvinfer1::MatrixOperation op1) noexcept {
-    return guarded(mLogger, static_cast<nvinfer1::IMatrixMultiplyLayer*>(nullptr), [&] {
-        using nvinfer1::MatrixOperation;
-        auto a = shape_of(input0);
-        auto b = shape_of(input1);
-        same_type("MatrixMultiply", a, b);
-        same_rank("MatrixMultiply", a, b);
-        must_be_float("MatrixMultiply", a);
-        auto const rank = a.dims.size();
-        if (rank < 2) {
-            refuse("MatrixMultiply: " + text_of(a) + " is no matrix");
-        }
-        for (auto const& [shape, op] : {std::pair{&a, op0}, std::pair{&b, op1}}) {
-            if (op == MatrixOperation::kTRANSPOSE) {
-                std::swap(shape->dims[rank - 1], shape->dims[rank - 2]);
-            }
-        }
-        auto const inner = std::pair{a.dims[rank - 1], b.dims[rank - 2]};
-        if (inner.first >= 0 && inner.second >= 0 && inner.first != inner.second) {
-            refuse("MatrixMultiply: " + text_of(a) + " does not go with " + text_of(b));
-        }
-        Shape made{a.type, {}};
-        for (std::size_t i = 0; i + 2 < rank; i++) {
-            made.dims.push_back(broadcast("MatrixMultiply", a, b, i));
-        }
-        made.dims.push_back(a.dims[rank - 2]);
-        made.dims.push_back(b.dims[rank - 1]);
-        auto const name = [](MatrixOperation op) { return op == MatrixOperation::kNONE ? "\"NONE\"" : "\"TRANSPOSE\""; };
-        auto const more = std::string("\"opA\":") + name(op0) + ",\"opB\":" + name(op1);
-        return add<nvinfer1::IMatrixMultiplyLayer>("MatrixMultiply", {&input0, &input1}, made, more);
-    });
+    using nvinfer1::MatrixOperation;
+    auto const name = [](MatrixOperation op) { return op == MatrixOperation::kNONE ? "\"NONE\"" : "\"TRANSPOSE\""; };
+    auto const more = std::string("\"opA\":") + name(op0) + ",\"opB\":" + name(op1);
+    auto node = node_of("MatrixMultiply", {&input0, &input1}, more);
+    node.transposed = {op0 == MatrixOperation::kTRANSPOSE, op1 == MatrixOperation::kTRANSPOSE};
+    return add<nvinfer1::IMatrixMultiplyLayer>(std::move(node), input0.getType());
 }
 
 nvinfer1::IPluginV2Layer* Network::addPluginV2(ITensor* const* inputs, std::int32_t nbInputs,
@@ -346,14 +288,10 @@ nvinfer1::IPluginV2Layer* Network::addPluginV2(ITensor* const* inputs, std::int3
     return guarded(mLogger, static_cast<nvinfer1::IPluginV2Layer*>(nullptr), [&] {
         auto* const clone = dynamic_cast<Plugin*>(plugin.clone());
         if (clone == nullptr) {
-            refuse("addPluginV2: a plugin that is not the stand-in's");
+            throw std::runtime_error("stand-in: addPluginV2: a plugin that is not the stand-in's");
         }
         mPlugins.emplace_back(clone);
         std::vector<ITensor*> const tensors(inputs, inputs + nbInputs);
-        std::vector<Shape> shapes;
-        for (ITensor const* const input : tensors) {
-            shapes.push_back(shape_of(*input));
-        }
         std::string const kind = std::string("Plugin:") + clone->getPluginType();
         auto const types = std::map<nvinfer1::PluginFieldType, char const*>{
             {nvinfer1::PluginFieldType::kINT8, "INT8"},
@@ -372,52 +310,54 @@ nvinfer1::IPluginV2Layer* Network::addPluginV2(ITensor* const* inputs, std::int3
         });
         auto const more = "\"version\":" + quote(clone->getPluginVersion()) +
                           ",\"namespace\":" + quote(clone->getPluginNamespace()) + ",\"fields\":" + fields;
-        auto* const layer = add<nvinfer1::IPluginV2Layer>(kind.c_str(), tensors, clone->output(shapes), more);
-        mNodes.back().plugin = clone;
-        return layer;
+        auto node = node_of(kind.c_str(), tensors, more);
+        node.plugin = clone;
+        if (tensors.empty()) {
+            throw std::runtime_error("stand-in: plugin " + kind + " reads nothing");
+        }
+        return add<nvinfer1::IPluginV2Layer>(std::move(node), tensors[0]->getType());
     });
 }
 
 nvinfer1::IReduceLayer* Network::addReduce(ITensor& input, nvinfer1::ReduceOperation operation, std::uint32_t axes,
                                            bool keepDimensions) noexcept {
-    return guarded(mLogger, static_cast<nvinfer1::IReduceLayer*>(nullptr), [&] {
-        auto made = shape_of(input);
-        must_be_float("Reduce", made);
-        if (axes == 0 || axes >> made.dims.size() != 0) {
-            refuse("Reduce: " + text_of(made) + " has no axes " + std::to_string(axes));
-        }
-        if (!keepDimensions || operation != nvinfer1::ReduceOperation::kAVG) {
-            refuse("Reduce: only AVG that keeps dimensions is played");
-        }
-        for (std::size_t i = 0; i < made.dims.size(); i++) {
-            made.dims[i] = (axes >> i & 1) != 0 ? 1 : made.dims[i];
-        }
-        return add<nvinfer1::IReduceLayer>("Reduce", {&input}, made,
-                                           "\"op\":\"AVG\",\"axes\":" + std::to_string(axes) + ",\"keep\":true");
-    });
+    auto node = node_of("Reduce", {&input}, "\"op\":\"AVG\",\"axes\":" + std::to_string(axes) + ",\"keep\":true");
+    bool const plays = keepDimensions && operation == nvinfer1::ReduceOperation::kAVG;
+    node.problem = plays ? "" : "only AVG that keeps dimensions is played";
+    node.axis = axes;
+    return add<nvinfer1::IReduceLayer>(std::move(node), input.getType());
 }
 
 nvinfer1::IShuffleLayer* Network::addShuffle(ITensor& input) noexcept {
-    return guarded(mLogger, static_cast<nvinfer1::IShuffleLayer*>(nullptr), [&] {
-        return add<nvinfer1::IShuffleLayer>("Shuffle", {&input}, shape_of(input), "\"reshape\":null,\"permutation\":null");
-    });
+    return add<nvinfer1::IShuffleLayer>(node_of("Shuffle", {&input}, "\"reshape\":null,\"permutation\":null"), input.getType());
 }
 
 nvinfer1::IUnaryLayer* Network::addUnary(ITensor& input, nvinfer1::UnaryOperation operation) noexcept {
-    return guarded(mLogger, static_cast<nvinfer1::IUnaryLayer*>(nullptr), [&] {
-        must_be_float("Unary", shape_of(input));
-        if (operation != nvinfer1::UnaryOperation::kSQRT) {
-            refuse("Unary: only SQRT is played");
-        }
-        return add<nvinfer1::IUnaryLayer>("Unary", {&input}, shape_of(input), "\"op\":\"SQRT\"");
-    });
+    auto node = node_of("Unary", {&input}, "\"op\":\"SQRT\"");
+    node.problem = operation == nvinfer1::UnaryOperation::kSQRT ? "" : "only SQRT is played";
+    return add<nvinfer1::IUnaryLayer>(std::move(node), input.getType());
 }
 
 bool Network::setWeightsName(nvinfer1::Weights weights, char const* name) noexcept {
-    return guarded(mLogger, false, [&] {
-        mWeights[weights.values] = name;
-        return true;
-    });
+    char const* const function = "INetworkDefinition::setWeightsName";
+    if (!mLayerNames.fits(function, name)) {
+        return false;
+    }
+    auto const same = [&](nvinfer1::Weights const& other) {
+        return other.values == weights.values && other.count == weights.count && other.type == weights.type;
+    };
+    bool const used = std::any_of(mNodes.begin(), mNodes.end(),
+                                  [&](Node const& node) { return node.kind == "Constant" && same(node.weights); });
+    auto const taken = mWeights.find(name);
+    if (!used || (taken != mWeights.end() && !same(taken->second))) {
+        say_error(mLogger, function, kCheck,
+                  kParameter + (used ? std::string("iter->second.values == w.values. The same name ") + name +
+                                           " has been used for different sets of weights.)"
+                                     : "weightsSetName. The given weights is not used in the network.)"));
+        return false;
+    }
+    mWeights[name] = weights;
+    return true;
 }
 
 }  // namespace stand_in

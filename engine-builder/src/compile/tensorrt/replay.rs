@@ -99,7 +99,7 @@ fn add_node(
     let axes: Vec<i32>;
     let fields: Vec<PluginField<'_>>;
     let op = match &node.op {
-        Op::Constant { .. } => return Err(GpuError::Exception { message: format!("`{}` is a constant", node.name) }),
+        Op::Constant { .. } => return Err(GpuError::Network { message: format!("`{}` is a constant", node.name) }),
         Op::Gather => NetworkOp::Gather { axis: 0 },
         Op::MatrixMultiply => NetworkOp::MatrixMultiply { transpose: true },
         Op::ElementWise(op) => NetworkOp::ElementWise(match op {
