@@ -6,7 +6,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use cpu_kernels::{Attention, AttentionSequence, Kernels, PackedMatrix, bf16, limits, packed};
+use cpu_kernels::{Attention, AttentionSequence, Kernels, PackedMatrix, Quantization, bf16, limits, packed};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// More than any cache: 1 GiB.
@@ -37,13 +37,19 @@ const SHAPES: [(usize, usize, usize); 9] = [
     (2048, 1536, 8640),
 ];
 
-fn gemm(c: &mut Criterion, kernels: Kernels) {
-    let mut group = c.benchmark_group("gemm");
+/// The matrix product over weights of one type; `quantization` is `None` for bf16.
+fn gemm(c: &mut Criterion, kernels: Kernels, quantization: Option<Quantization>) {
+    let name = quantization.map_or("bf16", Quantization::name);
+    let mut group = c.benchmark_group(format!("gemm {name}"));
     for (m, n, k) in SHAPES {
-        // One row is measured in bytes of weights, from memory: as many copies as the caches cannot hold.
-        let bytes = n * k * 2;
-        let copies = if m == 1 { LARGE.div_ceil(bytes) } else { 1 };
-        let data = vec![bf16::ONE; copies * n * k];
+        let bytes = match quantization {
+            None => packed::packed_len(n, k).map(|len| 2 * len),
+            Some(quantization) => quantization.packed_bytes(n, k),
+        };
+        let Some(bytes) = bytes else { continue };
+        // Few rows are measured in bytes of weights, from memory: as many copies as the caches cannot hold.
+        let copies = if m <= 32 { LARGE.div_ceil(bytes) } else { 1 };
+        let data = vec![bf16::ONE; copies * bytes / 2];
         let a = vec![bf16::ONE; m * k];
         let mut out = vec![0.0; m * n];
         group.throughput(if m == 1 {
@@ -51,10 +57,16 @@ fn gemm(c: &mut Criterion, kernels: Kernels) {
         } else {
             Throughput::Elements((2 * m * n * k) as u64)
         });
-        let mut weights = data.chunks_exact(n * k).cycle();
+        let mut weights = data.chunks_exact(bytes / 2).cycle();
         group.bench_function(BenchmarkId::from_parameter(format!("{m}x{n}x{k}")), |b| {
             b.iter(|| {
-                let weight = weights.next().and_then(|data| PackedMatrix::new(data, n, k).ok());
+                let weight = weights.next().and_then(|data| match quantization {
+                    None => PackedMatrix::new(data, n, k).ok(),
+                    Some(quantization) => {
+                        let bytes: &[u8] = bytemuck::cast_slice(data);
+                        PackedMatrix::quantized(quantization, bytes, n, k).ok()
+                    }
+                });
                 weight.map(|weight| kernels.gemm(&a, weight, &mut out))
             });
         });
@@ -65,15 +77,22 @@ fn gemm(c: &mut Criterion, kernels: Kernels) {
 fn pack(c: &mut Criterion) {
     let mut group = c.benchmark_group("pack");
     for k in [4096, 4097] {
-        let rows = vec![bf16::ONE; 4096 * k];
-        let Some(len) = packed::packed_len(4096, k) else {
-            continue;
-        };
-        let mut out = vec![bf16::ZERO; len];
+        let rows: Vec<bf16> = (0..4096 * k).map(|i| bf16::from_f32((i % 251) as f32 / 100.0 - 1.25)).collect();
         group.throughput(Throughput::Bytes(2 * rows.len() as u64));
-        group.bench_function(BenchmarkId::from_parameter(format!("4096x{k}, one thread")), |b| {
-            b.iter(|| packed::pack_panels(black_box(&rows), k, &mut out));
-        });
+        if let Some(len) = packed::packed_len(4096, k) {
+            let mut out = vec![bf16::ZERO; len];
+            group.bench_function(BenchmarkId::from_parameter(format!("bf16, 4096x{k}, one thread")), |b| {
+                b.iter(|| packed::pack_panels(black_box(&rows), k, &mut out));
+            });
+        }
+        for quantization in Quantization::ALL {
+            let Some(bytes) = quantization.packed_bytes(4096, k) else { continue };
+            let mut out = vec![0; bytes];
+            let name = format!("{}, 4096x{k}, one thread", quantization.name());
+            group.bench_function(BenchmarkId::from_parameter(name), |b| {
+                b.iter(|| quantization.pack(black_box(&rows), k, &mut out));
+            });
+        }
     }
     group.finish();
 }
@@ -137,7 +156,10 @@ fn all(c: &mut Criterion) {
     match Kernels::detect() {
         Ok(kernels) => {
             limit(c, kernels);
-            gemm(c, kernels);
+            gemm(c, kernels, None);
+            for quantization in Quantization::ALL {
+                gemm(c, kernels, Some(quantization));
+            }
             attention(c, kernels);
             elementwise(c, kernels);
         }

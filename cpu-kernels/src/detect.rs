@@ -49,7 +49,7 @@ fn on_this_cpu(isa: Isa) -> bool {
 }
 
 /// The best of this CPU.
-fn best() -> AnyInstructionSet {
+pub(crate) fn best() -> AnyInstructionSet {
     let present = Isa::best_first(made_by_intel()).into_iter().find_map(|isa| AnyInstructionSet::new(isa).ok());
     present.unwrap_or(AnyInstructionSet::Portable(Portable))
 }

@@ -9,6 +9,8 @@ use half::bf16;
 use crate::attention::QueryTile;
 use crate::generic::attention::VectorAttention;
 use crate::generic::multiply_adds::MultiplyAdds;
+use crate::quantized::Panels;
+use crate::quantized::rows::Rows;
 use crate::simd::Task;
 use crate::submatrix::Submatrix;
 
@@ -34,6 +36,13 @@ pub(crate) trait InstructionSet: Copy + Send + Sync {
     /// # Panics
     /// If the sizes of `a`, `panels` and `out` contradict one another.
     fn multiply(self, a: &[Self::Activation], padded_k: usize, panels: &[bf16], out: Submatrix<'_, f32>);
+
+    /// out `[m, n]` = rows . W^T, for the columns that `panels` and `out` share; the arithmetic is that of
+    /// [`crate::quantized`], to the bit.
+    ///
+    /// # Panics
+    /// If the sizes of `rows`, `panels` and `out` contradict one another.
+    fn multiply_quantized(self, rows: Rows<'_>, panels: Panels<'_>, out: Submatrix<'_, f32>);
 
     /// Attention of some queries of one sequence that share a KV head.
     #[inline(always)]

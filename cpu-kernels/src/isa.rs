@@ -8,7 +8,7 @@ use std::str::FromStr;
 /// An instruction set that there are kernels for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
-    /// AMX-TILE and AMX-BF16, beside all of [`Isa::Avx512f`].
+    /// AMX-TILE, AMX-BF16 and AMX-INT8, beside all of [`Isa::Avx512f`].
     Amx,
     /// AVX-512 F, BW, VL, DQ and BF16.
     Avx512,

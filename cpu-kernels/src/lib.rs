@@ -1,4 +1,5 @@
-//! The arithmetic of a decoder-only transformer on a CPU: bf16 weights and KV cache, fp32 everywhere else.
+//! The arithmetic of a decoder-only transformer on a CPU: weights in bf16 or as integer codes, a bf16 KV cache, and fp32
+//! everywhere else.
 //!
 //! [`Kernels::detect`] picks the best instruction set of this machine, once; every operation is a method of the
 //! value it returns. All matrices are dense and row-major, except weights, which are in the [`packed`] layout
@@ -24,7 +25,7 @@
 //!
 //! - **The same bits within an instruction set.** The result for a row does not depend on which rows come with
 //!   it, on the number of threads, on how a sequence is cut into chunks, or on the KV cache's block size.
-//!   Between instruction sets results differ by rounding.
+//!   Between instruction sets results differ by rounding, but for products of quantized weights, which do not.
 //! - **No undefined behaviour from safe calls.** Sizes are checked where the call comes in; a mismatch is a
 //!   panic that names the argument, never a wild read.
 //! - **The threads are the caller's.** Work is split over the rayon pool that the call runs in.
@@ -35,7 +36,8 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`packed`] | the layout of weights |
+//! | [`packed`] | the layout of weights in bf16; [`PackedMatrix`] |
+//! | [`quantized`] | weights as integer codes of eight or four bits: layout, arithmetic, rounding of weights and of activations |
 //! | `submatrix` | rectangles of an output, one for each thread |
 //! | `simd` | the vector operations that an algorithm may ask for |
 //! | `attention` | [`Attention`]: its arguments, their checks, and the piece that one thread computes |
@@ -62,6 +64,7 @@ pub mod limits;
 pub mod packed;
 mod parallel;
 mod portable;
+pub mod quantized;
 mod sampling;
 mod simd;
 mod submatrix;
@@ -77,3 +80,4 @@ pub use half::bf16;
 pub use isa::{Isa, UnknownIsa};
 pub use kernels::Kernels;
 pub use packed::{PackError, PackedMatrix};
+pub use quantized::Quantization;

@@ -9,10 +9,14 @@
 //!
 //! k is padded with zeros to a multiple of 32 and n to a multiple of 16. A pair is one 64-byte register of
 //! AVX-512 BF16's VDPBF16PS, and 16 pairs are one B tile of AMX's TDPBF16PS.
+//!
+//! [`crate::quantized`] has the layout of integer codes; a [`PackedMatrix`] is either.
 
 #![forbid(unsafe_code)]
 
 use half::bf16;
+
+use crate::quantized::{Panels, Quantization};
 
 /// Output columns in a panel.
 pub const PANEL_COLUMNS: usize = 16;
@@ -55,25 +59,34 @@ pub enum PackError {
         k: usize,
     },
     /// There is more or less data than the sizes say.
-    #[error("a packed matrix of {n} x {k} has {expected} elements, not {found}")]
+    #[error("a packed matrix of {n} x {k} has {expected} {unit}, not {found}")]
     Length {
         /// Output columns.
         n: usize,
         /// Inputs.
         k: usize,
-        /// [`packed_len`]`(n, k)`.
+        /// `elements`, or `bytes` of a quantized matrix.
+        unit: &'static str,
+        /// [`packed_len`]`(n, k)` or [`Quantization::packed_bytes`]`(n, k)`.
         expected: usize,
-        /// Elements given.
+        /// Elements or bytes given.
         found: usize,
     },
 }
 
-/// A weight matrix W `[n, k]` in the packed layout, borrowed (usually from a mapped file).
+/// A weight matrix W `[n, k]` in a packed layout, borrowed (usually from a mapped file).
 #[derive(Clone, Copy, Debug)]
 pub struct PackedMatrix<'a> {
-    data: &'a [bf16],
+    data: Data<'a>,
     n: usize,
     k: usize,
+}
+
+/// What a packed matrix is made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Data<'a> {
+    Bf16(&'a [bf16]),
+    Quantized(Panels<'a>),
 }
 
 impl<'a> PackedMatrix<'a> {
@@ -82,14 +95,17 @@ impl<'a> PackedMatrix<'a> {
     /// # Errors
     /// If a size is zero, or `data` has not exactly [`packed_len`]`(n, k)` elements.
     pub fn new(data: &'a [bf16], n: usize, k: usize) -> Result<Self, PackError> {
-        if n == 0 || k == 0 {
-            return Err(PackError::Empty { n, k });
-        }
-        let expected = packed_len(n, k).ok_or(PackError::TooLarge { n, k })?;
-        if data.len() != expected {
-            return Err(PackError::Length { n, k, expected, found: data.len() });
-        }
-        Ok(PackedMatrix { data, n, k })
+        check_len(n, k, packed_len(n, k), data.len(), "elements")?;
+        Ok(PackedMatrix { data: Data::Bf16(data), n, k })
+    }
+
+    /// Takes `data` as W `[n, k]`, as [`Quantization::pack`] writes it.
+    ///
+    /// # Errors
+    /// If a size is zero, or `data` has not exactly [`Quantization::packed_bytes`]`(n, k)` bytes.
+    pub fn quantized(quantization: Quantization, data: &'a [u8], n: usize, k: usize) -> Result<Self, PackError> {
+        check_len(n, k, quantization.packed_bytes(n, k), data.len(), "bytes")?;
+        Ok(PackedMatrix { data: Data::Quantized(Panels::new(quantization, k, data)), n, k })
     }
 
     /// Output columns, at least 1.
@@ -102,30 +118,50 @@ impl<'a> PackedMatrix<'a> {
         self.k
     }
 
-    /// Unpacks `W[n][..]` (an embedding, where the table is shared with the output head).
+    /// How the weights are quantized; `None` where they are bf16.
+    pub fn quantization(&self) -> Option<Quantization> {
+        match self.data {
+            Data::Bf16(_) => None,
+            Data::Quantized(panels) => Some(panels.quantization()),
+        }
+    }
+
+    /// Unpacks `W[n][..]`, rounded to bf16 where it is quantized (an embedding, where the table is shared with the output head).
     ///
     /// # Panics
     /// If `n` is not below [`Self::n`], or `out` has not [`Self::k`] elements.
     pub fn row(&self, n: usize, out: &mut [bf16]) {
         assert!(n < self.n, "row {n} of a packed matrix of {} rows", self.n);
         assert_eq!(out.len(), self.k, "out must hold one row of the packed matrix");
-        let panel = self.panels(n / PANEL_COLUMNS, n / PANEL_COLUMNS + 1);
-        let column = n % PANEL_COLUMNS;
-        for (out, pair) in out.chunks_mut(2).zip(panel.chunks_exact(2 * PANEL_COLUMNS)) {
-            out.copy_from_slice(&pair[2 * column..][..out.len()]);
+        let (panel, column) = (n / PANEL_COLUMNS, n % PANEL_COLUMNS);
+        match self.data {
+            Data::Bf16(panels) => {
+                let panel = bf16_panels(panels, self.k, panel, panel + 1);
+                for (out, pair) in out.chunks_mut(2).zip(panel.chunks_exact(2 * PANEL_COLUMNS)) {
+                    out.copy_from_slice(&pair[2 * column..][..out.len()]);
+                }
+            }
+            Data::Quantized(panels) => panels.dequantize(n, out),
         }
     }
 
-    /// How many panels there are.
-    pub(crate) fn panel_count(&self) -> usize {
-        self.n.div_ceil(PANEL_COLUMNS)
+    pub(crate) fn data(&self) -> Data<'a> {
+        self.data
     }
+}
 
-    /// The data of panels `first..end`.
-    pub(crate) fn panels(&self, first: usize, end: usize) -> &'a [bf16] {
-        let len = PANEL_COLUMNS * padded_k(self.k);
-        &self.data[first * len..end * len]
+/// Panels `first..end` of W over `k`.
+pub(crate) fn bf16_panels(panels: &[bf16], k: usize, first: usize, end: usize) -> &[bf16] {
+    let len = PANEL_COLUMNS * padded_k(k);
+    &panels[first * len..end * len]
+}
+
+fn check_len(n: usize, k: usize, expected: Option<usize>, found: usize, unit: &'static str) -> Result<(), PackError> {
+    if n == 0 || k == 0 {
+        return Err(PackError::Empty { n, k });
     }
+    let expected = expected.ok_or(PackError::TooLarge { n, k })?;
+    if found == expected { Ok(()) } else { Err(PackError::Length { n, k, unit, expected, found }) }
 }
 
 /// Packs some rows of W: `rows` is `[r, k]`, row-major, with any r; `out` gets `ceil(r / 16)` whole panels.

@@ -73,3 +73,44 @@ fn exp_at_the_limits() {
         assert!(found[8].is_nan(), "{}", kernels.isa());
     }
 }
+
+/// The kernels that a better one stands before on this CPU.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn codes_have_the_same_products_without_vnni() {
+    use crate::any_instruction_set::AnyInstructionSet;
+    use crate::packed::PackedMatrix;
+    use crate::portable::Portable;
+    use crate::quantized::Quantization;
+    use crate::x86_64::{avx2::Avx2, avx512::Avx512};
+
+    let mut seed = 1_u32;
+    let mut next = || {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    let sets = [
+        Avx2::new().map(AnyInstructionSet::Avx2),
+        Avx2::new().map(|set| AnyInstructionSet::Avx2(set.without_vnni())),
+        Avx512::new().map(|set| AnyInstructionSet::Avx512f(set.without_vnni())),
+    ];
+    for (m, n, k) in [(1, 20, 70), (4, 35, 320), (7, 16, 2100), (20, 50, 130)] {
+        let a: Vec<bf16> = (0..m * k).map(|_| bf16::from_f32(next())).collect();
+        // Every third weight is at an end of the range, which gives the largest codes.
+        let w: Vec<bf16> =
+            (0..n * k).map(|i| bf16::from_f32(if i % 3 == 0 { next().signum() } else { next() })).collect();
+        for quantization in Quantization::ALL {
+            let mut data = vec![0; quantization.packed_bytes(n, k).unwrap()];
+            quantization.pack(&w, k, &mut data);
+            let product = |set| {
+                let mut out = vec![0.0; m * n];
+                Kernels(set).gemm(&a, PackedMatrix::quantized(quantization, &data, n, k).unwrap(), &mut out);
+                out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            let expected = product(AnyInstructionSet::Portable(Portable));
+            for set in sets.into_iter().flatten() {
+                assert_eq!(product(set), expected, "{} {m} x {n} x {k}", quantization.name());
+            }
+        }
+    }
+}

@@ -1,16 +1,19 @@
 //! How a matrix product is divided among threads.
 //!
 //! Each task is some panels of W times some rows of the activations, and writes its own rectangle of the output.
-//! Each task reads its panels' weights, 2 bytes each, at least once, and does 2 flops with each for each of its rows.
+//! Each task reads its panels' weights at least once, and does 2 flops with each for each of its rows.
 //! The division decides only who computes an element, never the order of its sum.
 
 #![forbid(unsafe_code)]
+
+use std::ops::Range;
 
 use half::bf16;
 use rayon::prelude::*;
 
 use crate::instruction_set::InstructionSet;
-use crate::packed::{PANEL_COLUMNS, PackedMatrix, padded_k};
+use crate::packed::{Data, PANEL_COLUMNS, PackedMatrix, bf16_panels, padded_k};
+use crate::quantized::rows::QuantizedRows;
 use crate::submatrix::Submatrix;
 
 /// Task boundaries are multiples of this many panels: what the widest kernel takes at a time.
@@ -41,20 +44,43 @@ pub(crate) fn gemm<I: InstructionSet>(isa: I, a: &[bf16], weight: PackedMatrix<'
 /// At most [`ROWS_AT_ONCE`] rows.
 fn multiply_rows<I: InstructionSet>(isa: I, a: &[bf16], weight: PackedMatrix<'_>, out: &mut [f32]) {
     let (n, k) = (weight.n(), weight.k());
-    let m = a.len() / k;
-    let padded_k = padded_k(k);
-    let activations = isa.activations(a, k, padded_k);
-    let (row_step, panel_step) = steps(m, weight.panel_count(), padded_k, rayon::current_num_threads());
-    let row_step = row_step.next_multiple_of(I::ROW_STEP);
-    let parts_across = weight.panel_count().div_ceil(panel_step);
+    let out = Submatrix::new(out, a.len() / k, n);
+    match weight.data() {
+        Data::Bf16(all) => {
+            let padded_k = padded_k(k);
+            let activations = isa.activations(a, k, padded_k);
+            divide(out, padded_k, I::ROW_STEP, |first_row, panels, part| {
+                let rows = &activations[first_row * padded_k..][..part.rows() * padded_k];
+                isa.multiply(rows, padded_k, bf16_panels(all, k, panels.start, panels.end), part);
+            });
+        }
+        Data::Quantized(all) => {
+            let rows = QuantizedRows::new(isa, a, k, all.quantization());
+            divide(out, all.padded_k(), 1, |first_row, panels, part| {
+                let rows = rows.all().range(first_row, first_row + part.rows());
+                isa.multiply_quantized(rows, all.range(panels.start, panels.end), part);
+            });
+        }
+    }
+}
 
+/// Calls `run_part` for every part of `out`, on all threads: its first row, its panels and its place.
+fn divide(
+    out: Submatrix<'_, f32>,
+    padded_k: usize,
+    least_row_step: usize,
+    run_part: impl Fn(usize, Range<usize>, Submatrix<'_, f32>) + Sync,
+) {
+    let panel_count = out.columns().div_ceil(PANEL_COLUMNS);
+    let (row_step, panel_step) = steps(out.rows(), panel_count, padded_k, rayon::current_num_threads());
+    let row_step = row_step.next_multiple_of(least_row_step);
+    let parts_across = panel_count.div_ceil(panel_step);
     let run_part = |(index, part): (usize, Submatrix<'_, f32>)| {
-        let first_row = index / parts_across * row_step;
         let first_panel = index % parts_across * panel_step;
-        let panels = weight.panels(first_panel, first_panel + part.columns().div_ceil(PANEL_COLUMNS));
-        isa.multiply(&activations[first_row * padded_k..][..part.rows() * padded_k], padded_k, panels, part);
+        let panels = first_panel..first_panel + part.columns().div_ceil(PANEL_COLUMNS);
+        run_part(index / parts_across * row_step, panels, part);
     };
-    let parts = Submatrix::new(out, m, n).grid(row_step, panel_step * PANEL_COLUMNS);
+    let parts = out.grid(row_step, panel_step * PANEL_COLUMNS);
     if parts.len() > 1 {
         parts.into_par_iter().enumerate().with_max_len(1).for_each(run_part);
     } else {

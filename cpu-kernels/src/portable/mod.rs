@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod gemm;
+mod quantized;
 
 use std::borrow::Cow;
 
@@ -10,6 +11,8 @@ use half::bf16;
 
 use crate::generic::multiply_adds::MultiplyAdds;
 use crate::instruction_set::InstructionSet;
+use crate::quantized::Panels;
+use crate::quantized::rows::Rows;
 use crate::simd::{Simd, Task, widen, widen_rows};
 use crate::submatrix::Submatrix;
 
@@ -173,6 +176,10 @@ impl InstructionSet for Portable {
 
     fn multiply(self, a: &[f32], padded_k: usize, panels: &[bf16], out: Submatrix<'_, f32>) {
         gemm::multiply(a, padded_k, panels, out);
+    }
+
+    fn multiply_quantized(self, rows: Rows<'_>, panels: Panels<'_>, out: Submatrix<'_, f32>) {
+        quantized::multiply(rows, panels, out);
     }
 
     fn multiply_adds(self, rounds: usize) -> u64 {

@@ -7,6 +7,7 @@
 
 mod attention;
 mod gemm;
+mod quantized;
 pub(crate) mod software;
 pub(crate) mod tile_unit;
 
@@ -16,6 +17,8 @@ use half::bf16;
 
 use crate::attention::QueryTile;
 use crate::instruction_set::{InstructionSet, pad_rows};
+use crate::quantized::Panels;
+use crate::quantized::rows::Rows;
 use crate::simd::Task;
 use crate::submatrix::Submatrix;
 use tile_unit::TileUnit;
@@ -41,6 +44,14 @@ impl<U: TileUnit, I: InstructionSet> InstructionSet for Tiled<U, I> {
 
     fn multiply(self, a: &[bf16], padded_k: usize, panels: &[bf16], out: Submatrix<'_, f32>) {
         gemm::multiply(self.unit, a, padded_k, panels, out);
+    }
+
+    fn multiply_quantized(self, rows: Rows<'_>, panels: Panels<'_>, out: Submatrix<'_, f32>) {
+        if rows.count() <= quantized::FEW_ROWS {
+            self.vectors.multiply_quantized(rows, panels, out);
+        } else {
+            self.vectors.vectorize(quantized::TiledProduct { unit: self.unit, rows, panels, out });
+        }
     }
 
     #[inline(always)]

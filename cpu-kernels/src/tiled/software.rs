@@ -4,8 +4,9 @@
 
 use half::bf16;
 
-use super::tile_unit::{B_TILE, TILE_ROWS, TileProduct, TileSession, TileUnit};
+use super::tile_unit::{B_TILE, CODE_TILE, CodeProduct, TILE_ROWS, TileProduct, TileSession, TileUnit};
 use crate::packed::{K_TILE, PANEL_COLUMNS};
+use crate::quantized::BLOCK;
 use crate::simd::widen;
 
 /// The token of a unit that every CPU has.
@@ -45,6 +46,22 @@ impl TileSession for Software {
                 for step in 0..steps {
                     let a = &a[row * a_stride + step * K_TILE..][..K_TILE];
                     add_products(a, &b[panel * b_stride + step * B_TILE..][..B_TILE], out);
+                }
+            }
+        }
+    }
+
+    fn multiply_codes(&mut self, product: CodeProduct<'_>) {
+        product.check();
+        let CodeProduct { a, a_stride, rows, b, out } = product;
+        for (block, (out, b)) in out.iter_mut().zip(b.as_chunks::<CODE_TILE>().0).enumerate() {
+            for (row, out) in out[..rows].iter_mut().enumerate() {
+                out.fill(0);
+                let (quads, _) = a[row * a_stride + block * BLOCK..][..BLOCK].as_chunks::<4>();
+                for (a, quad) in quads.iter().zip(b.as_chunks::<{ 4 * PANEL_COLUMNS }>().0) {
+                    for (out, codes) in out.iter_mut().zip(quad.as_chunks::<4>().0) {
+                        *out += codes.iter().zip(a).map(|(code, a)| i32::from(*code) * i32::from(*a)).sum::<i32>();
+                    }
                 }
             }
         }

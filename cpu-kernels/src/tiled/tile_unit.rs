@@ -11,6 +11,7 @@
 use half::bf16;
 
 use crate::packed::{K_TILE, PANEL_COLUMNS};
+use crate::quantized::BLOCK;
 use crate::submatrix::Submatrix;
 
 /// Rows of a tile.
@@ -61,6 +62,36 @@ impl TileProduct<'_> {
     }
 }
 
+/// Bytes of a B tile of codes: eight quads of k by 16 columns, which is a block of [`crate::quantized`].
+pub(crate) const CODE_TILE: usize = BLOCK * PANEL_COLUMNS;
+
+/// For each block of 32 k, out `[rows, 16]` = a . b in 32-bit integers. Tiles are as AMX has them: an A tile is up to 16 rows
+/// of 32 codes with a sign, a B tile eight quads of k by 16 columns of codes without.
+pub(crate) struct CodeProduct<'a> {
+    /// Row r of block i is `a[r * a_stride + 32 i..][..32]`.
+    pub(crate) a: &'a [i8],
+    pub(crate) a_stride: usize,
+    /// At most 16.
+    pub(crate) rows: usize,
+    /// The B tile of block i is `b[i * CODE_TILE..][..CODE_TILE]`.
+    pub(crate) b: &'a [u8],
+    /// An even number of blocks. Rows from `rows` on are left as they are.
+    pub(crate) out: &'a mut [[[i32; PANEL_COLUMNS]; TILE_ROWS]],
+}
+
+impl CodeProduct<'_> {
+    /// # Panics
+    /// If there are more or fewer rows or blocks than one product takes, or an operand ends too early.
+    #[inline(always)]
+    pub(crate) fn check(&self) {
+        let blocks = self.out.len();
+        assert!((1..=TILE_ROWS).contains(&self.rows), "{} rows", self.rows);
+        assert!(blocks > 0 && blocks.is_multiple_of(2), "{blocks} blocks");
+        assert!(self.a.len() >= (self.rows - 1) * self.a_stride + blocks * BLOCK, "a ends too early");
+        assert!(self.b.len() >= blocks * CODE_TILE, "b ends too early");
+    }
+}
+
 /// Hardware that multiplies tiles, or an imitation of it.
 pub(crate) trait TileUnit: Copy + Send + Sync {
     /// The unit as one thread uses it for a while.
@@ -80,4 +111,10 @@ pub(crate) trait TileSession {
     /// # Panics
     /// As [`TileProduct::check`].
     fn multiply(&mut self, product: TileProduct<'_>);
+
+    /// Computes some blocks of codes.
+    ///
+    /// # Panics
+    /// As [`CodeProduct::check`].
+    fn multiply_codes(&mut self, product: CodeProduct<'_>);
 }

@@ -1,8 +1,9 @@
-//! AMX: tiles of bf16, multiplied by TDPBF16PS.
+//! AMX: tiles of bf16, multiplied by TDPBF16PS, and tiles of codes, multiplied by TDPBSUD.
 //!
 //! The compiler has no stable intrinsics for tiles and never uses a tile register itself, so the instructions are
-//! written out; [`multiply`] has them all.
+//! written out; [`multiply`] has those of bf16 and [`codes`] those of codes.
 
+mod codes;
 mod multiply;
 
 use std::arch::asm;
@@ -10,13 +11,13 @@ use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 
 use super::avx512::Avx512;
 use crate::tiled::Tiled;
-use crate::tiled::tile_unit::{TileProduct, TileSession, TileUnit};
+use crate::tiled::tile_unit::{CodeProduct, TileProduct, TileSession, TileUnit};
 use multiply::Shape;
 
 /// AMX for the products, AVX-512 for the rest.
 pub(crate) type AmxAvx512 = Tiled<Amx, Avx512>;
 
-/// Proof that this CPU has AMX-TILE and AMX-BF16 and that its operating system lets this process use them.
+/// Proof that this CPU has AMX-TILE, AMX-BF16 and AMX-INT8 and that its operating system lets this process use them.
 #[derive(Clone, Copy)]
 pub(crate) struct Amx(());
 
@@ -24,9 +25,9 @@ impl Amx {
     /// # Errors
     /// What is missing.
     pub(crate) fn new() -> Result<Self, &'static str> {
-        const BF16_AND_TILE: u32 = 1 << 22 | 1 << 24;
-        if __cpuid(0).eax < 7 || __cpuid_count(7, 0).edx & BF16_AND_TILE != BF16_AND_TILE {
-            return Err("this CPU lacks AMX-TILE or AMX-BF16");
+        const NEEDED: u32 = 1 << 22 | 1 << 24 | 1 << 25;
+        if __cpuid(0).eax < 7 || __cpuid_count(7, 0).edx & NEEDED != NEEDED {
+            return Err("this CPU lacks AMX-TILE, AMX-BF16 or AMX-INT8");
         }
         if !is_x86_feature_detected!("avx512f") {
             return Err("this CPU or its operating system lacks AVX-512");
@@ -85,12 +86,12 @@ impl TileUnit for Amx {
     type Session = Session;
 
     fn open(self) -> Session {
-        Session { proof: self, shape: None }
+        Session { proof: self, tiles: None }
     }
 
     fn multiply_adds(self, rounds: usize) -> u64 {
         let mut session = self.open();
-        session.configure(Shape { upper: 16, lower: 16 });
+        session.configure(Tiles::Bf16(Shape { upper: 16, lower: 16 }));
         // SAFETY: `self` proves the instructions; all tiles are configured.
         unsafe { multiply::multiply_zeros(rounds) };
         // Four times 16 x 16 sums of 32 products, a product and its addition being two.
@@ -102,16 +103,29 @@ impl TileUnit for Amx {
 pub(crate) struct Session {
     proof: Amx,
     /// How the tiles are configured; not at all at first.
-    shape: Option<Shape>,
+    tiles: Option<Tiles>,
+}
+
+/// How tiles can be configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tiles {
+    Bf16(Shape),
+    /// For codes of this many rows, 1 to 16.
+    Codes(u8),
 }
 
 impl Session {
-    fn configure(&mut self, shape: Shape) {
-        if self.shape != Some(shape) {
+    fn configure(&mut self, tiles: Tiles) {
+        if self.tiles != Some(tiles) {
             let Amx(()) = self.proof;
             // SAFETY: the token proves the instructions.
-            unsafe { multiply::configure(shape) };
-            self.shape = Some(shape);
+            unsafe {
+                match tiles {
+                    Tiles::Bf16(shape) => multiply::configure(shape),
+                    Tiles::Codes(rows) => codes::configure(rows),
+                }
+            }
+            self.tiles = Some(tiles);
         }
     }
 }
@@ -119,16 +133,24 @@ impl Session {
 impl TileSession for Session {
     fn multiply(&mut self, product: TileProduct<'_>) {
         let panels = product.check();
-        self.configure(Shape::of(product.out.rows()));
+        self.configure(Tiles::Bf16(Shape::of(product.out.rows())));
         // SAFETY: the token proves the instructions, the tiles are configured for these rows, and the operands are
         // as long as they must be, by `check`, which gave the number of panels.
         unsafe { multiply::multiply(product, panels) };
+    }
+
+    fn multiply_codes(&mut self, product: CodeProduct<'_>) {
+        product.check();
+        self.configure(Tiles::Codes(product.rows as u8));
+        // SAFETY: the token proves the instructions, the tiles are configured for these rows, and the operands are
+        // as long as they must be, by `check`.
+        unsafe { codes::multiply(product) };
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if self.shape.is_some() {
+        if self.tiles.is_some() {
             // SAFETY: the token proves the instruction. A clean unit lets the kernel save less and the CPU sleep.
             unsafe { asm!("tilerelease", options(nostack, nomem)) };
         }
@@ -141,7 +163,36 @@ mod tests {
     use crate::packed::PANEL_COLUMNS;
     use crate::submatrix::Submatrix;
     use crate::tiled::software::Software;
+    use crate::tiled::tile_unit::CODE_TILE;
     use half::bf16;
+
+    /// Every number of rows, with the codes that give the largest sums among others, against the unit in software.
+    #[test]
+    fn codes_have_the_same_sums_as_in_software() {
+        let Ok(amx) = Amx::new() else { return };
+        let mut session = amx.open();
+        let mut seed = 1_u32;
+        let mut next = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 24) as u8
+        };
+        for rows in 1..=16 {
+            for (blocks, stride) in [(2, 64), (4, 200), (16, 512)] {
+                let mut a: Vec<i8> = (0..rows * stride.max(32 * blocks)).map(|_| (next() as i8).max(-127)).collect();
+                let mut b: Vec<u8> = (0..blocks * CODE_TILE).map(|_| next()).collect();
+                a[..32].fill(-127);
+                b[..CODE_TILE / 2].fill(255);
+                let run = |unit: &mut dyn FnMut(CodeProduct<'_>)| {
+                    let mut out = vec![[[7; 16]; 16]; blocks];
+                    unit(CodeProduct { a: &a, a_stride: stride, rows, b: &b, out: &mut out });
+                    out
+                };
+                let found = run(&mut |product| session.multiply_codes(product));
+                let expected = run(&mut |product| Software.multiply_codes(product));
+                assert!(found == expected, "{rows} rows, {blocks} blocks");
+            }
+        }
+    }
 
     /// Every number of rows and panels, with sums that go on and that begin, against the unit in software.
     #[test]

@@ -34,12 +34,30 @@ impl Shape {
 
 /// What LDTILECFG reads: palette 1, the bytes of a row of each tile, and the rows of each.
 #[repr(C, align(64))]
-struct Configuration {
+pub(super) struct Configuration {
     palette: u8,
     start_row: u8,
     reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
+    pub(super) row_bytes: [u16; 16],
+    pub(super) rows: [u8; 16],
+}
+
+impl Default for Configuration {
+    /// No tiles.
+    fn default() -> Self {
+        Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] }
+    }
+}
+
+impl Configuration {
+    /// Configures the tiles of this thread.
+    ///
+    /// # Safety
+    /// The CPU and the process must have AMX-TILE, and a tile has at most 16 rows of at most 64 bytes.
+    pub(super) unsafe fn load(&self) {
+        // SAFETY: the caller vouches for the instruction, which reads these 64 bytes.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) self, options(nostack, readonly)) };
+    }
 }
 
 /// Configures all tiles.
@@ -48,12 +66,11 @@ struct Configuration {
 /// The CPU and the process must have AMX-TILE, and rows must be 1 to 16.
 pub(super) unsafe fn configure(shape: Shape) {
     let Shape { upper, lower } = shape;
-    let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);
-    row_bytes[..8].fill(ROW as u16);
-    rows[..8].copy_from_slice(&[upper, upper, lower, lower, upper, lower, 16, 16]);
-    let configuration = Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows };
-    // SAFETY: the caller vouches for the instruction, which reads these 64 bytes.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &configuration, options(nostack, readonly)) };
+    let mut configuration = Configuration::default();
+    configuration.row_bytes[..8].fill(ROW as u16);
+    configuration.rows[..8].copy_from_slice(&[upper, upper, lower, lower, upper, lower, 16, 16]);
+    // SAFETY: the caller vouches for the instruction and the rows.
+    unsafe { configuration.load() };
 }
 
 /// Asks for the panel's tile four steps on, for panels come from memory. Past the end of the weights this does nothing.

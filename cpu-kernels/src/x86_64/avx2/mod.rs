@@ -1,6 +1,7 @@
 //! AVX2 with FMA: 8 lanes; bf16 is widened to f32 with a shift.
 
 mod gemm;
+mod quantized;
 
 use std::arch::x86_64::*;
 use std::borrow::Cow;
@@ -8,18 +9,30 @@ use std::borrow::Cow;
 use half::bf16;
 
 use crate::instruction_set::InstructionSet;
+use crate::quantized::Panels;
+use crate::quantized::rows::Rows;
 use crate::simd::{Simd, Task, widen_rows};
 use crate::submatrix::Submatrix;
 
-/// Proof that this CPU and its operating system have AVX2 and FMA.
+/// Proof that this CPU and its operating system have AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx2(());
+pub(crate) struct Avx2 {
+    /// Whether they have AVX-VNNI as well.
+    vnni: bool,
+}
 
 impl Avx2 {
     /// `None` where an instruction is missing.
     pub(crate) fn new() -> Option<Self> {
-        let found = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-        found.then_some(Avx2(()))
+        let found =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        found.then(|| Avx2 { vnni: is_x86_feature_detected!("avxvnni") })
+    }
+
+    /// The same without AVX-VNNI.
+    #[cfg(test)]
+    pub(crate) fn without_vnni(self) -> Self {
+        Avx2 { vnni: false }
     }
 }
 
@@ -226,5 +239,16 @@ impl InstructionSet for Avx2 {
     fn multiply(self, a: &[f32], padded_k: usize, panels: &[bf16], out: Submatrix<'_, f32>) {
         // SAFETY: `self` proves the instructions that `gemm::multiply` is compiled with.
         unsafe { gemm::multiply(a, padded_k, panels, out) }
+    }
+
+    fn multiply_quantized(self, rows: Rows<'_>, panels: Panels<'_>, out: Submatrix<'_, f32>) {
+        // SAFETY: `self` proves the instructions that the functions are compiled with.
+        unsafe {
+            if self.vnni {
+                quantized::multiply_vnni(rows, panels, out);
+            } else {
+                quantized::multiply_maddubs(rows, panels, out);
+            }
+        }
     }
 }

@@ -5,13 +5,21 @@ use std::arch::x86_64::*;
 use half::bf16;
 
 use super::registers::{first_lanes, narrow};
-use super::transpose;
+use super::{transpose, vnni};
+use crate::instruction_set::InstructionSet;
+use crate::quantized::Panels;
+use crate::quantized::rows::Rows;
 use crate::simd::{NARROWED_COLUMNS, NARROWED_ROWS, Simd, WIDENED_COLUMNS, WIDENED_ROWS};
-use crate::x86_64::avx2;
+use crate::submatrix::Submatrix;
+use crate::x86_64::avx2::{self, Avx2};
 
-/// Proof that this CPU and its operating system have AVX-512 F, BW, VL and DQ.
+/// Proof that this CPU and its operating system have AVX-512 F, BW, VL and DQ, and what [`Avx2`] proves.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512 {
+    narrow: Avx2,
+    /// Whether they have AVX-512 VNNI as well.
+    vnni: bool,
+}
 
 impl Avx512 {
     /// `None` where an instruction is missing.
@@ -20,7 +28,24 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512dq");
-        found.then_some(Avx512(()))
+        let vnni = is_x86_feature_detected!("avx512vnni");
+        Avx2::new().filter(|_| found).map(|narrow| Avx512 { narrow, vnni })
+    }
+
+    /// The same without AVX-512 VNNI.
+    #[cfg(test)]
+    pub(crate) fn without_vnni(self) -> Self {
+        Avx512 { vnni: false, ..self }
+    }
+
+    /// See [`InstructionSet::multiply_quantized`]; AVX2 computes it where VPDPBUSD is missing.
+    pub(super) fn multiply_codes(self, rows: Rows<'_>, panels: Panels<'_>, out: Submatrix<'_, f32>) {
+        if self.vnni {
+            // SAFETY: `self` proves the instructions that `vnni::multiply` is compiled with.
+            unsafe { vnni::multiply(rows, panels, out) }
+        } else {
+            self.narrow.multiply_quantized(rows, panels, out);
+        }
     }
 }
 

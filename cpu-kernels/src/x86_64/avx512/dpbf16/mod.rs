@@ -9,6 +9,8 @@ use half::bf16;
 
 use super::vectors::Avx512;
 use crate::instruction_set::{InstructionSet, pad_rows};
+use crate::quantized::Panels;
+use crate::quantized::rows::Rows;
 use crate::simd::Task;
 use crate::submatrix::Submatrix;
 
@@ -41,6 +43,10 @@ impl InstructionSet for Avx512Bf16 {
     fn multiply(self, a: &[bf16], padded_k: usize, panels: &[bf16], out: Submatrix<'_, f32>) {
         // SAFETY: `self` proves the instructions that `gemm::multiply` is compiled with.
         unsafe { gemm::multiply(a, padded_k, panels, out) }
+    }
+
+    fn multiply_quantized(self, rows: Rows<'_>, panels: Panels<'_>, out: Submatrix<'_, f32>) {
+        self.vectors.multiply_codes(rows, panels, out);
     }
 
     fn multiply_adds(self, rounds: usize) -> u64 {

@@ -14,6 +14,8 @@ use half::bf16;
 
 use super::vectors::Avx512;
 use crate::instruction_set::InstructionSet;
+use crate::quantized::Panels;
+use crate::quantized::rows::Rows;
 use crate::simd::Task;
 use crate::submatrix::Submatrix;
 
@@ -39,5 +41,9 @@ impl InstructionSet for Avx512 {
     fn multiply(self, a: &[f32], padded_k: usize, panels: &[bf16], out: Submatrix<'_, f32>) {
         // SAFETY: `self` proves the instructions that `gemm::multiply` is compiled with.
         unsafe { gemm::multiply(a, padded_k, panels, out) }
+    }
+
+    fn multiply_quantized(self, rows: Rows<'_>, panels: Panels<'_>, out: Submatrix<'_, f32>) {
+        self.multiply_codes(rows, panels, out);
     }
 }
