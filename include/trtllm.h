@@ -1660,7 +1660,8 @@ trtllm_status trtllm_take_request_stats(const struct trtllm_engine *engine,
 /**
  * Takes what has happened to blocks of the KV cache since the last call, one JSON object a line (`event_id`, `type`: `created`,
  * `stored`, `removed` or `updated`): writes a new string to `lines`, after at most `timeout_ms` where nothing has. Needs
- * `kv_cache.event_buffer_max_size` in the configuration. TensorRT-LLM's executor only (`TRTLLM_STATUS_UNSUPPORTED`).
+ * `kv_cache.event_buffer_max_size` in the configuration, and no orchestrator. TensorRT-LLM's executor only
+ * (`TRTLLM_STATUS_UNSUPPORTED`).
  * Thread-safe.
  */
 trtllm_status trtllm_take_kv_cache_events(const struct trtllm_engine *engine,

@@ -25,6 +25,10 @@ pub struct BuildConfig {
     pub gather_context_logits: bool,
     /// Whether the logits of generated tokens can be had.
     pub gather_generation_logits: bool,
+    /// Whether the attention can keep first tokens in every window.
+    pub streamingllm: bool,
+    /// Whether the attention over a prompt reads keys and values from the paged cache.
+    pub use_paged_context_fmha: bool,
     /// Whether LoRA adapters can be applied.
     pub lora_plugin: bool,
     /// Ranks: processes, and engine files.
@@ -47,6 +51,7 @@ impl BuildConfig {
         let plugins = build.object("plugin_config")?;
         let lora =
             plugins.as_ref().and_then(|plugins| plugins.get("lora_plugin")).is_some_and(|value| !value.is_null());
+        let plugin = |name| plugins.as_ref().map(|plugins| plugins.boolean(name)).transpose().map(Option::flatten);
         let pretrained = root.object("pretrained_config")?;
         let mapping = pretrained.as_ref().map(|pretrained| pretrained.object("mapping")).transpose()?.flatten();
         let of_mapping =
@@ -64,6 +69,8 @@ impl BuildConfig {
             max_beam_width: build.dimension("max_beam_width")?.unwrap_or(1),
             gather_context_logits: build.boolean("gather_context_logits")?.unwrap_or(false),
             gather_generation_logits: build.boolean("gather_generation_logits")?.unwrap_or(false),
+            streamingllm: plugin("streamingllm")?.unwrap_or(false),
+            use_paged_context_fmha: plugin("use_paged_context_fmha")?.unwrap_or(false),
             lora_plugin: lora,
             world_size,
             mapping: Mapping { tp_size, pp_size },

@@ -182,6 +182,7 @@ impl ApiError {
                 Self::bad_request("invalid_value", None, message)
             }
             EnqueueError::Failed { .. } => Self::engine_failed(message),
+            EnqueueError::Stalled { .. } => Self::overloaded("engine_failed", message, 10),
             EnqueueError::ShutDown => Self::shutting_down(),
             _ => Self::internal(message),
         }

@@ -169,7 +169,8 @@ pub unsafe extern "C" fn trtllm_take_request_stats(
 
 /// Takes what has happened to blocks of the KV cache since the last call, one JSON object a line (`event_id`, `type`: `created`,
 /// `stored`, `removed` or `updated`): writes a new string to `lines`, after at most `timeout_ms` where nothing has. Needs
-/// `kv_cache.event_buffer_max_size` in the configuration. TensorRT-LLM's executor only (`TRTLLM_STATUS_UNSUPPORTED`).
+/// `kv_cache.event_buffer_max_size` in the configuration, and no orchestrator. TensorRT-LLM's executor only
+/// (`TRTLLM_STATUS_UNSUPPORTED`).
 /// Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trtllm_take_kv_cache_events(
@@ -189,7 +190,7 @@ pub unsafe extern "C" fn trtllm_take_kv_cache_events(
 
 fn gpu_failure(error: &GpuError) -> Failure {
     let status = match error {
-        GpuError::Unsupported { .. } => TRTLLM_STATUS_UNSUPPORTED,
+        GpuError::Unsupported { .. } | GpuError::Unavailable { .. } => TRTLLM_STATUS_UNSUPPORTED,
         _ => TRTLLM_STATUS_SYSTEM,
     };
     Failure::from_error(status, error)

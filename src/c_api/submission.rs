@@ -30,7 +30,9 @@ pub(super) fn refused(error: &EnqueueError) -> Failure {
     let status = match error {
         EnqueueError::QueueFull { .. } => TRTLLM_STATUS_QUEUE_FULL,
         EnqueueError::ShutDown => TRTLLM_STATUS_SHUT_DOWN,
-        EnqueueError::Failed { .. } | EnqueueError::Logits { .. } => TRTLLM_STATUS_SYSTEM,
+        EnqueueError::Failed { .. } | EnqueueError::Stalled { .. } | EnqueueError::Logits { .. } => {
+            TRTLLM_STATUS_SYSTEM
+        }
         EnqueueError::Unsupported { .. } => TRTLLM_STATUS_UNSUPPORTED,
         _ => TRTLLM_STATUS_INVALID_ARGUMENT,
     };

@@ -96,12 +96,84 @@ fn a_stall_ends_every_request_and_the_executor() {
         }
         let responses = gather(&executor, 5);
         assert_eq!(responses.iter().filter(|response| is_error(response, "stall_timeout")).count(), 5);
-        assert!(matches!(
-            executor.enqueue(request(&executor, RequestSpec::new(vec![1], 1))),
-            Err(EnqueueError::Failed { .. })
-        ));
+        let refused = executor.enqueue(request(&executor, RequestSpec::new(vec![1], 1)));
+        assert!(matches!(refused, Err(EnqueueError::Stalled { .. })), "{refused:?}");
         drop(executor);
     });
+}
+
+#[test]
+fn after_a_stall_work_is_refused_until_it_is_over() {
+    within(60, || {
+        let dir = tempfile::tempdir().unwrap();
+        let end = dir.path().join("end");
+        let settings = format!("latency_us 1000\nstall_after 3\nstall_until {}\n", end.display());
+        let executor = StandInEngine::new(MODEL, &settings).open(&impatient());
+        for _ in 0..3 {
+            enqueue(&executor, RequestSpec::new(vec![1], 400));
+        }
+        assert!(gather(&executor, 3).iter().filter(|response| is_error(response, "stall_timeout")).count() == 3);
+        let offer = || executor.enqueue(request(&executor, RequestSpec::new(vec![1], 5)));
+        assert!(matches!(offer(), Err(EnqueueError::Stalled { .. })));
+        std::fs::write(end, "").unwrap();
+        // What is given up is asked the end of, and new work is taken.
+        while let Err(error) = offer() {
+            assert!(matches!(error, EnqueueError::Stalled { .. }), "{error}");
+            std::thread::yield_now();
+        }
+        let responses = gather(&executor, 1);
+        assert!(
+            matches!(responses.last(), Some(Response::Result(last)) if last.finish_reason == Some(FinishReason::Length))
+        );
+        while executor.load().num_active_requests > 0 {
+            std::thread::yield_now();
+        }
+        let iterations = executor.iteration_stats().last().map_or(0, |stats| stats.iter);
+        assert!(iterations < 300, "the requests that were given up ran to their end: {iterations} iterations");
+    });
+}
+
+/// A request without streaming answers only at its end; that iterations come is a sign of life.
+#[test]
+fn iterations_without_a_response_are_no_stall() {
+    within(30, || {
+        let executor = StandInEngine::new(MODEL, "latency_us 100000\n").open(&impatient());
+        enqueue(&executor, RequestSpec { streaming: false, ..RequestSpec::new(vec![1], 22) });
+        let responses = gather(&executor, 1);
+        assert!(
+            matches!(&responses[..], [Response::Result(result)] if result.output_token_ids.len() == 22),
+            "{responses:?}"
+        );
+    });
+}
+
+#[test]
+fn settings_that_cannot_work_with_an_engine_are_refused_by_name() {
+    let check = |change: &dyn Fn(&mut ExecutorConfig), edit: &dyn Fn(&mut serde_json::Value), words: Option<&str>| {
+        let engine = StandInEngine::new(MODEL, "");
+        engine.edit(|config| edit(&mut config["build_config"]));
+        let mut config = ExecutorConfig::default();
+        change(&mut config);
+        match (engine.try_open(&config), words) {
+            (Ok(_), None) => {}
+            (Err(error @ OpenError::Conflict { .. }), Some(words)) => {
+                assert!(error.to_string().contains(words), "{error}");
+            }
+            (other, words) => panic!("{other:?}, {words:?}"),
+        }
+    };
+    let as_built = |_: &mut serde_json::Value| {};
+    let without_paged = |build: &mut serde_json::Value| build["plugin_config"]["use_paged_context_fmha"] = false.into();
+    let sink = |config: &mut ExecutorConfig| config.tensorrt_llm.kv_cache.sink_token_length = Some(4);
+    check(&sink, &as_built, Some("`kv_cache.sink_token_length`: it was built without plugin_config.streamingllm"));
+    check(&sink, &|build| build["plugin_config"]["streamingllm"] = true.into(), None);
+    let onboard = |config: &mut ExecutorConfig| config.tensorrt_llm.kv_cache.onboard_blocks = Some(false);
+    check(&onboard, &as_built, Some("`kv_cache.onboard_blocks`"));
+    check(&onboard, &without_paged, None);
+    let window = |config: &mut ExecutorConfig| config.tensorrt_llm.kv_cache.max_attention_window = Some(vec![512, 128]);
+    check(&window, &as_built, Some("set max_beam_width to 1"));
+    check(&window, &without_paged, None);
+    check(&window, &|build| build["max_beam_width"] = 1.into(), None);
 }
 
 #[test]

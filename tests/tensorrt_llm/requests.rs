@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use trtllm::engine_format::Mapping;
 use trtllm::engine_format::lora::LoraAdapter;
 use trtllm::runner::executor::tensorrt_llm::{DecodingMode, TensorRtLlmExecutor};
 use trtllm::runner::executor::{
@@ -102,6 +103,22 @@ fn a_stream_with_log_probabilities_ends_for_its_client_at_once() {
     assert_eq!(last.finish_reason, Some(FinishReason::Cancelled));
     // It runs out unseen, beside others.
     assert_eq!(tokens(&results(&executor, RequestSpec::new(vec![2], 3))).len(), 3);
+    assert_eq!(executor.load().num_active_requests, 1);
+}
+
+#[test]
+fn a_stream_with_log_probabilities_is_cancelled_where_that_is_asked_for() {
+    let mut config = ExecutorConfig::default();
+    config.tensorrt_llm.cancel_streams_with_log_probs = true;
+    let executor = StandInEngine::new(MODEL, "latency_us 20000\n").open(&config);
+    let mut spec = RequestSpec::new(vec![1], 200);
+    spec.output.return_log_probs = true;
+    let id = enqueue(&executor, spec);
+    executor.cancel(id);
+    let responses = gather(&executor, 1);
+    let Some(Response::Result(last)) = responses.last() else { panic!("{responses:?}") };
+    assert_eq!(last.finish_reason, Some(FinishReason::Cancelled));
+    assert_eq!(executor.load().num_active_requests, 0, "it runs on");
 }
 
 /// TensorRT-LLM's runtime does not look at the `max_input_len` of config.json, whose default is 1024 for those who build by hand.
@@ -168,6 +185,13 @@ fn metrics_statistics_and_events_are_given_where_asked_for() {
     assert_eq!(events[1]["type"], "stored");
     assert_eq!(events[1]["blocks"][0]["tokens"], serde_json::json!([1, 2, 3]));
     assert!(executor.kv_cache_events(Duration::ZERO).unwrap().is_empty());
+
+    // Without a buffer TensorRT-LLM would give an empty list for ever, and to an orchestrator nothing.
+    let no_events = |executor: &TensorRtLlmExecutor| executor.kv_cache_events(Duration::ZERO).unwrap_err().to_string();
+    assert!(no_events(&open("")).contains("set kv_cache.event_buffer_max_size"));
+    let ranks = Mapping { tp_size: 2, pp_size: 1 };
+    let executor = StandInEngine::with_ranks(MODEL, "workers 2\n", ranks).open(&config);
+    assert!(no_events(&executor).contains("leader mode"));
 }
 
 #[test]
@@ -228,7 +252,12 @@ fn every_setting_reaches_the_library() {
         participant_ids = [0]
     "#;
     let config: ExecutorConfig = toml::from_str(settings).unwrap();
-    let executor = StandInEngine::new(MODEL, "").open(&config);
+    let engine = StandInEngine::new(MODEL, "");
+    engine.edit(|config| {
+        let plugins = &mut config["build_config"]["plugin_config"];
+        (plugins["streamingllm"], plugins["use_paged_context_fmha"]) = (true.into(), false.into());
+    });
+    let executor = engine.open(&config);
     assert_eq!(tokens(&results(&executor, RequestSpec::new(vec![1], 3))).len(), 3);
 
     // What TensorRT-LLM refuses is said with its words.

@@ -114,6 +114,14 @@ pub enum EnqueueError {
         /// How.
         problem: String,
     },
+    /// The executor does not answer, and takes no requests until it does.
+    #[error("{executor} takes no requests until it answers again: {problem}")]
+    Stalled {
+        /// The executor.
+        executor: &'static str,
+        /// Since when.
+        problem: String,
+    },
     /// The executor was shut down.
     #[error("the executor has been shut down")]
     ShutDown,

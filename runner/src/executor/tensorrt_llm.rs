@@ -8,6 +8,7 @@
 //! What it cannot do, or would ignore in the decoding mode that it runs in, is refused by name.
 
 mod capabilities;
+mod conflicts;
 mod error;
 mod logits;
 mod outbox;
@@ -19,6 +20,7 @@ mod scoring;
 mod settings;
 mod stats;
 mod token_scores;
+mod watchdog;
 mod workers;
 
 use std::fmt;
@@ -89,6 +91,8 @@ pub struct TensorRtLlmExecutor {
     able: Capabilities,
     guides: Guides,
     facts: TensorRtLlmFacts,
+    /// Why there are no events of the KV cache.
+    no_events: Option<&'static str>,
     max_outstanding: usize,
     max_queue_size: usize,
     shared: Arc<Shared>,
@@ -125,6 +129,8 @@ impl TensorRtLlmExecutor {
         }
         let limits = config.lowered(engine.manifest().limits)?;
         let own = &config.tensorrt_llm;
+        let max_beam_width = own.max_beam_width.map_or(build.max_beam_width, |width| width as usize);
+        conflicts::check(engine, build, config, limits, max_beam_width)?;
         let tokenizer = tokenizer.filter(|_| own.guided_decoding);
         let guides_off = match (&tokenizer, own.guided_decoding) {
             (Some(_), _) => None,
@@ -185,6 +191,7 @@ impl TensorRtLlmExecutor {
             guides: Guides::new(NAME, able.vocab_size, text),
             able,
             facts,
+            no_events: conflicts::no_events(config, mode),
             max_outstanding: limits.max_batch_size.saturating_add(config.max_queue_size),
             max_queue_size: config.max_queue_size,
             shared,
@@ -215,8 +222,11 @@ impl TensorRtLlmExecutor {
     /// Events of the KV cache since the last call, one JSON object a line; waits at most `timeout` for one.
     ///
     /// # Errors
-    /// What TensorRT-LLM says; [`GpuError::Unsupported`] without [`KvCache::event_buffer_max_size`].
+    /// What TensorRT-LLM says; [`GpuError::Unavailable`] without [`KvCache::event_buffer_max_size`], and from an orchestrator.
     pub fn kv_cache_events(&self, timeout: Duration) -> Result<String, GpuError> {
+        if let Some(problem) = self.no_events {
+            return Err(GpuError::Unavailable { problem: problem.to_owned() });
+        }
         self.shared.gpu.kv_cache_events(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX))
     }
 }
@@ -229,6 +239,9 @@ impl TensorRtLlmExecutor {
         }
         if state.closing.is_some() {
             return Err(EnqueueError::ShutDown);
+        }
+        if let Some(problem) = &state.stalled {
+            return Err(EnqueueError::Stalled { executor: NAME, problem: problem.clone() });
         }
         if state.routes.len() >= self.max_outstanding { Err(self.full()) } else { Ok(()) }
     }
@@ -330,7 +343,7 @@ impl Executor for TensorRtLlmExecutor {
         if state.routes.is_empty() {
             state.heard = Instant::now();
         }
-        state.routes.insert(id, Route::new(spec, self.able.vocab_size));
+        state.routes.insert(id, Route::new(spec, self.able.vocab_size, self.able.cancels_scored_streams));
         drop(state);
         self.shared.wake();
         Ok(RequestId(id))

@@ -51,12 +51,17 @@ pub struct TensorRtLlmConfig {
     /// How long an orchestrator's workers may take to start, in seconds.
     #[serde(skip_serializing)]
     pub start_up_timeout: u64,
-    /// How long no response may come while requests wait for some, in seconds; then all of them end with an error.
+    /// How long neither a response nor an iteration may come while requests wait, in seconds; then all of them end with an error, and no
+    /// more are taken until one comes.
     #[serde(skip_serializing)]
     pub stall_timeout: u64,
     /// How long cancelled requests may take to end at shutdown, in seconds; then they end with an error.
     #[serde(skip_serializing)]
     pub shutdown_timeout: u64,
+    /// Whether a cancelled stream with log-probabilities or logits is cancelled in TensorRT-LLM too. Its issue 10810 is a crash then, where
+    /// generation logits are gathered; without, such a stream is over for its client, and runs to its end unseen.
+    #[serde(skip_serializing)]
+    pub cancel_streams_with_log_probs: bool,
     /// What goes to `tracing` (target `tensorrt_llm`) of what TensorRT-LLM logs.
     #[serde(skip)]
     pub capture_log: CaptureLog,
@@ -96,6 +101,7 @@ impl Default for TensorRtLlmConfig {
             start_up_timeout: 300,
             stall_timeout: 600,
             shutdown_timeout: 60,
+            cancel_streams_with_log_probs: false,
             capture_log: CaptureLog::Nothing,
         }
     }

@@ -120,7 +120,7 @@ std::int32_t kv_cache_events(trtllm_gpu_executor* executor, std::uint64_t timeou
     return shim::guarded(error, [&] {
         auto const manager = executor->executor->getKVCacheEventManager();
         if (!manager) {
-            throw shim::Unsupported("KV-cache events with kv_cache.event_buffer_max_size 0");
+            throw shim::Unsupported("KV-cache events in an orchestrator");
         }
         auto const taken = (*manager)->getLatestEvents(std::chrono::milliseconds(timeout_ms));
         *lines = new trtllm_gpu_text{shim::to_lines(taken)};

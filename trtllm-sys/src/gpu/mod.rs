@@ -42,6 +42,12 @@ pub enum GpuError {
         /// What was refused, and why.
         message: String,
     },
+    /// It is not to be had as the executor was opened.
+    #[error("{problem}")]
+    Unavailable {
+        /// Why, and what to do.
+        problem: String,
+    },
     /// A build that was told to stop.
     #[error("stopped")]
     Cancelled,

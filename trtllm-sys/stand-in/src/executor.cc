@@ -53,9 +53,8 @@ public:
             auto const orchestrator = parallel->getOrchestratorConfig().value_or(OrchestratorConfig());
             mWorkers = std::make_unique<Workers>(orchestrator.getWorkerExecutablePath(), mSettings, dir);
         }
-        auto const capacity = mConfig.getKvCacheConfig().getEventBufferMaxSize();
-        if (capacity > 0) {
-            mEvents = std::make_shared<KVCacheEventManager>(capacity);
+        if (!mWorkers) {
+            mEvents = std::make_shared<KVCacheEventManager>(mConfig.getKvCacheConfig().getEventBufferMaxSize());
             mEvents->add(KVCacheCreatedData{{100}});
         }
         mVocab = static_cast<TokenIdType>(mSettings.number("vocab_size", 1000));
@@ -190,7 +189,10 @@ private:
                 break;
             }
             if (stallAfter >= 0 && static_cast<long>(mIter) >= stallAfter && !mClosed) {
-                mWork.wait(lock, [this] { return mClosed; });
+                std::filesystem::path const end = mSettings.text("stall_until", "");
+                while (!mClosed && (end.empty() || !std::filesystem::exists(end))) {
+                    mWork.wait_for(lock, std::chrono::milliseconds(5));
+                }
             }
             if (latency.count() > 0) {
                 lock.unlock();

@@ -11,7 +11,8 @@
 //     logits_columns N          as the vocabulary of a tensor-parallel engine is filled up [vocab_size]
 //     logits_dtype WHAT         float32, float16, bfloat16 or int8, which no logits are [float32]
 //     logits_memory WHAT        pinned, of which a copy is an error, or gpu, of which only a copy is readable [pinned]
-//     stall_after N             stops responding after N iterations
+//     stall_after N             stops after N iterations ...
+//     stall_until PATH          ... until this file is there [for ever]
 //     ignore_cancel 1           a cancelled request runs on
 //     xgrammar_refuses TEXT     a guide with this in it cannot be compiled
 //     xgrammar_tokenizer WHAT   known or unknown: then no engine opens with guided decoding [known]

@@ -19,6 +19,8 @@ pub(super) struct Capabilities {
     pub(super) guides_off: Option<String>,
     pub(super) lora: bool,
     pub(super) mode: DecodingMode,
+    /// Whether streams with log-probabilities or logits are cancelled at once: see `Route::cancel`.
+    pub(super) cancels_scored_streams: bool,
 }
 
 impl Capabilities {
@@ -41,6 +43,7 @@ impl Capabilities {
             gather_generation_logits: build.gather_generation_logits,
             guides_off,
             lora: build.lora_plugin,
+            cancels_scored_streams: own.cancel_streams_with_log_probs,
             mode: own.decoding.mode.unwrap_or(DecodingMode::Auto),
         }
     }

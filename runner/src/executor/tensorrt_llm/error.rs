@@ -44,6 +44,16 @@ pub enum OpenError {
         /// The setting.
         setting: String,
     },
+    /// A setting that cannot work with the engine.
+    #[error("`{path}` cannot run with the setting `{setting}`: {problem}")]
+    Conflict {
+        /// The engine directory.
+        path: PathBuf,
+        /// The setting, in the table `[tensorrt_llm]`.
+        setting: &'static str,
+        /// Why, and what to do.
+        problem: &'static str,
+    },
     /// TensorRT-LLM did not open the engine.
     #[error("TensorRT-LLM cannot open `{path}`")]
     Open {

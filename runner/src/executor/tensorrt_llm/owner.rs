@@ -12,6 +12,7 @@ use crate::executor::{IterationStats, Load, RequestId, Response, Shutdown};
 use super::route::Route;
 use super::scoring::{Held, Scores, Scoring};
 use super::stats::to_stats;
+use super::watchdog::{alive, watch};
 
 /// How long one wait for responses takes at most, in milliseconds: how soon a stall or a deadline is noticed. Responses end it
 /// early, and nothing waits while there are no requests.
@@ -29,8 +30,8 @@ pub(super) struct Shared {
     /// A request came, or the end.
     changed: Condvar,
     max_stats: usize,
-    stall_timeout: Duration,
-    shutdown_timeout: Duration,
+    pub(super) stall_timeout: Duration,
+    pub(super) shutdown_timeout: Duration,
 }
 
 /// Under one lock, which is held while a request is handed over, so that its first response finds its route.
@@ -42,6 +43,10 @@ pub(super) struct State {
     pub(super) failed: Option<String>,
     /// When TensorRT-LLM last gave a sign of life, or got its first request.
     pub(super) heard: Instant,
+    /// The last iteration that is known.
+    iter: Option<u64>,
+    /// Why no requests are taken until it gives a sign of life again.
+    pub(super) stalled: Option<String>,
 }
 
 /// Statistics that were taken from TensorRT-LLM, which gives each once.
@@ -53,7 +58,8 @@ struct Stats {
 
 impl Shared {
     pub(super) fn new(gpu: GpuExecutor, max_stats: usize, stall_timeout: Duration, shutdown_timeout: Duration) -> Self {
-        let state = State { routes: HashMap::new(), closing: None, failed: None, heard: Instant::now() };
+        let (routes, heard) = (HashMap::new(), Instant::now());
+        let state = State { routes, closing: None, failed: None, heard, iter: None, stalled: None };
         let (state, changed) = (Mutex::new(state), Condvar::new());
         let (outbox, stats) = (Outbox::default(), Mutex::default());
         let delivery = Mutex::default();
@@ -124,6 +130,14 @@ impl Shared {
         stats.untold.drain(..).collect()
     }
 
+    /// The last iteration that statistics tell of; `None` where none do.
+    fn latest_iteration(&self) -> Option<u64> {
+        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        // Without statistics responses are the only sign of life.
+        let _ = self.fetch(&mut stats);
+        stats.latest.as_ref().map(|latest| latest.iter)
+    }
+
     /// The size of a KV-cache block; 0 while TensorRT-LLM's statistics have not told it.
     fn tokens_per_block(&self) -> usize {
         let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
@@ -169,7 +183,7 @@ impl Shared {
     }
 
     /// Ends every request with an error, for good.
-    fn fail(&self, state: &mut State, message: &str, responses: &mut Vec<Response>) {
+    pub(super) fn fail(&self, state: &mut State, message: &str, responses: &mut Vec<Response>) {
         tracing::error!("{message}");
         for (id, mut route) in state.routes.drain() {
             route.fail(RequestId(id), message.to_owned(), responses);
@@ -210,19 +224,22 @@ fn serve(shared: &Shared, scoring: &Scoring<'_>) {
         }
         drop(state);
         let awaited = shared.gpu.await_responses(AWAIT_MS);
+        let iter = if matches!(awaited, Ok(None)) { shared.latest_iteration() } else { None };
         let (mut responses, mut unwanted, mut held) = (Vec::new(), Vec::new(), Held::default());
         let delivery = shared.delivery();
         let mut state = shared.lock();
+        if matches!(awaited, Ok(Some(_))) || iter.is_some() && iter != state.iter {
+            unwanted = alive(&mut state);
+        }
+        state.iter = iter.or(state.iter);
         match &awaited {
-            Ok(Some(batch)) => unwanted = route(shared, &mut state, batch, &mut held, &mut responses),
+            Ok(Some(batch)) => unwanted.extend(route(shared, &mut state, batch, &mut held, &mut responses)),
             Ok(None) => {}
             Err(error) => {
                 shared.fail(&mut state, &format!("responses cannot be awaited: {error}"), &mut responses);
             }
         }
-        if let Some(message) = overdue(shared, &state) {
-            shared.fail(&mut state, &message, &mut responses);
-        }
+        watch(shared, &mut state, &mut responses);
         drop(state);
         shared.outbox.put(&mut responses);
         drop(delivery);
@@ -243,7 +260,6 @@ fn route(
     responses: &mut Vec<Response>,
 ) -> Vec<u64> {
     let mut unwanted = Vec::new();
-    state.heard = Instant::now();
     for (place, response) in batch.iter().enumerate() {
         let lane = state.routes.get_mut(&response.request_id).and_then(|route| route.holds(&response.result));
         if let Some(lane) = lane {
@@ -278,20 +294,4 @@ pub(super) fn route_one(
         state.routes.remove(&response.request_id);
     }
     is_unwanted && !is_done
-}
-
-/// What has been waited for too long.
-fn overdue(shared: &Shared, state: &State) -> Option<String> {
-    if state.routes.is_empty() {
-        return None;
-    }
-    if let Some((Shutdown::Cancel, since)) = state.closing
-        && since.elapsed() >= shared.shutdown_timeout
-    {
-        let seconds = shared.shutdown_timeout.as_secs();
-        return Some(format!("TensorRT-LLM did not end cancelled requests within {seconds} s (shutdown_timeout)"));
-    }
-    let seconds = shared.stall_timeout.as_secs();
-    (state.heard.elapsed() >= shared.stall_timeout)
-        .then(|| format!("TensorRT-LLM has not answered for {seconds} s (stall_timeout)"))
 }

@@ -46,7 +46,8 @@ struct Sequence {
 }
 
 impl Route {
-    pub(super) fn new(spec: &RequestSpec, vocab_size: usize) -> Self {
+    /// `cancels` says whether TensorRT-LLM may be told to cancel streams with log-probabilities or logits too.
+    pub(super) fn new(spec: &RequestSpec, vocab_size: usize, cancels: bool) -> Self {
         let is_beam_search = spec.sampling.beam_width > 1;
         let logits = spec.output.needs_context_logits();
         let scorer = TokenScorer::new(spec, vocab_size);
@@ -62,7 +63,10 @@ impl Route {
             lane: Lane::Tokens,
             prompt_scores: None,
             scorer,
-            runs_out: spec.streaming && !is_beam_search && (spec.output.return_log_probs || logits || scorer.is_some()),
+            runs_out: !cancels
+                && spec.streaming
+                && !is_beam_search
+                && (spec.output.return_log_probs || logits || scorer.is_some()),
             is_over: false,
         }
     }
@@ -328,7 +332,8 @@ mod tests {
 
     #[test]
     fn responses_stay_behind_the_one_whose_prompt_is_scored() {
-        let mut route = Route::new(&spec(OutputConfig { return_prompt_log_probs: true, ..OutputConfig::default() }), 2);
+        let mut route =
+            Route::new(&spec(OutputConfig { return_prompt_log_probs: true, ..OutputConfig::default() }), 2, false);
         let logits = [0.0; 4];
         assert_eq!(route.holds(&result(None)), None, "nothing is scored yet");
         assert_eq!(route.holds(&result(Some(&logits))), Some(Lane::Prompts));
@@ -342,14 +347,14 @@ mod tests {
         assert!(route.take_unscored(&result(Some(&logits)).unwrap()).is_some());
         route.held -= 3;
         assert_eq!([route.holds(&result(None)), route.holds(&result(Some(&logits)))], [None; 2], "it is scored once");
-        let mut unasked = Route::new(&spec(OutputConfig::default()), 2);
+        let mut unasked = Route::new(&spec(OutputConfig::default()), 2, false);
         assert_eq!(unasked.holds(&result(Some(&logits))), None);
     }
 
     #[test]
     fn tokens_whose_logits_are_wanted_wait_apart_from_prompts_but_behind_their_own() {
         let output = OutputConfig { top_log_probs: 1, return_prompt_log_probs: true, ..OutputConfig::default() };
-        let mut route = Route::new(&spec(output), 2);
+        let mut route = Route::new(&spec(output), 2, false);
         let logits = [0.0; 4];
         assert_eq!(route.holds(&result(Some(&logits))), Some(Lane::Prompts));
         assert_eq!(route.holds(&result(None)), Some(Lane::Prompts));
