@@ -155,7 +155,7 @@ pub fn plan(settings: &Settings, progress: &dyn Progress, interrupt: &Interrupt)
             Executor::Cpu => Mapping::SINGLE,
             Executor::TensorRtLlm => mapping,
         };
-        MemoryPlan::new(&config, mapping, place, settings.limits)
+        MemoryPlan::new(&config, mapping, place, settings.engine_request())
     };
     let plans = places(settings, progress).into_iter().map(plan).collect();
     Ok(Plans { config, plans })

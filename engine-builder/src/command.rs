@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use engine_format::engine_dir::TOKENIZER_FILE;
 use engine_format::{Mapping, Target};
 
+use crate::network::options::ResidualDtype;
 use crate::settings::{Compiler, Settings, Task};
 use engine_format::rebuild::quote;
 
@@ -59,6 +60,7 @@ fn build(settings: &Settings, checkpoint: Option<&Path>) -> String {
         (gpu.gather_context_logits, "--gather-context-logits"),
         (gpu.gather_generation_logits, "--gather-generation-logits"),
         (gpu.gemm_plugin, "--gemm-plugin"),
+        (gpu.residual_dtype == ResidualDtype::Bfloat16, "--residual-dtype bfloat16"),
         (gpu.compiler == Compiler::TrtllmBuild, "--compiler trtllm-build"),
     ];
     words.extend(flags.into_iter().filter(|(given, _)| *given).map(|(_, flag)| flag.to_owned()));
@@ -100,6 +102,9 @@ fn trtllm_build(settings: &Settings, checkpoint: &Path) -> String {
         if let Some(value) = value {
             command.push_str(&format!(" {name} {value}"));
         }
+    }
+    if settings.gpu.opt_num_tokens.is_none() && settings.limits.max_num_tokens.is_none_or(|tokens| tokens > 64) {
+        command.push_str(" --multiple_profiles enable");
     }
     command
 }

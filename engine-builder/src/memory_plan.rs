@@ -5,7 +5,9 @@
 //! ```text
 //! weights       every tensor of the rank, bfloat16 (on the CPU: the size of the packed file)
 //! activations   max_num_tokens * (4 * hidden + element * (2 * hidden + max(qkv + query, 2 * intermediate)))
-//!               + max_batch_size * padded vocabulary * 4 * 2
+//!               + max_batch_size * max_beam_width * padded vocabulary * 4 * 2
+//! context logits, with --gather-context-logits: max_num_tokens * padded vocabulary * (2 in the engine, 4 more with several
+//!               tensor-parallel ranks, and 4 in the runtime)
 //! reserve       an allowance for what the runtime takes besides
 //! KV cache      90 % of what is left
 //! ```
@@ -30,12 +32,13 @@ mod tests;
 use engine_format::manifest::Limits;
 use engine_format::{Mapping, ModelConfig};
 
+use crate::network::{NetworkOptions, Release};
 use crate::units::{bytes, count, counted};
 use budget::Budget;
 use limits::gpu_limits;
 
 pub use budget::TOKENS_PER_BLOCK;
-pub use limits::{LimitRequest, cpu_limits};
+pub use limits::{EngineRequest, LimitRequest, cpu_limits};
 pub use place::{Executor, Place};
 
 /// Largest tensor-parallel size that is suggested: the GPUs of one NVLink domain of most machines.
@@ -54,6 +57,15 @@ pub struct MemoryPlan {
     pub weights_bytes: u64,
     /// Bytes of activations at these limits.
     pub activation_bytes: u64,
+    /// Bytes that logits of every token of a step take in the engine; 0 unless they were asked for.
+    pub context_logits_engine_bytes: u64,
+    /// Bytes that they take in the runtime, from the first long prompt on, beside the KV cache.
+    pub context_logits_runtime_bytes: u64,
+    /// Where the runtime would give so much to the KV cache that they do not fit: the percentage of the free memory that it may
+    /// have.
+    pub smaller_cache_percent: Option<u64>,
+    /// Least, best and greatest number of tokens of a step in each of the engine's optimization profiles; none on the CPU.
+    pub token_ranges: Vec<[usize; 3]>,
     /// Bytes set aside for the runtime.
     pub reserve_bytes: u64,
     /// Bytes of keys and values of one token.
@@ -74,18 +86,18 @@ pub struct MemoryPlan {
 
 impl MemoryPlan {
     /// Plans `config`, split by `mapping` (which has to suit the model, see [`Mapping::validate`]), on `place`.
-    pub fn new(config: &ModelConfig, mapping: Mapping, place: Place, request: LimitRequest) -> Self {
+    pub fn new(config: &ModelConfig, mapping: Mapping, place: Place, request: EngineRequest) -> Self {
         let limits = match place.executor {
-            Executor::Cpu => cpu_limits(config, request),
+            Executor::Cpu => cpu_limits(config, request.limits),
             Executor::TensorRtLlm => gpu_limits(config, mapping, &place, request),
         };
-        let budget = Budget::new(config, mapping, &place, limits);
+        let budget = Budget::new(config, mapping, &place, limits, request);
         let missing_bytes = budget.missing(limits.max_seq_len as u64);
         let smallest_tp_size = if missing_bytes > 0 && place.executor == Executor::TensorRtLlm {
             (mapping.tp_size + 1..=MAX_SUGGESTED_TP).find(|&tp_size| {
                 let wider = Mapping { tp_size, ..mapping };
                 wider.validate(config).is_ok()
-                    && Budget::new(config, wider, &place, limits).missing(limits.max_seq_len as u64) == 0
+                    && Budget::new(config, wider, &place, limits, request).missing(limits.max_seq_len as u64) == 0
             })
         } else {
             None
@@ -95,6 +107,17 @@ impl MemoryPlan {
             limits,
             weights_bytes: budget.weights,
             activation_bytes: budget.activations,
+            context_logits_engine_bytes: budget.context_logits.engine,
+            context_logits_runtime_bytes: budget.context_logits.runtime,
+            smaller_cache_percent: budget.smaller_cache_percent(),
+            token_ranges: match place.executor {
+                Executor::Cpu => Vec::new(),
+                Executor::TensorRtLlm => NetworkOptions {
+                    opt_num_tokens: request.opt_num_tokens,
+                    ..NetworkOptions::new(Release::V1_2, limits)
+                }
+                .token_ranges(),
+            },
             reserve_bytes: budget.reserve,
             kv_bytes_per_token: budget.kv_bytes_per_token,
             kv_cache_bytes: budget.kv_cache(),
@@ -148,6 +171,21 @@ impl MemoryPlan {
             (true, Executor::TensorRtLlm) => {
                 text.push_str("; take a GPU with more memory, lower limits, or more ranks");
             }
+        }
+        text
+    }
+
+    /// What logits of every token of a prompt cost, in a sentence or two.
+    pub fn context_logits_note(&self) -> String {
+        let mut text = format!(
+            "`gather_context_logits`: TensorRT-LLM reuses no KV-cache block of any request with this engine, and the head is computed for every token of a prompt; logits of a step take {} in the engine and {} in the runtime",
+            bytes(self.context_logits_engine_bytes),
+            bytes(self.context_logits_runtime_bytes)
+        );
+        if let Some(percent) = self.smaller_cache_percent {
+            text.push_str(&format!(
+                "; for these, run it with `kv_cache.free_memory_fraction` 0.{percent:02}, or build with a smaller `max_num_tokens`"
+            ));
         }
         text
     }

@@ -12,7 +12,8 @@ use engine_format::{FormatError, Mapping, ModelConfig, Target};
 use crate::checkpoint::write::MARKER;
 use crate::error::Result;
 use crate::huggingface;
-use crate::memory_plan::LimitRequest;
+use crate::memory_plan::{EngineRequest, LimitRequest};
+use crate::network::options::ResidualDtype;
 use crate::source::read_config_file;
 use system::pool::MAX_THREADS;
 
@@ -89,7 +90,7 @@ pub struct GpuSettings {
     pub workers: Option<usize>,
     /// Beams at most; absent: one.
     pub max_beam_width: Option<usize>,
-    /// Tokens of the step that tactics are chosen for; absent: a token of each sequence.
+    /// Tokens of the step that tactics are chosen for, in one optimization profile; absent: several profiles.
     pub opt_num_tokens: Option<usize>,
     /// Logits of every token of the prompt.
     pub gather_context_logits: bool,
@@ -97,6 +98,8 @@ pub struct GpuSettings {
     pub gather_generation_logits: bool,
     /// Matrix products by TensorRT-LLM's Gemm plugin.
     pub gemm_plugin: bool,
+    /// Type of the residual stream.
+    pub residual_dtype: ResidualDtype,
     /// What TensorRT measured, kept for the next build.
     pub timing_cache: Option<PathBuf>,
     /// What becomes of TensorRT-LLM's own lines.
@@ -117,6 +120,7 @@ impl GpuSettings {
             (self.gather_context_logits, "gather_context_logits"),
             (self.gather_generation_logits, "gather_generation_logits"),
             (self.gemm_plugin, "gemm_plugin"),
+            (self.residual_dtype != ResidualDtype::default(), "residual_dtype"),
             (timing_cache.is_some(), "timing_cache"),
             (network.is_some(), "network"),
         ];
@@ -174,6 +178,12 @@ pub enum SettingsError {
         /// `max_batch_size`.
         batch: usize,
     },
+    /// Something of our network that upstream's does not have.
+    #[error("`{field}` applies to the compiler `tensorrt` only: TensorRT-LLM's own program makes its own network")]
+    OnlyTensorRt {
+        /// The setting, by the name of its field.
+        field: &'static str,
+    },
     /// Something that only a GPU engine has.
     #[error("`{field}` applies to TensorRT engines only: add a GPU target, for example `gpu` h100")]
     OnlyGpu {
@@ -228,6 +238,9 @@ impl Settings {
         {
             return Err(SettingsError::OnlyGpu { field });
         }
+        if self.gpu.compiler == Compiler::TrtllmBuild && self.gpu.residual_dtype != ResidualDtype::default() {
+            return Err(SettingsError::OnlyTensorRt { field: "residual_dtype" });
+        }
         if let (Some(tokens), Some(batch)) = (self.limits.max_num_tokens, self.limits.max_batch_size)
             && tokens < batch
         {
@@ -272,6 +285,16 @@ impl Settings {
         let mapping = self.split(source);
         mapping.validate(config)?;
         Ok(mapping)
+    }
+
+    /// What the memory of the engine depends on.
+    pub fn engine_request(&self) -> EngineRequest {
+        EngineRequest {
+            limits: self.limits,
+            max_beam_width: self.gpu.max_beam_width.unwrap_or(1),
+            opt_num_tokens: self.gpu.opt_num_tokens,
+            gather_context_logits: self.gpu.gather_context_logits,
+        }
     }
 
     /// Checks that every output can be put into its place, before anything is read.

@@ -151,6 +151,26 @@ impl Source {
         }
     }
 
+    /// Whether `mlp.gate` follows `mlp.fc` in the file of each rank, in every layer, so that both can be used as one matrix.
+    ///
+    /// # Errors
+    /// As [`Source::part`], for a checkpoint that is split otherwise than `mapping`.
+    pub(crate) fn has_fused_mlp(&self, mapping: Mapping) -> Result<bool> {
+        for pp_rank in 0..mapping.pp_size {
+            let layers = mapping.layers(&self.config, pp_rank);
+            for (tp_rank, layer) in (0..mapping.tp_size).flat_map(|rank| layers.clone().map(move |layer| (rank, layer)))
+            {
+                let rank = mapping.rank(pp_rank, tp_rank);
+                let tensor = |weight: Weight| self.rank_tensor(mapping, rank, &weight.name(layers.start));
+                let (fc, gate) = (tensor(Weight::MlpFc(layer))?, tensor(Weight::MlpGate(layer))?);
+                if !fc.zip(gate).is_some_and(|(fc, gate)| fc.followed_by(&gate).is_some()) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
     /// What of the weights is no finite number: reads all of them.
     pub(crate) fn note_non_finite(&self) -> Findings {
         let findings = Findings::default();
@@ -310,6 +330,18 @@ impl<'a> PartView<'a> {
             return None;
         }
         bytemuck::try_cast_slice(&self.tensor.bytes[self.byte_range(&rows)]).ok()
+    }
+
+    /// The elements of this view and of `next` where both are whole tensors, stored as bfloat16 one after the other in one file.
+    pub(crate) fn followed_by(&self, next: &Self) -> Option<&'a [bf16]> {
+        let (first, second) = (self.as_bf16(0..self.row_count())?, next.as_bf16(0..next.row_count())?);
+        let (file, bytes) = (self.tensor.file, size_of::<bf16>());
+        let start = file.offset_of(bytemuck::cast_slice(first))?;
+        let end = start + first.len() * bytes;
+        if file.offset_of(bytemuck::cast_slice(second)) != Some(end) {
+            return None;
+        }
+        bytemuck::try_cast_slice(&file.bytes()[start..end + second.len() * bytes]).ok()
     }
 
     /// Writes the given columns of the given rows to `out`, row by row, rounded to bfloat16.

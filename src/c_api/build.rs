@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use engine_builder::BuildError;
 use engine_builder::build::BuildFailure;
 use engine_builder::memory_plan::LimitRequest;
+use engine_builder::network::options::ResidualDtype;
 use engine_builder::progress::{Interrupt, Progress};
 use engine_builder::settings::{Compiler, GpuSettings, PluginLog, Settings, Task};
 use engine_format::{EngineDir, FormatError, Target};
@@ -80,7 +81,8 @@ pub struct trtllm_build_options {
     pub force: CBool,
     /// Whether the model may be fetched from the Hugging Face hub. Default: false.
     pub download: CBool,
-    /// GPU engines: logits of every token of a prompt can be had. Default: false.
+    /// GPU engines: logits of every token of a prompt can be had. TensorRT-LLM then reuses no KV-cache block of any request.
+    /// Default: false.
     pub gather_context_logits: CBool,
     /// GPU engines: logits of generated tokens can be had. Default: false.
     pub gather_generation_logits: CBool,
@@ -92,13 +94,16 @@ pub struct trtllm_build_options {
     pub timing_cache: trtllm_str,
     /// GPU engines: beams of a sequence; 0 for one. Default: 0.
     pub max_beam_width: usize,
-    /// GPU engines: tokens of the iteration that tactics are chosen for; 0 for one of each sequence. Default: 0.
+    /// GPU engines: tokens of the iteration that tactics are chosen for, in one optimization profile; 0 for several profiles, between
+    /// the runtime's split points. Default: 0.
     pub opt_num_tokens: usize,
     /// GPU engines: ranks that are compiled at the same time; 0 for one. Default: 0.
     pub workers: usize,
     /// Whether weights may be infinite or NaN, or too large for bfloat16. Without, a model that has such weights is refused with
     /// `TRTLLM_STATUS_INVALID_FILES`, and the first one is named. Default: false.
     pub allow_non_finite: CBool,
+    /// GPU engines: type of the residual stream, `float32` or `bfloat16`; empty for the first. Default: none.
+    pub residual_dtype: trtllm_str,
 }
 
 // SAFETY: `repr(C)`, begins with its size, and holds numbers, bytes, raw pointers and nullable functions only.
@@ -130,6 +135,7 @@ unsafe impl Options for trtllm_build_options {
             opt_num_tokens: 0,
             workers: 0,
             allow_non_finite: CBool::FALSE,
+            residual_dtype: trtllm_str::EMPTY,
         }
     }
 }
@@ -150,7 +156,7 @@ pub unsafe extern "C" fn trtllm_init_build_options(
 /// As [`optional_text`], for each text.
 pub(super) unsafe fn settings(options: &trtllm_build_options) -> Result<Settings, Failure> {
     // SAFETY: as the caller promises.
-    let (model, output, checkpoint, gpu, compiler, timing_cache) = unsafe {
+    let (model, output, checkpoint, gpu, compiler, timing_cache, residual_dtype) = unsafe {
         let path = |value, name| optional_text(value, name).map(|text| text.filter(|text| !text.is_empty()));
         (
             path(options.model, "model")?.ok_or_else(|| Failure::argument("model is empty: name one"))?,
@@ -159,6 +165,7 @@ pub(super) unsafe fn settings(options: &trtllm_build_options) -> Result<Settings
             path(options.gpu, "gpu")?,
             path(options.compiler, "compiler")?,
             path(options.timing_cache, "timing_cache")?.map(PathBuf::from),
+            path(options.residual_dtype, "residual_dtype")?,
         )
     };
     let compiler = match compiler {
@@ -166,6 +173,13 @@ pub(super) unsafe fn settings(options: &trtllm_build_options) -> Result<Settings
         Some("trtllm-build") => Compiler::TrtllmBuild,
         Some(other) => {
             return Err(Failure::argument(format!("compiler `{other}` is neither tensorrt nor trtllm-build")));
+        }
+    };
+    let residual_dtype = match residual_dtype {
+        None | Some("float32") => ResidualDtype::Float32,
+        Some("bfloat16") => ResidualDtype::Bfloat16,
+        Some(other) => {
+            return Err(Failure::argument(format!("residual_dtype `{other}` is neither float32 nor bfloat16")));
         }
     };
     let chosen = |number: usize| (number > 0).then_some(number);
@@ -189,6 +203,7 @@ pub(super) unsafe fn settings(options: &trtllm_build_options) -> Result<Settings
             gather_context_logits: options.gather_context_logits.get(),
             gather_generation_logits: options.gather_generation_logits.get(),
             gemm_plugin: options.gemm_plugin.get(),
+            residual_dtype,
             timing_cache,
             plugin_log: PluginLog::StandardOutput,
             network: None,

@@ -67,17 +67,26 @@ fn options_reach_the_network_and_the_configuration() {
         "network.json",
     ];
     let model = model();
-    built(dir.path(), A100, &[&["--model", &model, "--gpu", "a100", "--output", "engine"], &arguments[..]].concat());
+    let arguments = [&["--model", &model, "--gpu", "a100", "--output", "engine"], &arguments[..]].concat();
+    let said = built(dir.path(), A100, &arguments).stderr;
+    for words in ["tokens of a step: 1 to 64, 64 to 128", "reuses no KV-cache block of any request"] {
+        assert!(said.contains(words), "{said}");
+    }
     let build = &json(dir.path().join("engine/config.json"))["build_config"];
     for (name, expected) in [("max_beam_width", 3), ("max_batch_size", 8), ("max_seq_len", 64), ("max_num_tokens", 128)]
     {
         assert_eq!(build[name], expected, "{name}");
     }
+    // Between the runtime's split points.
+    assert_eq!(build["plugin_config"]["multiple_profiles"], true);
     assert_eq!(build["gather_context_logits"], true);
     assert_eq!(build["gather_generation_logits"], true);
     assert_eq!(build["plugin_config"]["gemm_plugin"], "bfloat16");
     let network = json(dir.path().join("network.json"));
     let inputs = network["inputs"].as_array().unwrap();
+    let ranges: Vec<_> =
+        inputs[0]["profiles"].as_array().unwrap().iter().map(|p| (&p["min"][0], &p["max"][0])).collect();
+    assert_eq!(ranges, [(&1.into(), &64.into()), (&64.into(), &128.into())]);
     assert!(inputs.iter().all(|input| input["name"] != "last_token_ids"));
     let layers = network["layers"].as_array().unwrap();
     assert!(layers.iter().any(|layer| layer["kind"] == "Plugin:Gemm"));

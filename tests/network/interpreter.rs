@@ -85,12 +85,19 @@ pub(crate) fn evaluate(ranks: &mut [Rank], inputs: &Tensors, arithmetic: Arithme
     ranks.iter().zip(&tensors).map(outputs).collect()
 }
 
-/// Types, and shapes inside the profile.
+/// Where TensorRT-LLM's runtime goes over to the next profile, by the tokens of the step.
+const SPLIT_POINTS: [usize; 5] = [64, 128, 256, 512, 1024];
+
+/// Types, and shapes inside the profile that TensorRT-LLM's runtime would take.
 fn check_inputs(plan: &Plan, inputs: &Tensors) {
+    let tokens = ["input_ids", "hidden_states_input"].into_iter().find_map(|name| inputs.get(name)).unwrap().shape[0];
     for (name, recorded) in &plan.inputs {
         let input = inputs.get(name).unwrap_or_else(|| panic!("input {name} is not filled"));
         assert_eq!(recorded["dtype"], input.dtype, "{name}");
-        let profile = &recorded["profiles"][0];
+        let profile = match recorded["profiles"].as_array().unwrap().as_slice() {
+            [one] => one,
+            several => &several[SPLIT_POINTS.partition_point(|&point| point < tokens)],
+        };
         let bound = |which: &str, axis: usize| profile[which][axis].as_u64().unwrap() as usize;
         assert_eq!(recorded["shape"].as_array().unwrap().len(), input.shape.len(), "{name}");
         for (axis, &size) in input.shape.iter().enumerate() {
@@ -141,12 +148,15 @@ fn plain(layer: &Layer, inputs: &[&Tensor]) -> Tensor {
     match (layer.kind.as_str(), inputs) {
         ("Constant", []) => layer.constant.clone().unwrap(),
         ("Gather", [data, indices]) => {
-            let width: usize = data.shape[1..].iter().product();
-            let rows = indices.ints().iter().map(|&index| index as usize * width);
-            let gathered = rows.flat_map(|start| data.floats()[start..start + width].to_vec()).collect();
+            let axis = layer.json["axis"].as_u64().unwrap() as usize;
+            let (size, width) = (data.shape[axis], data.shape[axis + 1..].iter().product::<usize>());
+            let outer = data.floats().chunks_exact(size * width);
+            let part = |outer: &[f32], index: i64| outer[index as usize * width..][..width].to_vec();
+            let gathered =
+                outer.flat_map(|outer| indices.ints().iter().flat_map(|&index| part(outer, index)).collect::<Vec<_>>());
             Tensor {
-                shape: [&indices.shape, &data.shape[1..]].concat(),
-                data: Data::Floats(gathered),
+                shape: [&data.shape[..axis], &indices.shape, &data.shape[axis + 1..]].concat(),
+                data: Data::Floats(gathered.collect()),
                 ..(*data).clone()
             }
         }

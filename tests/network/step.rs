@@ -60,6 +60,11 @@ impl Model {
                 let ends: Vec<i64> = ends.collect();
                 insert(&mut inputs, "last_token_ids", Tensor::integers("INT32", &[parts.len()], ends));
             }
+            if ranks.len() > 1 {
+                let pointers = 7 * ranks.len() + 3;
+                let workspace = Tensor::integers("INT64", &[pointers], vec![0; pointers]);
+                insert(&mut inputs, "all_reduce_workspace", workspace);
+            }
             let mut outputs = evaluate(ranks, &inputs, self.arithmetic);
             if index == last {
                 let logits = outputs.swap_remove(0).remove("logits").unwrap();

@@ -52,18 +52,24 @@ impl Builder<'_> {
         let mapping = settings.mapping(&config, source_mapping)?;
         let device = &machine.devices[0];
         let place = Place { memory_bytes: device.memory_bytes, ..place_of(gpu, device) };
-        let plan = MemoryPlan::new(&config, mapping, place, settings.limits);
+        let plan = MemoryPlan::new(&config, mapping, place, settings.engine_request());
         if !plan.fits() {
             return Err(BuildFailure::Memory { target, device: device.name.clone(), problem: plan.verdict() });
         }
         let version = machine.library.as_ref().map(|library| library.version().to_owned()).unwrap_or_default();
         let release = Release::of_version(&version).unwrap_or(Release::V1_2);
-        let options = options(settings, release, plan.limits);
-        let networks = networks(&config, mapping, options)?;
-        write(self, settings, &networks)?;
+        let mut options = options(settings, release, plan.limits);
         self.explain(&config, &plan, settings, device);
 
         let (source, mapping) = self.open_model(settings)?;
+        // The checkpoints that this program writes have gate behind fc.
+        options.fused_mlp = source.mapping() != Some(mapping) || source.has_fused_mlp(mapping)?;
+        if !options.fused_mlp {
+            self.progress
+                .note("`mlp.gate` does not follow `mlp.fc` in the checkpoint, so each has a product of its own");
+        }
+        let networks = networks(&config, mapping, options)?;
+        write(self, settings, &networks)?;
         let written = self.checkpoint(settings, &source, mapping)?;
         let (checkpoint, _temporary) = self.rank_files(settings, source, mapping, output)?;
         let workers = settings.gpu.workers.unwrap_or(1);
@@ -132,8 +138,7 @@ impl Builder<'_> {
             true => "the model's max_position_embeddings".to_owned(),
             false => "the longest sequence that fits".to_owned(),
         };
-        let batch =
-            format!("the KV cache of {} holds as many of full length", units::counted(plan.kv_cache_tokens(), "token"));
+        let batch = "their logits take at most 1/32 of the memory that is left".to_owned();
         self.progress.note(&format!(
             "limits on {} ({}): max_seq_len {} ({}), max_batch_size {} ({}), max_num_tokens {} ({})",
             device.name,
@@ -151,6 +156,11 @@ impl Builder<'_> {
             units::bytes(plan.activation_bytes),
             units::bytes(plan.kv_cache_bytes)
         ));
+        let ranges: Vec<_> = plan.token_ranges.iter().map(|[least, _, most]| format!("{least} to {most}")).collect();
+        self.progress.note(&format!("optimization profiles, by the tokens of a step: {}", ranges.join(", ")));
+        if settings.gpu.gather_context_logits {
+            self.progress.note(&plan.context_logits_note());
+        }
         if device.is_mig == Some(true) {
             self.progress
                 .note("this GPU is cut into instances (MIG), each with less memory than that: give limits yourself");

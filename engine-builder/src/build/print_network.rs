@@ -33,7 +33,7 @@ pub(super) fn run(builder: &Builder<'_>, settings: &Settings) -> Result<(), Buil
             if reason.is_some() { machine::place_of_gpu(any) } else { place }
         }
     };
-    let plan = MemoryPlan::new(&config, mapping, place, settings.limits);
+    let plan = MemoryPlan::new(&config, mapping, place, settings.engine_request());
     let options = options(settings, Release::V1_2, plan.limits);
     let networks = networks(&config, mapping, options)?;
     write(builder, settings, &networks)
@@ -51,6 +51,7 @@ pub(super) fn options(
         gather_context_logits: settings.gpu.gather_context_logits,
         gather_generation_logits: settings.gpu.gather_generation_logits,
         gemm_plugin: settings.gpu.gemm_plugin,
+        residual_dtype: settings.gpu.residual_dtype,
         ..NetworkOptions::new(release, limits)
     }
 }

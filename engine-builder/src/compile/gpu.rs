@@ -106,14 +106,15 @@ fn config(checkpoint: &Source, request: &GpuEngineRequest<'_>) -> Vec<u8> {
     let dtype = |enabled: bool| enabled.then_some("bfloat16");
     let build = &mut config["build_config"];
     build["max_num_tokens"] = json!(options.max_num_tokens());
-    build["opt_num_tokens"] = json!(options.best_num_tokens());
+    build["opt_num_tokens"] = json!(options.opt_num_tokens);
     build["max_beam_width"] = json!(options.max_beam_width);
     build["gather_context_logits"] = json!(options.gather_context_logits);
     build["gather_generation_logits"] = json!(options.gather_generation_logits);
     build["plugin_config"]["gemm_plugin"] = json!(dtype(options.gemm_plugin));
     build["plugin_config"]["nccl_plugin"] = json!(dtype(request.mapping.world_size() > 1));
+    build["plugin_config"]["multiple_profiles"] = json!(options.opt_num_tokens.is_none());
     // What the network has in place of upstream's defaults.
-    build["plugin_config"]["use_fused_mlp"] = json!(false);
+    build["plugin_config"]["use_fused_mlp"] = json!(options.fused_mlp);
     pretty(&config)
 }
 

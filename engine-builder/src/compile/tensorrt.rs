@@ -1,8 +1,8 @@
 //! TensorRT: networks replayed on nvinfer1, weights read where the checkpoint is mapped, plans written as they come.
 //!
-//! Source of the builder's settings: TensorRT-LLM 1.x, `builder.py`: a strongly typed network, one optimization profile, layer
-//! names in the engine, a timing cache, and TensorRT's defaults for the rest. `IS_BUILDING`, which keeps TensorRT-LLM's plugins
-//! from running while TensorRT times them, is the shim's.
+//! Source of the builder's settings: TensorRT-LLM 1.x, `builder.py`: a strongly typed network, layer names in the
+//! engine, a timing cache, and TensorRT's defaults for the rest. `IS_BUILDING`, which keeps TensorRT-LLM's plugins from running
+//! while TensorRT times them, is the shim's.
 
 mod phase_progress;
 mod plan_file;

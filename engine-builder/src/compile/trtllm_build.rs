@@ -40,7 +40,12 @@ pub(crate) fn options(options: &NetworkOptions) -> Vec<String> {
     option("--max_input_len", limits.max_seq_len.to_string());
     option("--max_batch_size", limits.max_batch_size.to_string());
     option("--max_num_tokens", limits.max_num_tokens.to_string());
-    option("--opt_num_tokens", options.best_num_tokens().to_string());
+    match options.opt_num_tokens {
+        Some(best) => option("--opt_num_tokens", best.to_string()),
+        // With one range the program's own list of ranges is malformed.
+        None if options.token_ranges().len() > 1 => option("--multiple_profiles", "enable".to_owned()),
+        None => {}
+    }
     option("--max_beam_width", options.max_beam_width.to_string());
     option("--tokens_per_block", TOKENS_PER_BLOCK.to_string());
     option("--gemm_plugin", if options.gemm_plugin { "bfloat16" } else { "disable" }.to_owned());

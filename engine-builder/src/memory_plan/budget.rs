@@ -5,6 +5,7 @@ use std::path::Path;
 use engine_format::manifest::Limits;
 use engine_format::{Mapping, ModelConfig, bf16, shape};
 
+use super::limits::EngineRequest;
 use super::place::{Executor, Place};
 use crate::compile::cpu;
 
@@ -30,6 +31,7 @@ pub(super) struct Budget {
     memory: u64,
     pub(super) weights: u64,
     pub(super) activations: u64,
+    pub(super) context_logits: ContextLogits,
     pub(super) reserve: u64,
     pub(super) kv_bytes_per_token: u64,
     /// The most blocks that one sequence holds, while its prompt is computed and afterwards; `None` without a sliding window.
@@ -37,7 +39,13 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub(super) fn new(config: &ModelConfig, mapping: Mapping, place: &Place, limits: Limits) -> Self {
+    pub(super) fn new(
+        config: &ModelConfig,
+        mapping: Mapping,
+        place: &Place,
+        limits: Limits,
+        request: EngineRequest,
+    ) -> Self {
         let reserve = match place.executor {
             Executor::Cpu => CPU_RESERVE,
             Executor::TensorRtLlm if mapping.world_size() > 1 => GPU_RESERVE + NCCL_RESERVE,
@@ -47,7 +55,11 @@ impl Budget {
         Self {
             memory: place.memory_bytes,
             weights: weights_bytes(config, mapping, place.executor),
-            activations: activation_bytes(config, mapping, place.executor, limits),
+            activations: activation_bytes(config, mapping, place.executor, limits, request.max_beam_width),
+            context_logits: match request.gather_context_logits && place.executor == Executor::TensorRtLlm {
+                true => context_logits(config, mapping, limits),
+                false => ContextLogits::default(),
+            },
             reserve,
             kv_bytes_per_token: mapping.kv_bytes_per_token(config) as u64,
             max_blocks: config.sliding_window.map(|window| window as u64).map(|window| match place.executor {
@@ -60,13 +72,26 @@ impl Budget {
 
     /// Everything but the KV cache.
     fn fixed(&self) -> u64 {
-        self.weights.saturating_add(self.activations).saturating_add(self.reserve)
+        let logits = self.context_logits.engine.saturating_add(self.context_logits.runtime);
+        self.weights.saturating_add(self.activations).saturating_add(self.reserve).saturating_add(logits)
+    }
+
+    /// Bytes that are left when everything but the KV cache is there.
+    pub(super) fn free(&self) -> u64 {
+        self.memory.saturating_sub(self.fixed())
     }
 
     /// Bytes that the KV cache gets of what is left.
     pub(super) fn kv_cache(&self) -> u64 {
-        let free = self.memory.saturating_sub(self.fixed());
-        (u128::from(free) * u128::from(KV_CACHE_PERCENT) / 100) as u64
+        (u128::from(self.free()) * u128::from(KV_CACHE_PERCENT) / 100) as u64
+    }
+
+    /// The part of the memory that is free when the engine is loaded which the KV cache may take without taking the runtime's
+    /// buffer of context logits, in hundredths, where that is less than the runtime takes by itself.
+    pub(super) fn smaller_cache_percent(&self) -> Option<u64> {
+        let free = u128::from(self.free()) + u128::from(self.context_logits.runtime);
+        let percent = (u128::from(self.kv_cache()) * 100).checked_div(free)? as u64;
+        (free * u128::from(100 - KV_CACHE_PERCENT) < u128::from(self.context_logits.runtime) * 100).then_some(percent)
     }
 
     fn block_bytes(&self) -> u64 {
@@ -123,8 +148,29 @@ fn weights_bytes(config: &ModelConfig, mapping: Mapping, executor: Executor) -> 
     (0..mapping.pp_size).map(|pp_rank| rank_bytes(pp_rank, 0)).max().unwrap_or(0)
 }
 
+/// What the logits of every token of a step take, in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ContextLogits {
+    /// In the engine: the bfloat16 product, and where ranks share a layer the gathered columns and their two orders.
+    pub(super) engine: u64,
+    /// In the runtime, from the first long prompt on: float32.
+    pub(super) runtime: u64,
+}
+
+fn context_logits(config: &ModelConfig, mapping: Mapping, limits: Limits) -> ContextLogits {
+    let elements = (limits.max_num_tokens as u64).saturating_mul(mapping.padded_vocab_size(config) as u64);
+    let copies = if mapping.tp_size > 1 { 2 } else { 1 };
+    ContextLogits { engine: elements.saturating_mul(2 * copies), runtime: elements.saturating_mul(4) }
+}
+
 /// Bytes of activations, by the formula of [`memory_plan`](super).
-fn activation_bytes(config: &ModelConfig, mapping: Mapping, executor: Executor, limits: Limits) -> u64 {
+fn activation_bytes(
+    config: &ModelConfig,
+    mapping: Mapping,
+    executor: Executor,
+    limits: Limits,
+    max_beam_width: usize,
+) -> u64 {
     let ranks = mapping.tp_size as u64;
     let kv_heads = (config.num_key_value_heads / mapping.tp_size).max(1) as u64;
     let query = config.query_size() as u64 / ranks;
@@ -137,7 +183,7 @@ fn activation_bytes(config: &ModelConfig, mapping: Mapping, executor: Executor, 
     let hidden = config.hidden_size as u64;
     let per_token = 4 * hidden + element * (2 * hidden + (qkv + query).max(2 * intermediate));
     let per_sequence = 2 * 4 * mapping.padded_vocab_size(config) as u64;
-    (limits.max_num_tokens as u64)
-        .saturating_mul(per_token)
-        .saturating_add((limits.max_batch_size as u64).saturating_mul(per_sequence))
+    (limits.max_num_tokens as u64).saturating_mul(per_token).saturating_add(
+        (limits.max_batch_size as u64).saturating_mul(max_beam_width as u64).saturating_mul(per_sequence),
+    )
 }

@@ -41,7 +41,7 @@ const GB: u64 = 1_000_000_000;
 #[test]
 fn the_parts_of_an_8b_model_are_what_a_hand_computes() {
     let request = LimitRequest { max_seq_len: Some(8192), max_batch_size: Some(16), max_num_tokens: Some(4096) };
-    let plan = MemoryPlan::new(&minitron(), Mapping::SINGLE, gpu(80 * GB), request);
+    let plan = MemoryPlan::new(&minitron(), Mapping::SINGLE, gpu(80 * GB), request.into());
     // Per layer: QKV 6144 x 4096, output 4096 x 4096, MLP 3 x 11520 x 4096, two norms; then embedding, head, norm.
     let layer = 6144 * 4096 + 4096 * 4096 + 3 * 11520 * 4096 + 2 * 4096;
     let parameters = 40 * layer + 2 * 131_072 * 4096 + 4096;
@@ -61,7 +61,7 @@ fn the_parts_of_an_8b_model_are_what_a_hand_computes() {
 fn ranks_share_the_model_and_repeat_key_value_heads() {
     let config = minitron();
     let request = LimitRequest::default();
-    let of = |tp, pp| MemoryPlan::new(&config, mapping(tp, pp), gpu(80 * GB), request);
+    let of = |tp, pp| MemoryPlan::new(&config, mapping(tp, pp), gpu(80 * GB), request.into());
     assert_eq!(of(8, 1).kv_bytes_per_token, 2 * 2 * 128 * 40);
     assert_eq!(of(16, 1).kv_bytes_per_token, 2 * 2 * 128 * 40);
     assert_eq!(of(1, 3).kv_bytes_per_token, 2 * 2 * 8 * 128 * 14);
@@ -75,7 +75,7 @@ fn ranks_share_the_model_and_repeat_key_value_heads() {
 #[test]
 fn what_does_not_fit_says_how_much_is_missing_and_what_would_help() {
     let config = minitron();
-    let plan = MemoryPlan::new(&config, Mapping::SINGLE, gpu(12 * GB), LimitRequest::default());
+    let plan = MemoryPlan::new(&config, Mapping::SINGLE, gpu(12 * GB), LimitRequest::default().into());
     assert!(!plan.fits());
     assert_eq!((plan.largest_batch, plan.longest_sequence), (0, 0));
     assert_eq!(plan.limits.max_seq_len, 8192);
@@ -85,37 +85,70 @@ fn what_does_not_fit_says_how_much_is_missing_and_what_would_help() {
         max_batch_size: Some(plan.limits.max_batch_size),
         max_num_tokens: Some(plan.limits.max_num_tokens),
     };
-    let more = |bytes| MemoryPlan::new(&config, Mapping::SINGLE, gpu(12 * GB + bytes), limits).missing_bytes;
+    let more = |bytes| MemoryPlan::new(&config, Mapping::SINGLE, gpu(12 * GB + bytes), limits.into()).missing_bytes;
     assert_eq!(more(plan.missing_bytes), 0);
     assert_eq!(more(plan.missing_bytes - 1), 1);
-    let on_cpu = MemoryPlan::new(&config, Mapping::SINGLE, place(Executor::Cpu, 12 * GB), limits);
+    let on_cpu = MemoryPlan::new(&config, Mapping::SINGLE, place(Executor::Cpu, 12 * GB), limits.into());
     assert_eq!(on_cpu.smallest_tp_size, None);
     assert!(!on_cpu.fits());
 }
 
 #[test]
-fn chosen_limits_fit_and_the_next_larger_batch_does_not() {
+fn the_chosen_batch_is_bounded_by_its_logits_and_not_by_full_length_sequences() {
     let config = minitron();
-    for memory in [24, 40, 80, 141, 186] {
-        let plan = MemoryPlan::new(&config, Mapping::SINGLE, gpu(memory * GB), LimitRequest::default());
-        let batch = plan.limits.max_batch_size as u64;
+    let plan = |memory| MemoryPlan::new(&config, Mapping::SINGLE, gpu(memory * GB), LimitRequest::default().into());
+    for (memory, batch) in [(24, 128), (40, 512), (48, 512), (80, 1024), (141, 2048), (186, 2048)] {
+        let plan = plan(memory);
+        assert_eq!((plan.limits.max_batch_size, plan.limits.max_num_tokens), (batch, 8192), "{memory} GB");
         assert!(plan.fits(), "{memory} GB");
-        assert!(plan.largest_batch >= batch && batch.is_power_of_two());
-        assert!(batch == 2048 || plan.largest_batch < 2 * batch);
-        assert_eq!(plan.limits.max_num_tokens, 8192);
+        assert!((plan.largest_batch as usize) < batch, "{memory} GB: full-length sequences bound nothing");
+        // The logits of twice as many would take more than 1/32 of what is left without any.
+        let logits = |batch: usize| batch as u64 * 131_072 * 8;
+        let left = memory * GB - plan.weights_bytes - plan.reserve_bytes - (plan.activation_bytes - logits(batch));
+        assert!(logits(batch) <= left / 32 && (batch == 2048 || logits(2 * batch) > left / 32), "{memory} GB");
     }
+    // Beams have logits each.
+    let request = EngineRequest { max_beam_width: 4, ..LimitRequest::default().into() };
+    let beams = MemoryPlan::new(&config, Mapping::SINGLE, gpu(80 * GB), request);
+    assert_eq!(beams.limits.max_batch_size, 256);
+    assert_eq!(beams.activation_bytes, plan(80).activation_bytes);
+}
+
+#[test]
+fn logits_of_whole_prompts_are_in_the_plan() {
+    let config = minitron();
+    let asked = EngineRequest { gather_context_logits: true, ..LimitRequest::default().into() };
+    let plan = |memory, mapping| MemoryPlan::new(&config, mapping, gpu(memory * GB), asked);
+    let one = plan(80, Mapping::SINGLE);
+    let elements = 8192 * 131_072;
+    assert_eq!((one.context_logits_engine_bytes, one.context_logits_runtime_bytes), (elements * 2, elements * 4));
+    assert_eq!(plan(80, mapping(2, 1)).context_logits_engine_bytes, elements * 4);
+    let without = MemoryPlan::new(&config, Mapping::SINGLE, gpu(80 * GB), LimitRequest::default().into());
+    assert_eq!((without.context_logits_engine_bytes, without.context_logits_runtime_bytes), (0, 0));
+    // What they take, the KV cache does not get, and the batch is chosen of what is left.
+    let batch = (without.limits.max_batch_size - one.limits.max_batch_size) as u64 * 131_072 * 8;
+    assert!((without.kv_cache_bytes + batch * 9 / 10 - one.kv_cache_bytes).abs_diff(elements * 6 * 9 / 10) < 2);
+    // A tenth of 60 GB holds the runtime's buffer, a tenth of 20 GB does not: then the cache has to be smaller.
+    assert_eq!(one.smaller_cache_percent, None);
+    let small = plan(40, Mapping::SINGLE);
+    let percent = small.smaller_cache_percent.unwrap();
+    let free = 40 * GB - small.weights_bytes - small.activation_bytes - small.reserve_bytes - elements * 2;
+    assert!(free / 10 < elements * 4, "{free}");
+    assert!(free * (100 - percent) / 100 >= elements * 4, "{percent} % of {free}");
+    assert!(small.context_logits_note().contains(&format!("`kv_cache.free_memory_fraction` 0.{percent:02}")));
+    assert!(!one.context_logits_note().contains("free_memory_fraction"));
 }
 
 #[test]
 fn a_long_context_is_shortened_to_what_fits_unless_it_was_asked_for() {
     let mut config = minitron();
     config.max_position_embeddings = 1 << 20;
-    let plan = MemoryPlan::new(&config, Mapping::SINGLE, gpu(24 * GB), LimitRequest::default());
+    let plan = MemoryPlan::new(&config, Mapping::SINGLE, gpu(24 * GB), LimitRequest::default().into());
     assert!(plan.fits());
     assert_eq!(plan.limits.max_seq_len as u64, plan.longest_sequence);
     assert!(plan.limits.max_seq_len < 1 << 20);
     let request = LimitRequest { max_seq_len: Some(1 << 20), ..LimitRequest::default() };
-    let plan = MemoryPlan::new(&config, Mapping::SINGLE, gpu(24 * GB), request);
+    let plan = MemoryPlan::new(&config, Mapping::SINGLE, gpu(24 * GB), request.into());
     assert!(!plan.fits());
     assert_eq!(plan.limits.max_seq_len, 1 << 20);
 }
@@ -126,7 +159,7 @@ fn a_window_bounds_a_sequence() {
     config.sliding_window = Some(1024);
     let request = LimitRequest { max_batch_size: Some(1), ..LimitRequest::default() };
     let sequences = |place| {
-        let plan = MemoryPlan::new(&config, Mapping::SINGLE, place, request);
+        let plan = MemoryPlan::new(&config, Mapping::SINGLE, place, request.into());
         plan.sequences_by_length
     };
     let on_gpu = sequences(gpu(80 * GB));
@@ -140,7 +173,7 @@ fn a_window_bounds_a_sequence() {
     assert!(on_cpu[1..].iter().all(|row| on_cpu[1].1 - 2 <= row.1 && row.1 <= on_cpu[1].1));
     let whole = {
         config.sliding_window = None;
-        MemoryPlan::new(&config, Mapping::SINGLE, place(Executor::Cpu, 80 * GB), request).sequences_by_length
+        MemoryPlan::new(&config, Mapping::SINGLE, place(Executor::Cpu, 80 * GB), request.into()).sequences_by_length
     };
     assert!(on_cpu[3].1 > 7 * whole[3].1, "{on_cpu:?}, and without a window {whole:?}");
 }
@@ -172,7 +205,7 @@ fn the_largest_numbers_do_not_overflow() {
     let request =
         LimitRequest { max_seq_len: Some(1 << 30), max_batch_size: Some(1 << 30), max_num_tokens: Some(1 << 30) };
     for executor in [Executor::TensorRtLlm, Executor::Cpu] {
-        let plan = MemoryPlan::new(&config, Mapping::SINGLE, place(executor, u64::MAX), request);
+        let plan = MemoryPlan::new(&config, Mapping::SINGLE, place(executor, u64::MAX), request.into());
         assert!(plan.weights_bytes > 1 << 50);
         assert!(plan.fits() || plan.missing_bytes > 0);
     }

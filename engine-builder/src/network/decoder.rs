@@ -8,7 +8,7 @@ use super::attention::attention;
 use super::error::NetworkError;
 use super::graph::{Graph, Output};
 use super::inputs::add_inputs;
-use super::linear::{product, weight};
+use super::linear::{cast, product, weight};
 use super::mlp::mlp;
 use super::norm::rms_norm;
 use super::ops::{ElementWise, Op, Value};
@@ -63,12 +63,12 @@ fn rank_graph(rank: &Rank<'_>) -> Result<Graph, NetworkError> {
         Some(ids) => {
             let table = weight(&mut graph, &Weight::Embedding.name(0), rank.shape_of(Weight::Embedding))?;
             embedding = Some(table);
-            graph.add("transformer.vocab_embedding".into(), Op::Gather, &[table, ids])?
+            graph.add("transformer.vocab_embedding".into(), Op::Gather(0), &[table, ids])?
         }
         None => receive(&mut graph, rank)?,
     };
-    // The residual stream is fp32, as in the CPU engine: bfloat16 would round it twice in each layer.
-    x = graph.add("transformer.residual".into(), Op::Cast(DataType::Float), &[x])?;
+    // In fp32, as in the CPU engine, it is not rounded twice in each layer.
+    x = cast(&mut graph, "transformer.residual", rank.options.residual_dtype.data_type(), x)?;
     for layer in 0..rank.num_layers() {
         x = decoder_layer(&mut graph, rank, layer, x, tables)?;
     }
@@ -94,7 +94,7 @@ fn receive(graph: &mut Graph, rank: &Rank<'_>) -> Result<TensorId, NetworkError>
 /// Hands the hidden states to the next pipeline rank, in the model's type, as TensorRT-LLM's runtime expects.
 fn send(graph: &mut Graph, rank: &Rank<'_>, x: TensorId) -> Result<(), NetworkError> {
     let target = rank.mapping.rank(rank.pp_rank + 1, rank.tp_rank);
-    let x = graph.add("send.to_bf16".into(), Op::Cast(DataType::Bf16), &[x])?;
+    let x = cast(graph, "send.to_bf16", DataType::Bf16, x)?;
     let sent = graph.add("send".into(), Op::Plugin(Plugin::send(target)), &[x])?;
     graph.outputs.push(Output { name: "hidden_states_output", tensor: sent });
     Ok(())
@@ -118,12 +118,9 @@ fn decoder_layer(
     add_residual(graph, &name("mlp"), x, branch)
 }
 
-/// The residual stream `x` with the branch called `name` added, in fp32.
+/// The residual stream `x` with the branch called `name` added, in the stream's type.
 fn add_residual(graph: &mut Graph, name: &str, x: TensorId, branch: TensorId) -> Result<TensorId, NetworkError> {
-    let branch = match graph.tensor(branch).dtype {
-        DataType::Float => branch,
-        _ => graph.add(format!("{name}.to_float"), Op::Cast(DataType::Float), &[branch])?,
-    };
+    let branch = cast(graph, &format!("{name}.to_residual"), graph.tensor(x).dtype, branch)?;
     graph.add(format!("{name}.residual"), Op::ElementWise(ElementWise::Sum), &[x, branch])
 }
 
@@ -135,7 +132,7 @@ fn head(graph: &mut Graph, rank: &Rank<'_>, x: TensorId, embedding: Option<Tenso
         // The runtime fills it with numbers of tokens, which count from 1.
         let one = graph.constant("last_tokens.one".into(), vec![1], Value::Integers(vec![1]))?;
         let rows = graph.add("last_tokens.rows".into(), Op::ElementWise(ElementWise::Sub), &[last, one])?;
-        x = graph.add("last_tokens".into(), Op::Gather, &[x, rows])?;
+        x = graph.add("last_tokens".into(), Op::Gather(0), &[x, rows])?;
     }
     let shape = rank.shape_of(Weight::LmHead);
     let table = match embedding {

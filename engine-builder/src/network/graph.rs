@@ -24,8 +24,8 @@ pub struct Input {
     pub tensor: TensorId,
     /// Names of its dimensions; sizes of one name are equal at run time.
     pub dimensions: Vec<&'static str>,
-    /// The shapes that the engine takes.
-    pub profile: Profile,
+    /// The shapes that the engine takes, one for each of its optimization profiles.
+    pub profiles: Vec<Profile>,
 }
 
 /// One operation.

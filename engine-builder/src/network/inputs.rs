@@ -10,18 +10,20 @@ use super::options::TOKENS_PER_BLOCK;
 use super::rank::Rank;
 use super::tensor::{DYNAMIC, DataType};
 
-/// One dimension of an input, with its sizes in the optimization profile.
+/// One dimension of an input.
 #[derive(Clone, Copy)]
 struct Dim {
     name: &'static str,
-    min: usize,
-    opt: usize,
-    max: usize,
+    /// Its least, best and greatest size in every optimization profile; `None` for the tokens of a step, in which they differ.
+    sizes: Option<[usize; 3]>,
 }
 
 const fn dim(name: &'static str, min: usize, opt: usize, max: usize) -> Dim {
-    Dim { name, min, opt, max }
+    Dim { name, sizes: Some([min, opt, max]) }
 }
+
+/// The tokens of a step.
+const TOKENS: Dim = Dim { name: "num_tokens", sizes: None };
 
 const fn fixed(name: &'static str, size: usize) -> Dim {
     dim(name, size, size, size)
@@ -31,6 +33,9 @@ const fn fixed(name: &'static str, size: usize) -> Dim {
 const fn up_to(name: &'static str, max: usize) -> Dim {
     dim(name, 1, max.div_ceil(2), max)
 }
+
+/// Pointers in `all_reduce_workspace` at most. Releases differ in how many there are: 4 for each rank and one, or 7 and three.
+const MAX_WORKSPACE_POINTERS: usize = 4096;
 
 /// Number of the knobs in `host_runtime_perf_knobs`.
 const PERF_KNOBS: usize = 16;
@@ -45,7 +50,7 @@ pub(super) fn add_inputs(graph: &mut Graph, rank: &Rank<'_>) {
     let cached_tokens = if beams > 1 { length + TOKENS_PER_BLOCK } else { length };
     let blocks = |tokens: usize| tokens.div_ceil(TOKENS_PER_BLOCK);
 
-    let tokens = dim("num_tokens", 1, options.best_num_tokens(), options.max_num_tokens());
+    let token_ranges = options.token_ranges();
     let sequences = up_to("batch_size_beam_width", batch * beams);
     let pools = |name| dim(name, 1, 1, layers);
     let block_offsets = [
@@ -55,11 +60,11 @@ pub(super) fn add_inputs(graph: &mut Graph, rank: &Rank<'_>) {
         dim("max_blocks_per_seq", 1, blocks(cached_tokens.div_ceil(2)), blocks(cached_tokens)),
     ];
 
-    let mut input = |name, dtype, dims: &[Dim]| add_input(graph, name, dtype, dims);
+    let mut input = |name, dtype, dims: &[Dim]| add_input(graph, name, dtype, dims, &token_ranges);
     if rank.is_first() {
-        input("input_ids", Int32, &[tokens]);
+        input("input_ids", Int32, &[TOKENS]);
     } else {
-        input("hidden_states_input", Bf16, &[tokens, fixed("hidden_size", rank.config.hidden_size)]);
+        input("hidden_states_input", Bf16, &[TOKENS, fixed("hidden_size", rank.config.hidden_size)]);
     }
     if rank.is_last() && !options.gather_context_logits {
         input("last_token_ids", Int32, &[up_to("batch_size_last_token_ids", batch * beams)]);
@@ -77,19 +82,28 @@ pub(super) fn add_inputs(graph: &mut Graph, rank: &Rank<'_>) {
     input("host_context_lengths", Int32, &[sequences]);
     input("host_max_attention_window_sizes", Int32, &[fixed("num_layers", layers)]);
     input("host_sink_token_length", Int32, &[fixed("scalar", 1)]);
+    let tp_size = rank.mapping.tp_size;
+    if tp_size > 1 {
+        input("all_reduce_workspace", Int64, &[dim("all_reduce_size", 1, 7 * tp_size + 3, MAX_WORKSPACE_POINTERS)]);
+    }
     let cache = [up_to("batch_size_cache", batch), up_to("beam_width", beams), up_to("max_seq_len", length)];
     input("cache_indirection", Int32, &cache);
 }
 
-fn add_input(graph: &mut Graph, name: &'static str, dtype: DataType, dims: &[Dim]) {
+fn add_input(graph: &mut Graph, name: &'static str, dtype: DataType, dims: &[Dim], token_ranges: &[[usize; 3]]) {
     // A dimension whose profile has one size is dynamic all the same unless the network fixes it: the number of KV cache
     // pools is 1 where a rank has one layer, and dynamic as it is with more.
-    let is_fixed = |dim: &Dim| dim.min == dim.max && FIXED.contains(&dim.name);
-    let shape = dims.iter().map(|dim| if is_fixed(dim) { dim.min as i64 } else { DYNAMIC }).collect();
-    let tensor = graph.add_tensor(dtype, shape);
-    let sizes = |size: fn(&Dim) -> usize| dims.iter().map(|dim| size(dim) as i64).collect();
-    let profile = Profile { min: sizes(|dim| dim.min), opt: sizes(|dim| dim.opt), max: sizes(|dim| dim.max) };
-    graph.inputs.push(Input { name, tensor, dimensions: dims.iter().map(|dim| dim.name).collect(), profile });
+    let shape = dims.iter().map(|dim| match dim.sizes {
+        Some([size, ..]) if FIXED.contains(&dim.name) => size as i64,
+        _ => DYNAMIC,
+    });
+    let tensor = graph.add_tensor(dtype, shape.collect());
+    let profile = |tokens: &[usize; 3]| {
+        let sizes = |which: usize| dims.iter().map(|dim| dim.sizes.unwrap_or(*tokens)[which] as i64).collect();
+        Profile { min: sizes(0), opt: sizes(1), max: sizes(2) }
+    };
+    let profiles = token_ranges.iter().map(profile).collect();
+    graph.inputs.push(Input { name, tensor, dimensions: dims.iter().map(|dim| dim.name).collect(), profiles });
 }
 
 /// Dimensions whose size the network fixes.

@@ -14,6 +14,14 @@ pub(super) fn weight(graph: &mut Graph, name: &str, shape: [usize; 2]) -> Result
     graph.constant(name.to_owned(), shape.map(|size| size as i64).to_vec(), Value::Weight(name.to_owned()))
 }
 
+/// x in this type; x itself where it has it.
+pub(super) fn cast(graph: &mut Graph, name: &str, dtype: DataType, x: TensorId) -> Result<TensorId, NetworkError> {
+    match graph.tensor(x).dtype == dtype {
+        true => Ok(x),
+        false => graph.add(name.to_owned(), Op::Cast(dtype), &[x]),
+    }
+}
+
 /// x times the transposed matrix `weight`.
 pub(super) fn product(
     graph: &mut Graph,
@@ -60,5 +68,10 @@ pub(super) fn all_reduce(
     if rank.mapping.tp_size == 1 {
         return Ok(x);
     }
-    graph.add(name.to_owned(), Op::Plugin(Plugin::all_reduce(rank.tp_group())), &[x])
+    let workspace = graph.input("all_reduce_workspace").ok_or_else(|| NetworkError::Input {
+        input: "all_reduce_workspace".to_owned(),
+        problem: "AllReduce reads it, and the network does not have it".to_owned(),
+    })?;
+    let inputs = [x, workspace.tensor];
+    graph.add(name.to_owned(), Op::Plugin(Plugin::all_reduce(rank.tp_group())), &inputs)
 }

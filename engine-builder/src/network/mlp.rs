@@ -1,16 +1,17 @@
 //! SwiGLU: silu(x fc^T) * (x gate^T), then the projection back.
 //!
-//! Source: TensorRT-LLM 1.x, `layers/mlp.py` (`GatedMLP`). Upstream's builder stacks `gate` and `fc` into one weight and cuts
-//! the product in two (`fuse_gate_mlp`); the two products are the same numbers without a copy of the weights and without
-//! shapes computed at run time. Between the products it is computed in fp32, so that the branch is rounded once and not three times
-//! (sigmoid, silu, product): in bfloat16 throughout, logits would be further from the fp32 ones than Transformers' are.
+//! Source: TensorRT-LLM 1.x, `layers/mlp.py` (`GatedMLP`, `FusedGatedMLP`). Upstream's builder copies `gate` and `fc` into one weight and
+//! cuts the product in two. Where the two follow each other in the rank's file they are one matrix as they are: one product
+//! without a copy of the weights, cut by a reshape and two gathers, without shapes computed at run time. Elsewhere there are two
+//! products, which are the same numbers. Between the products it is computed in fp32, so that the branch is rounded once and not
+//! three times (sigmoid, silu, product): in bfloat16 throughout, logits would be further from the fp32 ones than Transformers' are.
 
 use super::error::NetworkError;
 use super::graph::Graph;
-use super::linear::{all_reduce, linear};
-use super::ops::{ElementWise, Op};
+use super::linear::{all_reduce, cast, linear, product};
+use super::ops::{ElementWise, Op, Value};
 use super::rank::Rank;
-use super::tensor::{DataType, TensorId};
+use super::tensor::{DYNAMIC, DataType, TensorId};
 
 /// Adds the MLP called `name`; the result is summed over the tensor-parallel ranks.
 ///
@@ -19,17 +20,41 @@ use super::tensor::{DataType, TensorId};
 pub fn mlp(graph: &mut Graph, rank: &Rank<'_>, name: &str, x: TensorId) -> Result<TensorId, NetworkError> {
     let hidden = rank.config.hidden_size;
     let width = rank.config.intermediate_size / rank.mapping.tp_size;
-    let branch = |graph: &mut Graph, part: &str| {
-        let name = format!("{name}.{part}");
-        let product = linear(graph, rank, &name, x, [width, hidden])?;
-        graph.add(format!("{name}.to_float"), Op::Cast(DataType::Float), &[product])
+    let [fc, gate] = match rank.options.fused_mlp {
+        true => both_halves(graph, rank, name, x, [width, hidden])?,
+        false => [
+            linear(graph, rank, &format!("{name}.fc"), x, [width, hidden])?,
+            linear(graph, rank, &format!("{name}.gate"), x, [width, hidden])?,
+        ],
     };
-    let fc = branch(graph, "fc")?;
-    let sigmoid = graph.add(format!("{name}.sigmoid"), Op::Sigmoid, &[fc])?;
-    let silu = graph.add(format!("{name}.silu"), Op::ElementWise(ElementWise::Prod), &[fc, sigmoid])?;
-    let gate = branch(graph, "gate")?;
+    let fc = cast(graph, &format!("{name}.fc.to_float"), DataType::Float, fc)?;
+    let sigmoid = graph.add(format!("{name}.fc.sigmoid"), Op::Sigmoid, &[fc])?;
+    let silu = graph.add(format!("{name}.fc.silu"), Op::ElementWise(ElementWise::Prod), &[fc, sigmoid])?;
+    let gate = cast(graph, &format!("{name}.gate.to_float"), DataType::Float, gate)?;
     let gated = graph.add(format!("{name}.inner"), Op::ElementWise(ElementWise::Prod), &[silu, gate])?;
     let gated = graph.add(format!("{name}.to_bf16"), Op::Cast(DataType::Bf16), &[gated])?;
     let partial = linear(graph, rank, &format!("{name}.proj"), gated, [hidden, width])?;
     all_reduce(graph, rank, &format!("{name}.proj.all_reduce"), partial)
+}
+
+/// x times both matrices at once, `fc` first as in the file; each half is `[tokens, width]`.
+fn both_halves(
+    graph: &mut Graph,
+    rank: &Rank<'_>,
+    name: &str,
+    x: TensorId,
+    [width, hidden]: [usize; 2],
+) -> Result<[TensorId; 2], NetworkError> {
+    let fused = format!("{name}.fused_fc");
+    let parts = ["fc", "gate"].map(|part| format!("{name}.{part}.weight"));
+    let shape = vec![2 * width as i64, hidden as i64];
+    let matrix = graph.constant(format!("{fused}.weight"), shape, Value::Neighbours(parts))?;
+    let both = product(graph, rank, &fused, x, matrix)?;
+    let halves = Op::Shuffle { reshape: vec![DYNAMIC, 2, width as i64], permutation: Vec::new() };
+    let halves = graph.add(format!("{fused}.halves"), halves, &[both])?;
+    let mut half = |part: &str, index| {
+        let index = graph.constant(format!("{name}.{part}.index"), Vec::new(), Value::Integers(vec![index]))?;
+        graph.add(format!("{name}.{part}"), Op::Gather(1), &[halves, index])
+    };
+    Ok([half("fc", 0)?, half("gate", 1)?])
 }

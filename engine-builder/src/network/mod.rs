@@ -9,7 +9,7 @@
 //! | [`plugin`] | TensorRT-LLM's plugins: their fields and inputs |
 //! | [`ops`] | the operations, and the types and shapes of what they compute |
 //! | [`graph`] | [`Graph`]: tensors, nodes, inputs, outputs |
-//! | `inputs` | the network's inputs and their optimization profiles |
+//! | [`profiles`], `inputs` | ranges of tokens of a step; the network's inputs |
 //! | `linear`, [`norm`], [`rope`] | linear layers, RMSNorm, rotary tables |
 //! | [`mod@attention`], [`mod@mlp`] | the two halves of a layer |
 //! | [`mod@decoder`] | the one decoder: embedding, layers, head |
@@ -28,6 +28,7 @@ pub mod ops;
 pub mod options;
 pub mod plugin;
 pub mod print;
+pub mod profiles;
 pub mod rank;
 pub mod rope;
 pub mod tensor;

@@ -10,6 +10,8 @@ use super::tensor::{DYNAMIC, DataType, Tensor};
 pub enum Value {
     /// The tensor of this name in the rank's checkpoint, bfloat16.
     Weight(String),
+    /// Two tensors of the rank's checkpoint, bfloat16, whose rows are one matrix: the second follows the first in the file.
+    Neighbours([String; 2]),
     /// These numbers.
     Floats(Vec<f32>),
     /// These numbers.
@@ -54,8 +56,8 @@ pub enum Op {
         /// Its elements.
         value: Value,
     },
-    /// Rows of the first input by the indices in the second.
-    Gather,
+    /// Parts of the first input along this axis, by the indices in the second; a scalar index leaves the axis out.
+    Gather(usize),
     /// The product of two matrices, the second one transposed.
     MatrixMultiply,
     /// An operation on two tensors.
@@ -86,7 +88,7 @@ pub(super) fn infer(op: &Op, inputs: &[&Tensor]) -> Result<Tensor, String> {
         (Op::Constant { shape, value }, []) => {
             let volume: i64 = shape.iter().product();
             let (dtype, count) = match value {
-                Value::Weight(_) => (DataType::Bf16, volume),
+                Value::Weight(_) | Value::Neighbours(_) => (DataType::Bf16, volume),
                 Value::Floats(numbers) => (DataType::Float, numbers.len() as i64),
                 Value::Integers(numbers) => (DataType::Int32, numbers.len() as i64),
             };
@@ -95,11 +97,14 @@ pub(super) fn infer(op: &Op, inputs: &[&Tensor]) -> Result<Tensor, String> {
             }
             tensor(dtype, shape.clone())
         }
-        (Op::Gather, [data, indices]) => {
+        (Op::Gather(axis), [data, indices]) => {
             if indices.dtype != DataType::Int32 {
                 return Err(format!("indices are INT32, not {}", indices.dtype.name()));
             }
-            tensor(data.dtype, [indices.shape.as_slice(), &data.shape[1..]].concat())
+            if *axis >= data.shape.len() {
+                return Err(format!("{:?} has no axis {axis}", data.shape));
+            }
+            tensor(data.dtype, [&data.shape[..*axis], &indices.shape, &data.shape[axis + 1..]].concat())
         }
         (Op::MatrixMultiply, [a, b]) => {
             same_type(a, b)?;

@@ -2,6 +2,9 @@
 
 use engine_format::manifest::Limits;
 
+use super::profiles::token_ranges;
+use super::tensor::DataType;
+
 /// Tokens of a block of the KV cache.
 pub const TOKENS_PER_BLOCK: usize = 32;
 
@@ -38,6 +41,26 @@ impl Release {
     }
 }
 
+/// Type of the residual stream, to which attention and MLP are added.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ResidualDtype {
+    /// fp32: it is never rounded between the embedding and the final norm, but between pipeline ranks.
+    #[default]
+    Float32,
+    /// bfloat16, as upstream's is: half of its bytes, rounded twice in each layer.
+    Bfloat16,
+}
+
+impl ResidualDtype {
+    /// As a tensor's type.
+    pub const fn data_type(self) -> DataType {
+        match self {
+            Self::Float32 => DataType::Float,
+            Self::Bfloat16 => DataType::Bf16,
+        }
+    }
+}
+
 /// What a network is made for, beside the model and its split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NetworkOptions {
@@ -47,7 +70,7 @@ pub struct NetworkOptions {
     pub limits: Limits,
     /// Beams of one request at most.
     pub max_beam_width: usize,
-    /// Tokens of the step that TensorRT chooses tactics for; `None` for one token of each sequence.
+    /// Tokens of the step that TensorRT chooses tactics for, in one optimization profile; `None` for several profiles.
     pub opt_num_tokens: Option<usize>,
     /// Whether there are logits of every token of the prompt, not of its last one only.
     pub gather_context_logits: bool,
@@ -55,6 +78,10 @@ pub struct NetworkOptions {
     pub gather_generation_logits: bool,
     /// Whether matrix products are TensorRT-LLM's Gemm plugin instead of TensorRT's operation.
     pub gemm_plugin: bool,
+    /// Whether `mlp.gate` follows `mlp.fc` in each layer of the rank's file, so that both are one matrix.
+    pub fused_mlp: bool,
+    /// Type of the residual stream.
+    pub residual_dtype: ResidualDtype,
 }
 
 impl NetworkOptions {
@@ -68,6 +95,8 @@ impl NetworkOptions {
             gather_context_logits: false,
             gather_generation_logits: false,
             gemm_plugin: false,
+            fused_mlp: true,
+            residual_dtype: ResidualDtype::Float32,
         }
     }
 
@@ -76,9 +105,8 @@ impl NetworkOptions {
         self.limits.max_num_tokens.min(self.limits.max_seq_len.saturating_mul(self.limits.max_batch_size))
     }
 
-    /// Tokens of the step that TensorRT chooses tactics for: one of each sequence, unless something else was asked for.
-    pub fn best_num_tokens(&self) -> usize {
-        let sequences = self.limits.max_batch_size * self.max_beam_width;
-        self.opt_num_tokens.unwrap_or(sequences).min(self.max_num_tokens())
+    /// Least, best and greatest number of tokens of a step in each optimization profile.
+    pub fn token_ranges(&self) -> Vec<[usize; 3]> {
+        token_ranges(self.opt_num_tokens, self.max_num_tokens())
     }
 }

@@ -126,7 +126,8 @@ impl Plugin {
             ("Gemm", &[a, b]) => {
                 Err(format!("matrices of shapes {:?} and {:?} transposed do not multiply", a.shape, b.shape))
             }
-            ("AllReduce" | "Send" | "Recv", [x]) => tensor(x.shape.clone()),
+            ("AllReduce", [x, workspace]) if workspace.dtype == DataType::Int64 => tensor(x.shape.clone()),
+            ("Send" | "Recv", [x]) => tensor(x.shape.clone()),
             ("AllGather", [x]) => tensor(vec![DYNAMIC, x.shape[1]]),
             (_, inputs) => Err(format!("it does not take {} inputs", inputs.len())),
         }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::graph::{Graph, Node};
+use super::graph::{Graph, Node, Profile};
 use super::ops::{Op, Value};
 use super::plugin::{FieldValues, PLUGIN_NAMESPACE, PLUGIN_VERSION, Plugin};
 use super::tensor::{DYNAMIC, TensorId};
@@ -42,7 +42,7 @@ fn reference(graph: &Graph, id: TensorId) -> String {
 fn layer_kind(op: &Op) -> String {
     match op {
         Op::Constant { .. } => "Constant".into(),
-        Op::Gather => "Gather".into(),
+        Op::Gather(_) => "Gather".into(),
         Op::MatrixMultiply => "MatrixMultiply".into(),
         Op::ElementWise(_) => "ElementWise".into(),
         Op::Sqrt => "Unary".into(),
@@ -69,13 +69,13 @@ pub fn to_json(graph: &Graph) -> Json {
         let tensor = graph.tensor(input.tensor);
         let dims: serde_json::Map<_, _> =
             input.dimensions.iter().enumerate().map(|(axis, &name)| (axis.to_string(), json!(name))).collect();
-        let profile = &input.profile;
+        let profile = |profile: &Profile| json!({ "min": profile.min, "opt": profile.opt, "max": profile.max });
         json!({
             "name": input.name,
             "dtype": tensor.dtype.name(),
             "shape": tensor.shape,
             "dims": dims,
-            "profiles": [{ "min": profile.min, "opt": profile.opt, "max": profile.max }],
+            "profiles": input.profiles.iter().map(profile).collect::<Vec<_>>(),
         })
     });
     let outputs = graph.outputs.iter().map(|output| {
@@ -104,6 +104,7 @@ fn layer(graph: &Graph, node: &Node) -> Json {
     let parameters = match &node.op {
         Op::Constant { value, .. } => match value {
             Value::Weight(name) => json!({ "of": name, "value": null }),
+            Value::Neighbours(names) => json!({ "of": names.join("+"), "value": null }),
             Value::Floats(numbers) if numbers.len() <= MAX_PRINTED_ELEMENTS => {
                 json!({ "of": node.name, "value": numbers })
             }
@@ -112,7 +113,7 @@ fn layer(graph: &Graph, node: &Node) -> Json {
             }
             Value::Floats(_) | Value::Integers(_) => json!({ "of": node.name, "value": null }),
         },
-        Op::Gather => json!({ "axis": 0, "mode": "DEFAULT" }),
+        Op::Gather(axis) => json!({ "axis": axis, "mode": "DEFAULT" }),
         Op::MatrixMultiply => json!({ "opA": "NONE", "opB": "TRANSPOSE" }),
         Op::ElementWise(op) => json!({ "op": op.name() }),
         Op::Sqrt => json!({ "op": "SQRT" }),
@@ -137,10 +138,12 @@ fn layer(graph: &Graph, node: &Node) -> Json {
 fn summary(op: &Op) -> String {
     match op {
         Op::Constant { value: Value::Weight(_), .. } => "weight".into(),
+        Op::Constant { value: Value::Neighbours(_), .. } => "two weights".into(),
         Op::Constant { value: Value::Floats(numbers), .. } if numbers.len() == 1 => format!("{:e}", numbers[0]),
         Op::Constant { value: Value::Integers(numbers), .. } if numbers.len() == 1 => numbers[0].to_string(),
         Op::Constant { .. } => "table".into(),
-        Op::Gather => "gather".into(),
+        Op::Gather(0) => "gather".into(),
+        Op::Gather(axis) => format!("gather on axis {axis}"),
         Op::MatrixMultiply => "matmul".into(),
         Op::ElementWise(op) => op.name().to_lowercase(),
         Op::Sqrt => "sqrt".into(),
@@ -162,17 +165,21 @@ fn shape(shape: &[i64]) -> String {
 fn text(graph: &Graph) -> String {
     let mut lines = vec![format!("network {}", graph.name), String::new(), "inputs".to_owned()];
     for input in &graph.inputs {
-        let (tensor, profile) = (graph.tensor(input.tensor), &input.profile);
+        let tensor = graph.tensor(input.tensor);
         let dim = |(name, size): (&&str, &i64)| match *size {
             DYNAMIC => (*name).to_owned(),
             size => format!("{name} = {size}"),
         };
         let dims: Vec<_> = input.dimensions.iter().zip(&tensor.shape).map(dim).collect();
-        let range = match profile.min == profile.max {
+        let mut profiles = input.profiles.clone();
+        profiles.dedup();
+        let range = |profile: &Profile| match profile.min == profile.max {
             true => String::new(),
             false => format!("  from {} to {}, best {}", shape(&profile.min), shape(&profile.max), shape(&profile.opt)),
         };
-        lines.push(format!("  {:<32} {:<6} [{}]{range}", input.name, tensor.dtype.name(), dims.join(", ")));
+        let ranges: Vec<_> = profiles.iter().map(range).collect();
+        let ranges = ranges.join(";");
+        lines.push(format!("  {:<32} {:<6} [{}]{ranges}", input.name, tensor.dtype.name(), dims.join(", ")));
     }
     lines.extend([String::new(), "nodes".to_owned()]);
     let width = graph.nodes.iter().map(|node| node.name.len()).max().unwrap_or(0);

@@ -157,10 +157,12 @@ fn profiles_are_those_of_the_limits() {
     let config = ModelConfig { num_hidden_layers: 40, max_position_embeddings: 8192, ..small() };
     let graph = decoder(&config, Mapping::SINGLE, NetworkOptions::new(Release::V1_2, limits)).unwrap().remove(0).graph;
     let profile = |name| {
-        let profile = &graph.input(name).unwrap().profile;
+        let profiles = &graph.input(name).unwrap().profiles;
+        assert_eq!(profiles.len(), 6);
+        let profile = &profiles[5];
         (profile.min.clone(), profile.opt.clone(), profile.max.clone())
     };
-    assert_eq!(profile("input_ids"), (vec![1], vec![2048], vec![8192]));
+    assert_eq!(profile("input_ids"), (vec![1024], vec![8192], vec![8192]));
     assert_eq!(profile("last_token_ids"), (vec![1], vec![1024], vec![2048]));
     assert_eq!(profile("cache_indirection"), (vec![1, 1, 1], vec![1024, 1, 4096], vec![2048, 1, 8192]));
     let offsets = (vec![1, 1, 2, 1], vec![1, 1024, 2, 128], vec![40, 2048, 2, 256]);
@@ -207,13 +209,13 @@ fn a_wrong_type_is_refused_by_its_node() {
 fn a_profile_that_cannot_hold_is_refused_by_its_input() {
     let mut wrong = graph(&small());
     let input = wrong.inputs.iter_mut().find(|input| input.name == "sequence_length").unwrap();
-    input.profile.opt = vec![17];
+    input.profiles[1].opt = vec![17];
     let text = refused(&wrong).to_string();
     assert!(text.contains("`sequence_length`") && text.contains("1 to 16, best 17"), "{text}");
 
     let mut wrong = graph(&small());
     let input = wrong.inputs.iter_mut().find(|input| input.name == "context_lengths").unwrap();
-    input.profile.max = vec![32];
+    input.profiles[1].max = vec![32];
     let text = refused(&wrong).to_string();
     assert!(text.contains("`context_lengths`") && text.contains("batch_size_beam_width"), "{text}");
 }
@@ -239,7 +241,7 @@ fn operations_that_do_not_fit_are_refused_where_they_are_added() {
         graph.constant(name.into(), shape, Value::Floats(vec![0.0; count])).unwrap()
     };
     let (a, b) = (floats(&mut graph, "a", vec![2, 3]), floats(&mut graph, "b", vec![3, 2]));
-    for op in [Op::MatrixMultiply, Op::ElementWise(ElementWise::Sum), Op::Gather, Op::Sqrt] {
+    for op in [Op::MatrixMultiply, Op::ElementWise(ElementWise::Sum), Op::Gather(0), Op::Sqrt] {
         let error = graph.add("node".into(), op, &[a, b]).unwrap_err();
         assert!(matches!(&error, NetworkError::Node { node, .. } if node == "node"), "{error}");
     }

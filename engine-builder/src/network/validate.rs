@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::NetworkError;
-use super::graph::{Graph, Input};
+use super::graph::{Graph, Input, Profile};
 use super::ops::{self, Op, Value};
 use super::options::Release;
 use super::tensor::DYNAMIC;
@@ -20,7 +20,7 @@ pub fn validate(
 ) -> Result<(), NetworkError> {
     let mut names = BTreeSet::new();
     for input in &graph.inputs {
-        check_profile(graph, input)?;
+        check_profiles(graph, input)?;
         if !names.insert(input.name) {
             return refuse_input(input, "there are two of this name".to_owned());
         }
@@ -52,8 +52,15 @@ pub fn validate(
             }
             Err(problem) => return refuse(problem),
         }
-        if let Op::Constant { shape, value: Value::Weight(weight) } = &node.op {
-            check_weight(weight, shape, weight_shape(weight))?;
+        match &node.op {
+            Op::Constant { shape, value: Value::Weight(weight) } => check_weight(weight, shape, weight_shape(weight))?,
+            Op::Constant { shape, value: Value::Neighbours(weights) } => {
+                let half = [shape[0] / 2, shape[1]];
+                for weight in weights {
+                    check_weight(weight, &half, weight_shape(weight))?;
+                }
+            }
+            _ => {}
         }
     }
     match graph.outputs.is_empty() {
@@ -82,40 +89,45 @@ fn refuse_input(input: &Input, problem: String) -> Result<(), NetworkError> {
     Err(NetworkError::Input { input: input.name.to_owned(), problem })
 }
 
-fn check_profile(graph: &Graph, input: &Input) -> Result<(), NetworkError> {
+fn check_profiles(graph: &Graph, input: &Input) -> Result<(), NetworkError> {
     let shape = &graph.tensor(input.tensor).shape;
-    let profile = &input.profile;
-    let ranks = [input.dimensions.len(), profile.min.len(), profile.opt.len(), profile.max.len()];
-    if ranks.iter().any(|&rank| rank != shape.len()) {
-        return refuse_input(input, format!("its profile is not of the {} dimensions that it has", shape.len()));
+    if input.profiles.is_empty() || graph.inputs.iter().any(|other| other.profiles.len() != input.profiles.len()) {
+        return refuse_input(input, "it has no profile, or not as many as other inputs".to_owned());
     }
-    for (axis, &size) in shape.iter().enumerate() {
-        let (min, opt, max) = (profile.min[axis], profile.opt[axis], profile.max[axis]);
-        let name = input.dimensions[axis];
-        if !(1 <= min && min <= opt && opt <= max) {
-            return refuse_input(
-                input,
-                format!("its profile cannot hold in dimension `{name}`: {min} to {max}, best {opt}"),
-            );
+    for profile in &input.profiles {
+        let ranks = [input.dimensions.len(), profile.min.len(), profile.opt.len(), profile.max.len()];
+        if ranks.iter().any(|&rank| rank != shape.len()) {
+            return refuse_input(input, format!("its profile is not of the {} dimensions that it has", shape.len()));
         }
-        if size != DYNAMIC && (min, max) != (size, size) {
-            return refuse_input(input, format!("dimension `{name}` is {size}, but its profile is {min} to {max}"));
-        }
-        if max > i64::from(i32::MAX) {
-            return refuse_input(input, format!("dimension `{name}` of {max} is more than TensorRT takes"));
+        for (axis, &size) in shape.iter().enumerate() {
+            let (min, opt, max) = (profile.min[axis], profile.opt[axis], profile.max[axis]);
+            let name = input.dimensions[axis];
+            if !(1 <= min && min <= opt && opt <= max) {
+                return refuse_input(
+                    input,
+                    format!("its profile cannot hold in dimension `{name}`: {min} to {max}, best {opt}"),
+                );
+            }
+            if size != DYNAMIC && (min, max) != (size, size) {
+                return refuse_input(input, format!("dimension `{name}` is {size}, but its profile is {min} to {max}"));
+            }
+            if max > i64::from(i32::MAX) {
+                return refuse_input(input, format!("dimension `{name}` of {max} is more than TensorRT takes"));
+            }
         }
     }
     Ok(())
 }
 
-/// Dimensions of one name have one size at run time, so their ranges are the same.
+/// Dimensions of one name have one size at run time, so their ranges are the same in each profile.
 fn check_dimension_names(graph: &Graph) -> Result<(), NetworkError> {
     let mut ranges = BTreeMap::new();
     for input in &graph.inputs {
         for (axis, &name) in input.dimensions.iter().enumerate() {
-            let range = (input.profile.min[axis], input.profile.opt[axis], input.profile.max[axis]);
-            let (first, known) = *ranges.entry(name).or_insert((input.name, range));
-            if known != range {
+            let of_profile = |profile: &Profile| (profile.min[axis], profile.opt[axis], profile.max[axis]);
+            let range: Vec<_> = input.profiles.iter().map(of_profile).collect();
+            let (first, known) = ranges.entry(name).or_insert_with(|| (input.name, range.clone()));
+            if *known != range {
                 let problem = format!("dimension `{name}` has another profile than that of `{first}`");
                 return refuse_input(input, problem);
             }

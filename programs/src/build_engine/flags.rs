@@ -8,6 +8,7 @@ use engine_format::Target;
 
 use super::report::{self, Verbosity};
 use engine_builder::memory_plan::LimitRequest;
+use engine_builder::network::options::ResidualDtype;
 use engine_builder::settings::{Compiler, GpuSettings, PluginLog, Settings, Task};
 
 /// Largest number of tokens, sequences or ranks that can be asked for; larger ones are typing errors.
@@ -70,7 +71,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = positive)]
     max_seq_len: Option<usize>,
 
-    /// Most sequences in one step [default: 64 on the CPU; on a GPU what its memory holds]
+    /// Most sequences in one step [default: 64 on the CPU; on a GPU at most 2048, by its memory]
     #[arg(long, value_name = "N", value_parser = positive)]
     max_batch_size: Option<usize>,
 
@@ -82,11 +83,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = positive, help_heading = GPU_ENGINES)]
     max_beam_width: Option<usize>,
 
-    /// Step size that TensorRT optimizes for [default: one token for each sequence and beam]
+    /// Tokens of a step that TensorRT optimizes for, in one optimization profile [default: several profiles]
     #[arg(long, value_name = "N", value_parser = positive, help_heading = GPU_ENGINES)]
     opt_num_tokens: Option<usize>,
 
-    /// Keep logits of prompt tokens; `run-engine --prompt-logprobs` needs it
+    /// Keep logits of prompt tokens, for `run-engine --prompt-logprobs`: no request reuses KV-cache blocks then
     #[arg(long, help_heading = GPU_ENGINES)]
     gather_context_logits: bool,
 
@@ -97,6 +98,10 @@ pub(crate) struct Args {
     /// Multiply matrices with TensorRT-LLM's Gemm plugin instead of TensorRT's own kernels
     #[arg(long, help_heading = GPU_ENGINES)]
     gemm_plugin: bool,
+
+    /// Type of the residual stream; bfloat16 is TensorRT-LLM's own: less accurate, and a little faster with long prompts
+    #[arg(long, value_name = "TYPE", value_enum, default_value = "float32", help_heading = GPU_ENGINES)]
+    residual_dtype: ResidualType,
 
     /// Who compiles: TensorRT through libtrtllm_gpu.so, or TensorRT-LLM's own program trtllm-build
     #[arg(long, value_name = "COMPILER", value_enum, default_value = "tensorrt", help_heading = GPU_ENGINES)]
@@ -154,6 +159,13 @@ enum WeightType {
     Bfloat16,
 }
 
+/// Type of the residual stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ResidualType {
+    Float32,
+    Bfloat16,
+}
+
 /// Who compiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum CompilerName {
@@ -201,6 +213,10 @@ impl Args {
                 gather_context_logits: self.gather_context_logits,
                 gather_generation_logits: self.gather_generation_logits,
                 gemm_plugin: self.gemm_plugin,
+                residual_dtype: match self.residual_dtype {
+                    ResidualType::Float32 => ResidualDtype::Float32,
+                    ResidualType::Bfloat16 => ResidualDtype::Bfloat16,
+                },
                 timing_cache: self.timing_cache.clone(),
                 plugin_log: match self.verbose {
                     true => PluginLog::Everything(report::line),

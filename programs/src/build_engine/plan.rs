@@ -51,9 +51,18 @@ fn one(settings: &Settings, config: &ModelConfig, plan: &MemoryPlan) -> String {
     row("max_seq_len", limits.max_seq_len.to_string());
     row("max_batch_size", limits.max_batch_size.to_string());
     row("max_num_tokens", limits.max_num_tokens.to_string());
+    if !plan.token_ranges.is_empty() {
+        let ranges: Vec<_> =
+            plan.token_ranges.iter().map(|[least, best, most]| format!("{least}-{most}, best {best}")).collect();
+        row("profiles", format!("{} (tokens of a step)", ranges.join("; ")));
+    }
     row("", String::new());
     row("weights", bytes(plan.weights_bytes));
     row("activations", format!("{} (an estimate)", bytes(plan.activation_bytes)));
+    if plan.context_logits_engine_bytes > 0 {
+        let (engine, runtime) = (plan.context_logits_engine_bytes, plan.context_logits_runtime_bytes);
+        row("context logits", format!("{} in the engine, {} in the runtime", bytes(engine), bytes(runtime)));
+    }
     row("reserve", format!("{} (an allowance for the runtime)", bytes(plan.reserve_bytes)));
     row(
         "KV cache",
@@ -83,6 +92,9 @@ fn one(settings: &Settings, config: &ModelConfig, plan: &MemoryPlan) -> String {
     }
     row("", String::new());
     row("verdict", as_flags(&plan.verdict()));
+    if plan.context_logits_engine_bytes > 0 {
+        row("note", as_flags(&plan.context_logits_note()));
+    }
     // A row without text is a line without blanks.
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
@@ -172,11 +184,14 @@ fn to_json(plan: &MemoryPlan) -> Value {
         "pp_size": plan.mapping.pp_size,
         "weights_bytes": plan.weights_bytes,
         "activation_bytes": plan.activation_bytes,
+        "context_logits_engine_bytes": plan.context_logits_engine_bytes,
+        "context_logits_runtime_bytes": plan.context_logits_runtime_bytes,
         "reserve_bytes": plan.reserve_bytes,
         "kv_bytes_per_token": plan.kv_bytes_per_token,
         "kv_cache_bytes": plan.kv_cache_bytes,
         "kv_cache_tokens": plan.kv_cache_tokens(),
         "limits": plan.limits,
+        "token_ranges": plan.token_ranges,
         "fits": plan.fits(),
         "missing_bytes": plan.missing_bytes,
         "largest_batch": plan.largest_batch,

@@ -7,11 +7,11 @@ use trtllm_sys::gpu::{
 };
 
 use crate::error::{BuildError, Result};
-use crate::network::graph::{Graph, Node};
+use crate::network::graph::{Graph, Node, Profile};
 use crate::network::ops::{ElementWise, Op, Value};
 use crate::network::plugin::{FieldValues, PLUGIN_NAMESPACE, PLUGIN_VERSION, Plugin};
 use crate::network::{DataType, NetworkError, RankNetwork};
-use crate::source::Source;
+use crate::source::{PartView, Source};
 
 /// Adds every input, node and output of `network` to `gpu_network`. Weights are read where `checkpoint`, which is split by
 /// `mapping`, is mapped.
@@ -31,13 +31,14 @@ pub(super) fn replay<'w>(
     for input in &graph.inputs {
         let tensor = graph.tensor(input.tensor);
         let names: Vec<_> = input.dimensions.iter().map(|&name| Some(name)).collect();
-        let profile = &input.profile;
+        let profile = |profile: &Profile| [profile.min.clone(), profile.opt.clone(), profile.max.clone()];
+        let profiles: Vec<_> = input.profiles.iter().map(profile).collect();
         let described = NetworkInput {
             name: input.name,
             dtype: data_type(tensor.dtype),
             shape: &tensor.shape,
             dimension_names: &names,
-            profiles: &[[profile.min.clone(), profile.opt.clone(), profile.max.clone()]],
+            profiles: &profiles,
         };
         gpu_tensors.push(gpu_network.add_input(&described).map_err(failed)?);
     }
@@ -69,14 +70,29 @@ fn constant<'w>(
         Value::Floats(numbers) => Ok((bytemuck::cast_slice(numbers), None)),
         Value::Integers(numbers) => Ok((bytemuck::cast_slice(numbers), None)),
         Value::Weight(name) => {
-            let refuse = |problem: &str| NetworkError::Weight { weight: name.clone(), problem: problem.into() };
-            let missing = || refuse("is not in the rank's checkpoint");
-            let view = checkpoint.rank_tensor(mapping, rank, name)?.ok_or_else(missing)?;
-            let unusable = || refuse("is not bfloat16 at an even place in its file: write the checkpoint again");
-            let elements = view.as_bf16(0..view.row_count()).ok_or_else(unusable)?;
+            let view = tensor(checkpoint, mapping, rank, name)?;
+            let elements = view.as_bf16(0..view.row_count()).ok_or_else(|| unusable(name))?;
             Ok((bytemuck::cast_slice(elements), Some(name)))
         }
+        Value::Neighbours([first, second]) => {
+            let view = tensor(checkpoint, mapping, rank, first)?;
+            let elements =
+                view.followed_by(&tensor(checkpoint, mapping, rank, second)?).ok_or_else(|| unusable(first))?;
+            Ok((bytemuck::cast_slice(elements), Some(first)))
+        }
     }
+}
+
+/// The rank's tensor of this name.
+fn tensor<'w>(checkpoint: &'w Source, mapping: Mapping, rank: usize, name: &str) -> Result<PartView<'w>> {
+    let problem = || "is not in the rank's checkpoint".to_owned();
+    let missing = || NetworkError::Weight { weight: name.to_owned(), problem: problem() };
+    Ok(checkpoint.rank_tensor(mapping, rank, name)?.ok_or_else(missing)?)
+}
+
+fn unusable(name: &str) -> NetworkError {
+    let problem = "is not bfloat16 at an even place in its file: write the checkpoint again".to_owned();
+    NetworkError::Weight { weight: name.to_owned(), problem }
 }
 
 const fn data_type(dtype: DataType) -> GpuDataType {
@@ -100,7 +116,7 @@ fn add_node(
     let fields: Vec<PluginField<'_>>;
     let op = match &node.op {
         Op::Constant { .. } => return Err(GpuError::Network { message: format!("`{}` is a constant", node.name) }),
-        Op::Gather => NetworkOp::Gather { axis: 0 },
+        Op::Gather(axis) => NetworkOp::Gather { axis: *axis as i32 },
         Op::MatrixMultiply => NetworkOp::MatrixMultiply { transpose: true },
         Op::ElementWise(op) => NetworkOp::ElementWise(match op {
             ElementWise::Sum => GpuElementWise::Sum,

@@ -4,14 +4,15 @@
 
 use super::field::{BF16_TYPE_ID, FieldRow, FieldType};
 
-/// AllReduceStrategy: NCCL, which needs no workspace shared among the ranks.
-const STRATEGY_NCCL: f64 = 0.0;
+/// AllReduceStrategy: AUTO, by the size of the message and by what connects the GPUs; NCCL where they do not see each other's memory.
+/// It reads the workspace that the ranks share.
+const STRATEGY_AUTO: f64 = 3.0;
 
 /// The sum over a group of ranks.
 pub(super) const ALL_REDUCE: [FieldRow; 8] = [
     ("group", FieldType::Int32, None),
     ("type_id", FieldType::Int32, Some(BF16_TYPE_ID)),
-    ("strategy", FieldType::Int8, Some(STRATEGY_NCCL)),
+    ("strategy", FieldType::Int8, Some(STRATEGY_AUTO)),
     // AllReduceFusionOp: none; the four below belong to fusions.
     ("fusion_op", FieldType::Int8, Some(0.0)),
     ("eps", FieldType::Float32, Some(1e-5)),
