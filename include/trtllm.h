@@ -264,7 +264,8 @@ typedef struct trtllm_build_options {
      */
     bool download;
     /**
-     * GPU engines: logits of every token of a prompt can be had. Default: false.
+     * GPU engines: logits of every token of a prompt can be had. TensorRT-LLM then reuses no KV-cache block of any request.
+     * Default: false.
      */
     bool gather_context_logits;
     /**
@@ -288,7 +289,8 @@ typedef struct trtllm_build_options {
      */
     size_t max_beam_width;
     /**
-     * GPU engines: tokens of the iteration that tactics are chosen for; 0 for one of each sequence. Default: 0.
+     * GPU engines: tokens of the iteration that tactics are chosen for, in one optimization profile; 0 for several profiles, between
+     * the runtime's split points. Default: 0.
      */
     size_t opt_num_tokens;
     /**
@@ -300,6 +302,10 @@ typedef struct trtllm_build_options {
      * `TRTLLM_STATUS_INVALID_FILES`, and the first one is named. Default: false.
      */
     bool allow_non_finite;
+    /**
+     * GPU engines: type of the residual stream, `float32` or `bfloat16`; empty for the first. Default: none.
+     */
+    struct trtllm_str residual_dtype;
 } trtllm_build_options;
 
 /**

@@ -183,6 +183,8 @@ fn a_build_that_is_refused_names_its_field() {
         ("opt_num_tokens", &|options| options.opt_num_tokens = 2),
         ("timing_cache", &|options| options.timing_cache = text_of("file")),
         ("gemm_plugin", &|options| options.gemm_plugin = true.into()),
+        ("residual_dtype", &|options| options.residual_dtype = text_of("float16")),
+        ("residual_dtype", &|options| options.residual_dtype = text_of("bfloat16")),
         ("gather_context_logits", &|options| options.gather_context_logits = true.into()),
         ("gather_generation_logits", &|options| options.gather_generation_logits = true.into()),
     ];

@@ -156,8 +156,12 @@ fn a_bf16_residual_stream_is_the_same_network_with_more_rounding() {
             let (mean, max) = errors(&name, &reference, mapping, Arithmetic::Bf16, "bfloat16");
             let (mean_bar, max_bar) = (reference.bar("mean_abs_error"), 1.25 * reference.bar("max_abs_error"));
             println!("{split}: bf16 stream, mean {mean:.4} of {mean_bar:.4}, max {max:.4} of {max_bar:.4}");
-            // What a stream of fp32 is held to by its mean; single values are further off, which is why it is the default.
-            assert!(mean <= mean_bar * 1.25, "{split}: {mean} of {mean_bar}");
+            // Partial sums of two ranks, each rounded, and a rounded stream are together a little more than Transformers' one rank has.
+            let slack = if mapping.tp_size > 1 { 1.05 } else { 1.0 };
+            assert!(
+                mean <= mean_bar * slack && max <= max_bar * slack,
+                "{split}: {mean} of {mean_bar}, {max} of {max_bar}"
+            );
             if mapping == Mapping::SINGLE {
                 narrow_sum += mean;
                 wide_sum += errors(&name, &reference, mapping, Arithmetic::Bf16, "float32").0;
