@@ -163,7 +163,7 @@ impl Source {
                 let rank = mapping.rank(pp_rank, tp_rank);
                 let tensor = |weight: Weight| self.rank_tensor(mapping, rank, &weight.name(layers.start));
                 let (fc, gate) = (tensor(Weight::MlpFc(layer))?, tensor(Weight::MlpGate(layer))?);
-                if !fc.zip(gate).is_some_and(|(fc, gate)| fc.followed_by(&gate).is_some()) {
+                if fc.zip(gate).is_none_or(|(fc, gate)| fc.followed_by(&gate).is_none()) {
                     return Ok(false);
                 }
             }
