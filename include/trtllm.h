@@ -24,7 +24,9 @@
  *
  * - It returns a status (but those that cannot fail). After anything but TRTLLM_STATUS_OK it has done nothing, no
  *   out-parameter was written, and trtllm_last_error() of the same thread says why.
- * - It is thread-safe: any thread may call it at any time, with the same handle too, unless its comment says otherwise.
+ * - It is thread-safe: any thread may call it at any time, with the same handle too, unless its comment says otherwise. One pair
+ *   excludes each other in a process: an engine for a GPU is built, or such engines are open. Who comes second is answered with
+ *   TRTLLM_STATUS_BUSY.
  *   Freeing or closing a handle while another thread looks at what was viewed through it is the host's mistake.
  * - A handle (a pointer to a type without members) has one owner, the host, who frees it once with the function that its
  *   comment names. Handles are numbers in the shape of pointers: a NULL, a freed or a foreign one is answered with
@@ -37,7 +39,19 @@
  *   offsetof(type, field) < struct_size, whatever the library's version.
  * - Callbacks get the user_data that came with them. Nothing may unwind out of one.
  * - Nothing is printed. No signal handler is installed, and no global state of the process is changed, but for Rust's
- *   panic hook, to which one that calls the former is added when the first guide is compiled.
+ *   panic hook, to which one that calls the former is added when the first guide is compiled, and for what engines for a GPU
+ *   bring:
+ *
+ * TensorRT-LLM, for engines for a GPU:
+ *
+ * - TensorRT-LLM and MPI install signal handlers while they start. All signals do after trtllm_open_engine what they did before.
+ *   Do not change a handler while it runs.
+ * - MPI is initialized when the first such engine is opened, unless the host has done it, and finalized by a function of atexit().
+ *   Close engines before the process exits.
+ * - While trtllm_build_engine compiles, the environment variable IS_BUILDING is set. Threads of the host must not read or write
+ *   the environment meanwhile (getenv, setenv). Building in a process of its own avoids that: the program build-engine.
+ * - A fault in TensorRT-LLM, its plugins or NCCL can end the process: std::terminate(), exit(). An engine that is run by workers
+ *   (communication_mode "orchestrator" of trtllm_engine_config.tensorrt_llm) ends these and not the host: docs/embedding.md.
  *
  * The host's threads, and the library's:
  *
@@ -1410,7 +1424,13 @@ enum trtllm_status_code {
     /**
      * A defect of the library: it caught a panic of its own.
      */
-    TRTLLM_STATUS_INTERNAL = 13
+    TRTLLM_STATUS_INTERNAL = 13,
+
+    /**
+     * A TensorRT engine is being built in this process and another was to be opened, or the reverse: one process does one of the two at a
+     * time.
+     */
+    TRTLLM_STATUS_BUSY = 14
 };
 
 /**
@@ -1445,6 +1465,7 @@ trtllm_status trtllm_init_build_options(struct trtllm_build_options *options,
  * `TRTLLM_STATUS_INVALID_FILES` for an invalid model or an output that exists, `TRTLLM_STATUS_UNAVAILABLE` for a
  * target that this machine cannot build (the message has the command that finishes the work elsewhere) or whose memory is too
  * small,
+ * `TRTLLM_STATUS_BUSY` for a GPU while this process has a TensorRT engine open,
  * `TRTLLM_STATUS_CANCELLED` when `on_progress` stopped it, `TRTLLM_STATUS_SYSTEM`, also when another build is writing there. After
  * an error the output is as it was.
  * Thread-safe.
@@ -1474,7 +1495,7 @@ trtllm_status trtllm_init_engine_config(struct trtllm_engine_config *config, siz
  *
  * Errors: `TRTLLM_STATUS_INVALID_FILES` for an invalid directory, `TRTLLM_STATUS_UNAVAILABLE` for an engine
  * that this machine cannot run, `TRTLLM_STATUS_INVALID_ARGUMENT` for a configuration that the engine does not allow,
- * `TRTLLM_STATUS_SYSTEM`. Thread-safe.
+ * `TRTLLM_STATUS_BUSY` for a TensorRT engine while this process builds one, `TRTLLM_STATUS_SYSTEM`. Thread-safe.
  */
 trtllm_status trtllm_open_engine(struct trtllm_str path,
                                  const struct trtllm_engine_config *config,

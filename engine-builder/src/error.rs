@@ -30,6 +30,12 @@ pub enum BuildError {
         /// What it said.
         source: trtllm_sys::gpu::GpuError,
     },
+    /// This process has an engine open that TensorRT-LLM runs.
+    #[error("{problem}: close that engine first, or build in a process of its own, as `build-engine` does")]
+    Busy {
+        /// Why the two cannot be together.
+        problem: String,
+    },
     /// `trtllm-build` did not build the engines.
     #[error("`{path}` {problem}", path = program.display())]
     TrtllmBuild {

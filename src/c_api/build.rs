@@ -19,7 +19,7 @@ use super::logits::UserData;
 use super::options::{self, Options};
 use super::pointers::{optional_text, text};
 use super::status::{
-    Failure, TRTLLM_STATUS_CANCELLED, TRTLLM_STATUS_INVALID_ARGUMENT, TRTLLM_STATUS_INVALID_FILES,
+    Failure, TRTLLM_STATUS_BUSY, TRTLLM_STATUS_CANCELLED, TRTLLM_STATUS_INVALID_ARGUMENT, TRTLLM_STATUS_INVALID_FILES,
     TRTLLM_STATUS_SYSTEM, TRTLLM_STATUS_UNAVAILABLE, trtllm_status,
 };
 use super::strings::{CBool, trtllm_str};
@@ -226,6 +226,7 @@ pub(super) unsafe fn settings(options: &trtllm_build_options) -> Result<Settings
 /// `TRTLLM_STATUS_INVALID_FILES` for an invalid model or an output that exists, `TRTLLM_STATUS_UNAVAILABLE` for a
 /// target that this machine cannot build (the message has the command that finishes the work elsewhere) or whose memory is too
 /// small,
+/// `TRTLLM_STATUS_BUSY` for a GPU while this process has a TensorRT engine open,
 /// `TRTLLM_STATUS_CANCELLED` when `on_progress` stopped it, `TRTLLM_STATUS_SYSTEM`, also when another build is writing there. After
 /// an error the output is as it was.
 /// Thread-safe.
@@ -253,6 +254,7 @@ pub(super) fn cannot_build(failure: &BuildFailure) -> Failure {
         BuildFailure::Settings(_) => TRTLLM_STATUS_INVALID_ARGUMENT,
         BuildFailure::Machine { .. } | BuildFailure::Memory { .. } => TRTLLM_STATUS_UNAVAILABLE,
         BuildFailure::Build(BuildError::Interrupted) => TRTLLM_STATUS_CANCELLED,
+        BuildFailure::Build(BuildError::Busy { .. }) => TRTLLM_STATUS_BUSY,
         BuildFailure::Build(error) if error.is_disk_full() => TRTLLM_STATUS_SYSTEM,
         BuildFailure::Build(BuildError::TensorRt { .. } | BuildError::TrtllmBuild { .. }) => TRTLLM_STATUS_SYSTEM,
         BuildFailure::Build(BuildError::Pool(_) | BuildError::Thread(_)) => TRTLLM_STATUS_SYSTEM,

@@ -18,7 +18,7 @@ use super::log;
 use super::options::{self, Options};
 use super::pointers::{Out, optional_text, text};
 use super::status::{
-    Failure, TRTLLM_STATUS_INVALID_ARGUMENT, TRTLLM_STATUS_INVALID_FILES, TRTLLM_STATUS_SYSTEM,
+    Failure, TRTLLM_STATUS_BUSY, TRTLLM_STATUS_INVALID_ARGUMENT, TRTLLM_STATUS_INVALID_FILES, TRTLLM_STATUS_SYSTEM,
     TRTLLM_STATUS_UNAVAILABLE, TRTLLM_STATUS_UNSUPPORTED, trtllm_status,
 };
 use super::strings::{CBool, new_token_ids, trtllm_str, trtllm_token_ids};
@@ -253,7 +253,7 @@ pub unsafe extern "C" fn trtllm_init_engine_config(
 ///
 /// Errors: `TRTLLM_STATUS_INVALID_FILES` for an invalid directory, `TRTLLM_STATUS_UNAVAILABLE` for an engine
 /// that this machine cannot run, `TRTLLM_STATUS_INVALID_ARGUMENT` for a configuration that the engine does not allow,
-/// `TRTLLM_STATUS_SYSTEM`. Thread-safe.
+/// `TRTLLM_STATUS_BUSY` for a TensorRT engine while this process builds one, `TRTLLM_STATUS_SYSTEM`. Thread-safe.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn trtllm_open_engine(
     path: trtllm_str,
@@ -300,6 +300,7 @@ fn cannot_open(error: &OpenError) -> Failure {
             TRTLLM_STATUS_INVALID_ARGUMENT
         }
         OpenError::TensorRtLlm(tensorrt_llm::OpenError::Format(_)) => TRTLLM_STATUS_INVALID_FILES,
+        OpenError::TensorRtLlm(tensorrt_llm::OpenError::Busy { .. }) => TRTLLM_STATUS_BUSY,
         OpenError::TensorRtLlm(_) => TRTLLM_STATUS_UNAVAILABLE,
         OpenError::Cpu(_) => TRTLLM_STATUS_SYSTEM,
         _ => TRTLLM_STATUS_INVALID_FILES,

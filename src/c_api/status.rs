@@ -38,6 +38,9 @@ pub const TRTLLM_STATUS_WRONG_THREAD: trtllm_status = 11;
 pub const TRTLLM_STATUS_REQUEST_FAILED: trtllm_status = 12;
 /// A defect of the library: it caught a panic of its own.
 pub const TRTLLM_STATUS_INTERNAL: trtllm_status = 13;
+/// A TensorRT engine is being built in this process and another was to be opened, or the reverse: one process does one of the two at a
+/// time.
+pub const TRTLLM_STATUS_BUSY: trtllm_status = 14;
 
 /// A failure on its way to C.
 #[derive(Debug)]
@@ -111,6 +114,7 @@ pub extern "C" fn trtllm_status_name(status: trtllm_status) -> *const c_char {
         TRTLLM_STATUS_WRONG_THREAD => c"TRTLLM_STATUS_WRONG_THREAD",
         TRTLLM_STATUS_REQUEST_FAILED => c"TRTLLM_STATUS_REQUEST_FAILED",
         TRTLLM_STATUS_INTERNAL => c"TRTLLM_STATUS_INTERNAL",
+        TRTLLM_STATUS_BUSY => c"TRTLLM_STATUS_BUSY",
         _ => c"unknown status",
     };
     name.as_ptr()

@@ -13,5 +13,7 @@ mod faults;
 mod guides;
 mod load;
 mod logits;
+mod mixture;
+mod process;
 mod programs;
 mod requests;

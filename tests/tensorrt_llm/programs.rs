@@ -102,6 +102,28 @@ fn ranks_are_spawned_and_their_log_is_kept_when_they_do_not_start() {
 }
 
 #[test]
+fn ranks_that_cannot_be_spawned_are_an_error_and_ranks_that_abort_do_not_end_their_orchestrator() {
+    let ranks = |settings: &str| StandInEngine::with_ranks(MODEL, settings, Mapping { tp_size: 2, pp_size: 1 });
+    let run_with = |engine: &StandInEngine, slots: &str| {
+        let file = engine.path().join("executor.toml");
+        std::fs::write(&file, "[tensorrt_llm]\nstall_timeout = 1\nshutdown_timeout = 1\n").unwrap();
+        let mut command = with_shim("run-engine", &shim());
+        command.env("TRTLLM_STAND_IN_SLOTS", slots).arg("--engine").arg(engine.path());
+        run(command.args(["--prompt-ids", "1", "--max-new-tokens", "3"]).arg("--config").arg(&file))
+    };
+    let output = run_with(&ranks("workers 2\n"), "2");
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    // MPI alone would have ended the process, with 50.
+    let output = run_with(&ranks("workers 2\n"), "1");
+    assert_eq!(output.code, 1, "{}", output.stderr);
+    assert!(output.stderr.contains("MPI error 50 in MPI_Comm_spawn"), "{}", output.stderr);
+    // TensorRT-LLM's worker kills its parent before it aborts. Where that is MPI's daemon, the process ends with 195.
+    let output = run_with(&ranks("workers 2\nworker abort\nstall_after 0\n"), "2");
+    assert_eq!(output.code, 1, "{}", output.stderr);
+    assert!(output.stderr.contains("stall_timeout"), "{}", output.stderr);
+}
+
+#[test]
 fn under_mpirun_the_leader_answers_and_the_others_serve() {
     let engine = StandInEngine::with_ranks(MODEL, "", Mapping { tp_size: 2, pp_size: 1 });
     for (rank, lines) in [("0", 1), ("1", 0)] {

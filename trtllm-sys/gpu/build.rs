@@ -9,6 +9,13 @@ use std::path::{Path, PathBuf};
 const USUAL_ROOTS: [&str; 2] = ["/app/tensorrt_llm", "/usr/local/tensorrt_llm"];
 
 const HEADER: &str = "tensorrt_llm/executor/executor.h";
+/// TensorRT-LLM's own build writes it, so that headers of its source tree, which NVIDIA's image has, may be without.
+const VERSION_HEADER: &str = "tensorrt_llm/executor/version.h";
+/// NVIDIA's image has the release in this variable.
+const VERSION_VARIABLE: &str = "TRT_LLM_VERSION";
+/// In the version of the stand-in.
+const STAND_IN: &str = "trtllm-stand-in";
+
 const LIBRARY: &str = "libtensorrt_llm.so";
 const PLUGINS: &str = "libnvinfer_plugin_tensorrt_llm.so";
 
@@ -18,7 +25,7 @@ const TENSORRT_LIBRARIES: [&str; 2] = ["libnvinfer.so", "libnvinfer.so.10"];
 
 fn main() {
     println!("cargo:rustc-check-cfg=cfg(tensorrt_llm)");
-    for variable in ["TRTLLM_ROOT", "TENSORRT_ROOT", "CUDA_HOME", "VIRTUAL_ENV", "CXXFLAGS", "CXX"] {
+    for variable in ["TRTLLM_ROOT", "TENSORRT_ROOT", "CUDA_HOME", "VIRTUAL_ENV", "CXXFLAGS", "CXX", VERSION_VARIABLE] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
     println!("cargo:rerun-if-changed=cpp");
@@ -35,6 +42,9 @@ fn main() {
 /// What the shim is compiled against.
 struct Found {
     include: PathBuf,
+    /// The release, where the headers do not say it.
+    version: Option<String>,
+    is_stand_in: bool,
     libraries: PathBuf,
     cuda_include: Option<PathBuf>,
     tensorrt: Option<TensorRt>,
@@ -66,6 +76,17 @@ fn find() -> Result<Found, String> {
     if !libraries.join(PLUGINS).is_file() {
         return Err(format!("`{PLUGINS}` is not in `{}`; {hint}", libraries.display()));
     }
+    let said = fs::read_to_string(include.join(VERSION_HEADER)).ok();
+    let version = match &said {
+        Some(_) => None,
+        None => Some(env::var(VERSION_VARIABLE).ok().filter(|version| !version.is_empty()).ok_or_else(|| {
+            format!(
+                "`{VERSION_HEADER}` is not in `{}`, so that nothing says which release this is; set {VERSION_VARIABLE} to it, for example 1.2.1, and build again",
+                include.display()
+            )
+        })?),
+    };
+    let is_stand_in = said.is_some_and(|text| text.contains(STAND_IN));
     let types = fs::read_to_string(include.join("tensorrt_llm/executor/types.h")).unwrap_or_default();
     let cuda_include = cuda_include();
     if types.contains("cuda_fp16.h") && cuda_include.is_none() {
@@ -76,7 +97,7 @@ fn find() -> Result<Found, String> {
     if let Err(missing) = &tensorrt {
         println!("cargo:warning=libtrtllm_gpu.so cannot build engines: {missing}");
     }
-    Ok(Found { include, libraries, cuda_include, tensorrt: tensorrt.ok() })
+    Ok(Found { include, version, is_stand_in, libraries, cuda_include, tensorrt: tensorrt.ok() })
 }
 
 /// TensorRT below TENSORRT_ROOT, beside TensorRT-LLM, in the system, or in a Python environment; or what is missing.
@@ -131,6 +152,7 @@ fn cuda_include() -> Option<PathBuf> {
 fn build(found: &Found) {
     let mut cmake = cmake::Config::new("cpp");
     cmake.define("TRTLLM_INCLUDE", &found.include).build_target("install");
+    cmake.define("TRTLLM_VERSION", found.version.as_deref().unwrap_or_default());
     if let Some(cuda) = &found.cuda_include {
         cmake.define("CUDA_INCLUDE", cuda);
     }
@@ -160,6 +182,10 @@ fn build(found: &Found) {
     }
     for folder in folders {
         println!("cargo:rustc-cdylib-link-arg=-Wl,-rpath,{}", folder.display());
+    }
+    if found.is_stand_in {
+        // An RPATH, which comes before LD_LIBRARY_PATH, where a real library may be.
+        println!("cargo:rustc-cdylib-link-arg=-Wl,--disable-new-dtags");
     }
     // What NVIDIA's libraries need themselves is found when they are opened.
     println!("cargo:rustc-cdylib-link-arg=-Wl,--allow-shlib-undefined");

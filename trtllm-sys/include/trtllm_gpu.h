@@ -31,6 +31,8 @@ enum {
     TRTLLM_GPU_UNSUPPORTED = 3,
     /* `progress` said to stop. */
     TRTLLM_GPU_CANCELLED = 4,
+    /* The process builds engines and was to open one, or the reverse: see `begin_build`. */
+    TRTLLM_GPU_BUSY = 5,
 };
 
 typedef struct trtllm_gpu_executor trtllm_gpu_executor;
@@ -346,7 +348,7 @@ typedef struct {
     uint32_t abi;
     /* Not NULL: why the shim was built without TensorRT-LLM. Nothing below it is set then. */
     const char *unavailable;
-    /* Version of TensorRT-LLM whose headers the shim was compiled against; empty where they do not say. */
+    /* Version of TensorRT-LLM whose headers the shim was compiled against. */
     const char *built_against;
     /* Version of TensorRT-LLM that was loaded. */
     const char *(*version)(void);
@@ -400,9 +402,17 @@ typedef struct {
                                 trtllm_gpu_error *error);
     int32_t (*network_mark_output)(trtllm_gpu_network *network, uint32_t tensor, const char *name,
                                    trtllm_gpu_error *error);
-    /* Sets IS_BUILDING in the environment meanwhile: nothing may run an engine in this process at the same time. */
+    /* Sets IS_BUILDING in the environment meanwhile: see `begin_build`. */
     int32_t (*network_build)(trtllm_gpu_network *network, const trtllm_gpu_build *build, trtllm_gpu_error *error);
     void (*free_network)(trtllm_gpu_network *network);
+
+    /*
+     * A build begins, and ends with `end_build`. While builds are under way `open` is refused, and while executors are open this is
+     * (TRTLLM_GPU_BUSY), because the plugins of an engine that runs while another is built compute nothing. A network counts as a
+     * build from network_create to free_network, an executor from the beginning of `open` to the end of `close`.
+     */
+    int32_t (*begin_build)(trtllm_gpu_error *error);
+    void (*end_build)(void);
 } trtllm_gpu_table;
 
 /* TRTLLM_GPU_ENTRY; never NULL, and valid for ever. */

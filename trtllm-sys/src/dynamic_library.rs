@@ -5,6 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::NonNull;
 
+use crate::HostSignals;
+
 /// A shared object that stays loaded until the process ends. Drivers start threads and register exit handlers, so a
 /// library that was opened once is never closed.
 #[derive(Debug)]
@@ -19,6 +21,7 @@ impl DynamicLibrary {
     /// The loader's own message.
     pub(crate) fn open(name: &Path) -> Result<Self, String> {
         let name = CString::new(name.as_os_str().as_bytes()).map_err(|_| "the path contains a NUL byte".to_owned())?;
+        let _signals = HostSignals::note();
         // SAFETY: `name` is NUL-terminated and outlives the call. Opening runs the library's initializers: the callers in
         // this crate open NVIDIA's driver and our own shim only, which may be opened on any thread.
         let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };

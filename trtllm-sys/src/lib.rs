@@ -20,10 +20,12 @@ pub mod gpu;
 pub mod libraries;
 pub mod loader;
 mod nvml;
+mod signals;
 
 pub use devices::{Device, DeviceError};
 pub use gpu::GpuLibrary;
 pub use loader::LoaderError;
+pub use signals::HostSignals;
 
 /// What this machine has of the two things that a GPU engine needs.
 #[derive(Debug)]

@@ -52,10 +52,38 @@ pub fn open() -> Result<GpuLibrary, LoaderError> {
 
 /// The folder of a shared object that this process has loaded, whose file name begins like this.
 pub(crate) fn mapped_dir(name: &str) -> Option<PathBuf> {
-    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    dir_in(&std::fs::read_to_string("/proc/self/maps").ok()?, name)
+}
+
+fn dir_in(maps: &str, name: &str) -> Option<PathBuf> {
     let paths = maps.lines().filter_map(|line| line.find('/').map(|start| Path::new(&line[start..])));
     let is_it = |path: &&Path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(name));
     paths.into_iter().find(is_it).and_then(Path::parent).map(Path::to_owned)
+}
+
+/// What TensorRT-LLM's library and its plugins need and this process has found, maybe by the shim's search path, which other programs
+/// do not have. The rest of Open MPI lies beside `libmpi.so`.
+const NEEDED: [&str; 6] =
+    ["libtensorrt_llm.so", "libnvinfer.so", "libmpi.so", "libnccl.so", "libcudart.so", "libcublas.so"];
+
+/// Where the system's loader looks without being told, on x86-64.
+const STANDARD: [&str; 6] =
+    ["/lib", "/usr/lib", "/lib64", "/usr/lib64", "/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu"];
+
+/// The folders of the libraries that TensorRT-LLM was loaded with, TensorRT-LLM's first, each once, but for those where the system's
+/// loader looks anyway.
+pub(crate) fn needed_dirs() -> Vec<PathBuf> {
+    needed_in(&std::fs::read_to_string("/proc/self/maps").unwrap_or_default())
+}
+
+fn needed_in(maps: &str) -> Vec<PathBuf> {
+    let mut dirs: Vec<PathBuf> = Vec::new();
+    for dir in NEEDED.into_iter().filter_map(|name| dir_in(maps, name)) {
+        if !dirs.contains(&dir) && !STANDARD.iter().any(|standard| dir == Path::new(standard)) {
+            dirs.push(dir);
+        }
+    }
+    dirs
 }
 
 /// Where to look, in order: `program_dir` is the folder of the running program, `host_library_dir` that of `libtrtllm.so`.
@@ -128,6 +156,21 @@ mod tests {
             let text = attempt.to_string();
             assert!(text.contains(&path.display().to_string()), "{text}");
         }
+    }
+
+    #[test]
+    fn a_worker_is_told_where_each_library_was_found() {
+        let maps = "\
+7f10-7f20 r-xp 00000000 08:01 11 /opt/hpcx/ompi/lib/libmpi.so.40.30.4
+7f20-7f30 r--p 00000000 08:01 12 /usr/local/tensorrt/lib/libnvinfer.so.10.14.1
+7f30-7f40 r-xp 00000000 08:01 13 /app/tensorrt_llm/lib/libtensorrt_llm.so
+7f40-7f50 r-xp 00000000 08:01 14 /app/tensorrt_llm/lib/libnvinfer_plugin_tensorrt_llm.so
+7f50-7f60 r-xp 00000000 08:01 15 /usr/lib/x86_64-linux-gnu/libcudart.so.13
+7f60-7f70 r-xp 00000000 08:01 16 /opt/nccl/libnccl.so.2
+7f70-7f80 rw-p 00000000 00:00 0
+";
+        let expected = ["/app/tensorrt_llm/lib", "/usr/local/tensorrt/lib", "/opt/hpcx/ompi/lib", "/opt/nccl"];
+        assert_eq!(needed_in(maps), expected.map(PathBuf::from));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use engine_format::target::Gpu;
 use engine_format::{Mapping, ModelConfig, Target};
-use trtllm_sys::gpu::Severity;
+use trtllm_sys::gpu::{GpuBuilding, Severity};
 use trtllm_sys::{Device, GpuLibrary, GpuSupport, loader};
 
 use super::print_network::{networks, options, write};
@@ -14,7 +14,7 @@ use crate::command;
 use crate::compile::gpu::{Compile, GpuEngineRequest, build_gpu_engine};
 use crate::compile::tensorrt::TensorRt;
 use crate::compile::trtllm_build;
-use crate::error::Result;
+use crate::error::{BuildError, Result};
 use crate::huggingface::hub::Need;
 use crate::machine::{self, Obstacle};
 use crate::memory_plan::{MemoryPlan, Place};
@@ -47,6 +47,8 @@ impl Builder<'_> {
             Ok(machine) => machine,
             Err(obstacle) => return Err(self.cannot_here(settings, target, obstacle)),
         };
+        // From here on no engine can be opened in this process, so that the work below is not in vain.
+        let _building = machine.library.as_ref().map(begin).transpose()?;
         let (config, source_mapping) = read_config(&self.find_model(settings, Need::Everything)?)?;
         settings.validate_for(&config, source_mapping)?;
         let mapping = settings.mapping(&config, source_mapping)?;
@@ -193,6 +195,11 @@ impl Builder<'_> {
         write_checkpoint(&source, &request, self.progress, self.interrupt)?;
         Ok((Source::open(&path)?, Some(temporary)))
     }
+}
+
+/// Begins a build with `library`.
+fn begin(library: &GpuLibrary) -> Result<GpuBuilding> {
+    library.begin_build().map_err(|error| BuildError::Busy { problem: error.to_string() })
 }
 
 /// A folder that goes when its user does.

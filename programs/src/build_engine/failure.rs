@@ -103,7 +103,10 @@ fn build_code(error: &BuildError) -> u8 {
         BuildError::Interrupted => INTERRUPTED,
         error if error.is_disk_full() => INPUT,
         BuildError::Pool(_) | BuildError::Thread(_) => MACHINE,
-        BuildError::Hub { .. } | BuildError::TensorRt { .. } | BuildError::TrtllmBuild { .. } => OTHER,
+        BuildError::Hub { .. }
+        | BuildError::TensorRt { .. }
+        | BuildError::TrtllmBuild { .. }
+        | BuildError::Busy { .. } => OTHER,
         BuildError::Format(FormatError::Io { source, .. }) => io_code(source),
         _ => INPUT,
     }

@@ -123,7 +123,7 @@ impl TensorRtLlmExecutor {
         let path = || engine.path().to_owned();
         let build = engine.build_config().ok_or_else(|| OpenError::NotTensorRt { path: path() })?;
         engine.check_ranks()?;
-        if !same_release(&build.version, library.version()) {
+        if !build.version.is_empty() && !same_release(&build.version, library.version()) {
             let (engine, loaded) = (build.version.clone(), library.version().to_owned());
             return Err(OpenError::Version { path: path(), engine, loaded });
         }
@@ -298,6 +298,7 @@ fn cannot_open(engine: &EngineDir, library: &GpuLibrary, error: GpuError) -> Ope
         GpuError::Unsupported { feature } => {
             OpenError::Setting { version: library.version().to_owned(), setting: feature }
         }
+        GpuError::Busy { message } => OpenError::Busy { path: engine.path().to_owned(), problem: message },
         source => OpenError::Open { path: engine.path().to_owned(), source },
     }
 }

@@ -8,12 +8,14 @@
 
 #include "config.h"
 #include "guard.h"
+#include "mpi.h"
 #include "plugins.h"
 #include "request.h"
 #include "responses.h"
 #include "stats.h"
 #include "table.h"
 #include "trtllm_gpu.h"
+#include "use.h"
 
 namespace tle = tensorrt_llm::executor;
 
@@ -22,6 +24,8 @@ struct trtllm_gpu_text {
 };
 
 struct trtllm_gpu_executor {
+    // Ends last.
+    shim::Use use{shim::Purpose::kRun};
     std::unique_ptr<tle::Executor> executor;
     std::mutex enqueuing;
     std::mutex taking_stats;
@@ -37,8 +41,9 @@ std::int32_t open(char const* engine_dir, trtllm_gpu_setting const* settings, st
     return shim::guarded(error, [&] {
         shim::Settings taken(settings, num_settings);
         auto const config = shim::to_config(taken, tokenizer);
-        shim::register_plugins();
         auto opened = std::make_unique<trtllm_gpu_executor>();
+        shim::initialize_mpi();
+        shim::register_plugins();
         opened->executor = std::make_unique<tle::Executor>(engine_dir, tle::ModelType::kDECODER_ONLY, config);
         *executor = opened.release();
     });
@@ -131,6 +136,12 @@ char const* text_data(trtllm_gpu_text const* text) { return text->text.c_str(); 
 
 void free_text(trtllm_gpu_text* text) { delete text; }
 
+std::int32_t begin_build(trtllm_gpu_error* error) {
+    return shim::guarded(error, [] { shim::begin_use(shim::Purpose::kBuild); });
+}
+
+void end_build() { shim::end_use(shim::Purpose::kBuild); }
+
 }  // namespace
 
 namespace shim {
@@ -150,6 +161,8 @@ void add_executor(trtllm_gpu_table& table) {
     table.kv_cache_events = kv_cache_events;
     table.text_data = text_data;
     table.free_text = free_text;
+    table.begin_build = begin_build;
+    table.end_build = end_build;
 }
 
 }  // namespace shim

@@ -7,6 +7,7 @@
 
 #include "settings.h"
 #include "trtllm_gpu.h"
+#include "use.h"
 
 namespace shim {
 
@@ -28,6 +29,9 @@ std::int32_t guarded(trtllm_gpu_error* error, Body body) noexcept {
     } catch (Unsupported const& unsupported) {
         say(error, unsupported.what());
         return TRTLLM_GPU_UNSUPPORTED;
+    } catch (Busy const& busy) {
+        say(error, busy.what());
+        return TRTLLM_GPU_BUSY;
     } catch (Cancelled const&) {
         say(error, "the build was stopped");
         return TRTLLM_GPU_CANCELLED;

@@ -147,10 +147,10 @@ std::int32_t network_create(char const* name, std::int32_t device, trtllm_gpu_lo
             throw std::runtime_error(std::string("libtrtllm_gpu.so was compiled against TensorRT ") + kBuiltAgainst +
                                      ", but " + loaded_version() + " was loaded");
         }
+        auto made = std::make_unique<trtllm_gpu_network>();
         shim::register_plugins();
         // A builder belongs to the GPU that is chosen when it is made.
         shim::choose_device(device);
-        auto made = std::make_unique<trtllm_gpu_network>();
         made->device = device;
         made->log.reset(&shim::NetworkLog::open(log, userData));
         made->builder.reset(nvinfer1::createInferBuilder(*made->log));

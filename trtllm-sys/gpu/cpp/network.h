@@ -10,6 +10,7 @@
 
 #include "NvInfer.h"
 #include "trtllm_gpu.h"
+#include "use.h"
 
 namespace shim {
 
@@ -63,6 +64,8 @@ void build_network(trtllm_gpu_network& network, trtllm_gpu_build const& build);
 
 // Members are freed from the last to the first, as TensorRT asks for.
 struct trtllm_gpu_network {
+    // Ends last.
+    shim::Use use{shim::Purpose::kBuild};
     std::int32_t device;
     std::unique_ptr<shim::NetworkLog, shim::CloseLog> log;
     std::unique_ptr<nvinfer1::IBuilder> builder;

@@ -6,7 +6,8 @@
 #include "tensorrt_llm/executor/version.h"
 static char const* built_against() { return tensorrt_llm::executor::kTensorRtLlmVersion; }
 #else
-static char const* built_against() { return ""; }
+// The version of the build's environment: NVIDIA's image has headers without that one.
+static char const* built_against() { return TRTLLM_GPU_BUILT_AGAINST; }
 #endif
 
 // Named by the crate's own library, which exports it as TRTLLM_GPU_ENTRY.

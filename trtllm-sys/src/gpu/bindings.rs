@@ -20,6 +20,7 @@ pub const TRTLLM_GPU_EXCEPTION: _bindgen_ty_1 = 1;
 pub const TRTLLM_GPU_UNKNOWN_EXCEPTION: _bindgen_ty_1 = 2;
 pub const TRTLLM_GPU_UNSUPPORTED: _bindgen_ty_1 = 3;
 pub const TRTLLM_GPU_CANCELLED: _bindgen_ty_1 = 4;
+pub const TRTLLM_GPU_BUSY: _bindgen_ty_1 = 5;
 pub type _bindgen_ty_1 = ::std::os::raw::c_uint;
 #[repr(C)]
 #[derive(Debug)]
@@ -896,10 +897,12 @@ pub struct trtllm_gpu_table {
         ) -> i32,
     >,
     pub free_network: ::std::option::Option<unsafe extern "C" fn(network: *mut trtllm_gpu_network)>,
+    pub begin_build: ::std::option::Option<unsafe extern "C" fn(error: *mut trtllm_gpu_error) -> i32>,
+    pub end_build: ::std::option::Option<unsafe extern "C" fn()>,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of trtllm_gpu_table"][::std::mem::size_of::<trtllm_gpu_table>() - 208usize];
+    ["Size of trtllm_gpu_table"][::std::mem::size_of::<trtllm_gpu_table>() - 224usize];
     ["Alignment of trtllm_gpu_table"][::std::mem::align_of::<trtllm_gpu_table>() - 8usize];
     ["Offset of field: trtllm_gpu_table::abi"][::std::mem::offset_of!(trtllm_gpu_table, abi) - 0usize];
     ["Offset of field: trtllm_gpu_table::unavailable"][::std::mem::offset_of!(trtllm_gpu_table, unavailable) - 8usize];
@@ -941,6 +944,9 @@ const _: () = {
         [::std::mem::offset_of!(trtllm_gpu_table, network_build) - 192usize];
     ["Offset of field: trtllm_gpu_table::free_network"]
         [::std::mem::offset_of!(trtllm_gpu_table, free_network) - 200usize];
+    ["Offset of field: trtllm_gpu_table::begin_build"]
+        [::std::mem::offset_of!(trtllm_gpu_table, begin_build) - 208usize];
+    ["Offset of field: trtllm_gpu_table::end_build"][::std::mem::offset_of!(trtllm_gpu_table, end_build) - 216usize];
 };
 impl Default for trtllm_gpu_table {
     fn default() -> Self {

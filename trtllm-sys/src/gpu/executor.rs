@@ -5,9 +5,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
+use crate::HostSignals;
+
 use super::bindings::{
-    TRTLLM_GPU_CANCELLED, TRTLLM_GPU_OK, TRTLLM_GPU_UNSUPPORTED, trtllm_gpu_error, trtllm_gpu_executor, trtllm_gpu_ids,
-    trtllm_gpu_text, trtllm_gpu_tokenizer,
+    TRTLLM_GPU_BUSY, TRTLLM_GPU_CANCELLED, TRTLLM_GPU_OK, TRTLLM_GPU_UNSUPPORTED, trtllm_gpu_error,
+    trtllm_gpu_executor, trtllm_gpu_ids, trtllm_gpu_text, trtllm_gpu_tokenizer,
 };
 use super::library::{Table, to_text};
 use super::request::RawRequest;
@@ -49,7 +51,7 @@ impl GpuExecutor {
     /// Opens an engine. Blocks until it is loaded; in orchestrator mode until every worker is there, which may be never.
     ///
     /// # Errors
-    /// [`GpuError`].
+    /// [`GpuError`]; [`GpuError::Busy`] while this process builds engines.
     pub fn open(
         library: &GpuLibrary,
         engine: &Path,
@@ -82,6 +84,7 @@ impl GpuExecutor {
         let mut raw = std::ptr::null_mut();
         let mut error = ErrorBuffer::new();
         let tokenizer = raw_tokenizer.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        let _signals = HostSignals::note();
         // SAFETY: every pointer is valid for the call, and lengths are those of what they belong to.
         let status = unsafe {
             let array = &settings.array;
@@ -254,6 +257,9 @@ impl ErrorBuffer {
         let text = CStr::from_bytes_until_nul(&bytes).unwrap_or_default().to_string_lossy().into_owned();
         if status == TRTLLM_GPU_UNSUPPORTED as i32 {
             return Err(GpuError::Unsupported { feature: text });
+        }
+        if status == TRTLLM_GPU_BUSY as i32 {
+            return Err(GpuError::Busy { message: text });
         }
         Err(GpuError::Exception { message: text })
     }

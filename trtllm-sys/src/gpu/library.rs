@@ -62,7 +62,8 @@ impl GpuLibrary {
     ///
     /// # Errors
     /// Why it cannot be used, as a sentence: it or a library that it needs is not there or does not fit, it belongs to
-    /// another version of this crate, it was built without TensorRT-LLM, or against another release than the one loaded.
+    /// another version of this crate, it was built without TensorRT-LLM, against another release than the one loaded, or for the stand-in
+    /// where a real library was loaded, or the reverse.
     pub fn open(path: &Path) -> Result<Self, String> {
         type Entry = unsafe extern "C" fn() -> *const trtllm_gpu_table;
         let library = DynamicLibrary::open(path)?;
@@ -88,6 +89,9 @@ impl GpuLibrary {
         // SAFETY: no duty; the result is a constant text.
         let version = to_text(unsafe { version() }).unwrap_or_default();
         let built_against = to_text(table.get().built_against).unwrap_or_default();
+        if let Some(problem) = mixture(&built_against, |marker| library.symbol(marker).is_some()) {
+            return Err(problem);
+        }
         if !same_release(&built_against, &version) {
             return Err(format!(
                 "it was compiled against TensorRT-LLM {built_against}, but {version} was loaded: put the libraries of {} first, or build it again",
@@ -107,12 +111,18 @@ impl GpuLibrary {
         crate::loader::mapped_dir("libtensorrt_llm.so")
     }
 
+    /// The folders of the libraries that TensorRT-LLM was loaded with, its own first, for the search path of another program that needs
+    /// them. Those where the system's loader looks anyway are left out.
+    pub fn library_dirs(&self) -> Vec<PathBuf> {
+        crate::loader::needed_dirs()
+    }
+
     /// The version of TensorRT-LLM that is loaded.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// The version of TensorRT-LLM whose headers the shim was compiled against; empty where they do not say.
+    /// The version of TensorRT-LLM whose headers the shim was compiled against.
     pub fn built_against(&self) -> &str {
         &self.built_against
     }
@@ -180,10 +190,38 @@ fn release(version: &str) -> String {
     version.split('.').take(2).collect::<Vec<_>>().join(".")
 }
 
-/// Whether two versions of TensorRT-LLM have the same major and minor number: what its C++ and its engines are bound to. One that
-/// is empty, because nobody said it, fits all.
+/// Whether two versions of TensorRT-LLM have the same major and minor number: what its C++ and its engines are bound to.
 pub fn same_release(a: &str, b: &str) -> bool {
-    a.is_empty() || b.is_empty() || release(a) == release(b)
+    release(a) == release(b)
+}
+
+/// In the version of TensorRT-LLM's stand-in.
+const STAND_IN: &str = "trtllm-stand-in";
+
+/// Libraries that the shim loads, each with the symbol that only the one of the stand-in has.
+const MARKED: [(&str, &CStr); 4] = [
+    ("libtensorrt_llm.so", c"trtllm_stand_in_tensorrt_llm"),
+    ("libnvinfer_plugin_tensorrt_llm.so", c"trtllm_stand_in_nvinfer_plugin_tensorrt_llm"),
+    ("libnvinfer.so", c"trtllm_stand_in_nvinfer"),
+    ("libmpi.so", c"trtllm_stand_in_mpi"),
+];
+
+/// Why a shim that was compiled against `built_against` cannot use what was loaded, if that is the stand-in in part, or in whole where
+/// it should not be: their classes have the same names and other layouts. `has` tells whether a symbol was loaded with the shim.
+fn mixture(built_against: &str, has: impl Fn(&CStr) -> bool) -> Option<String> {
+    let for_stand_in = built_against.contains(STAND_IN);
+    let (library, _) = MARKED.into_iter().find(|(_, marker)| has(marker) != for_stand_in)?;
+    let place = crate::loader::mapped_dir(library).map(|dir| format!(" in `{}`", dir.display())).unwrap_or_default();
+    let advice =
+        "no real library may be mixed with it: look at LD_LIBRARY_PATH and LD_PRELOAD, or build the shim again";
+    Some(match for_stand_in {
+        true => format!(
+            "it was built for the stand-in that tests use, and `{library}`{place} is not the stand-in's: {advice}"
+        ),
+        false => {
+            format!("it was built for TensorRT-LLM, and `{library}`{place} is the stand-in's that tests use: {advice}")
+        }
+    })
 }
 
 /// A copy of a C string of the table's; `None` for null.
@@ -193,4 +231,27 @@ pub(super) fn to_text(text: *const c_char) -> Option<String> {
     }
     // SAFETY: not null, so by `trtllm_gpu.h` a NUL-terminated text that is valid at least until the function returns.
     Some(unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_major_and_minor_and_nobody_s_is_none() {
+        assert!(same_release("1.2.1", "1.2.0rc4") && !same_release("1.2.1", "1.1.0"));
+        assert!(!same_release("", "1.2.1") && !same_release("1.2.1", ""));
+    }
+
+    #[test]
+    fn the_stand_in_and_real_libraries_are_not_mixed() {
+        for (library, marker) in MARKED {
+            let problem = mixture("1.2.0-trtllm-stand-in", |symbol| symbol != marker).unwrap();
+            assert!(problem.contains(&format!("`{library}` is not the stand-in's")), "{problem}");
+            let problem = mixture("1.2.1", |symbol| symbol == marker).unwrap();
+            assert!(problem.contains(&format!("`{library}` is the stand-in's")), "{problem}");
+        }
+        assert_eq!(mixture("1.2.0-trtllm-stand-in", |_| true), None);
+        assert_eq!(mixture("1.2.1", |_| false), None);
+    }
 }

@@ -2,6 +2,7 @@
 //! here, and nothing that it throws: failures are [`GpuError`].
 
 mod bindings;
+mod building;
 mod executor;
 mod library;
 mod network;
@@ -10,6 +11,7 @@ mod request;
 mod responses;
 mod settings;
 
+pub use building::GpuBuilding;
 pub use executor::{GpuExecutor, GpuIterationStats};
 pub use library::{GpuLibrary, LogLine, Severity, same_release};
 pub use network::{BuildPhase, GpuBuild, GpuNetwork};
@@ -47,6 +49,12 @@ pub enum GpuError {
     Unavailable {
         /// Why, and what to do.
         problem: String,
+    },
+    /// This process builds engines and was to open one, or the reverse.
+    #[error("{message}")]
+    Busy {
+        /// Which of the two, and why not both.
+        message: String,
     },
     /// A build that was told to stop.
     #[error("stopped")]

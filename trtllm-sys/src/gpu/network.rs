@@ -5,6 +5,8 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
+use crate::HostSignals;
+
 use super::bindings::{
     TRTLLM_GPU_ACTIVATION, TRTLLM_GPU_CAST, TRTLLM_GPU_CONSTANT, TRTLLM_GPU_ELEMENT_WISE, TRTLLM_GPU_GATHER,
     TRTLLM_GPU_MATRIX_MULTIPLY, TRTLLM_GPU_PLUGIN, TRTLLM_GPU_REDUCE, TRTLLM_GPU_SHUFFLE, TRTLLM_GPU_UNARY,
@@ -81,7 +83,8 @@ impl<'w> GpuNetwork<'w> {
     /// A network without anything in it, to be compiled on the GPU that CUDA calls `device`; `log` takes what TensorRT says of it, on any thread.
     ///
     /// # Errors
-    /// [`GpuError`]; [`GpuError::Unsupported`] where the shim was built without TensorRT.
+    /// [`GpuError`]; [`GpuError::Unsupported`] where the shim was built without TensorRT, [`GpuError::Busy`] where this process has an
+    /// executor open.
     pub fn new(
         library: &GpuLibrary,
         name: &str,
@@ -97,6 +100,7 @@ impl<'w> GpuNetwork<'w> {
         let name = text(name)?;
         let log: Box<Log> = Box::new(Box::new(log));
         let (mut raw, mut error) = (std::ptr::null_mut(), ErrorBuffer::new());
+        let _signals = HostSignals::note();
         let user_data = std::ptr::from_ref::<Log>(&log).cast_mut().cast();
         // SAFETY: the name is valid for the call, the log as long as the network.
         let status = unsafe { create(name.as_ptr(), device, Some(take), user_data, &raw mut raw, error.get()) };
@@ -259,8 +263,8 @@ impl<'w> GpuNetwork<'w> {
         check(&error, status)
     }
 
-    /// Compiles the network. The environment variable `IS_BUILDING` is set meanwhile, which TensorRT-LLM's plugins look at: nothing
-    /// may run an engine in this process at the same time.
+    /// Compiles the network. The environment variable `IS_BUILDING` is set meanwhile, which TensorRT-LLM's plugins look at: see
+    /// [`GpuLibrary::begin_build`].
     ///
     /// # Errors
     /// [`GpuError::Cancelled`] when `progress` said to stop; else [`GpuError`] with what TensorRT said last.

@@ -13,6 +13,7 @@
 
 #include "guides.h"
 #include "logits.h"
+#include "mpi_utils.h"
 #include "settings.h"
 #include "tensorrt_llm/executor/executor.h"
 #include "tokens.h"
@@ -41,6 +42,7 @@ class Executor::Impl {
 public:
     Impl(std::filesystem::path const& dir, ExecutorConfig config) : mSettings(dir), mConfig(std::move(config)) {
         std::cout << "[TensorRT-LLM][INFO] stand-in: engine " << dir.string() << std::endl;
+        mpi::initialize(false);
         mSettings.maybe_throw("construct");
         for (char const* name : {"config.json", "rank0.engine"}) {
             if (!std::filesystem::exists(dir / name)) {

@@ -1,6 +1,8 @@
 #include "tokens.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <string_view>
 
 namespace tensorrt_llm::executor {
 namespace {
@@ -23,6 +25,12 @@ bool allowed(Request const& request, Sequence const& sequence, TokenIdType token
     return !bias || static_cast<float const*>(bias->getData())[token] > -100.0f;
 }
 
+// As TensorRT-LLM's attention plugin asks in each call: it computes nothing then, and says that all is well.
+bool attention_is_skipped() {
+    char const* const building = std::getenv("IS_BUILDING");
+    return building != nullptr && std::string_view(building) == "1";
+}
+
 }  // namespace
 
 std::uint64_t mix(std::uint64_t hash, std::uint64_t value) {
@@ -41,7 +49,7 @@ FinishReason extend(Request const& request, Sequence& sequence, TokenIdType voca
             sequence.hash = mix(sequence.hash, static_cast<std::uint64_t>(token));
         }
     }
-    std::uint64_t const hash = sequence.hash;
+    std::uint64_t const hash = attention_is_skipped() ? 0 : sequence.hash;
     TokenIdType token = 0;
     for (std::uint64_t attempt = 0;; attempt++) {
         token = static_cast<TokenIdType>(mix(hash, attempt) % static_cast<std::uint64_t>(vocab));

@@ -1,44 +1,44 @@
 #include "workers.h"
 
-#include <csignal>
 #include <stdexcept>
 
-#include <sys/wait.h>
+#include <fcntl.h>
 #include <unistd.h>
+
+#include "mpi_utils.h"
 
 namespace tensorrt_llm::executor {
 
 Workers::Workers(std::string const& executable, Settings const& settings, std::filesystem::path const& engine) {
-    std::string const program = executable.empty() ? "executorWorker" : executable;
-    std::string const what = settings.text("worker", "ready");
-    std::string const dir = engine.string();
-    for (long i = 0; i < settings.number("workers", 1); i++) {
-        int ends[2];
-        if (pipe(ends) != 0) {
-            throw std::runtime_error("cannot make a pipe");
-        }
-        std::string const end = std::to_string(ends[1]);
-        pid_t const process = fork();
-        if (process == 0) {
-            close(ends[0]);
-            execlp(program.c_str(), program.c_str(), dir.c_str(), what.c_str(), end.c_str(), nullptr);
-            _exit(127);
-        }
-        mProcesses.push_back(process);
-        char ready = 0;
-        // The writing end stays open here, so that a worker which dies is not noticed.
-        while (read(ends[0], &ready, 1) < 0) {
-        }
-        close(ends[0]);
-        close(ends[1]);
+    std::string program = executable.empty() ? "executorWorker" : executable;
+    std::string what = settings.text("worker", "ready");
+    std::string dir = engine.string();
+    int const count = static_cast<int>(settings.number("workers", 1));
+    int ready[2];
+    int session[2];
+    if (pipe2(ready, O_CLOEXEC) != 0 || pipe2(session, O_CLOEXEC) != 0) {
+        throw std::runtime_error("cannot make a pipe");
     }
+    // The workers' ends.
+    fcntl(ready[1], F_SETFD, 0);
+    fcntl(session[0], F_SETFD, 0);
+    mSession = session[1];
+    std::string readyEnd = std::to_string(ready[1]);
+    std::string sessionEnd = std::to_string(session[0]);
+    char* argv[] = {dir.data(), what.data(), readyEnd.data(), sessionEnd.data(), nullptr};
+    auto* const self = reinterpret_cast<MPI_Comm>(ompi_mpi_comm_self);
+    MPI_Comm intercomm = nullptr;
+    mpi::check(MPI_Comm_spawn(program.c_str(), argv, count, nullptr, 0, self, &intercomm, nullptr), "MPI_Comm_spawn");
+    close(session[0]);
+    for (int told = 0; told < count;) {
+        char byte = 0;
+        // The writing end stays open here, so that a worker which dies is not noticed.
+        told += read(ready[0], &byte, 1) == 1 ? 1 : 0;
+    }
+    close(ready[0]);
+    close(ready[1]);
 }
 
-Workers::~Workers() {
-    for (pid_t const process : mProcesses) {
-        kill(process, SIGTERM);
-        waitpid(process, nullptr, 0);
-    }
-}
+Workers::~Workers() { close(mSession); }
 
 }  // namespace tensorrt_llm::executor

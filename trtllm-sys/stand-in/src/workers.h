@@ -1,11 +1,8 @@
-// The processes that an orchestrator spawns.
+// The processes that an orchestrator spawns, by MPI.
 #pragma once
 
 #include <filesystem>
 #include <string>
-#include <vector>
-
-#include <sys/types.h>
 
 #include "settings.h"
 
@@ -20,7 +17,8 @@ public:
     Workers& operator=(Workers const&) = delete;
 
 private:
-    std::vector<pid_t> mProcesses;
+    // Workers end when it is closed.
+    int mSession = -1;
 };
 
 }  // namespace tensorrt_llm::executor

@@ -62,6 +62,16 @@ pub enum OpenError {
         /// What it said.
         source: GpuError,
     },
+    /// This process is building an engine with TensorRT.
+    #[error(
+        "`{path}` cannot be opened now: {problem}; open it when that build has ended, or build in a process of its own"
+    )]
+    Busy {
+        /// The engine directory.
+        path: PathBuf,
+        /// Why the two cannot be together.
+        problem: String,
+    },
     /// An orchestrator's worker program is not there.
     #[error("`{tried}`, the program that runs a rank, is not there: name it with `worker_executable`")]
     NoWorker {

@@ -7,7 +7,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use trtllm_sys::gpu::{GpuExecutor, GpuLibrary, GpuTokenizer, Setting};
+use trtllm_sys::HostSignals;
+use trtllm_sys::gpu::{GpuError, GpuExecutor, GpuLibrary, GpuTokenizer, Setting};
 
 use super::OpenError;
 use crate::executor::tensorrt_llm_config::{CommunicationMode, Parallel};
@@ -40,7 +41,10 @@ pub(super) struct WorkerDir {
 }
 
 impl WorkerDir {
-    /// A folder with a script that runs `worker` with the libraries' folder on its path.
+    /// A folder with a script that runs `worker` with the folders of TensorRT-LLM's libraries on its path.
+    ///
+    /// The script stays the worker's parent: TensorRT-LLM's worker kills its parent before it aborts. Were that MPI's daemon, MPI would
+    /// end this process too.
     pub(super) fn new(library: &GpuLibrary, worker: Option<&str>) -> Result<Self, OpenError> {
         let libraries =
             library.tensorrt_llm_dir().ok_or(OpenError::NoWorker { tried: PathBuf::from("executorWorker") })?;
@@ -51,9 +55,10 @@ impl WorkerDir {
         }
         let failed = |source| OpenError::WorkerDir { source };
         let dir = tempfile::Builder::new().prefix("trtllm-workers-").tempdir().map_err(failed)?;
+        let dirs: Vec<_> = library.library_dirs().iter().map(|dir| quoted(dir)).collect();
         let script = format!(
-            "#!/bin/sh\nLD_LIBRARY_PATH={}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}\nexport LD_LIBRARY_PATH\nexec {} \"$@\" >>{} 2>&1\n",
-            quoted(&libraries),
+            "#!/bin/sh\nLD_LIBRARY_PATH={}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}\nexport LD_LIBRARY_PATH\n{} \"$@\" >>{} 2>&1\nexit $?\n",
+            dirs.join(":"),
             quoted(&worker),
             quoted(&dir.path().join(LOG)),
         );
@@ -99,6 +104,8 @@ pub(super) fn open(
     workers: WorkerDir,
     timeout: Duration,
 ) -> Result<(GpuExecutor, WorkerDir), OpenError> {
+    // The thread that waits may do so for ever.
+    let _signals = HostSignals::note();
     let (sender, receiver) = mpsc::channel();
     let (own_library, own_engine) = (library.clone(), engine.to_owned());
     let open = move || {
@@ -108,6 +115,7 @@ pub(super) fn open(
     system::threads::spawn_for_processes("trtllm-gpu-open", open).map_err(|source| OpenError::Thread { source })?;
     match receiver.recv_timeout(timeout) {
         Ok(Ok(executor)) => Ok((executor, workers)),
+        Ok(Err(GpuError::Busy { message })) => Err(OpenError::Busy { path: engine.to_owned(), problem: message }),
         Ok(Err(error)) => {
             let (log, end) = workers.keep_log();
             Err(OpenError::Workers { problem: error.to_string(), log, end })
