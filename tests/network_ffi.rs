@@ -359,6 +359,17 @@ fn small_networks(folder: &Path, table: &Path) -> std::process::Output {
     Command::new(program).arg(table).output().unwrap()
 }
 
+/// `scripts/check-real-builder` compiles it, against headers that are not here.
+#[test]
+fn the_shim_without_plugins_compiles() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut compile = Command::new("c++");
+    compile.args(["-std=c++17", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror", "-fsyntax-only"]);
+    compile.args(["-DTRTLLM_GPU_TENSORRT=1", "-DTRTLLM_GPU_REFEREE=80", "-I"]).arg(root.join("trtllm-sys/include"));
+    compile.arg("-isystem").arg(root.join("trtllm-sys/stand-in/include"));
+    assert!(compile.arg(root.join("trtllm-sys/gpu/cpp/network_referee.cc")).status().unwrap().success());
+}
+
 /// The table has what real builders of TensorRT for RTX said; `scripts/check-real-builder` asks them.
 #[test]
 fn the_stand_in_says_of_small_networks_what_real_builders_say() {

@@ -172,6 +172,7 @@ class ICastLayer : public ILayer {};
 class IConstantLayer : public ILayer {};
 class IElementWiseLayer : public ILayer {};
 class IGatherLayer : public ILayer {};
+class IIdentityLayer : public ILayer {};
 class IMatrixMultiplyLayer : public ILayer {};
 class IPluginV2Layer : public ILayer {};
 class IReduceLayer : public ILayer {};
@@ -195,6 +196,7 @@ public:
     virtual IConstantLayer* addConstant(Dims const& dimensions, Weights weights) noexcept = 0;
     virtual IElementWiseLayer* addElementWise(ITensor& input1, ITensor& input2, ElementWiseOperation op) noexcept = 0;
     virtual IGatherLayer* addGather(ITensor& data, ITensor& indices, std::int32_t axis) noexcept = 0;
+    virtual IIdentityLayer* addIdentity(ITensor& input) noexcept = 0;
     virtual IMatrixMultiplyLayer* addMatrixMultiply(ITensor& input0, MatrixOperation op0, ITensor& input1,
                                                     MatrixOperation op1) noexcept = 0;
     virtual IPluginV2Layer* addPluginV2(ITensor* const* inputs, std::int32_t nbInputs, IPluginV2& plugin) noexcept = 0;

@@ -273,6 +273,10 @@ nvinfer1::IGatherLayer* Network::addGather(ITensor& data, ITensor& indices, std:
     return add<nvinfer1::IGatherLayer>(std::move(node), data.getType());
 }
 
+nvinfer1::IIdentityLayer* Network::addIdentity(ITensor& input) noexcept {
+    return add<nvinfer1::IIdentityLayer>(node_of("Identity", {&input}, "\"op\":\"IDENTITY\""), input.getType());
+}
+
 nvinfer1::IMatrixMultiplyLayer* Network::addMatrixMultiply(ITensor& input0, nvinfer1::MatrixOperation op0,
                                                            ITensor& input1, nvinfer1::MatrixOperation op1) noexcept {
     using nvinfer1::MatrixOperation;

@@ -128,6 +128,7 @@ public:
                                                 nvinfer1::ElementWiseOperation op) noexcept override;
     nvinfer1::IGatherLayer* addGather(nvinfer1::ITensor& data, nvinfer1::ITensor& indices,
                                       std::int32_t axis) noexcept override;
+    nvinfer1::IIdentityLayer* addIdentity(nvinfer1::ITensor& input) noexcept override;
     nvinfer1::IMatrixMultiplyLayer* addMatrixMultiply(nvinfer1::ITensor& input0, nvinfer1::MatrixOperation op0,
                                                       nvinfer1::ITensor& input1,
                                                       nvinfer1::MatrixOperation op1) noexcept override;
