@@ -12,6 +12,13 @@ extern "C" trtllm_gpu_table const* trtllm_gpu_shim_table();
 
 extern "C" __attribute__((visibility("default"))) trtllm_gpu_table const* trtllm_gpu() { return trtllm_gpu_shim_table(); }
 
+// What trtllm-sys looks for in a library of the stand-in: TensorRT-LLM is, and the builder is another on purpose.
+#define OF_THE_STAND_IN extern "C" __attribute__((visibility("default")))
+OF_THE_STAND_IN int const trtllm_stand_in_nvinfer;
+OF_THE_STAND_IN int const trtllm_stand_in_nvinfer_plugin_tensorrt_llm;
+int const trtllm_stand_in_nvinfer = 1;
+int const trtllm_stand_in_nvinfer_plugin_tensorrt_llm = 1;
+
 namespace shim {
 
 void register_plugins() {}
