@@ -55,6 +55,12 @@ fn build(settings: &Settings, checkpoint: Option<&Path>) -> String {
     option("--opt-num-tokens", number(gpu.opt_num_tokens));
     option("--workers", number(gpu.workers));
     option("--timing-cache", gpu.timing_cache.as_ref().map(|path| quote(&path.to_string_lossy())));
+    for dir in &gpu.lora.dirs {
+        option("--lora-dir", Some(quote(&dir.to_string_lossy())));
+    }
+    option("--max-lora-rank", number(gpu.lora.max_rank));
+    let modules: Vec<_> = gpu.lora.target_modules.iter().map(|module| module.name()).collect();
+    option("--lora-target-modules", (!modules.is_empty()).then(|| modules.join(",")));
     option("--output", Some(quote(&output(settings))));
     let flags = [
         (gpu.gather_context_logits, "--gather-context-logits"),

@@ -49,6 +49,7 @@ pub mod compile;
 pub mod error;
 pub mod huggingface;
 mod lookalike;
+pub mod lora;
 mod machine;
 pub mod memory_plan;
 pub mod network;

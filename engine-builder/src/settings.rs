@@ -12,6 +12,7 @@ use engine_format::{FormatError, Mapping, ModelConfig, Target};
 use crate::checkpoint::write::MARKER;
 use crate::error::Result;
 use crate::huggingface;
+use crate::lora::LoraRequest;
 use crate::memory_plan::{EngineRequest, LimitRequest};
 use crate::network::options::ResidualDtype;
 use crate::source::read_config_file;
@@ -100,6 +101,8 @@ pub struct GpuSettings {
     pub gemm_plugin: bool,
     /// Type of the residual stream.
     pub residual_dtype: ResidualDtype,
+    /// LoRA adapters that the engine is to take.
+    pub lora: LoraRequest,
     /// What TensorRT measured, kept for the next build.
     pub timing_cache: Option<PathBuf>,
     /// What becomes of TensorRT-LLM's own lines.
@@ -121,6 +124,9 @@ impl GpuSettings {
             (self.gather_generation_logits, "gather_generation_logits"),
             (self.gemm_plugin, "gemm_plugin"),
             (self.residual_dtype != ResidualDtype::default(), "residual_dtype"),
+            (!self.lora.dirs.is_empty(), "lora_dir"),
+            (self.lora.max_rank.is_some(), "max_lora_rank"),
+            (!self.lora.target_modules.is_empty(), "lora_target_modules"),
             (timing_cache.is_some(), "timing_cache"),
             (network.is_some(), "network"),
         ];
@@ -184,6 +190,9 @@ pub enum SettingsError {
         /// The setting, by the name of its field.
         field: &'static str,
     },
+    /// LoRA adapters, a rank or modules that do not go with each other, the model or its split.
+    #[error("{0}")]
+    Lora(String),
     /// Something that only a GPU engine has.
     #[error("`{field}` applies to TensorRT engines only: add a GPU target, for example `gpu` h100")]
     OnlyGpu {

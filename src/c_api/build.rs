@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use engine_builder::BuildError;
 use engine_builder::build::BuildFailure;
+use engine_builder::lora::LoraRequest;
 use engine_builder::memory_plan::LimitRequest;
 use engine_builder::network::options::ResidualDtype;
 use engine_builder::progress::{Interrupt, Progress};
@@ -204,6 +205,7 @@ pub(super) unsafe fn settings(options: &trtllm_build_options) -> Result<Settings
             gather_generation_logits: options.gather_generation_logits.get(),
             gemm_plugin: options.gemm_plugin.get(),
             residual_dtype,
+            lora: LoraRequest::default(),
             timing_cache,
             plugin_log: PluginLog::StandardOutput,
             network: None,

@@ -94,6 +94,31 @@ fn options_reach_the_network_and_the_configuration() {
 }
 
 #[test]
+fn lora_is_in_the_configuration_and_what_does_not_go_together_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = crate::common::fixture("parity").join("mistral-gqa");
+    let adapter = crate::common::fixture("lora").join("query-and-value");
+    let (model, adapter) = (model.to_str().unwrap(), adapter.to_str().unwrap());
+    let arguments = ["--model", model, "--gpu", "a100", "--output", "engine", "--lora-dir", adapter];
+    let said = built(dir.path(), A100, &arguments).stderr;
+    assert!(said.contains("LoRA adapters of rank 4 at most may change attn_q, attn_k, attn_v"), "{said}");
+    let build = &json(dir.path().join("engine/config.json"))["build_config"];
+    assert_eq!(build["plugin_config"]["lora_plugin"], "bfloat16");
+    assert_eq!(build["lora_config"]["max_lora_rank"], 4);
+    assert_eq!(build["lora_config"]["lora_target_modules"], serde_json::json!(["attn_q", "attn_k", "attn_v"]));
+    for (more, words) in [
+        (&["--lora-dir", adapter, "--max-lora-rank", "3"][..], "--max-lora-rank 3 is less than rank 4"),
+        (&["--lora-dir", adapter, "--lora-target-modules", "mlp_gate"], "--lora-target-modules lacks attn_q"),
+        (&["--lora-target-modules", "attn_qkv"], "mlp_h_to_4h"),
+        (&["--max-lora-rank", "8", "--tp-size", "4"], "more ranks than key-value heads, 2"),
+    ] {
+        let arguments = [&["--model", model, "--gpu", "a100", "--output", "other"], more].concat();
+        let output = run(&mut build_engine(dir.path(), A100, &arguments));
+        assert!(output.code == 2 && output.stderr.contains(words), "{words}: {}", output.stderr);
+    }
+}
+
+#[test]
 fn every_rank_has_its_engine_whatever_the_workers() {
     let gpus = format!("{A100};{A100}");
     let mut plans = Vec::new();

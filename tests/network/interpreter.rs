@@ -32,6 +32,8 @@ pub(crate) type Tensors = HashMap<String, Rc<Tensor>>;
 pub(crate) struct Rank {
     pub(crate) plan: Plan,
     pub(crate) cache: Cache,
+    /// Halves of adapters; the address of the first is 1.
+    pub(crate) adapters: Vec<Vec<f32>>,
 }
 
 /// The outputs of a group of ranks that share layers.
@@ -67,6 +69,7 @@ pub(crate) fn evaluate(ranks: &mut [Rank], inputs: &Tensors, arithmetic: Arithme
                         })
                         .collect();
                     match kind.as_str() {
+                        "Plugin:Lora" => rounded(lora(layer, &inputs, &rank.adapters, arithmetic), arithmetic),
                         "Plugin:GPTAttention" => attention(layer, &inputs, &mut rank.cache, arithmetic),
                         _ => rounded(plain(layer, &inputs), arithmetic),
                     }
@@ -184,9 +187,49 @@ fn plain(layer: &Layer, inputs: &[&Tensor]) -> Tensor {
         }
         ("Cast", [x]) => Tensor { dtype: layer.json["to"].as_str().unwrap().to_owned(), ..(*x).clone() },
         ("Shuffle", [x]) => shuffle(layer, x),
+        ("Concatenation", parts) => {
+            assert_eq!(layer.json["axis"], 1);
+            let row =
+                |row: usize| parts.iter().flat_map(move |part| &part.floats()[row * part.shape[1]..][..part.shape[1]]);
+            let data = (0..parts[0].shape[0]).flat_map(row).copied().collect();
+            let width = parts.iter().map(|part| part.shape[1]).sum();
+            Tensor { shape: vec![parts[0].shape[0], width], ..like(parts[0], data) }
+        }
         ("Plugin:Send" | "Plugin:Recv", [x]) => (*x).clone(),
         (kind, inputs) => panic!("{}: {kind} of {} inputs", layer.name(), inputs.len()),
     }
+}
+
+/// B A x of each sequence's adapter, zeros without one: what the Lora plugin's kernels do, A x rounded as their workspace is.
+fn lora(layer: &Layer, inputs: &[&Tensor], adapters: &[Vec<f32>], arithmetic: Arithmetic) -> Tensor {
+    let [x, types, ranks, pointers, lengths] = inputs else { panic!("{}: {} inputs", layer.name(), inputs.len()) };
+    let (columns, outputs) = (layer.scalar("in_hidden_size") as usize, layer.scalar("out_hidden_size_0") as usize);
+    assert_eq!((x.shape[1], pointers.shape[1]), (columns, 3));
+    assert_eq!((layer.scalar("transa"), layer.scalar("transb"), layer.scalar("num_lora_modules")), (0.0, 1.0, 1.0));
+    assert_eq!((layer.scalar("remove_input_padding"), layer.scalar("weight_index")), (1.0, 0.0));
+    let (mut data, mut token) = (Vec::new(), 0);
+    for (sequence, &rank) in ranks.ints().iter().enumerate() {
+        assert!(rank as f64 <= layer.scalar("max_low_rank"));
+        let rank = rank as usize;
+        let count = if types.ints()[sequence] == 0 { lengths.ints()[sequence] as usize } else { 1 };
+        for _ in 0..count {
+            let x = &x.floats()[token * columns..(token + 1) * columns];
+            token += 1;
+            if rank == 0 {
+                data.extend(vec![0.0; outputs]);
+                continue;
+            }
+            let half = |which: usize| {
+                adapters[pointers.ints()[sequence * 3 + which] as usize - 1].chunks_exact([columns, rank][which])
+            };
+            let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f32>();
+            let low: Vec<f32> = half(0).map(|row| arithmetic.round(dot(row, x))).collect();
+            assert_eq!((low.len(), half(1).len()), (rank, outputs));
+            data.extend(half(1).map(|row| dot(row, &low)));
+        }
+    }
+    assert_eq!(token, x.shape[0], "{}: every token belongs to a request", layer.name());
+    Tensor { shape: vec![token, outputs], data: Data::Floats(data), ..(*x).clone() }
 }
 
 /// `[rows, k]` times the transposed `[columns, k]`.

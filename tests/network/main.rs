@@ -7,6 +7,7 @@ mod attention;
 #[path = "../common/mod.rs"]
 mod common;
 mod interpreter;
+mod lora;
 mod numbers;
 mod plan;
 #[path = "../common/stand_in.rs"]

@@ -12,7 +12,7 @@ use crate::stand_in::{prefix, shim};
 use crate::step::{Model, Part};
 
 /// Largest difference to Transformers' fp32 log-probabilities, in fp32.
-const FP32_BAR: f64 = 1e-4;
+pub(crate) const FP32_BAR: f64 = 1e-4;
 
 struct Reference {
     config: ModelConfig,
@@ -58,7 +58,7 @@ impl Reference {
 }
 
 /// Builds with the stand-ins for TensorRT, TensorRT-LLM and the driver, and reads what was recorded.
-fn plans(name: &str, mapping: Mapping, more: &[&str]) -> Vec<Plan> {
+pub(crate) fn plans(name: &str, mapping: Mapping, more: &[&str]) -> Vec<Plan> {
     plans_of(&fixture("parity").join(name), mapping, more)
 }
 

@@ -6,6 +6,8 @@ use std::rc::Rc;
 use crate::attention::Cache;
 use crate::interpreter::{Arithmetic, Rank, Tensors, evaluate};
 use crate::plan::{Plan, Tensor};
+use trtllm::engine_format::LoraAdapter;
+use trtllm::engine_format::lora::LoraModule;
 
 /// A request of a step.
 pub(crate) struct Part {
@@ -23,6 +25,9 @@ pub(crate) struct Model {
     stages: Vec<Vec<Rank>>,
     window: usize,
     arithmetic: Arithmetic,
+    /// Rank and addresses of both halves by the name of the input with the ranks, and the sequences that have the adapter.
+    adapter: HashMap<String, [i64; 3]>,
+    adapted: Vec<usize>,
 }
 
 const TOKENS_PER_BLOCK: usize = 32;
@@ -32,10 +37,43 @@ impl Model {
         let mut stages = Vec::new();
         let mut plans = plans.into_iter().peekable();
         while plans.peek().is_some() {
-            let ranks = plans.by_ref().take(tp_size).map(|plan| Rank { plan, cache: Cache::new() });
+            let ranks =
+                plans.by_ref().take(tp_size).map(|plan| Rank { plan, cache: Cache::new(), adapters: Vec::new() });
             stages.push(ranks.collect());
         }
-        Self { stages, window: window.unwrap_or(1 << 20), arithmetic }
+        let (adapter, adapted) = (HashMap::new(), Vec::new());
+        Self { stages, window: window.unwrap_or(1 << 20), arithmetic, adapter, adapted }
+    }
+
+    /// Gives these sequences an adapter: each rank takes its part of the rows, as TensorRT-LLM's LoraCache does.
+    pub(crate) fn adapt(&mut self, adapter: &LoraAdapter, sequences: &[usize]) {
+        self.adapted = sequences.to_vec();
+        for ranks in &mut self.stages {
+            let tp_size = ranks.len();
+            for (tp_rank, rank) in ranks.iter_mut().enumerate() {
+                for layer in rank.plan.layers.iter().filter(|layer| layer.kind == "Plugin:Lora") {
+                    let (module, number) = layer.inputs[2].split_once("_lora_ranks_").unwrap();
+                    let id = module.parse::<LoraModule>().unwrap().id();
+                    let number: i32 = number.parse().unwrap();
+                    let Some(row) = adapter.config.iter().position(|row| row[..2] == [id, number]) else { continue };
+                    let low = adapter.config[row][2] as usize;
+                    let (inputs, outputs) =
+                        (layer.scalar("in_hidden_size") as usize, layer.scalar("out_hidden_size_0") as usize);
+                    // attn_dense and mlp_4h_to_h are cut along their inputs, all others along their outputs.
+                    let by_inputs = id == 4 || id == 6;
+                    let width = if by_inputs { inputs * tp_size } else { inputs };
+                    let numbers = adapter.weights[row * adapter.columns..].iter();
+                    let mut numbers = numbers.map(|&bits| f32::from_bits(u32::from(bits) << 16));
+                    let a: Vec<f32> = numbers.by_ref().take(low * width).collect();
+                    let first = if by_inputs { tp_rank * inputs } else { 0 };
+                    rank.adapters.push(a.chunks_exact(width).flat_map(|row| row[first..][..inputs].to_vec()).collect());
+                    let first = if by_inputs { 0 } else { tp_rank * outputs };
+                    rank.adapters.push(numbers.skip(first * low).take(outputs * low).collect());
+                    let address = rank.adapters.len() as i64 - 1;
+                    self.adapter.insert(layer.inputs[2].clone(), [low as i64, address, address + 1]);
+                }
+            }
+        }
     }
 
     /// The rows of logits of a step: of each request's last token, or of every token where the network gathers them all.
@@ -64,6 +102,18 @@ impl Model {
                 let pointers = 7 * ranks.len() + 3;
                 let workspace = Tensor::integers("INT64", &[pointers], vec![0; pointers]);
                 insert(&mut inputs, "all_reduce_workspace", workspace);
+            }
+            let names: Vec<_> = ranks[0].plan.inputs.iter().filter(|(name, _)| name.contains("_lora_ranks_")).collect();
+            for (name, _) in names {
+                let of = |part: &Part| match self.adapter.get(name) {
+                    Some(&adapter) if self.adapted.contains(&part.sequence) => adapter,
+                    _ => [0; 3],
+                };
+                let low = parts.iter().map(|part| of(part)[0]).collect();
+                let addresses = parts.iter().flat_map(|part| [of(part)[1], of(part)[2], 0]).collect();
+                insert(&mut inputs, name, Tensor::integers("INT32", &[parts.len()], low));
+                let name = name.replace("_lora_ranks_", "_lora_weights_pointers_");
+                insert(&mut inputs, &name, Tensor::integers("INT64", &[parts.len(), 3], addresses));
             }
             let mut outputs = evaluate(ranks, &inputs, self.arithmetic);
             if index == last {

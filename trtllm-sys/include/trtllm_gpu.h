@@ -263,6 +263,7 @@ enum {
     TRTLLM_GPU_CAST = 7,
     TRTLLM_GPU_SHUFFLE = 8,
     TRTLLM_GPU_PLUGIN = 9,
+    TRTLLM_GPU_CONCATENATION = 10,
 };
 
 typedef struct trtllm_gpu_network trtllm_gpu_network;
@@ -296,7 +297,7 @@ typedef struct {
     size_t num_inputs;
     /* ElementWiseOperation, UnaryOperation, ReduceOperation or ActivationType. */
     int32_t kind;
-    /* Of a gather the axis; of a reduction a bit for each axis, which stays with size 1. */
+    /* Of a gather and a concatenation the axis; of a reduction a bit for each axis, which stays with size 1. */
     int32_t axis;
     /* Of a matrix product: the second one. */
     bool transpose;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use engine_format::lora::LoraModule;
 use engine_format::target::Gpu;
 use engine_format::{Mapping, ModelConfig, Target};
 use trtllm_sys::gpu::{GpuBuilding, Severity};
@@ -18,7 +19,7 @@ use crate::error::{BuildError, Result};
 use crate::huggingface::hub::Need;
 use crate::machine::{self, Obstacle};
 use crate::memory_plan::{MemoryPlan, Place};
-use crate::network::Release;
+use crate::network::{NetworkOptions, Release};
 use crate::settings::{Compiler, PluginLog, Settings, read_config};
 use crate::source::Source;
 use crate::units;
@@ -60,8 +61,14 @@ impl Builder<'_> {
         }
         let version = machine.library.as_ref().map(|library| library.version().to_owned()).unwrap_or_default();
         let release = Release::of_version(&version).unwrap_or(Release::V1_2);
-        let mut options = options(settings, release, plan.limits);
+        let lora = settings.gpu.lora.options(&config, mapping)?;
+        let mut options = NetworkOptions { lora, ..options(settings, release, plan.limits) };
         self.explain(&config, &plan, settings, device);
+        if let Some(lora) = lora {
+            let modules: Vec<_> = lora.modules.iter().map(LoraModule::name).collect();
+            let text = format!("LoRA adapters of rank {} at most may change {}", lora.max_rank, modules.join(", "));
+            self.progress.note(&text);
+        }
 
         let (source, mapping) = self.open_model(settings)?;
         // The checkpoints that this program writes have gate behind fc.

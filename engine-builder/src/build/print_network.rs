@@ -34,7 +34,8 @@ pub(super) fn run(builder: &Builder<'_>, settings: &Settings) -> Result<(), Buil
         }
     };
     let plan = MemoryPlan::new(&config, mapping, place, settings.engine_request());
-    let options = options(settings, Release::V1_2, plan.limits);
+    let lora = settings.gpu.lora.options(&config, mapping)?;
+    let options = NetworkOptions { lora, ..options(settings, Release::V1_2, plan.limits) };
     let networks = networks(&config, mapping, options)?;
     write(builder, settings, &networks)
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use engine_format::build_config::engine_file;
 use engine_format::checkpoint::CONFIG_FILE;
 use engine_format::engine_dir::config_json;
+use engine_format::lora::LoraModule;
 use engine_format::manifest::{FORMAT_VERSION, FileRecord, MANIFEST_FILE, Manifest};
 use engine_format::staging::StagedDir;
 use engine_format::{BuildConfig, FormatError, Mapping};
@@ -113,6 +114,12 @@ fn config(checkpoint: &Source, request: &GpuEngineRequest<'_>) -> Vec<u8> {
     build["plugin_config"]["gemm_plugin"] = json!(dtype(options.gemm_plugin));
     build["plugin_config"]["nccl_plugin"] = json!(dtype(request.mapping.world_size() > 1));
     build["plugin_config"]["multiple_profiles"] = json!(options.opt_num_tokens.is_none());
+    if let Some(lora) = options.lora {
+        let modules: Vec<_> = lora.modules.iter().map(LoraModule::name).collect();
+        build["lora_config"] =
+            json!({ "lora_dir": [], "max_lora_rank": lora.max_rank, "lora_target_modules": modules });
+        build["plugin_config"]["lora_plugin"] = json!("bfloat16");
+    }
     // What the network has in place of upstream's defaults.
     build["plugin_config"]["use_fused_mlp"] = json!(options.fused_mlp);
     pretty(&config)

@@ -49,6 +49,12 @@ pub(crate) fn options(options: &NetworkOptions) -> Vec<String> {
     option("--max_beam_width", options.max_beam_width.to_string());
     option("--tokens_per_block", TOKENS_PER_BLOCK.to_string());
     option("--gemm_plugin", if options.gemm_plugin { "bfloat16" } else { "disable" }.to_owned());
+    if let Some(lora) = options.lora {
+        let words =
+            ["--lora_plugin", "bfloat16", "--max_lora_rank", &lora.max_rank.to_string(), "--lora_target_modules"];
+        arguments.extend(words.map(str::to_owned));
+        arguments.extend(lora.modules.iter().map(|module| module.name().to_owned()));
+    }
     if options.gather_context_logits {
         arguments.push("--gather_context_logits".to_owned());
     }

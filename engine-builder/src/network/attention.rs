@@ -3,10 +3,12 @@
 //! Source: TensorRT-LLM 1.x, `layers/attention.py` and `functional.py` (`gpt_attention`).
 
 use engine_format::Weight;
+use engine_format::lora::LoraModule;
 
 use super::error::NetworkError;
 use super::graph::Graph;
 use super::linear::{all_reduce, bias, linear};
+use super::lora::{add_lora, add_qkv_lora};
 use super::ops::Op;
 use super::plugin::{ATTENTION_INPUTS, AttentionInput, Plugin};
 use super::rank::Rank;
@@ -31,6 +33,9 @@ pub fn attention(
 
     let qkv_name = format!("{name}.qkv");
     let mut qkv = linear(graph, rank, &qkv_name, x, qkv_shape)?;
+    let query = dense_shape[1];
+    let key = (qkv_shape[0] - query) / 2;
+    qkv = add_qkv_lora(graph, rank, layer, x, qkv, [query, key, key])?;
     if rank.config.attention_bias {
         let biased = bias(graph, &qkv_name, qkv, qkv_shape[0])?;
         qkv = graph.add(format!("{qkv_name}.to_bf16"), Op::Cast(DataType::Bf16), &[biased])?;
@@ -55,6 +60,7 @@ pub fn attention(
 
     let dense_name = format!("{name}.dense");
     let partial = linear(graph, rank, &dense_name, context, dense_shape)?;
+    let partial = add_lora(graph, rank, layer, LoraModule::AttnDense, context, partial)?;
     let dense = all_reduce(graph, rank, &format!("{dense_name}.all_reduce"), partial)?;
     match rank.config.attention_bias {
         true => bias(graph, &dense_name, dense, dense_shape[0]),

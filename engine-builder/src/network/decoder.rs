@@ -114,7 +114,7 @@ fn decoder_layer(
     let branch = attention(graph, rank, &name("attention"), layer, normed, tables)?;
     let x = add_residual(graph, &name("attention"), x, branch)?;
     let normed = rms_norm(graph, &name("post_layernorm"), x, hidden, epsilon)?;
-    let branch = mlp(graph, rank, &name("mlp"), normed)?;
+    let branch = mlp(graph, rank, &name("mlp"), layer, normed)?;
     add_residual(graph, &name("mlp"), x, branch)
 }
 

@@ -19,7 +19,7 @@ pub struct Profile {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Input {
     /// Its name, by which TensorRT-LLM's runtime fills it.
-    pub name: &'static str,
+    pub name: String,
     /// The tensor that nodes read.
     pub tensor: TensorId,
     /// Names of its dimensions; sizes of one name are equal at run time.

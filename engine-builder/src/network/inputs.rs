@@ -6,6 +6,7 @@
 //! names begin with `host_` are plain inputs too: only the plugin knows that their memory is the host's.
 
 use super::graph::{Graph, Input, Profile};
+use super::lora::{pointers_input, ranks_input};
 use super::options::TOKENS_PER_BLOCK;
 use super::rank::Rank;
 use super::tensor::{DYNAMIC, DataType};
@@ -60,7 +61,7 @@ pub(super) fn add_inputs(graph: &mut Graph, rank: &Rank<'_>) {
         dim("max_blocks_per_seq", 1, blocks(cached_tokens.div_ceil(2)), blocks(cached_tokens)),
     ];
 
-    let mut input = |name, dtype, dims: &[Dim]| add_input(graph, name, dtype, dims, &token_ranges);
+    let mut input = |name: &str, dtype, dims: &[Dim]| add_input(graph, name, dtype, dims, &token_ranges);
     if rank.is_first() {
         input("input_ids", Int32, &[TOKENS]);
     } else {
@@ -88,9 +89,15 @@ pub(super) fn add_inputs(graph: &mut Graph, rank: &Rank<'_>) {
     }
     let cache = [up_to("batch_size_cache", batch), up_to("beam_width", beams), up_to("max_seq_len", length)];
     input("cache_indirection", Int32, &cache);
+    for module in options.lora.into_iter().flat_map(|lora| lora.modules.iter()) {
+        for layer in (0..layers).map(|layer| rank.first_layer() + layer) {
+            input(&ranks_input(module, layer), Int32, &[sequences]);
+            input(&pointers_input(module, layer), Int64, &[sequences, fixed("in_out_scales", 3)]);
+        }
+    }
 }
 
-fn add_input(graph: &mut Graph, name: &'static str, dtype: DataType, dims: &[Dim], token_ranges: &[[usize; 3]]) {
+fn add_input(graph: &mut Graph, name: &str, dtype: DataType, dims: &[Dim], token_ranges: &[[usize; 3]]) {
     // A dimension whose profile has one size is dynamic all the same unless the network fixes it: the number of KV cache
     // pools is 1 where a rank has one layer, and dynamic as it is with more.
     let shape = dims.iter().map(|dim| match dim.sizes {
@@ -103,11 +110,13 @@ fn add_input(graph: &mut Graph, name: &'static str, dtype: DataType, dims: &[Dim
         Profile { min: sizes(0), opt: sizes(1), max: sizes(2) }
     };
     let profiles = token_ranges.iter().map(profile).collect();
+    let name = name.to_owned();
     graph.inputs.push(Input { name, tensor, dimensions: dims.iter().map(|dim| dim.name).collect(), profiles });
 }
 
 /// Dimensions whose size the network fixes.
-const FIXED: [&str; 9] = [
+const FIXED: [&str; 10] = [
+    "in_out_scales",
     "kv",
     "hidden_size",
     "num_pools_kv",

@@ -6,18 +6,27 @@
 //! products, which are the same numbers. Between the products it is computed in fp32, so that the branch is rounded once and not
 //! three times (sigmoid, silu, product): in bfloat16 throughout, logits would be further from the fp32 ones than Transformers' are.
 
+use engine_format::lora::LoraModule;
+
 use super::error::NetworkError;
 use super::graph::Graph;
 use super::linear::{all_reduce, cast, linear, product};
+use super::lora::add_lora;
 use super::ops::{ElementWise, Op, Value};
 use super::rank::Rank;
 use super::tensor::{DYNAMIC, DataType, TensorId};
 
-/// Adds the MLP called `name`; the result is summed over the tensor-parallel ranks.
+/// Adds the MLP of the rank's layer `layer`, called `name`; the result is summed over the tensor-parallel ranks.
 ///
 /// # Errors
 /// [`NetworkError`] for an `x` that is no `[tokens, hidden]`.
-pub fn mlp(graph: &mut Graph, rank: &Rank<'_>, name: &str, x: TensorId) -> Result<TensorId, NetworkError> {
+pub fn mlp(
+    graph: &mut Graph,
+    rank: &Rank<'_>,
+    name: &str,
+    layer: usize,
+    x: TensorId,
+) -> Result<TensorId, NetworkError> {
     let hidden = rank.config.hidden_size;
     let width = rank.config.intermediate_size / rank.mapping.tp_size;
     let [fc, gate] = match rank.options.fused_mlp {
@@ -27,6 +36,8 @@ pub fn mlp(graph: &mut Graph, rank: &Rank<'_>, name: &str, x: TensorId) -> Resul
             linear(graph, rank, &format!("{name}.gate"), x, [width, hidden])?,
         ],
     };
+    let fc = add_lora(graph, rank, layer, LoraModule::MlpHTo4h, x, fc)?;
+    let gate = add_lora(graph, rank, layer, LoraModule::MlpGate, x, gate)?;
     let fc = cast(graph, &format!("{name}.fc.to_float"), DataType::Float, fc)?;
     let sigmoid = graph.add(format!("{name}.fc.sigmoid"), Op::Sigmoid, &[fc])?;
     let silu = graph.add(format!("{name}.fc.silu"), Op::ElementWise(ElementWise::Prod), &[fc, sigmoid])?;
@@ -34,6 +45,7 @@ pub fn mlp(graph: &mut Graph, rank: &Rank<'_>, name: &str, x: TensorId) -> Resul
     let gated = graph.add(format!("{name}.inner"), Op::ElementWise(ElementWise::Prod), &[silu, gate])?;
     let gated = graph.add(format!("{name}.to_bf16"), Op::Cast(DataType::Bf16), &[gated])?;
     let partial = linear(graph, rank, &format!("{name}.proj"), gated, [hidden, width])?;
+    let partial = add_lora(graph, rank, layer, LoraModule::Mlp4hToH, gated, partial)?;
     all_reduce(graph, rank, &format!("{name}.proj.all_reduce"), partial)
 }
 

@@ -11,6 +11,7 @@
 //! | [`graph`] | [`Graph`]: tensors, nodes, inputs, outputs |
 //! | [`profiles`], `inputs` | ranges of tokens of a step; the network's inputs |
 //! | `linear`, [`norm`], [`rope`] | linear layers, RMSNorm, rotary tables |
+//! | [`lora`] | what adapters add to products |
 //! | [`mod@attention`], [`mod@mlp`] | the two halves of a layer |
 //! | [`mod@decoder`] | the one decoder: embedding, layers, head |
 //! | [`validate`] | everything that is checked before TensorRT sees the network |
@@ -22,6 +23,7 @@ pub mod error;
 pub mod graph;
 mod inputs;
 mod linear;
+pub mod lora;
 pub mod mlp;
 pub mod norm;
 pub mod ops;

@@ -77,6 +77,8 @@ pub enum Op {
         /// For each axis of the output, the axis of the reshaped tensor; empty for the same order.
         permutation: Vec<usize>,
     },
+    /// Tensors one behind the other along this axis.
+    Concatenation(usize),
     /// One of TensorRT-LLM's plugins.
     Plugin(Plugin),
 }
@@ -152,6 +154,20 @@ pub(super) fn infer(op: &Op, inputs: &[&Tensor]) -> Result<Tensor, String> {
                 false => permutation.iter().map(|&axis| shape[axis]).collect(),
             };
             tensor(x.dtype, shape)
+        }
+        (Op::Concatenation(axis), [first, rest @ ..]) => {
+            let mut shape = first.shape.clone();
+            for part in rest {
+                same_type(first, part)?;
+                let alike = |(index, (a, b)): (usize, (&i64, &i64))| index == *axis || a == b;
+                let pairs = first.shape.iter().zip(&part.shape).enumerate();
+                if first.shape.len() != part.shape.len() || *axis >= shape.len() || !pairs.into_iter().all(alike) {
+                    return Err(format!("{:?} and {:?} do not join on axis {axis}", first.shape, part.shape));
+                }
+                shape[*axis] =
+                    if shape[*axis] < 0 || part.shape[*axis] < 0 { DYNAMIC } else { shape[*axis] + part.shape[*axis] };
+            }
+            tensor(first.dtype, shape)
         }
         (Op::Plugin(plugin), inputs) => plugin.infer(inputs),
         (_, inputs) => Err(format!("it does not take {} inputs", inputs.len())),

@@ -2,6 +2,7 @@
 
 use engine_format::manifest::Limits;
 
+use super::lora::LoraOptions;
 use super::profiles::token_ranges;
 use super::tensor::DataType;
 
@@ -82,6 +83,8 @@ pub struct NetworkOptions {
     pub fused_mlp: bool,
     /// Type of the residual stream.
     pub residual_dtype: ResidualDtype,
+    /// What LoRA adapters may change; `None` for an engine without.
+    pub lora: Option<LoraOptions>,
 }
 
 impl NetworkOptions {
@@ -97,6 +100,7 @@ impl NetworkOptions {
             gemm_plugin: false,
             fused_mlp: true,
             residual_dtype: ResidualDtype::Float32,
+            lora: None,
         }
     }
 

@@ -7,6 +7,7 @@
 mod field;
 mod gemm;
 mod gpt_attention;
+mod lora;
 mod nccl;
 
 use super::error::NetworkError;
@@ -15,6 +16,7 @@ use super::rank::Rank;
 use super::tensor::{DYNAMIC, DataType, Tensor};
 use field::{FieldRow, fields};
 use gemm::GEMM;
+use lora::LORA;
 use nccl::{ALL_GATHER, ALL_REDUCE, RECV, SEND};
 
 pub use field::{Field, FieldType, FieldValues};
@@ -46,6 +48,7 @@ pub fn wanted_fields(_release: Release, plugin: &str) -> Option<Vec<(&'static st
         "Send" => names_and_types(&SEND),
         "Recv" => names_and_types(&RECV),
         "Gemm" => names_and_types(&GEMM),
+        "Lora" => names_and_types(&LORA),
         _ => return None,
     })
 }
@@ -79,6 +82,11 @@ impl Plugin {
     /// A matrix product, the second matrix transposed.
     pub fn gemm() -> Self {
         Self { name: "Gemm", fields: fields(&GEMM, &[]) }
+    }
+
+    /// What the adapter of each sequence makes of a tensor.
+    pub fn lora(inputs: i64, outputs: i64, max_rank: usize) -> Self {
+        Self { name: "Lora", fields: lora::fields(inputs, outputs, max_rank) }
     }
 
     /// Checks the fields against the release's table.
@@ -120,6 +128,7 @@ impl Plugin {
         }
         match (self.name, inputs) {
             ("GPTAttention", _) => tensor(gpt_attention::output_shape(&self.fields, inputs)?),
+            ("Lora", _) => tensor(lora::output_shape(&self.fields, inputs)?),
             ("Gemm", &[a, b]) if b.dtype == DataType::Bf16 && b.shape.len() == 2 && a.shape[1] == b.shape[1] => {
                 tensor(vec![a.shape[0], b.shape[0]])
             }

@@ -33,7 +33,7 @@ pub fn print(graph: &Graph, format: Format) -> String {
 /// `%0` of a node, the name of an input.
 fn reference(graph: &Graph, id: TensorId) -> String {
     match graph.inputs.get(id.0) {
-        Some(input) => input.name.to_owned(),
+        Some(input) => input.name.clone(),
         None => format!("%{}", id.0 - graph.inputs.len()),
     }
 }
@@ -50,6 +50,7 @@ fn layer_kind(op: &Op) -> String {
         Op::Sigmoid => "Activation".into(),
         Op::Cast(_) => "Cast".into(),
         Op::Shuffle { .. } => "Shuffle".into(),
+        Op::Concatenation(_) => "Concatenation".into(),
         Op::Plugin(plugin) => format!("Plugin:{}", plugin.name),
     }
 }
@@ -124,6 +125,7 @@ fn layer(graph: &Graph, node: &Node) -> Json {
             let permutation = (!permutation.is_empty()).then_some(permutation);
             json!({ "reshape": reshape, "permutation": permutation })
         }
+        Op::Concatenation(axis) => json!({ "axis": axis }),
         Op::Plugin(plugin) => {
             json!({ "version": PLUGIN_VERSION, "namespace": PLUGIN_NAMESPACE, "fields": fields(plugin) })
         }
@@ -152,6 +154,7 @@ fn summary(op: &Op) -> String {
         Op::Cast(dtype) => format!("cast to {}", dtype.name()),
         Op::Shuffle { reshape, permutation } if permutation.is_empty() => format!("reshape to {reshape:?}"),
         Op::Shuffle { reshape, permutation } => format!("reshape to {reshape:?}, permute {permutation:?}"),
+        Op::Concatenation(axis) => format!("concatenate on axis {axis}"),
         Op::Plugin(plugin) => plugin.name.into(),
     }
 }

@@ -97,6 +97,10 @@ fn plugin_fields_of_each_release() {
         ("AllGather", "group:32 type_id:32"),
         ("Send", "tgt_rank:32 type_id:32"),
         ("Recv", "src_rank:32 type_id:32"),
+        (
+            "Lora",
+            "in_hidden_size:32 transa:32 transb:32 num_lora_modules:32 type_id:32 remove_input_padding:8 max_low_rank:32 weight_index:32 out_hidden_size_0:32",
+        ),
         ("Gemm", "transa:32 transb:32 pad_lda:32 pad_ldb:32 pad_ldc:32 type_id:32 use_fp8:32 alpha:f"),
     ];
     for release in Release::ALL {
@@ -137,11 +141,11 @@ fn network_inputs_of_each_release() {
     for release in Release::ALL {
         let options = NetworkOptions { release, ..options() };
         let graph = decoder(&small(), Mapping::SINGLE, options).unwrap().remove(0).graph;
-        let described = |input: &super::graph::Input| {
+        let described = graph.inputs.iter().map(|input| {
             let tensor = graph.tensor(input.tensor);
-            (input.name, tensor.dtype.name(), tensor.shape.clone())
-        };
-        let found: Vec<_> = graph.inputs.iter().map(described).collect();
+            (input.name.as_str(), tensor.dtype.name(), tensor.shape.clone())
+        });
+        let found: Vec<_> = described.collect();
         assert_eq!(found, expected, "{}", release.name());
         for input in ATTENTION_INPUTS {
             if let AttentionInput::Network(name, dtype) = input {

@@ -21,7 +21,7 @@ pub fn validate(
     let mut names = BTreeSet::new();
     for input in &graph.inputs {
         check_profiles(graph, input)?;
-        if !names.insert(input.name) {
+        if !names.insert(input.name.as_str()) {
             return refuse_input(input, "there are two of this name".to_owned());
         }
     }
@@ -86,7 +86,7 @@ fn check_weight(weight: &str, shape: &[i64], stored: Option<Vec<usize>>) -> Resu
 }
 
 fn refuse_input(input: &Input, problem: String) -> Result<(), NetworkError> {
-    Err(NetworkError::Input { input: input.name.to_owned(), problem })
+    Err(NetworkError::Input { input: input.name.clone(), problem })
 }
 
 fn check_profiles(graph: &Graph, input: &Input) -> Result<(), NetworkError> {
@@ -126,7 +126,7 @@ fn check_dimension_names(graph: &Graph) -> Result<(), NetworkError> {
         for (axis, &name) in input.dimensions.iter().enumerate() {
             let of_profile = |profile: &Profile| (profile.min[axis], profile.opt[axis], profile.max[axis]);
             let range: Vec<_> = input.profiles.iter().map(of_profile).collect();
-            let (first, known) = ranges.entry(name).or_insert_with(|| (input.name, range.clone()));
+            let (first, known) = ranges.entry(name).or_insert_with(|| (input.name.as_str(), range.clone()));
             if *known != range {
                 let problem = format!("dimension `{name}` has another profile than that of `{first}`");
                 return refuse_input(input, problem);

@@ -25,6 +25,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod module;
 pub mod peft_config;
 
 #[cfg(test)]
@@ -43,6 +44,8 @@ use crate::safetensors_dir::{SafetensorsDir, TensorView};
 use crate::shape;
 use crate::weight::{Part, Weight};
 use peft_config::PeftConfig;
+
+pub use module::LoraModule;
 
 /// Name of PEFT's configuration file.
 pub const CONFIG_FILE: &str = "adapter_config.json";

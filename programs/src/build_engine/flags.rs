@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use ::args::number::whole;
 use clap::{Parser, ValueEnum};
 use engine_format::Target;
+use engine_format::lora::LoraModule;
 
 use super::report::{self, Verbosity};
+use engine_builder::lora::LoraRequest;
 use engine_builder::memory_plan::LimitRequest;
 use engine_builder::network::options::ResidualDtype;
 use engine_builder::settings::{Compiler, GpuSettings, PluginLog, Settings, Task};
@@ -102,6 +104,20 @@ pub(crate) struct Args {
     /// Type of the residual stream; bfloat16 is TensorRT-LLM's own: less accurate, and a little faster with long prompts
     #[arg(long, value_name = "TYPE", value_enum, default_value = "float32", help_heading = GPU_ENGINES)]
     residual_dtype: ResidualType,
+
+    /// Make an engine that takes this LoRA adapter, a directory that PEFT wrote; may be repeated. Rank and modules are the
+    /// adapters' unless they are given; adapters still come with requests
+    #[arg(long, value_name = "DIR", help_heading = GPU_ENGINES)]
+    lora_dir: Vec<PathBuf>,
+
+    /// Largest rank of LoRA adapters [default: that of --lora-dir, or 64]
+    #[arg(long, value_name = "N", value_parser = positive, help_heading = GPU_ENGINES)]
+    max_lora_rank: Option<usize>,
+
+    /// What LoRA adapters may change: attn_q, attn_k, attn_v, attn_dense, mlp_h_to_4h, mlp_4h_to_h, mlp_gate, with commas
+    /// between [default: what --lora-dir changes, or all]
+    #[arg(long, value_name = "MODULES", value_delimiter = ',', help_heading = GPU_ENGINES)]
+    lora_target_modules: Vec<LoraModule>,
 
     /// Who compiles: TensorRT through libtrtllm_gpu.so, or TensorRT-LLM's own program trtllm-build
     #[arg(long, value_name = "COMPILER", value_enum, default_value = "tensorrt", help_heading = GPU_ENGINES)]
@@ -216,6 +232,11 @@ impl Args {
                 residual_dtype: match self.residual_dtype {
                     ResidualType::Float32 => ResidualDtype::Float32,
                     ResidualType::Bfloat16 => ResidualDtype::Bfloat16,
+                },
+                lora: LoraRequest {
+                    dirs: self.lora_dir.clone(),
+                    max_rank: self.max_lora_rank,
+                    target_modules: self.lora_target_modules.clone(),
                 },
                 timing_cache: self.timing_cache.clone(),
                 plugin_log: match self.verbose {

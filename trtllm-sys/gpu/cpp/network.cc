@@ -80,6 +80,15 @@ nvinfer1::ILayer* add_shuffle(trtllm_gpu_network& network, trtllm_gpu_network_no
     return layer;
 }
 
+nvinfer1::ILayer* add_concatenation(trtllm_gpu_network& network, trtllm_gpu_network_node const& node,
+                                    std::vector<ITensor*> const& inputs) {
+    auto* const layer = network.network->addConcatenation(inputs.data(), static_cast<std::int32_t>(inputs.size()));
+    if (layer != nullptr) {
+        layer->setAxis(node.axis);
+    }
+    return layer;
+}
+
 nvinfer1::ILayer* add_layer(trtllm_gpu_network& network, trtllm_gpu_network_node const& node,
                             std::vector<ITensor*> const& inputs) {
     auto& to = *network.network;
@@ -113,6 +122,7 @@ nvinfer1::ILayer* add_layer(trtllm_gpu_network& network, trtllm_gpu_network_node
         return to.addActivation(*inputs[0], static_cast<nvinfer1::ActivationType>(node.kind));
     case TRTLLM_GPU_CAST: expect(1); return to.addCast(*inputs[0], static_cast<DataType>(node.dtype));
     case TRTLLM_GPU_SHUFFLE: expect(1); return add_shuffle(network, node, *inputs[0]);
+    case TRTLLM_GPU_CONCATENATION: return add_concatenation(network, node, inputs);
     case TRTLLM_GPU_PLUGIN: return shim::add_plugin(network, node, inputs);
     default: throw shim::Unsupported("operation " + std::to_string(node.op));
     }

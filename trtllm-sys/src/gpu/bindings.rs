@@ -585,6 +585,7 @@ pub const TRTLLM_GPU_ACTIVATION: _bindgen_ty_4 = 6;
 pub const TRTLLM_GPU_CAST: _bindgen_ty_4 = 7;
 pub const TRTLLM_GPU_SHUFFLE: _bindgen_ty_4 = 8;
 pub const TRTLLM_GPU_PLUGIN: _bindgen_ty_4 = 9;
+pub const TRTLLM_GPU_CONCATENATION: _bindgen_ty_4 = 10;
 pub type _bindgen_ty_4 = ::std::os::raw::c_uint;
 #[repr(C)]
 #[derive(Debug)]

@@ -8,9 +8,10 @@ use std::sync::{Mutex, PoisonError};
 use crate::HostSignals;
 
 use super::bindings::{
-    TRTLLM_GPU_ACTIVATION, TRTLLM_GPU_CAST, TRTLLM_GPU_CONSTANT, TRTLLM_GPU_ELEMENT_WISE, TRTLLM_GPU_GATHER,
-    TRTLLM_GPU_MATRIX_MULTIPLY, TRTLLM_GPU_PLUGIN, TRTLLM_GPU_REDUCE, TRTLLM_GPU_SHUFFLE, TRTLLM_GPU_UNARY,
-    trtllm_gpu_build, trtllm_gpu_network, trtllm_gpu_network_input, trtllm_gpu_network_node, trtllm_gpu_plugin_field,
+    TRTLLM_GPU_ACTIVATION, TRTLLM_GPU_CAST, TRTLLM_GPU_CONCATENATION, TRTLLM_GPU_CONSTANT, TRTLLM_GPU_ELEMENT_WISE,
+    TRTLLM_GPU_GATHER, TRTLLM_GPU_MATRIX_MULTIPLY, TRTLLM_GPU_PLUGIN, TRTLLM_GPU_REDUCE, TRTLLM_GPU_SHUFFLE,
+    TRTLLM_GPU_UNARY, trtllm_gpu_build, trtllm_gpu_network, trtllm_gpu_network_input, trtllm_gpu_network_node,
+    trtllm_gpu_plugin_field,
 };
 use super::executor::{ErrorBuffer, function};
 use super::library::{Log, Table, take_line};
@@ -220,6 +221,9 @@ impl<'w> GpuNetwork<'w> {
                     ..raw(TRTLLM_GPU_SHUFFLE)
                 };
                 self.add(node.name, shuffle)
+            }
+            NetworkOp::Concatenation { axis } => {
+                self.add(node.name, trtllm_gpu_network_node { axis, ..raw(TRTLLM_GPU_CONCATENATION) })
             }
             NetworkOp::Plugin { name, version, namespace, fields } => {
                 let (plugin, version, namespace) = (text(name)?, text(version)?, text(namespace)?);

@@ -132,6 +132,11 @@ pub enum NetworkOp<'a> {
         /// The order of the axes afterwards.
         permutation: Option<&'a [i32]>,
     },
+    /// Tensors one behind the other along `axis`.
+    Concatenation {
+        /// The axis.
+        axis: i32,
+    },
     /// A plugin of TensorRT's registry.
     Plugin {
         /// Its name.

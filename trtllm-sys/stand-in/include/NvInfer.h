@@ -169,6 +169,10 @@ struct Permutation {
 
 class IActivationLayer : public ILayer {};
 class ICastLayer : public ILayer {};
+class IConcatenationLayer : public ILayer {
+public:
+    virtual void setAxis(std::int32_t axis) noexcept = 0;
+};
 class IConstantLayer : public ILayer {};
 class IElementWiseLayer : public ILayer {};
 class IGatherLayer : public ILayer {};
@@ -193,6 +197,7 @@ public:
     virtual void markOutput(ITensor& tensor) noexcept = 0;
     virtual IActivationLayer* addActivation(ITensor& input, ActivationType type) noexcept = 0;
     virtual ICastLayer* addCast(ITensor& input, DataType toType) noexcept = 0;
+    virtual IConcatenationLayer* addConcatenation(ITensor* const* inputs, std::int32_t nbInputs) noexcept = 0;
     virtual IConstantLayer* addConstant(Dims const& dimensions, Weights weights) noexcept = 0;
     virtual IElementWiseLayer* addElementWise(ITensor& input1, ITensor& input2, ElementWiseOperation op) noexcept = 0;
     virtual IGatherLayer* addGather(ITensor& data, ITensor& indices, std::int32_t axis) noexcept = 0;

@@ -127,6 +127,30 @@ Sizes gathered(Node const& node, Shape const& from, Shape const& by, Complain co
     return made;
 }
 
+Sizes joined(Node const& node, std::vector<Shape> const& inputs, Complain const& complain) {
+    Sizes made = inputs[0].dims;
+    auto const axis = static_cast<std::size_t>(node.axis);
+    if (axis >= made.size()) {
+        complain("invalid axis. Axis = " + std::to_string(node.axis));
+        return made;
+    }
+    for (std::size_t i = 1; i < inputs.size(); i++) {
+        auto const& dims = inputs[i].dims;
+        bool fits = inputs[i].type == inputs[0].type && dims.size() == made.size();
+        for (std::size_t at = 0; fits && at < dims.size(); at++) {
+            // The first setAxis comes after the layer was made.
+            fits = at == axis || dims[at] == made[at] || dims[at] < 0 || made[at] < 0;
+        }
+        if (!fits) {
+            complain("all concat input tensors must have the same dimensions except on the concatenation axis: " +
+                     text_of(inputs[0].dims) + " and " + text_of(dims));
+            return made;
+        }
+        made[axis] = made[axis] < 0 || dims[axis] < 0 ? -1 : made[axis] + dims[axis];
+    }
+    return made;
+}
+
 Sizes reduced(Node const& node, Sizes sizes, Complain const& complain) {
     if (node.axis == 0) {
         complain("no dimensions to be reduced");
@@ -206,6 +230,9 @@ Sizes infer(Node const& node, std::vector<Shape> const& inputs, bool known, Comp
     }
     if (node.kind == "Gather") {
         return gathered(node, first, inputs.at(1), complain);
+    }
+    if (node.kind == "Concatenation") {
+        return joined(node, inputs, complain);
     }
     if (node.kind == "Reduce") {
         return reduced(node, first.dims, complain);

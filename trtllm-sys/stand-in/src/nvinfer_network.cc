@@ -82,6 +82,16 @@ private:
     }
 };
 
+class Concatenation : public LayerOf<nvinfer1::IConcatenationLayer> {
+public:
+    using LayerOf::LayerOf;
+    void setAxis(std::int32_t axis) noexcept override {
+        mNode.axis = axis;
+        mNode.more = "\"axis\":" + std::to_string(axis);
+        infer_output(mNode);
+    }
+};
+
 template <typename Interface>
 struct Class {
     using Type = LayerOf<Interface>;
@@ -89,6 +99,11 @@ struct Class {
 template <>
 struct Class<nvinfer1::IShuffleLayer> {
     using Type = Shuffle;
+};
+
+template <>
+struct Class<nvinfer1::IConcatenationLayer> {
+    using Type = Concatenation;
 };
 
 Node node_of(char const* kind, std::vector<ITensor*> const& inputs, std::string more) {
@@ -248,6 +263,11 @@ nvinfer1::IActivationLayer* Network::addActivation(ITensor& input, nvinfer1::Act
 
 nvinfer1::ICastLayer* Network::addCast(ITensor& input, DataType toType) noexcept {
     return add<nvinfer1::ICastLayer>(node_of("Cast", {&input}, std::string("\"to\":\"") + name_of(toType) + "\""), toType);
+}
+
+nvinfer1::IConcatenationLayer* Network::addConcatenation(ITensor* const* inputs, std::int32_t nbInputs) noexcept {
+    auto node = node_of("Concatenation", {inputs, inputs + nbInputs}, "\"axis\":0");
+    return add<nvinfer1::IConcatenationLayer>(std::move(node), inputs[0]->getType());
 }
 
 nvinfer1::IConstantLayer* Network::addConstant(Dims const& dims, nvinfer1::Weights weights) noexcept {

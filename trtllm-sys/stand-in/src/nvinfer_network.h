@@ -91,7 +91,7 @@ struct Node {
     std::string more;
     // What is wrong with it, whatever its inputs are.
     std::string problem;
-    // The axis of a gather, the axes of a reduction.
+    // The axis of a gather or a concatenation, the axes of a reduction.
     std::int64_t axis = 0;
     // Of a matrix product: whether an input is transposed.
     std::array<bool, 2> transposed{};
@@ -123,6 +123,8 @@ public:
     void markOutput(nvinfer1::ITensor& tensor) noexcept override;
     nvinfer1::IActivationLayer* addActivation(nvinfer1::ITensor& input, nvinfer1::ActivationType type) noexcept override;
     nvinfer1::ICastLayer* addCast(nvinfer1::ITensor& input, nvinfer1::DataType toType) noexcept override;
+    nvinfer1::IConcatenationLayer* addConcatenation(nvinfer1::ITensor* const* inputs,
+                                                    std::int32_t nbInputs) noexcept override;
     nvinfer1::IConstantLayer* addConstant(nvinfer1::Dims const& dims, nvinfer1::Weights weights) noexcept override;
     nvinfer1::IElementWiseLayer* addElementWise(nvinfer1::ITensor& input1, nvinfer1::ITensor& input2,
                                                 nvinfer1::ElementWiseOperation op) noexcept override;

@@ -41,6 +41,8 @@ public:
         Shape made = inputs[0];
         if (mKind == "GPTAttention") {
             made.dims.back() = number("num_heads") * number("head_size");
+        } else if (mKind == "Lora") {
+            made.dims.back() = number("out_hidden_size_0");
         } else if (mKind == "AllGather" && made.dims[0] >= 0) {
             made.dims[0] *= static_cast<std::int64_t>(field("group").values.size());
         } else if (mKind == "Gemm" && inputs.size() == 2 && inputs[1].dims.size() == 2) {
@@ -53,6 +55,9 @@ public:
         auto const data = static_cast<DataType>(number("type_id"));
         if (mKind == "GPTAttention") {
             return attention_problem(inputs, data);
+        }
+        if (mKind == "Lora") {
+            return lora_problem(inputs, data);
         }
         std::size_t const count = mKind == "Gemm" || (mKind == "AllReduce" && needs_workspace()) ? 2 : 1;
         if (inputs.size() != count) {
@@ -79,6 +84,22 @@ private:
 
     // Neither NCCL (0) nor user buffers (2).
     bool needs_workspace() const { return number("strategy") != 0 && number("strategy") != 2; }
+
+    // Of one module with a packed input: x, request types, ranks, three addresses a sequence, context lengths.
+    std::string lora_problem(std::vector<Shape> const& inputs, DataType data) const {
+        std::vector<DataType> const types{data, DataType::kINT32, DataType::kINT32, DataType::kINT64, DataType::kINT32};
+        bool fits = number("num_lora_modules") == 1 && inputs.size() == types.size();
+        for (std::size_t i = 0; fits && i < types.size(); i++) {
+            fits = inputs[i].type == types[i] && inputs[i].dims.size() == (i == 0 || i == 3 ? 2u : 1u);
+        }
+        if (!fits || inputs[3].dims[1] != 3) {
+            return "plugin Lora: its inputs are not x, request types, ranks, addresses and context lengths";
+        }
+        if (inputs[0].dims[1] >= 0 && inputs[0].dims[1] != number("in_hidden_size")) {
+            return "plugin Lora: x is not in_hidden_size wide";
+        }
+        return "";
+    }
 
     // Of what GPTAttention reads with a packed input, a paged cache that is not quantized, and rotary embedding.
     std::string attention_problem(std::vector<Shape> const& inputs, DataType data) const {
@@ -201,7 +222,7 @@ extern "C" bool initTrtLlmPlugins(void*, char const* libNamespace) {
     // TensorRT keeps pointers to them.
     static auto* const creators = [libNamespace] {
         auto* const made = new std::vector<std::unique_ptr<stand_in::Creator>>;
-        for (char const* const kind : {"GPTAttention", "AllReduce", "AllGather", "Send", "Recv", "Gemm"}) {
+        for (char const* const kind : {"GPTAttention", "AllReduce", "AllGather", "Send", "Recv", "Gemm", "Lora"}) {
             made->push_back(std::make_unique<stand_in::Creator>(kind, stand_in::release()));
             getPluginRegistry()->registerCreator(*made->back(), libNamespace);
         }

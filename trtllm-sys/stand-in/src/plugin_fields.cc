@@ -84,12 +84,21 @@ std::vector<FieldRule> const kGemm{
     {"pad_ldc", Type::kINT32}, {"type_id", Type::kINT32}, {"use_fp8", Type::kINT32}, {"alpha", Type::kFLOAT32},
 };
 
+// The real creator takes a missing field for zero and says nothing; here a missing one is refused like any other's.
+std::vector<FieldRule> const kLora{
+    {"in_hidden_size", Type::kINT32}, {"transa", Type::kINT32},
+    {"transb", Type::kINT32},         {"num_lora_modules", Type::kINT32},
+    {"type_id", Type::kINT32},        {"remove_input_padding", Type::kINT8},
+    {"max_low_rank", Type::kINT32},   {"weight_index", Type::kINT32},
+    {"out_hidden_size_0", Type::kINT32},
+};
+
 }  // namespace
 
 std::vector<FieldRule> rules_of(std::string const& plugin, int release) {
     static std::map<std::string, std::vector<FieldRule> const*> const all{
         {"GPTAttention", &kAttention}, {"AllReduce", &kAllReduce}, {"AllGather", &kAllGather},
-        {"Send", &kSend},              {"Recv", &kRecv},           {"Gemm", &kGemm},
+        {"Send", &kSend},              {"Recv", &kRecv},           {"Gemm", &kGemm},             {"Lora", &kLora},
     };
     std::vector<FieldRule> rules;
     auto const found = all.find(plugin);

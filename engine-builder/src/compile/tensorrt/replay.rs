@@ -34,7 +34,7 @@ pub(super) fn replay<'w>(
         let profile = |profile: &Profile| [profile.min.clone(), profile.opt.clone(), profile.max.clone()];
         let profiles: Vec<_> = input.profiles.iter().map(profile).collect();
         let described = NetworkInput {
-            name: input.name,
+            name: &input.name,
             dtype: data_type(tensor.dtype),
             shape: &tensor.shape,
             dimension_names: &names,
@@ -133,6 +133,7 @@ fn add_node(
             axes = permutation.iter().map(|&axis| axis as i32).collect();
             NetworkOp::Shuffle { reshape, permutation: (!axes.is_empty()).then_some(axes.as_slice()) }
         }
+        Op::Concatenation(axis) => NetworkOp::Concatenation { axis: *axis as i32 },
         Op::Plugin(plugin) => {
             fields = plugin_fields(plugin);
             NetworkOp::Plugin {

@@ -194,7 +194,7 @@ pub(super) fn output_shape(fields: &[Field], inputs: &[&Tensor]) -> Result<Vec<i
     Ok(vec![qkv.shape[0], heads * head_size])
 }
 
-fn integer(fields: &[Field], name: &str) -> Result<i64, String> {
+pub(super) fn integer(fields: &[Field], name: &str) -> Result<i64, String> {
     let values = fields.iter().find(|field| field.name == name).map(|field| &field.values);
     let value = match values {
         Some(FieldValues::Int32(values)) => values.first(),
