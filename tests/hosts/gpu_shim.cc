@@ -210,6 +210,7 @@ void build(trtllm_gpu_table const& table, bool goes_on) {
     std::uint32_t const gathered = 2;
     trtllm_gpu_network_node plugin = gather;
     plugin.op = TRTLLM_GPU_PLUGIN;
+    plugin.name = "all_gather";
     plugin.inputs = &gathered;
     plugin.num_inputs = 1;
     plugin.plugin = "AllGather";
@@ -302,6 +303,7 @@ int main(int argc, char** argv) {
             }
             std::uint64_t id = 0;
             trtllm_gpu_error error{};
+            check(table.begin_build(&error) == TRTLLM_GPU_BUSY, "a build begins while an executor is open");
             bool const refused = enqueue(table, executor, 1, id) != TRTLLM_GPU_OK;
             check(refused == (std::strcmp(call, "enqueue") == 0), "enqueued, or not, against its will");
             table.cancel(executor, id, &error);
