@@ -320,6 +320,10 @@ typedef struct trtllm_build_options {
      * GPU engines: type of the residual stream, `float32` or `bfloat16`; empty for the first. Default: none.
      */
     struct trtllm_str residual_dtype;
+    /**
+     * What a CPU engine's matrices are stored as: `bf16`, `int8` or `int4`; empty for the first. Default: none.
+     */
+    struct trtllm_str weights;
 } trtllm_build_options;
 
 /**
@@ -472,6 +476,10 @@ typedef struct trtllm_engine_info {
      * Beams of one request.
      */
     size_t max_beam_width;
+    /**
+     * What a CPU engine's matrices are stored as: `bf16`, `int8` or `int4`; else empty. Always valid.
+     */
+    struct trtllm_str weights;
 } trtllm_engine_info;
 
 /**

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use common::Engine;
 use proptest::prelude::*;
+use trtllm::engine_format::WeightType;
 use trtllm::runner::cpu_model::{CpuModel, ForwardPass, KvCache, StepSequence};
 use trtllm::runner::executor::{
     CapacitySchedulerPolicy, Executor, ExecutorConfig, FinishReason, KvCacheConfig, OutputConfig, Request, RequestId,
@@ -21,9 +22,15 @@ use trtllm::runner::model::ForwardError;
 
 const MAX_SEQ_LEN: usize = 96;
 
-/// A model with grouped query heads, and one with a sliding window.
-static ENGINES: LazyLock<[Engine; 2]> = LazyLock::new(|| {
-    ["parity/mistral-gqa", "parity/mistral-window"].map(|name| common::build(&common::fixture(name), 64))
+/// A model with grouped query heads, and one with a sliding window; with weights of each type.
+static ENGINES: LazyLock<[Engine; 4]> = LazyLock::new(|| {
+    [
+        ("parity/mistral-gqa", WeightType::Bf16),
+        ("parity/mistral-window", WeightType::Bf16),
+        ("parity/mistral-gqa", WeightType::Int8),
+        ("parity/mistral-window", WeightType::Int4),
+    ]
+    .map(|(name, weights)| common::build_with(&common::fixture(name), 64, weights))
 });
 
 /// What one sequence of a request came to.
@@ -169,7 +176,7 @@ proptest! {
 
     #[test]
     fn company_changes_no_bit(
-        engine in 0usize..2,
+        engine in 0usize..4,
         config in configs(),
         specs in prop::collection::vec(requests(), 1..14),
         delays in prop::collection::vec(0u8..4, 14),

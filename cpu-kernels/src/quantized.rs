@@ -90,11 +90,21 @@ impl Quantization {
         n.div_ceil(PANEL_COLUMNS).checked_mul(self.panel_bytes(k)?)
     }
 
+    /// The largest weight, in magnitude, whose scale is certainly a number in f16, whatever else is in its block.
+    pub fn largest_weight(self) -> bf16 {
+        match self {
+            // Below 127 times f16's largest.
+            Quantization::Int8 => bf16::from_f32_const(8_257_536.0),
+            // Below half of 14 times f16's largest: a block may reach from it to its opposite.
+            Quantization::Int4 => bf16::from_f32_const(456_704.0),
+        }
+    }
+
     /// Packs some rows of W: `rows` is `[r, k]`, row-major, with any r; `out` gets `ceil(r / 16)` whole panels.
     ///
     /// To pack a matrix in pieces, give every call but the last a multiple of 16 rows; the outputs follow one another. Every
-    /// byte of `out` is written; they are the same bytes on every CPU. A block with a weight that is not finite, or above 8.3e6 (f16's largest times 127) for `int8`
-    /// and in proportion for `int4`, gets a scale that is not a number. One thread packs about a gigabyte of bf16 a second to
+    /// byte of `out` is written; they are the same bytes on every CPU. A block with a weight that is not finite gets a scale that is not a number, and one above
+    /// [`Self::largest_weight`] may. One thread packs about a gigabyte of bf16 a second to
     /// `int8`; `int4` tries many scales for each block and takes ten times as long.
     ///
     /// # Panics

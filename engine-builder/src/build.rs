@@ -204,6 +204,7 @@ impl Builder<'_> {
             Ok(()) => {
                 self.progress.note("building for this machine's GPU (target auto): a GPU and TensorRT-LLM are here");
                 settings.target = Some(Target::Auto);
+                settings.validate()?;
                 return Ok(Target::Auto);
             }
             Err(obstacle) => obstacle,
@@ -267,11 +268,11 @@ impl Builder<'_> {
         let (source, mapping) = self.open_model(settings)?;
         let limits = cpu_limits(source.config(), settings.limits);
         let checkpoint = self.checkpoint(settings, &source, mapping)?;
-        let Settings { force, allow_non_finite, .. } = *settings;
+        let Settings { force, allow_non_finite, weights, .. } = *settings;
         let (output_dir, model) = (output.to_owned(), settings.model.to_string_lossy().into_owned());
-        let request = CpuEngineRequest { output: output_dir, force, allow_non_finite, limits, model };
+        let request = CpuEngineRequest { output: output_dir, force, allow_non_finite, limits, weights, model };
         let written = build_cpu_engine(&source, &request, self.progress, self.interrupt)?;
-        self.progress.note(&wrote("CPU engine", output, written));
+        self.progress.note(&wrote(&format!("CPU engine with {weights} weights"), output, written));
         self.progress.note(&format!(
             "limits: max_seq_len {}, max_batch_size {}, max_num_tokens {}",
             limits.max_seq_len, limits.max_batch_size, limits.max_num_tokens

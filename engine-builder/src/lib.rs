@@ -32,6 +32,7 @@
 //!     force: false,
 //!     allow_non_finite: false,
 //!     limits: Limits { max_seq_len: 256, max_batch_size: 8, max_num_tokens: 2048 },
+//!     weights: engine_format::WeightType::Bf16,
 //!     model: "assets/demo-model".into(),
 //! };
 //! let written = build_cpu_engine(&source, &request, &Quiet, &Interrupt::new())?;

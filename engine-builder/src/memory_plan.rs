@@ -30,7 +30,7 @@ mod place;
 mod tests;
 
 use engine_format::manifest::Limits;
-use engine_format::{Mapping, ModelConfig};
+use engine_format::{Mapping, ModelConfig, WeightType};
 
 use crate::network::{NetworkOptions, Release};
 use crate::units::{bytes, count, counted};
@@ -53,6 +53,8 @@ pub struct MemoryPlan {
     pub mapping: Mapping,
     /// The limits asked for or chosen.
     pub limits: Limits,
+    /// What matrices are stored as.
+    pub weight_type: WeightType,
     /// Bytes of weights.
     pub weights_bytes: u64,
     /// Bytes of activations at these limits.
@@ -105,6 +107,10 @@ impl MemoryPlan {
         Self {
             mapping,
             limits,
+            weight_type: match place.executor {
+                Executor::Cpu => request.weights,
+                Executor::TensorRtLlm => WeightType::Bf16,
+            },
             weights_bytes: budget.weights,
             activation_bytes: budget.activations,
             context_logits_engine_bytes: budget.context_logits.engine,

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use engine_format::bf16;
+use engine_format::dtype::round_to_bf16;
 
 use crate::error::{BuildError, Result};
 use crate::progress::Progress;
@@ -26,7 +27,7 @@ pub struct NonFiniteWeights {
     pub tensor: String,
     /// Its row and column in that tensor; of a vector, its place and 0.
     pub position: (usize, usize),
-    /// What is stored there: finite where it only becomes infinite as a bfloat16.
+    /// What is stored there: finite where it is only too large for the type that it was to have.
     pub value: f32,
 }
 
@@ -34,8 +35,10 @@ impl fmt::Display for NonFiniteWeights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { count, tensors, path, tensor, position: (row, column), value } = self;
         write!(f, "`{}`: tensor `{tensor}` has {value} at [{row}, {column}]", path.display())?;
-        if value.is_finite() {
-            f.write_str(", which is infinite as a bfloat16")?;
+        match (value.is_finite(), round_to_bf16(*value).is_finite()) {
+            (true, false) => f.write_str(", which is infinite as a bfloat16")?,
+            (true, true) => f.write_str(", which is too large for integer codes (it is not for bf16 weights)")?,
+            (false, _) => {}
         }
         let weights = if *count == 1 { "weight is" } else { "weights are" };
         let places = if *tensors == 1 { "tensor" } else { "tensors" };
@@ -55,9 +58,9 @@ struct InTensor {
 }
 
 impl Findings {
-    /// Notes those of some rows and columns of `view`.
-    pub(crate) fn note(&self, view: &PartView<'_>, rows: Range<usize>, columns: Range<usize>) {
-        view.for_each_non_finite(rows, columns, |position, value| {
+    /// Notes those of some rows and columns of `view`, and what is above `largest` in magnitude.
+    pub(crate) fn note(&self, view: &PartView<'_>, rows: Range<usize>, columns: Range<usize>, largest: bf16) {
+        view.for_each_outside(rows, columns, largest, |position, value| {
             let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let (path, tensor) = view.name();
             let new = InTensor { count: 0, first: position, value };
@@ -92,13 +95,14 @@ impl Findings {
     }
 }
 
-/// Whether all of `weights` are finite.
-pub(crate) fn all_finite(weights: &[bf16]) -> bool {
-    // Without a branch in the loop, so that it is vectorized.
-    const EXPONENT: u16 = 0x7f80;
+/// Whether all of `weights` are numbers and at most `largest` in magnitude; [`bf16::MAX`] asks for finite ones.
+pub(crate) fn all_within(weights: &[bf16], largest: bf16) -> bool {
+    // Without a branch in the loop, so that it is vectorized. Magnitudes are ordered as their bits are.
+    const MAGNITUDE: u16 = 0x7fff;
+    let largest = largest.to_bits();
     weights
         .chunks(1 << 12)
-        .all(|weights| weights.iter().fold(true, |all, weight| all & (weight.to_bits() & EXPONENT != EXPONENT)))
+        .all(|weights| weights.iter().fold(true, |all, weight| all & (weight.to_bits() & MAGNITUDE <= largest)))
 }
 
 #[cfg(test)]
@@ -108,7 +112,9 @@ mod tests {
     #[test]
     fn infinities_and_nans_are_no_finite_weights() {
         let mut weights = vec![bf16::MAX; 10_000];
+        let all_finite = |weights: &[bf16]| all_within(weights, bf16::MAX);
         assert!(all_finite(&weights) && all_finite(&[bf16::MIN, bf16::MIN_POSITIVE_SUBNORMAL, bf16::NEG_ZERO]));
+        assert!(!all_within(&weights, bf16::ONE) && all_within(&[-bf16::ONE], bf16::ONE));
         for place in [0, 4_095, 4_096, 9_999] {
             for value in [bf16::INFINITY, bf16::NEG_INFINITY, bf16::NAN] {
                 weights[place] = value;

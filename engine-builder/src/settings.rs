@@ -7,7 +7,7 @@ use engine_format::checkpoint::{self, CONFIG_FILE};
 use engine_format::json::Object;
 use engine_format::manifest::MANIFEST_FILE;
 use engine_format::staging::StagedDir;
-use engine_format::{FormatError, Mapping, ModelConfig, Target};
+use engine_format::{FormatError, Mapping, ModelConfig, Target, WeightType};
 
 use crate::checkpoint::write::MARKER;
 use crate::error::Result;
@@ -33,6 +33,8 @@ pub struct Settings {
     pub pp_size: Option<usize>,
     /// Limits, where they were given.
     pub limits: LimitRequest,
+    /// What a CPU engine's matrices are stored as.
+    pub weights: WeightType,
     /// What else is asked of a GPU engine.
     pub gpu: GpuSettings,
     /// Where to write a TensorRT-LLM checkpoint.
@@ -199,6 +201,9 @@ pub enum SettingsError {
         /// The setting, by the name of its field.
         field: &'static str,
     },
+    /// Something that only a CPU engine has.
+    #[error("`weights` {0} applies to CPU engines only, all else is bf16: leave it out, or build with `gpu` none")]
+    OnlyCpu(WeightType),
     /// No thread, or more than are worth it.
     #[error("threads must be from 1 to {MAX_THREADS}, not {0}")]
     Threads(usize),
@@ -217,6 +222,7 @@ impl Settings {
             tp_size: None,
             pp_size: None,
             limits: LimitRequest::default(),
+            weights: WeightType::default(),
             gpu: GpuSettings::default(),
             checkpoint: None,
             force: false,
@@ -249,6 +255,10 @@ impl Settings {
         }
         if self.gpu.compiler == Compiler::TrtllmBuild && self.gpu.residual_dtype != ResidualDtype::default() {
             return Err(SettingsError::OnlyTensorRt { field: "residual_dtype" });
+        }
+        let for_gpu = matches!(self.target, Some(Target::Auto | Target::Gpu(_)));
+        if self.weights != WeightType::Bf16 && (for_gpu || matches!(self.task, Task::Checkpoint | Task::Network)) {
+            return Err(SettingsError::OnlyCpu(self.weights));
         }
         if let (Some(tokens), Some(batch)) = (self.limits.max_num_tokens, self.limits.max_batch_size)
             && tokens < batch
@@ -303,6 +313,7 @@ impl Settings {
             max_beam_width: self.gpu.max_beam_width.unwrap_or(1),
             opt_num_tokens: self.gpu.opt_num_tokens,
             gather_context_logits: self.gpu.gather_context_logits,
+            weights: self.weights,
         }
     }
 
@@ -360,6 +371,22 @@ mod tests {
         assert!(matches!(split.validate(), Err(SettingsError::SplitOnCpu { tp_size: 2, pp_size: 1 })));
         split.task = Task::Checkpoint;
         assert_eq!(split.validate(), Ok(()));
+    }
+
+    #[test]
+    fn quantized_weights_are_for_cpu_engines() {
+        let mut quantized = settings(Task::Engine("out".into()));
+        quantized.weights = WeightType::Int8;
+        assert_eq!(quantized.validate(), Ok(()));
+        for (target, task) in [
+            (Some(Target::Auto), Task::Engine("out".into())),
+            (Some(Target::Auto), Task::Plan),
+            (Some(Target::Cpu), Task::Checkpoint),
+            (None, Task::Network),
+        ] {
+            let settings = Settings { target, task, ..quantized.clone() };
+            assert_eq!(settings.validate(), Err(SettingsError::OnlyCpu(WeightType::Int8)), "{settings:?}");
+        }
     }
 
     #[test]

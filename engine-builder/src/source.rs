@@ -18,7 +18,7 @@ use crate::error::{BuildError, Result};
 use crate::huggingface;
 use crate::huggingface::config::CONFIG_FILE;
 use crate::lookalike;
-use crate::non_finite::{Findings, all_finite};
+use crate::non_finite::{Findings, all_within};
 
 /// An opened model: its configuration, and its weights by part.
 ///
@@ -181,8 +181,8 @@ impl Source {
         let views = sets.iter().flat_map(|tensors| tensors.names().filter_map(|(name, _)| tensors.tensor(name).ok()));
         views.map(PartView::new).par_bridge().for_each(|view| {
             let rows = 0..view.row_count();
-            if view.as_bf16(rows.clone()).is_none_or(|weights| !all_finite(weights)) {
-                findings.note(&view, rows.clone(), 0..view.column_count());
+            if view.as_bf16(rows.clone()).is_none_or(|weights| !all_within(weights, bf16::MAX)) {
+                findings.note(&view, rows.clone(), 0..view.column_count(), bf16::MAX);
             }
             view.release(rows);
         });
@@ -367,21 +367,22 @@ impl<'a> PartView<'a> {
     }
 
     /// Calls `found` with row and column in the stored tensor, and with the value, of each element in the given rows and
-    /// columns that is infinite or not a number as a bfloat16.
+    /// columns that is not a number as a bfloat16, or above `largest` in magnitude.
     ///
     /// # Panics
     /// When the view has no such rows or columns.
-    pub(crate) fn for_each_non_finite(
+    pub(crate) fn for_each_outside(
         &self,
         rows: Range<usize>,
         columns: Range<usize>,
+        largest: bf16,
         mut found: impl FnMut((usize, usize), f32),
     ) {
         let bytes = &self.tensor.bytes[self.byte_range(&rows)];
         let row_bytes = (self.columns * self.tensor.dtype.size()).max(1);
         for (row, bytes) in (self.rows.start + rows.start..).zip(bytes.chunks_exact(row_bytes)) {
             for (column, value) in self.tensor.dtype.values(bytes).enumerate() {
-                if columns.contains(&column) && !round_to_bf16(value).is_finite() {
+                if columns.contains(&column) && !all_within(&[round_to_bf16(value)], largest) {
                     found((row, column), value);
                 }
             }

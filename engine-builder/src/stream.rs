@@ -16,7 +16,7 @@ use engine_format::{FormatError, bf16};
 use rayon::prelude::*;
 
 use crate::error::{BuildError, Result};
-use crate::non_finite::{Findings, all_finite};
+use crate::non_finite::Findings;
 use crate::progress::{Interrupt, Progress};
 
 /// A block is at least this many bytes, unless the file ends.
@@ -69,8 +69,8 @@ pub(crate) fn cut(
 
 /// What fills the pieces of a file.
 pub(crate) trait Fill: Sync {
-    /// Writes every element of `piece` to `out`.
-    fn fill(&self, piece: &Piece, out: &mut [bf16]);
+    /// Writes every byte of `piece` to `out`; whether all weights are finite.
+    fn fill(&self, piece: &Piece, out: &mut [bf16]) -> bool;
     /// `piece` will be asked for soon.
     fn prefetch(&self, piece: &Piece);
     /// Notes what of `piece` is no finite number in the source.
@@ -229,8 +229,7 @@ fn make(block: &Block<'_>, mut buffer: Vec<bf16>, fill: &impl Fill, findings: &F
     }
     rest.fill(bf16::ZERO);
     work.into_par_iter().for_each(|(piece, out)| {
-        fill.fill(piece, out);
-        if !all_finite(out) {
+        if !fill.fill(piece, out) {
             fill.note_non_finite(piece, findings);
         }
     });

@@ -54,6 +54,7 @@ pub mod shard;
 pub mod staging;
 pub mod target;
 pub mod weight;
+pub mod weight_type;
 pub mod weights_file;
 
 pub use build_config::BuildConfig;
@@ -69,3 +70,4 @@ pub use safetensors_dir::SafetensorsDir;
 pub use shard::Mapping;
 pub use target::Target;
 pub use weight::{Part, Weight};
+pub use weight_type::WeightType;

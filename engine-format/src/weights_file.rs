@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! bytes 0..8     magic, "TRTLLMWT"
-//! bytes 8..12    format version, u32 little-endian
+//! bytes 8..12    format version, u32 little-endian: 1, or 2 where a tensor is of integer codes
 //! bytes 12..16   zero
 //! bytes 16..24   length of the JSON header in bytes, u64 little-endian
-//! then           JSON header: {"tensors": [{"name", "dtype", "layout", "shape", "offset", "bytes"}, …]}
+//! then           JSON header: {"tensors": [{"name", "dtype", "layout", "block", "shape", "offset", "bytes"}, …]}
 //! then           zeros up to a multiple of 64, then each tensor at its offset (from the file's start, a multiple of 64)
 //! ```
 //!
-//! `dtype` and `layout` stand beside each tensor so that other weight formats can be added without breaking this one.
+//! `dtype` and `layout` stand beside each tensor so that other weight formats can be added without breaking this one. Tensors of
+//! integer codes have `block`, the number of columns that share a scale.
 
 mod head;
 
@@ -20,6 +21,7 @@ use half::bf16;
 
 use crate::error::{FormatError, Result};
 use crate::mmap::MappedFile;
+use crate::weight_type::WeightType;
 
 pub use head::{Head, Layout, Plan, TensorEntry, VERSION, tensor_bytes};
 
@@ -69,6 +71,34 @@ impl WeightsFile {
     /// # Errors
     /// [`FormatError::MissingTensor`], [`FormatError::TensorShape`], or [`FormatError::Damaged`] for another layout.
     pub fn locate(&self, name: &str, layout: Layout, shape: &[usize]) -> Result<Located> {
+        let entry = self.find(name, shape)?;
+        if entry.layout != layout {
+            let problem = format!("tensor `{name}` has layout {:?}, not {layout:?}", entry.layout);
+            return Err(FormatError::damaged(self.file.path(), problem));
+        }
+        Ok(Located(range_of(entry)))
+    }
+
+    /// Finds tensor `name`, which must have this shape and be a matrix of a product, in any layout.
+    ///
+    /// # Errors
+    /// [`FormatError::MissingTensor`], [`FormatError::TensorShape`], or [`FormatError::Damaged`] for what is no such matrix.
+    pub fn locate_matrix(&self, name: &str, shape: &[usize]) -> Result<(Located, WeightType)> {
+        let entry = self.find(name, shape)?;
+        let weight_type = entry.layout.weight_type().ok_or_else(|| {
+            let problem = format!("tensor `{name}` has layout {:?}, which is no matrix of a product", entry.layout);
+            FormatError::damaged(self.file.path(), problem)
+        })?;
+        Ok((Located(range_of(entry)), weight_type))
+    }
+
+    /// The type of the most tightly stored matrix, which is what the file was built for.
+    pub fn weight_type(&self) -> WeightType {
+        let stored = |weights| self.tensors().any(|entry| entry.layout.weight_type() == Some(weights));
+        [WeightType::Int4, WeightType::Int8].into_iter().find(|&weights| stored(weights)).unwrap_or_default()
+    }
+
+    fn find(&self, name: &str, shape: &[usize]) -> Result<&TensorEntry> {
         let path = self.file.path();
         let entry = self
             .head
@@ -83,16 +113,17 @@ impl WeightsFile {
                 found: entry.shape.clone(),
             });
         }
-        if entry.layout != layout {
-            let problem = format!("tensor `{name}` has layout {:?}, not {layout:?}", entry.layout);
-            return Err(FormatError::damaged(path, problem));
-        }
-        Ok(Located(range_of(entry)))
+        Ok(entry)
     }
 
-    /// The elements of a tensor of this file. Offsets are multiples of 64 in a page-aligned map, so the cast holds.
+    /// The bytes of a tensor of this file.
+    pub fn bytes_at(&self, tensor: &Located) -> &[u8] {
+        &self.file.bytes()[tensor.0.clone()]
+    }
+
+    /// The elements of a tensor of this file in bfloat16. Offsets are multiples of 64 in a page-aligned map, so the cast holds.
     pub fn elements(&self, tensor: &Located) -> &[bf16] {
-        bytemuck::cast_slice(&self.file.bytes()[tensor.0.clone()])
+        bytemuck::cast_slice(self.bytes_at(tensor))
     }
 }
 

@@ -28,7 +28,8 @@ pub(crate) fn describe(engine: &Engine, config: &ExecutorConfig) {
             let facts = executor.facts();
             let (tokens, bytes) = (facts.kv_cache_tokens, indicatif::HumanBytes(facts.kv_cache_bytes as u64));
             format!(
-                "CPU ({}, {}); KV cache of {} (up to {bytes}, taken as it fills)",
+                "{} weights; CPU ({}, {}); KV cache of {} (up to {bytes}, taken as it fills)",
+                facts.weight_type,
                 facts.isa,
                 counted(facts.threads, "thread"),
                 counted(tokens, "token")

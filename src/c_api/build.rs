@@ -105,6 +105,8 @@ pub struct trtllm_build_options {
     pub allow_non_finite: CBool,
     /// GPU engines: type of the residual stream, `float32` or `bfloat16`; empty for the first. Default: none.
     pub residual_dtype: trtllm_str,
+    /// What a CPU engine's matrices are stored as: `bf16`, `int8` or `int4`; empty for the first. Default: none.
+    pub weights: trtllm_str,
 }
 
 // SAFETY: `repr(C)`, begins with its size, and holds numbers, bytes, raw pointers and nullable functions only.
@@ -137,6 +139,7 @@ unsafe impl Options for trtllm_build_options {
             workers: 0,
             allow_non_finite: CBool::FALSE,
             residual_dtype: trtllm_str::EMPTY,
+            weights: trtllm_str::EMPTY,
         }
     }
 }
@@ -157,7 +160,7 @@ pub unsafe extern "C" fn trtllm_init_build_options(
 /// As [`optional_text`], for each text.
 pub(super) unsafe fn settings(options: &trtllm_build_options) -> Result<Settings, Failure> {
     // SAFETY: as the caller promises.
-    let (model, output, checkpoint, gpu, compiler, timing_cache, residual_dtype) = unsafe {
+    let (model, output, checkpoint, gpu, compiler, timing_cache, residual_dtype, weights) = unsafe {
         let path = |value, name| optional_text(value, name).map(|text| text.filter(|text| !text.is_empty()));
         (
             path(options.model, "model")?.ok_or_else(|| Failure::argument("model is empty: name one"))?,
@@ -167,6 +170,7 @@ pub(super) unsafe fn settings(options: &trtllm_build_options) -> Result<Settings
             path(options.compiler, "compiler")?,
             path(options.timing_cache, "timing_cache")?.map(PathBuf::from),
             path(options.residual_dtype, "residual_dtype")?,
+            path(options.weights, "weights")?,
         )
     };
     let compiler = match compiler {
@@ -183,6 +187,7 @@ pub(super) unsafe fn settings(options: &trtllm_build_options) -> Result<Settings
             return Err(Failure::argument(format!("residual_dtype `{other}` is neither float32 nor bfloat16")));
         }
     };
+    let weights = weights.map(|name| name.parse().map_err(|error| Failure::argument(format!("weights: {error}"))));
     let chosen = |number: usize| (number > 0).then_some(number);
     let target = gpu.map(|name| name.parse::<Target>().map_err(|error| Failure::argument(format!("gpu: {error}"))));
     Ok(Settings {
@@ -196,6 +201,7 @@ pub(super) unsafe fn settings(options: &trtllm_build_options) -> Result<Settings
             max_batch_size: chosen(options.max_batch_size),
             max_num_tokens: chosen(options.max_num_tokens),
         },
+        weights: weights.transpose()?.unwrap_or_default(),
         gpu: GpuSettings {
             compiler,
             workers: chosen(options.workers),

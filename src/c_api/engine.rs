@@ -201,6 +201,8 @@ pub struct trtllm_engine_info {
     pub target: trtllm_str,
     /// Beams of one request.
     pub max_beam_width: usize,
+    /// What a CPU engine's matrices are stored as: `bf16`, `int8` or `int4`; else empty. Always valid.
+    pub weights: trtllm_str,
 }
 
 // SAFETY: `repr(C)`, begins with its size, and holds numbers, bytes and raw pointers only.
@@ -225,6 +227,7 @@ unsafe impl Options for trtllm_engine_info {
             dtype: trtllm_str::EMPTY,
             target: trtllm_str::EMPTY,
             max_beam_width: 0,
+            weights: trtllm_str::EMPTY,
         }
     }
 }
@@ -355,6 +358,7 @@ pub unsafe extern "C" fn trtllm_describe_engine(
                 Some(build) => build.max_beam_width,
                 None => limits.max_batch_size.min(limits.max_num_tokens),
             },
+            weights: facts.map_or(trtllm_str::EMPTY, |facts| trtllm_str::of(facts.weight_type.name())),
             ..trtllm_engine_info::defaults()
         };
         // SAFETY: as the caller promises.

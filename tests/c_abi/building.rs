@@ -7,8 +7,11 @@ use std::ptr;
 use trtllm::c_api::build::{
     trtllm_build_engine, trtllm_build_options, trtllm_init_build_options, trtllm_progress, trtllm_verify_engine,
 };
+use trtllm::c_api::engine::{trtllm_close_engine, trtllm_describe_engine, trtllm_engine_info, trtllm_open_engine};
 use trtllm::c_api::memory_plan::{trtllm_memory_plan, trtllm_plan_memory};
-use trtllm::c_api::status::{TRTLLM_STATUS_CANCELLED, TRTLLM_STATUS_INVALID_FILES, TRTLLM_STATUS_UNAVAILABLE};
+use trtllm::c_api::status::{
+    TRTLLM_STATUS_CANCELLED, TRTLLM_STATUS_INVALID_ARGUMENT, TRTLLM_STATUS_INVALID_FILES, TRTLLM_STATUS_UNAVAILABLE,
+};
 use trtllm::c_api::strings::trtllm_str;
 use trtllm::c_api::version::{TRTLLM_EXECUTOR_CPU, TRTLLM_EXECUTOR_TENSORRT_LLM, trtllm_query_executor};
 
@@ -90,6 +93,39 @@ fn an_engine_is_the_one_that_the_program_builds() {
     // SAFETY: as above.
     let verified = unsafe { trtllm_verify_engine(text_of(output.to_str().unwrap()), None, ptr::null_mut()) };
     assert_eq!(verified, TRTLLM_STATUS_INVALID_FILES);
+}
+
+#[test]
+fn weights_are_of_the_type_that_was_asked_for_and_an_engine_says_so() {
+    let model = model();
+    for (asked, found) in [("", "bf16"), ("bf16", "bf16"), ("int8", "int8"), ("int4", "int4")] {
+        let dir = tempfile::tempdir().unwrap();
+        let output = dir.path().join("engine");
+        let mut options = options(&model);
+        options.output = text_of(output.to_str().unwrap());
+        options.gpu = text_of("none");
+        options.weights = text_of(asked);
+        // SAFETY: the options and what they point to live through the call, here and below.
+        ok(unsafe { trtllm_build_engine(&options) });
+        let mut engine = ptr::null_mut();
+        let mut info = std::mem::MaybeUninit::<trtllm_engine_info>::zeroed();
+        // SAFETY: the path lives through the call, and the engine and its description are written to; a success initialises them.
+        let weights = unsafe {
+            (*info.as_mut_ptr()).struct_size = size_of::<trtllm_engine_info>();
+            ok(trtllm_open_engine(text_of(output.to_str().unwrap()), ptr::null(), &mut engine));
+            ok(trtllm_describe_engine(engine, info.as_mut_ptr()));
+            let weights = copied(info.assume_init().weights);
+            ok(trtllm_close_engine(engine));
+            weights
+        };
+        assert_eq!(weights, found);
+    }
+    let mut options = options(&model);
+    options.weights = text_of("int5");
+    options.output = text_of("never");
+    // SAFETY: as above.
+    assert_eq!(unsafe { trtllm_build_engine(&options) }, TRTLLM_STATUS_INVALID_ARGUMENT);
+    assert!(last_error().contains("weights: `int5` is no type of weights: bf16, int8 or int4"), "{}", last_error());
 }
 
 #[test]

@@ -10,8 +10,8 @@ use engine_builder::compile::cpu::{CpuEngineRequest, build_cpu_engine};
 use engine_builder::progress::{Interrupt, Quiet};
 use engine_builder::source::Source;
 use tempfile::TempDir;
-use trtllm::engine_format::EngineDir;
 use trtllm::engine_format::manifest::Limits;
+use trtllm::engine_format::{EngineDir, WeightType};
 
 /// A folder under `fixtures/`.
 pub fn fixture(name: &str) -> PathBuf {
@@ -56,6 +56,11 @@ pub fn with_nan(model: &Path, tensor: &str, element: usize) -> TempDir {
 
 /// Builds a CPU engine from a model directory, with at most `max_num_tokens` tokens a step. Its weights may be anything.
 pub fn build(model: &Path, max_num_tokens: usize) -> Engine {
+    build_with(model, max_num_tokens, WeightType::Bf16)
+}
+
+/// [`build`] with matrices of a type.
+pub fn build_with(model: &Path, max_num_tokens: usize, weights: WeightType) -> Engine {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("engine");
     let source = Source::open(model).unwrap();
@@ -65,6 +70,7 @@ pub fn build(model: &Path, max_num_tokens: usize) -> Engine {
         force: false,
         allow_non_finite: true,
         limits: Limits { max_seq_len, max_batch_size: 8, max_num_tokens },
+        weights,
         model: model.display().to_string(),
     };
     build_cpu_engine(&source, &request, &Quiet, &Interrupt::new()).unwrap();

@@ -10,7 +10,7 @@ use engine_format::{Mapping, Weight, bf16, shape};
 
 use super::header;
 use crate::error::Result;
-use crate::non_finite::Findings;
+use crate::non_finite::{Findings, all_within};
 use crate::output::{Written, check_free_space, pretty};
 use crate::progress::{Interrupt, Progress};
 use crate::source::{PartView, Source};
@@ -173,13 +173,14 @@ fn runs<'a>(source: &'a Source, weight: Weight, shard: &Shard) -> Result<Vec<Run
 }
 
 impl Fill for Rank<'_> {
-    fn fill(&self, piece: &Piece, out: &mut [bf16]) {
+    fn fill(&self, piece: &Piece, out: &mut [bf16]) -> bool {
         self.for_each_run(piece, |run, rows, range| {
             let (stored, zeros) = out[range].split_at_mut(rows.len() * run.columns.len());
             run.view.convert(rows.clone(), run.columns.clone(), stored);
             zeros.fill(bf16::ZERO);
             run.view.release(rows);
         });
+        all_within(out, bf16::MAX)
     }
 
     fn prefetch(&self, piece: &Piece) {
@@ -187,6 +188,6 @@ impl Fill for Rank<'_> {
     }
 
     fn note_non_finite(&self, piece: &Piece, findings: &Findings) {
-        self.for_each_run(piece, |run, rows, _| findings.note(&run.view, rows, run.columns.clone()));
+        self.for_each_run(piece, |run, rows, _| findings.note(&run.view, rows, run.columns.clone(), bf16::MAX));
     }
 }

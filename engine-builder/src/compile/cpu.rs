@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use cpu_kernels::packed::{PANEL_COLUMNS, pack_panels, padded_k};
+use cpu_kernels::Quantization;
+use cpu_kernels::packed::{PANEL_COLUMNS, pack_panels};
 use engine_format::checkpoint::CONFIG_FILE;
 use engine_format::engine_dir::config_json;
 use engine_format::manifest::{FORMAT_VERSION, FileRecord, Limits, MANIFEST_FILE, Manifest, TENSORRT_LLM_SCHEMA};
 use engine_format::staging::StagedDir;
 use engine_format::weights_file::{Layout, Plan, WEIGHTS_FILE};
-use engine_format::{Mapping, ModelConfig, Weight, bf16};
+use engine_format::{Mapping, ModelConfig, Weight, WeightType, bf16};
 
 use crate::error::Result;
-use crate::non_finite::Findings;
+use crate::non_finite::{Findings, all_within};
 use crate::output::{Written, check_free_space, pretty};
 use crate::progress::{Interrupt, Progress};
 use crate::source::{PartView, Source};
@@ -30,6 +31,8 @@ pub struct CpuEngineRequest {
     pub allow_non_finite: bool,
     /// Limits that the engine records.
     pub limits: Limits,
+    /// What matrices are stored as.
+    pub weights: WeightType,
     /// The model, as the user named it, for the record.
     pub model: String,
 }
@@ -47,7 +50,7 @@ pub fn build_cpu_engine(
 ) -> Result<Written> {
     let start = Instant::now();
     let output = &request.output;
-    let engine = PackedEngine::new(source, output)?;
+    let engine = PackedEngine::new(source, output, request.weights)?;
     let staged = StagedDir::create(output, request.force, MANIFEST_FILE)?;
     let weights_bytes = engine.plan.total_bytes as u64;
     check_free_space(output, staged.path(), weights_bytes)?;
@@ -105,6 +108,7 @@ fn manifest(
             ("trtllm".to_owned(), version.to_owned()),
             ("tensorrt_llm_schema".to_owned(), TENSORRT_LLM_SCHEMA.to_owned()),
             ("source_dtype".to_owned(), source.dtype()?.name().to_owned()),
+            ("weights".to_owned(), request.weights.name().to_owned()),
         ]),
         limits: request.limits,
         attention_window: source.config().sliding_window,
@@ -117,21 +121,43 @@ fn manifest(
 ///
 /// # Errors
 /// A size that does not fit this machine's address space; `path` is named.
-pub fn weights_bytes(config: &ModelConfig, path: &Path) -> Result<u64> {
-    Ok(plan(config, path)?.1.total_bytes as u64)
+pub fn weights_bytes(config: &ModelConfig, path: &Path, weights: WeightType) -> Result<u64> {
+    Ok(plan(config, path, weights)?.1.total_bytes as u64)
+}
+
+/// The layout of a tensor. The head decides among all tokens and is a small part of a model: four bits would cost it nearly as
+/// much as all other matrices together.
+fn layout(weight: Weight, weights: WeightType) -> Layout {
+    match (weight.is_matmul(), weights) {
+        (false, _) => Layout::RowMajor,
+        (true, WeightType::Bf16) => Layout::Panels,
+        (true, WeightType::Int4) if weight != Weight::LmHead => Layout::PanelsInt4,
+        (true, WeightType::Int8 | WeightType::Int4) => Layout::PanelsInt8,
+    }
+}
+
+/// How the codes of a layout are made; `None` where it has none.
+fn quantization(layout: Layout) -> Option<Quantization> {
+    match layout {
+        Layout::RowMajor | Layout::Panels => None,
+        Layout::PanelsInt8 => Some(Quantization::Int8),
+        Layout::PanelsInt4 => Some(Quantization::Int4),
+    }
 }
 
 /// The weights of the file, and their places. A tied head is stored once, packed: rows of the embedding are gathered
 /// from it.
-fn plan(config: &ModelConfig, path: &Path) -> Result<(Vec<Weight>, Plan)> {
+fn plan(config: &ModelConfig, path: &Path, weight_type: WeightType) -> Result<(Vec<Weight>, Plan)> {
     let mut weights = Weight::all(config);
     weights.retain(|weight| !(config.tie_word_embeddings && *weight == Weight::Embedding));
-    let tensors = weights.iter().map(|weight| {
-        let layout = if weight.is_matmul() { Layout::Panels } else { Layout::RowMajor };
-        (weight.name(0), layout, weight.shape(config))
-    });
+    let tensors = weights.iter().map(|&weight| (weight.name(0), layout(weight, weight_type), weight.shape(config)));
     let plan = Plan::new(&path.join(WEIGHTS_FILE), tensors)?;
     Ok((weights, plan))
+}
+
+/// The largest weight that a layout can hold.
+fn largest(layout: Layout) -> bf16 {
+    quantization(layout).map_or(bf16::MAX, Quantization::largest_weight)
 }
 
 /// The weights file before it is written.
@@ -143,18 +169,18 @@ struct PackedEngine<'a> {
 }
 
 impl<'a> PackedEngine<'a> {
-    fn new(source: &'a Source, output: &Path) -> Result<Self> {
-        let (weights, plan) = plan(source.config(), output)?;
+    fn new(source: &'a Source, output: &Path, weight_type: WeightType) -> Result<Self> {
+        let (weights, plan) = plan(source.config(), output, weight_type)?;
         let mut tensors = Vec::new();
         let mut pieces = Vec::new();
         for (index, (weight, entry)) in weights.into_iter().zip(&plan.tensors).enumerate() {
             let parts = weight.parts().iter().map(|&part| source.part(weight, part)).collect::<Result<Vec<_>>>()?;
             let columns = entry.shape.get(1).copied().unwrap_or(1);
-            let (row_elements, step) = match entry.layout {
-                Layout::Panels => (padded_k(columns), PANEL_COLUMNS),
-                Layout::RowMajor => (columns, 1),
+            let (row_bytes, step) = match entry.layout {
+                Layout::RowMajor => (columns * size_of::<bf16>(), 1),
+                // Each panel holds 16 rows, and all are of the same size.
+                _ => (entry.bytes / entry.shape[0].next_multiple_of(PANEL_COLUMNS), PANEL_COLUMNS),
             };
-            let row_bytes = row_elements * size_of::<bf16>();
             pieces.extend(stream::cut(index, entry.offset, entry.shape[0], row_bytes, step));
             tensors.push(parts);
         }
@@ -180,54 +206,65 @@ impl<'a> PackedEngine<'a> {
         }
     }
 
-    /// Rows of a tensor as the source orders them, rounded to bfloat16.
-    fn gather(&self, tensor: usize, rows: std::ops::Range<usize>, out: &mut [bf16]) {
+    /// Rows of a tensor as the source orders them, rounded to bfloat16; whether all are finite.
+    fn gather(&self, tensor: usize, rows: std::ops::Range<usize>, out: &mut [bf16]) -> bool {
         self.for_each_part(tensor, rows, |part, part_rows, before| {
             let columns = part.column_count();
             let out = &mut out[before * columns..(before + part_rows.len()) * columns];
             part.convert(part_rows, 0..columns, out);
         });
+        all_within(out, bf16::MAX)
     }
 
-    /// Rows of a matrix, rounded to bfloat16, in the layout of [`Layout::Panels`].
-    fn pack(&self, tensor: usize, rows: std::ops::Range<usize>, columns: usize, out: &mut [bf16]) {
-        let mut packed = false;
+    /// Rows of a matrix, rounded to bfloat16 and then packed in its layout; whether all are finite.
+    fn pack(&self, tensor: usize, rows: std::ops::Range<usize>, columns: usize, out: &mut [bf16]) -> bool {
+        let layout = self.plan.tensors[tensor].layout;
+        let (quantization, largest) = (quantization(layout), largest(layout));
+        let pack_rows = |rows: &[bf16], out: &mut [bf16]| {
+            match quantization {
+                None => pack_panels(rows, columns, out),
+                Some(quantization) => quantization.pack(rows, columns, bytemuck::cast_slice_mut(out)),
+            }
+            all_within(rows, largest)
+        };
+        let mut finite = None;
         self.for_each_part(tensor, rows.clone(), |part, part_rows, _| {
             // All rows in one part, and readable where they are: the usual case, without a copy.
             if part_rows.len() == rows.len()
                 && let Some(stored) = part.as_bf16(part_rows)
             {
-                pack_panels(stored, columns, out);
-                packed = true;
+                finite = Some(pack_rows(stored, out));
             }
         });
-        if packed {
-            return;
+        if let Some(finite) = finite {
+            return finite;
         }
         // A panel's rows at a time, so that the copy stays in the cache.
         let mut copy = vec![bf16::ZERO; PANEL_COLUMNS.min(rows.len()) * columns];
-        let panels = out.chunks_exact_mut(PANEL_COLUMNS * padded_k(columns));
-        for (first, out) in rows.clone().step_by(PANEL_COLUMNS).zip(panels) {
+        let panel_len = out.len() / rows.len().div_ceil(PANEL_COLUMNS);
+        let panels = rows.clone().step_by(PANEL_COLUMNS).zip(out.chunks_exact_mut(panel_len));
+        panels.fold(true, |finite, (first, out)| {
             let panel_rows = first..(first + PANEL_COLUMNS).min(rows.end);
             let copy = &mut copy[..panel_rows.len() * columns];
             self.gather(tensor, panel_rows, copy);
-            pack_panels(copy, columns, out);
-        }
+            finite & pack_rows(copy, out)
+        })
     }
 }
 
 impl Fill for PackedEngine<'_> {
-    fn fill(&self, piece: &Piece, out: &mut [bf16]) {
+    fn fill(&self, piece: &Piece, out: &mut [bf16]) -> bool {
         let entry = &self.plan.tensors[piece.tensor];
-        match (entry.layout, entry.shape.as_slice()) {
-            (Layout::Panels, &[_, columns]) => {
-                self.pack(piece.tensor, piece.rows.clone(), columns, out);
+        let finite = match (entry.layout, entry.shape.as_slice()) {
+            (Layout::Panels | Layout::PanelsInt8 | Layout::PanelsInt4, &[_, columns]) => {
+                self.pack(piece.tensor, piece.rows.clone(), columns, out)
             }
             _ => self.gather(piece.tensor, piece.rows.clone(), out),
-        }
+        };
         self.for_each_part(piece.tensor, piece.rows.clone(), |part, rows, _| {
             part.release(rows);
         });
+        finite
     }
 
     fn prefetch(&self, piece: &Piece) {
@@ -238,7 +275,7 @@ impl Fill for PackedEngine<'_> {
 
     fn note_non_finite(&self, piece: &Piece, findings: &Findings) {
         self.for_each_part(piece.tensor, piece.rows.clone(), |part, rows, _| {
-            findings.note(part, rows, 0..part.column_count());
+            findings.note(part, rows, 0..part.column_count(), largest(self.plan.tensors[piece.tensor].layout));
         });
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use engine_format::manifest::Limits;
-use engine_format::{Mapping, ModelConfig, bf16, shape};
+use engine_format::{Mapping, ModelConfig, WeightType, bf16, shape};
 
 use super::limits::EngineRequest;
 use super::place::{Executor, Place};
@@ -54,7 +54,7 @@ impl Budget {
         let blocks = |tokens: u64| tokens.div_ceil(TOKENS_PER_BLOCK) + 1;
         Self {
             memory: place.memory_bytes,
-            weights: weights_bytes(config, mapping, place.executor),
+            weights: weights_bytes(config, mapping, place.executor, request.weights),
             activations: activation_bytes(config, mapping, place.executor, limits, request.max_beam_width),
             context_logits: match request.gather_context_logits && place.executor == Executor::TensorRtLlm {
                 true => context_logits(config, mapping, limits),
@@ -130,10 +130,10 @@ impl Budget {
 }
 
 /// Bytes of weights of the rank that holds most.
-fn weights_bytes(config: &ModelConfig, mapping: Mapping, executor: Executor) -> u64 {
+fn weights_bytes(config: &ModelConfig, mapping: Mapping, executor: Executor, weights: WeightType) -> u64 {
     if executor == Executor::Cpu {
         // Only a size beyond the address space is an error.
-        return cpu::weights_bytes(config, Path::new("")).unwrap_or(u64::MAX);
+        return cpu::weights_bytes(config, Path::new(""), weights).unwrap_or(u64::MAX);
     }
     let rank_bytes = |pp_rank, tp_rank| -> u64 {
         let weights = mapping.weights(config, pp_rank).into_iter();

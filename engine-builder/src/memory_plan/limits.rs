@@ -1,7 +1,7 @@
 //! Limits of an engine: those that were asked for, and the choice of the others.
 
 use engine_format::manifest::Limits;
-use engine_format::{Mapping, ModelConfig};
+use engine_format::{Mapping, ModelConfig, WeightType};
 
 use super::budget::Budget;
 use super::place::Place;
@@ -25,7 +25,7 @@ pub struct LimitRequest {
     pub max_num_tokens: Option<usize>,
 }
 
-/// What else of a GPU engine its memory depends on.
+/// What an engine's memory depends on; all but limits and weights is of GPU engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EngineRequest {
     /// Limits.
@@ -36,11 +36,19 @@ pub struct EngineRequest {
     pub opt_num_tokens: Option<usize>,
     /// Whether there are logits of every token of a prompt.
     pub gather_context_logits: bool,
+    /// What a CPU engine's matrices are stored as.
+    pub weights: WeightType,
 }
 
 impl From<LimitRequest> for EngineRequest {
     fn from(limits: LimitRequest) -> Self {
-        Self { limits, max_beam_width: 1, opt_num_tokens: None, gather_context_logits: false }
+        Self {
+            limits,
+            max_beam_width: 1,
+            opt_num_tokens: None,
+            gather_context_logits: false,
+            weights: WeightType::Bf16,
+        }
     }
 }
 

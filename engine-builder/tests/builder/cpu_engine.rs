@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use cpu_kernels::PackedMatrix;
+use cpu_kernels::{PackedMatrix, Quantization};
 use engine_builder::BuildError;
 use engine_builder::Source;
-use engine_builder::compile::cpu::{build_cpu_engine, weights_bytes};
+use engine_builder::compile::cpu::{CpuEngineRequest, build_cpu_engine, weights_bytes};
 use engine_builder::progress::{Interrupt, Quiet};
 use engine_format::manifest::{Limits, hash};
 use engine_format::weights_file::{Layout, WeightsFile};
-use engine_format::{EngineDir, FormatError, bf16};
+use engine_format::{EngineDir, FormatError, WeightType, bf16};
 use half::f16;
 use safetensors::{Dtype, SafeTensors};
 
@@ -106,6 +106,7 @@ fn check(model: &Path) -> Vec<String> {
                 let sum = |values: &[bf16]| values.iter().filter(|v| v.to_bits() != 0).count();
                 assert_eq!(sum(&stored), sum(&values), "{} has padding", entry.name);
             }
+            Layout::PanelsInt8 | Layout::PanelsInt4 => panic!("{} is not bf16", entry.name),
         }
         names.push(entry.name.clone());
     }
@@ -128,6 +129,56 @@ fn large_tensors_are_cut_and_rows_cross_parts() {
     let dir = tempfile::tempdir().unwrap();
     Model::large().write_shards(dir.path());
     assert_eq!(check(dir.path()).len(), 17);
+}
+
+/// Matrices are packed as the kernels do it, whatever pieces they are written in; everything else stays as it is.
+#[test]
+fn quantized_weights_are_what_the_kernels_make_of_them() {
+    let large = tempfile::tempdir().unwrap();
+    Model::large().write_shards(large.path());
+    let tied = fixtures("parity").into_iter().find(|model| Source::open(model).unwrap().config().tie_word_embeddings);
+    for model in [large.path().to_owned(), tied.unwrap()] {
+        for (weights, in_layers) in [(WeightType::Int8, Layout::PanelsInt8), (WeightType::Int4, Layout::PanelsInt4)] {
+            let dir = tempfile::tempdir().unwrap();
+            let output = dir.path().join("engine");
+            let source = Source::open(&model).unwrap();
+            let request = CpuEngineRequest { weights, ..request(&output) };
+            build_cpu_engine(&source, &request, &Quiet, &Interrupt::new()).unwrap();
+            let engine = EngineDir::open(&output).unwrap();
+            assert!(engine.verify(|_| std::ops::ControlFlow::Continue(())).unwrap().is_continue());
+            assert_eq!(engine.manifest().versions["weights"], weights.name());
+            let (file, model) = (engine.weights().unwrap(), read_model(&model));
+            assert_eq!(file.weight_type(), weights);
+            let size = fs::metadata(output.join("rank0.weights")).unwrap().len();
+            assert_eq!(weights_bytes(source.config(), &output, weights).unwrap(), size);
+            for entry in file.tensors() {
+                let (shape, values) = expected(&entry.name, source.config().tie_word_embeddings, &model);
+                assert_eq!(entry.shape, shape, "{}", entry.name);
+                let quantization = match entry.layout {
+                    Layout::RowMajor => None,
+                    Layout::Panels => panic!("{} is not quantized", entry.name),
+                    Layout::PanelsInt8 => Some(Quantization::Int8),
+                    Layout::PanelsInt4 => Some(Quantization::Int4),
+                };
+                if shape.len() == 2 && entry.name != "transformer.vocab_embedding.weight" {
+                    let layout = if entry.name == "lm_head.weight" { Layout::PanelsInt8 } else { in_layers };
+                    assert_eq!(entry.layout, layout, "{}", entry.name);
+                }
+                let stored = file.bytes_of(entry);
+                match quantization {
+                    None => {
+                        let values: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                        assert_eq!(stored, values, "{}", entry.name);
+                    }
+                    Some(quantization) => {
+                        let mut packed = vec![0; quantization.packed_bytes(shape[0], shape[1]).unwrap()];
+                        quantization.pack(&values, shape[1], &mut packed);
+                        assert!(stored == packed, "{}", entry.name);
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -155,10 +206,11 @@ fn the_record_is_complete() {
     assert_eq!(manifest.attention_window, Some(32));
     assert_eq!((manifest.target.as_str(), manifest.model.as_str()), ("none", "a model"));
     assert_eq!(manifest.versions["source_dtype"], "bfloat16");
+    assert_eq!(manifest.versions["weights"], "bf16");
     assert_eq!(engine.config(), source.config());
     let weights = fs::read(output.join("rank0.weights")).unwrap();
     assert_eq!(manifest.files["rank0.weights"].blake3, hash(&weights));
-    assert_eq!(weights_bytes(source.config(), &output).unwrap(), weights.len() as u64);
+    assert_eq!(weights_bytes(source.config(), &output, WeightType::Bf16).unwrap(), weights.len() as u64);
     let file = WeightsFile::open(&output.join("rank0.weights")).unwrap();
     assert_eq!(manifest.tensors.len(), file.tensors().count());
     for entry in file.tensors() {

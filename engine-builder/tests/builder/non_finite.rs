@@ -6,7 +6,7 @@ use engine_builder::checkpoint::write::{CheckpointRequest, write_checkpoint};
 use engine_builder::compile::cpu::{CpuEngineRequest, build_cpu_engine};
 use engine_builder::progress::{Interrupt, Quiet};
 use engine_builder::{BuildError, NonFiniteWeights, Source};
-use engine_format::{EngineDir, Mapping, bf16};
+use engine_format::{EngineDir, Mapping, WeightType, bf16};
 use half::f16;
 use safetensors::Dtype;
 
@@ -84,6 +84,23 @@ fn each_type_and_each_way_of_not_being_a_number_is_named_with_its_place() {
     let dir = tempfile::tempdir().unwrap();
     model(Dtype::F32, &[(DOWN, 0)], 3.3e38).write(dir.path());
     crate::support::build(dir.path(), &dir.path().join("out")).unwrap();
+}
+
+#[test]
+fn quantized_matrices_are_looked_at_too_and_refuse_what_no_scale_reaches() {
+    for (weights, too_large) in [(WeightType::Int8, 1e7), (WeightType::Int4, 1e6)] {
+        for value in [f32::NAN, f32::INFINITY, too_large] {
+            let dir = tempfile::tempdir().unwrap();
+            let (path, output) = (dir.path().join("model"), dir.path().join("engine"));
+            model(Dtype::F32, &[(DOWN, 3 * 40 + 5)], value).write(&path);
+            let source = Source::open(&path).unwrap();
+            let request = CpuEngineRequest { weights, ..request(&output) };
+            let error = build_cpu_engine(&source, &request, &Quiet, &Interrupt::new()).unwrap_err().to_string();
+            assert!(error.contains(DOWN) && error.contains("at [3, 5]"), "{error}");
+            assert_eq!(error.contains("too large for integer codes"), value == too_large, "{error}");
+            assert!(!output.exists());
+        }
+    }
 }
 
 #[test]

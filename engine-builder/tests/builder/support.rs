@@ -39,6 +39,7 @@ pub(crate) fn request(output: &Path) -> CpuEngineRequest {
         force: false,
         allow_non_finite: false,
         limits: LIMITS,
+        weights: engine_format::WeightType::Bf16,
         model: "a model".into(),
     }
 }

@@ -12,9 +12,17 @@ use crate::error::{FormatError, Result};
 use crate::rebuild::Rebuild;
 use crate::shape;
 use crate::target::Target;
+use crate::weight_type::WeightType;
 
-/// The version that this program writes and reads.
-pub const VERSION: u32 = 1;
+/// The newest version that this program reads. It writes 1 where all tensors are bfloat16, so that programs that know nothing
+/// else read those; they refuse 2.
+pub const VERSION: u32 = 2;
+
+/// The version without codes.
+const PLAIN_VERSION: u32 = 1;
+
+/// How many columns of codes share a scale.
+const BLOCK: usize = 32;
 
 const MAGIC: &[u8; 8] = b"TRTLLMWT";
 const PREFIX: usize = 24;
@@ -30,6 +38,41 @@ pub enum Layout {
     /// elements; `out` is padded with zeros to a multiple of 16 and `in` to a multiple of 32.
     #[serde(rename = "panels_16x2")]
     Panels,
+    /// Codes of eight bits: panels of 16 rows, each of them its codes, by four of `in`, in each four 16 rows of 4 bytes; then
+    /// for each 32 of `in` 16 scales in float16. `out` is padded to a multiple of 16 and `in` to a multiple of 64.
+    #[serde(rename = "panels_16x4")]
+    PanelsInt8,
+    /// Codes of four bits: panels of 16 rows, each of them its codes, by eight of `in`, in each eight 16 rows of 4 bytes, whose
+    /// lower halves are the first four of `in`; then scales as above; then for each 32 of `in` 16 zeros of a byte, in
+    /// sixteenths of a code. Padded as above, and each panel to a multiple of 64 bytes.
+    #[serde(rename = "panels_16x8")]
+    PanelsInt4,
+}
+
+impl Layout {
+    /// The `dtype` of tensors in this layout.
+    fn dtype(self) -> &'static str {
+        match self {
+            Layout::RowMajor | Layout::Panels => "bfloat16",
+            Layout::PanelsInt8 => "int8_block",
+            Layout::PanelsInt4 => "int4_block",
+        }
+    }
+
+    /// How many of `in` share a scale.
+    fn block(self) -> Option<usize> {
+        self.weight_type().filter(|&weights| weights != WeightType::Bf16).map(|_| BLOCK)
+    }
+
+    /// The type of a matrix's weights; `None` for what is no matrix of a product.
+    pub fn weight_type(self) -> Option<WeightType> {
+        match self {
+            Layout::RowMajor => None,
+            Layout::Panels => Some(WeightType::Bf16),
+            Layout::PanelsInt8 => Some(WeightType::Int8),
+            Layout::PanelsInt4 => Some(WeightType::Int4),
+        }
+    }
 }
 
 /// A tensor's entry in the header.
@@ -38,10 +81,13 @@ pub enum Layout {
 pub struct TensorEntry {
     /// TensorRT-LLM's name.
     pub name: String,
-    /// Element type; `bfloat16` is the only one so far.
+    /// Element type: `bfloat16`, `int8_block` or `int4_block`.
     pub dtype: String,
     /// Order of the elements.
     pub layout: Layout,
+    /// Of codes: how many columns share a scale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<usize>,
     /// Logical shape, without padding.
     pub shape: Vec<usize>,
     /// First byte, from the start of the file.
@@ -64,7 +110,16 @@ pub fn tensor_bytes(layout: Layout, dims: &[usize]) -> Option<usize> {
             let padded = [rows.checked_next_multiple_of(16)?, columns.checked_next_multiple_of(32)?];
             shape::bytes(&padded, size_of::<bf16>())
         }
-        (Layout::Panels, _) => None,
+        (Layout::PanelsInt8 | Layout::PanelsInt4, &[rows, columns]) => {
+            let (panels, columns) = (rows.div_ceil(16), columns.checked_next_multiple_of(64)?);
+            // For each column 16 codes; for each block of 32 columns 16 scales of two bytes and 16 zeros of one.
+            let row = match layout {
+                Layout::PanelsInt4 => columns.checked_mul(8)? + columns / 2 * 3,
+                _ => columns.checked_mul(16)?.checked_add(columns)?,
+            };
+            panels.checked_mul(row.checked_next_multiple_of(ALIGNMENT)?)
+        }
+        (Layout::Panels | Layout::PanelsInt8 | Layout::PanelsInt4, _) => None,
     }
 }
 
@@ -80,7 +135,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Lays out bfloat16 tensors of the given names, layouts and shapes. `path` is named in errors.
+    /// Lays out tensors of the given names, layouts and shapes. `path` is named in errors.
     ///
     /// # Errors
     /// [`FormatError::Field`] when a size overflows.
@@ -89,7 +144,8 @@ impl Plan {
         for (name, layout, shape) in tensors {
             let bytes = tensor_bytes(layout, &shape)
                 .ok_or_else(|| FormatError::field(path, name.clone(), format!("of shape {shape:?} is too large")))?;
-            entries.push(TensorEntry { name, dtype: "bfloat16".into(), layout, shape, offset: 0, bytes });
+            let (dtype, block) = (layout.dtype().to_owned(), layout.block());
+            entries.push(TensorEntry { name, dtype, layout, block, shape, offset: 0, bytes });
         }
         // Offsets are part of the JSON whose length decides them: lay out again until the head's length settles.
         let mut head = Vec::new();
@@ -115,7 +171,8 @@ fn encode_head(path: &Path, entries: &[TensorEntry], minimum: usize) -> Result<V
         .map_err(|source| FormatError::Json { path: path.to_owned(), source })?;
     let mut head = Vec::with_capacity(PREFIX + json.len() + ALIGNMENT);
     head.extend(MAGIC);
-    head.extend(VERSION.to_le_bytes());
+    let plain = entries.iter().all(|entry| entry.block.is_none());
+    head.extend(if plain { PLAIN_VERSION } else { VERSION }.to_le_bytes());
     head.extend([0; 4]);
     head.extend((json.len() as u64).to_le_bytes());
     head.extend(json);
@@ -146,7 +203,7 @@ impl Head {
         let u32_at =
             |at: usize| prefix[at..at + 4].iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte));
         let version = u32_at(8);
-        if version != u64::from(VERSION) {
+        if ![PLAIN_VERSION, VERSION].map(u64::from).contains(&version) {
             let rebuild = Rebuild::new(path, None, Some(Target::Cpu.name()));
             return Err(FormatError::Version {
                 path: path.to_owned(),
@@ -166,10 +223,13 @@ impl Head {
         let mut tensors = BTreeMap::new();
         for (position, entry) in header.tensors.into_iter().enumerate() {
             let name = &entry.name;
-            if entry.dtype != "bfloat16" {
+            let (dtype, block) = (entry.layout.dtype(), entry.layout.block());
+            if entry.dtype != dtype || entry.block != block {
                 return Err(damaged(format!(
-                    "tensor `{name}` has dtype `{}`, this program reads bfloat16",
-                    entry.dtype
+                    "tensor `{name}` has dtype `{}` and blocks of {}, this program reads {dtype} and blocks of {} in its layout",
+                    entry.dtype,
+                    entry.block.unwrap_or(1),
+                    block.unwrap_or(1)
                 )));
             }
             if tensor_bytes(entry.layout, &entry.shape) != Some(entry.bytes) {
@@ -200,6 +260,8 @@ mod tests {
             ("a".to_owned(), Layout::RowMajor, vec![3, 5]),
             ("b".to_owned(), Layout::Panels, vec![17, 33]),
             ("c".to_owned(), Layout::RowMajor, vec![7]),
+            ("d".to_owned(), Layout::PanelsInt8, vec![17, 33]),
+            ("e".to_owned(), Layout::PanelsInt4, vec![17, 65]),
         ];
         let plan = Plan::new(Path::new("w"), tensors).unwrap();
         let mut file = plan.head.clone();
@@ -214,6 +276,22 @@ mod tests {
         assert_eq!(head.bytes, plan.head.len());
         assert_eq!(head.tensors.into_values().collect::<Vec<_>>(), plan.tensors);
         assert_eq!(plan.tensors[1].bytes, 32 * 64 * 2);
+        assert_eq!(plan.tensors[3].bytes, 2 * (64 * 16 + 2 * 32));
+        assert_eq!(plan.tensors[4].bytes, 2 * (128 * 8 + 4 * (32 + 16)));
+    }
+
+    #[test]
+    fn only_codes_need_the_newer_version() {
+        let version = |layout| {
+            let plan = Plan::new(Path::new("w"), [("a".to_owned(), layout, vec![3, 5])]).unwrap();
+            let mut file = plan.head.clone();
+            file.resize(plan.total_bytes, 0);
+            let head = Head::parse(Path::new("w"), &file).unwrap();
+            assert_eq!(head.tensors["a"].block, layout.block());
+            plan.head[8]
+        };
+        let layouts = [Layout::RowMajor, Layout::Panels, Layout::PanelsInt8, Layout::PanelsInt4];
+        assert_eq!(layouts.map(version), [1, 1, 2, 2]);
     }
 
     proptest! {

@@ -5,14 +5,15 @@
 //! - a token costs 2 P operations, and 4 D for each key that it sees (query by key, weight by value), in each layer and
 //!   for each query head;
 //! - a token whose logits are needed costs 2 H more: every generated one, and the last of each prompt;
-//! - a step reads every weight once, all but the embedding's table, in bfloat16;
+//! - a step reads every weight once, all but the embedding's table, as the engine stores it;
 //! - a generation token reads the keys and values of all positions that it sees.
 //!
 //! How many keys the tokens see follows from the lengths of prompts and outputs. It is a sum over the run; an iteration
 //! gets its part by its number of tokens. What a prompt's later chunks read of earlier ones is left out, and a prefix
 //! taken from the cache makes the tokens that are left look cheaper than they are: the shares are then a little low.
 
-use engine_format::{ModelConfig, Weight};
+use engine_format::weights_file::WEIGHTS_FILE;
+use engine_format::{EngineDir, FormatError, ModelConfig, Weight};
 
 use super::timings::Served;
 use runner::executor::IterationStats;
@@ -24,7 +25,7 @@ const BF16_BYTES: f64 = 2.0;
 pub(super) struct ModelCost {
     layer_matrices: f64,
     head: f64,
-    step_weights: f64,
+    step_bytes: f64,
     kv_bytes_per_token: f64,
     flops_per_key: f64,
     window: usize,
@@ -48,6 +49,7 @@ pub(super) struct TokenCost {
 }
 
 impl ModelCost {
+    /// Of an engine that stores its weights in bfloat16.
     pub(super) fn new(config: &ModelConfig) -> Self {
         let size = |weight: &Weight| weight.shape(config).iter().product::<usize>() as f64;
         let weights = Weight::all(config);
@@ -55,16 +57,32 @@ impl ModelCost {
         Self {
             layer_matrices: weights.iter().filter(is_matrix).map(size).sum(),
             head: size(&Weight::LmHead),
-            step_weights: weights.iter().filter(|weight| **weight != Weight::Embedding).map(size).sum(),
+            step_bytes: weights.iter().filter(|weight| **weight != Weight::Embedding).map(size).sum::<f64>()
+                * BF16_BYTES,
             kv_bytes_per_token: config.kv_bytes_per_token() as f64,
             flops_per_key: (4 * config.query_size() * config.num_hidden_layers) as f64,
             window: config.sliding_window.unwrap_or(usize::MAX),
         }
     }
 
+    /// Of the engine `dir`, whose weights file, where it has one, says what is read.
+    ///
+    /// # Errors
+    /// A weights file that does not hold.
+    pub(super) fn of_engine(dir: &EngineDir) -> Result<Self, FormatError> {
+        let cost = Self::new(dir.config());
+        if dir.manifest().files.contains_key(WEIGHTS_FILE) {
+            let weights = dir.weights()?;
+            let read = weights.tensors().filter(|entry| entry.name != Weight::Embedding.name(0));
+            let step_bytes = read.map(|entry| entry.bytes as f64).sum();
+            return Ok(Self { step_bytes, ..cost });
+        }
+        Ok(cost)
+    }
+
     /// Bytes of weights that every step reads.
     pub(super) fn step_bytes(&self) -> f64 {
-        self.step_weights * BF16_BYTES
+        self.step_bytes
     }
 
     /// Keys that the tokens at positions `from..to` see, in sum, in one layer.

@@ -95,7 +95,7 @@ pub(super) fn measure(
         Running::TensorRtLlm(_) => gpu_limits(engine.dir()),
     };
 
-    let cost = ModelCost::new(engine.dir().config());
+    let cost = ModelCost::of_engine(engine.dir()).map_err(|error| Failure::Other(error.into()))?;
     let machine = MachineFacts {
         processor: machine_name(&engine),
         read_bytes_per_second: limits.read_bytes_per_second,
@@ -210,7 +210,8 @@ fn engine_facts(engine: &Engine, start_up_seconds: f64) -> EngineFacts {
         max_seq_len: limits.max_seq_len,
         kv_cache_tokens,
         kv_cache_bytes,
-        step_weight_bytes: ModelCost::new(config).step_bytes(),
+        // The engine runs, so its weights file was read once already.
+        step_weight_bytes: ModelCost::of_engine(engine.dir()).unwrap_or_else(|_| ModelCost::new(config)).step_bytes(),
         start_up_seconds,
     }
 }

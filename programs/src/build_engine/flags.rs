@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use ::args::number::whole;
 use clap::{Parser, ValueEnum};
-use engine_format::Target;
 use engine_format::lora::LoraModule;
+use engine_format::{Target, WeightType};
 
 use super::report::{self, Verbosity};
 use engine_builder::lora::LoraRequest;
@@ -65,9 +65,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = positive)]
     pp_size: Option<usize>,
 
-    /// Type of the weights
-    #[arg(long, value_name = "TYPE", value_enum, default_value = "bfloat16")]
-    dtype: WeightType,
+    /// What a CPU engine's matrices are stored as: bf16; int8, eight bits with a scale for each 32; int4, four bits with a
+    /// scale and a minimum for each 32, and the output head in int8
+    #[arg(long, value_name = "TYPE", default_value = "bf16")]
+    weights: WeightType,
 
     /// Most tokens of a sequence, prompt included [default: the model's max_position_embeddings]
     #[arg(long, value_name = "N", value_parser = positive)]
@@ -169,12 +170,6 @@ pub(crate) struct Args {
     quiet: bool,
 }
 
-/// Type of the weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum WeightType {
-    Bfloat16,
-}
-
 /// Type of the residual stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ResidualType {
@@ -199,8 +194,6 @@ pub(crate) enum PlanFormat {
 impl Args {
     /// What was asked for.
     pub(crate) fn settings(&self) -> Settings {
-        // The one type there is; a second one becomes a setting.
-        let WeightType::Bfloat16 = self.dtype;
         let task = match (&self.output, self.dry_run) {
             (_, true) => Task::Plan,
             (Some(output), false) => Task::Engine(output.clone()),
@@ -218,6 +211,7 @@ impl Args {
                 max_batch_size: self.max_batch_size,
                 max_num_tokens: self.max_num_tokens,
             },
+            weights: self.weights,
             gpu: GpuSettings {
                 compiler: match self.compiler {
                     CompilerName::Tensorrt => Compiler::TensorRt,

@@ -29,7 +29,7 @@ pub(crate) fn print(settings: &Settings, plans: &Plans, format: PlanFormat) -> R
 }
 
 fn header(settings: &Settings, config: &ModelConfig) -> String {
-    format!("model           {}\n                {}, bfloat16\n", settings.model.display(), summary(config))
+    format!("model           {}\n                {}\n", settings.model.display(), summary(config))
 }
 
 /// Everything about one target.
@@ -57,7 +57,7 @@ fn one(settings: &Settings, config: &ModelConfig, plan: &MemoryPlan) -> String {
         row("profiles", format!("{} (tokens of a step)", ranges.join("; ")));
     }
     row("", String::new());
-    row("weights", bytes(plan.weights_bytes));
+    row("weights", format!("{} ({})", bytes(plan.weights_bytes), plan.weight_type));
     row("activations", format!("{} (an estimate)", bytes(plan.activation_bytes)));
     if plan.context_logits_engine_bytes > 0 {
         let (engine, runtime) = (plan.context_logits_engine_bytes, plan.context_logits_runtime_bytes);
@@ -182,6 +182,7 @@ fn to_json(plan: &MemoryPlan) -> Value {
         "memory_source": plan.place.source,
         "tp_size": plan.mapping.tp_size,
         "pp_size": plan.mapping.pp_size,
+        "weights": plan.weight_type.name(),
         "weights_bytes": plan.weights_bytes,
         "activation_bytes": plan.activation_bytes,
         "context_logits_engine_bytes": plan.context_logits_engine_bytes,

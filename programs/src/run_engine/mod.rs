@@ -361,7 +361,8 @@ fn verify(engine: &EngineDir, quiet: bool) -> Result<(), Failure> {
     if !quiet {
         let tensors = engine.manifest().tensors.len();
         let bytes = indicatif::HumanBytes(total);
-        say(format_args!("verified: all {tensors} weight tensors match their hashes ({bytes})"));
+        let weights = engine.weights().map_err(input)?.weight_type();
+        say(format_args!("verified: all {tensors} weight tensors match their hashes ({weights}, {bytes})"));
     }
     Ok(())
 }

@@ -31,6 +31,7 @@ fn engine() -> &'static PathBuf {
             force: false,
             allow_non_finite: false,
             limits: Limits { max_seq_len: 1024, max_batch_size: 8, max_num_tokens: 256 },
+            weights: engine_format::WeightType::Bf16,
             model: "demo".to_owned(),
         };
         build_cpu_engine(&Source::open(demo_model().as_ref()).unwrap(), &request, &Quiet, &Interrupt::new()).unwrap();

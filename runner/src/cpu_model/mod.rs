@@ -8,7 +8,7 @@ mod weights;
 
 use cpu_kernels::{IsaError, Kernels};
 use engine_format::error::counted;
-use engine_format::{EngineDir, FormatError, ModelConfig};
+use engine_format::{EngineDir, FormatError, ModelConfig, WeightType};
 use system::pool::processors;
 use system::threads::in_default_floating_point_mode;
 use system::{Pool, PoolError};
@@ -126,6 +126,11 @@ impl CpuModel {
     /// The model's configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// What its matrices are stored as.
+    pub fn weight_type(&self) -> WeightType {
+        self.weights.weight_type()
     }
 
     /// The kernels in use.

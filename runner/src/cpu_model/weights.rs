@@ -1,8 +1,8 @@
 //! Where each weight lies in the mapped file.
 
-use cpu_kernels::{PackError, PackedMatrix, bf16};
+use cpu_kernels::{PackError, PackedMatrix, Quantization, bf16};
 use engine_format::weights_file::{Layout, Located, WeightsFile};
-use engine_format::{EngineDir, FormatError, ModelConfig, Result, Weight};
+use engine_format::{EngineDir, FormatError, ModelConfig, Result, Weight, WeightType};
 
 /// The model's weights, mapped and checked.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ pub(super) struct LayerWeights {
 #[derive(Debug)]
 pub(super) struct Matrix {
     located: Located,
+    weight_type: WeightType,
     n: usize,
     k: usize,
 }
@@ -63,6 +64,11 @@ impl ModelWeights {
         Ok(Self { file, embedding, layers, final_norm, lm_head })
     }
 
+    /// What the matrices are stored as.
+    pub(super) fn weight_type(&self) -> WeightType {
+        self.file.weight_type()
+    }
+
     /// The elements of a vector.
     pub(super) fn vector(&self, located: &Located) -> &[bf16] {
         self.file.elements(located)
@@ -91,8 +97,8 @@ impl ModelWeights {
 impl Matrix {
     fn find(file: &WeightsFile, config: &ModelConfig, weight: Weight) -> Result<Self> {
         let shape = weight.shape(config);
-        let located = file.locate(&weight.name(0), Layout::Panels, &shape)?;
-        let matrix = Self { located, n: shape[0], k: shape[1] };
+        let (located, weight_type) = file.locate_matrix(&weight.name(0), &shape)?;
+        let matrix = Self { located, weight_type, n: shape[0], k: shape[1] };
         if let Err(error) = matrix.view(file) {
             let problem = format!("tensor `{}` is not packed as it should be: {error}", weight.name(0));
             return Err(FormatError::damaged(file.file().path(), problem));
@@ -101,6 +107,11 @@ impl Matrix {
     }
 
     fn view<'a>(&self, file: &'a WeightsFile) -> Result<PackedMatrix<'a>, PackError> {
-        PackedMatrix::new(file.elements(&self.located), self.n, self.k)
+        let codes = |quantization| PackedMatrix::quantized(quantization, file.bytes_at(&self.located), self.n, self.k);
+        match self.weight_type {
+            WeightType::Bf16 => PackedMatrix::new(file.elements(&self.located), self.n, self.k),
+            WeightType::Int8 => codes(Quantization::Int8),
+            WeightType::Int4 => codes(Quantization::Int4),
+        }
     }
 }

@@ -35,8 +35,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use engine_format::EngineDir;
 use engine_format::weights_file::WEIGHTS_FILE;
+use engine_format::{EngineDir, WeightType};
 
 use crate::cpu_model::{CachedCpuModel, CpuModel, CpuModelError, ForwardPass};
 use crate::executor::{
@@ -83,6 +83,8 @@ pub struct CpuExecutor {
 pub struct CpuExecutorFacts {
     /// The instruction set of its kernels.
     pub isa: cpu_kernels::Isa,
+    /// What the model's matrices are stored as.
+    pub weight_type: WeightType,
     /// Its worker threads.
     pub threads: usize,
     /// Tokens that its KV cache holds.
@@ -136,6 +138,7 @@ impl CpuExecutor {
         check_blocks(cache, bytes_per_token)?;
         let model = CpuModel::open(engine, config.threads)?;
         let weights = engine.manifest().files.get(WEIGHTS_FILE).map_or(0, |record| record.bytes);
+        let weight_type = model.weight_type();
         let pass = ForwardPass::with_room(model.config(), limits.max_num_tokens, most_logits_rows(limits))?;
         let demand = Demand {
             tokens_per_block: cache.tokens_per_block,
@@ -153,7 +156,9 @@ impl CpuExecutor {
             blocks.keep_unused_prefixes_within((weights / bytes_per_block) as usize);
         }
         let memory = CacheMemory::new(machine, size.promise, weights, bytes_per_block);
-        Self::start(model, threads, limits, tokenizer, config, blocks, Some((memory, size.bound)))
+        let mut executor = Self::start(model, threads, limits, tokenizer, config, blocks, Some((memory, size.bound)))?;
+        executor.facts.weight_type = weight_type;
+        Ok(executor)
     }
 
     /// Starts an owner thread over a model whose KV cache exists; the settings of the cache's size are not looked at.
@@ -185,6 +190,7 @@ impl CpuExecutor {
         let kv_cache_tokens = num_blocks * tokens_per_block;
         let facts = CpuExecutorFacts {
             isa: model.kernels().isa(),
+            weight_type: WeightType::Bf16,
             threads,
             kv_cache_tokens,
             kv_cache_bytes: num_blocks * model.bytes_per_block(),

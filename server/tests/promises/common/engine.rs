@@ -36,6 +36,7 @@ pub fn demo_engine() -> &'static Path {
             force: false,
             allow_non_finite: false,
             limits: Limits { max_seq_len: 1024, max_batch_size: 16, max_num_tokens: 256 },
+            weights: engine_format::WeightType::Bf16,
             model: "demo".to_owned(),
         };
         build_cpu_engine(&source, &request, &Quiet, &Interrupt::new()).unwrap();
