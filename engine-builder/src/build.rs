@@ -272,9 +272,9 @@ impl Builder<'_> {
         let (output_dir, model) = (output.to_owned(), settings.model.to_string_lossy().into_owned());
         let request = CpuEngineRequest { output: output_dir, force, allow_non_finite, limits, weights, model };
         let written = build_cpu_engine(&source, &request, self.progress, self.interrupt)?;
-        self.progress.note(&wrote(&format!("CPU engine with {weights} weights"), output, written));
+        self.progress.note(&wrote("CPU engine", output, written));
         self.progress.note(&format!(
-            "limits: max_seq_len {}, max_batch_size {}, max_num_tokens {}",
+            "weights: {weights}; limits: max_seq_len {}, max_batch_size {}, max_num_tokens {}",
             limits.max_seq_len, limits.max_batch_size, limits.max_num_tokens
         ));
         let engine = Some((written, limits));

@@ -32,7 +32,6 @@ fn usage_errors_say_what_is_wrong() {
         (&["--output", "out", "--tp-size", "2"], &["one rank", "--checkpoint without --output"]),
         (&["--output", "out", "--pp-size", "2"], &["one rank", "--checkpoint without --output"]),
         (&["--output", "out", "--weights", "int5"], &["--weights", "bf16, int8 or int4"]),
-        (&["--output", "out", "--gpu", "h100", "--weights", "int8"], &["--weights int8", "--gpu none"]),
         (&["--checkpoint-only", "--checkpoint", "c", "--weights", "int4"], &["--weights int4", "--gpu none"]),
         (&["--output", "out", "--checkpoint", "out"], &["same directory"]),
         (&["--output", "out", "--checkpoint", "./out"], &["same directory"]),
