@@ -86,11 +86,18 @@ pub fn program(name: &str) -> Command {
         // With a test among the targets, and the package of this one, Cargo resolves the features that this test was built
         // with. With others it would compile half of the dependencies again.
         build.args(["build", "--quiet", "--bins", "--test", "house_rules"]);
-        build.args(["-p", "trtllm", "-p", "programs"]);
+        build.args(["-p", "trtllm", "-p", "programs", "-p", "server"]);
         let this = std::env::current_exe().unwrap();
         let directory = this.ancestors().nth(2).unwrap().to_owned();
         if directory.ends_with("release") {
             build.arg("--release");
+        }
+        // What Cargo told this test of its package is not that of the shell it was started from: build scripts that look at it would
+        // run again.
+        for (name, _) in std::env::vars_os() {
+            if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| name.to_string_lossy().starts_with(start)) {
+                build.env_remove(name);
+            }
         }
         assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
         directory

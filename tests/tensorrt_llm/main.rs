@@ -17,3 +17,4 @@ mod mixture;
 mod process;
 mod programs;
 mod requests;
+mod serving;
