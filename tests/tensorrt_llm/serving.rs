@@ -72,7 +72,8 @@ impl Server {
     }
 
     fn complete(&self, fields: Value) -> (u16, Value) {
-        let mut body = json!({ "prompt": [1, 2, 3], "max_tokens": 6, "seed": 5, "return_token_ids": true });
+        let mut body =
+            json!({ "prompt": [1, 2, 3], "max_tokens": 6, "seed": 5, "ignore_eos": true, "return_token_ids": true });
         body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         let (status, body) = self.ask("POST /v1/completions", Some(&body));
         (status, serde_json::from_str(&body).unwrap())
