@@ -16,7 +16,7 @@
 //!
 //! # The arithmetic
 //!
-//! A row of activations is rounded block by block ([`rows`]): codes a of -127..=127 and a scale t. Then, for every output,
+//! A row of activations is rounded block by block (`rows`): codes a of -127..=127 and a scale t. Then, for every output,
 //!
 //! ```text
 //! int8   D = sum (C - 128) a,           out = fma(D, s t, out)        for each block, in ascending order, from zero
