@@ -149,6 +149,8 @@ pub fn plan(settings: &Settings, progress: &dyn Progress, interrupt: &Interrupt)
     let (config, source) = read_config(&model)?;
     settings.validate_for(&config, source)?;
     let mapping = settings.mapping(&config, source)?;
+    // What a build would refuse, before its plan is believed.
+    settings.gpu.lora.options(&config, mapping)?;
     let plan = |place: Place| {
         // The CPU engine is one rank, however the GPUs share the model.
         let mapping = match place.executor {

@@ -21,6 +21,14 @@ fn without_a_gpu_it_says_why_and_how_to_go_on() {
 }
 
 #[test]
+fn a_dry_run_refuses_the_adapters_that_a_build_would() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = fixture("parity/mistral-nemo");
+    let args = ["--model", &model, "--gpu", "h100", "--dry-run", "--lora-dir", "nowhere"];
+    run(dir.path(), args).expect(2, &["nowhere", "adapter_config.json"]);
+}
+
+#[test]
 fn with_a_checkpoint_directory_the_checkpoint_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let model = fixture("checkpoint/mistral");
