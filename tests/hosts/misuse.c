@@ -253,6 +253,7 @@ static void requests(trtllm_engine *engine) {
     WITH(request.guide_kind = TRTLLM_GUIDE_REGEX; request.guide = TRTLLM_STR("("));
     WITH(request.guide_kind = TRTLLM_GUIDE_JSON_SCHEMA; request.guide = TRTLLM_STR("no json"));
     WITH(request.guide_kind = TRTLLM_GUIDE_LARK_GRAMMAR; request.guide = NOT_UTF8);
+    WITH(request.guide_kind = TRTLLM_GUIDE_EBNF_GRAMMAR; request.guide = TRTLLM_STR("root ::= nothing"));
     WITH(request.guide = TRTLLM_STR("a guide of no kind"));
     WITH(request.temperature = nan);
     WITH(request.top_p = -0.5f);
@@ -269,8 +270,7 @@ static void requests(trtllm_engine *engine) {
     WITH(request.early_stopping = 99);
 #undef WITH
     request = good;
-    request.guide_kind = TRTLLM_GUIDE_EBNF_GRAMMAR;
-    request.guide = TRTLLM_STR("root ::= \"a\"");
+    request.retention_priority = 50;
     EXPECT(UNSUPPORTED, trtllm_enqueue(engine, &request, &id));
     never(id != 42, "an id was written by a failure\n");
 
