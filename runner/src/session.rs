@@ -146,6 +146,7 @@ impl Session {
         if gathers {
             request = request.streamed();
         }
+        let request = request.with_own_post_processor();
         let spec = request.spec();
         let stream = tokenizer.map(|tokenizer| {
             let is_guided = spec.guided_decoding.is_some();

@@ -1,7 +1,7 @@
 //! A request's own say in its logits: TensorRT-LLM's logits post-processor.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::{RequestId, TokenId};
 use crate::contained::contained;
@@ -31,25 +31,42 @@ type Process = dyn Fn(&LogitsContext<'_>, &mut [f32]) -> Result<(), String> + Se
 pub struct LogitsPostProcessor(Arc<Hook>);
 
 /// The host's function. What it owns may panic as it is dropped, on whichever thread is the last to hold it.
-struct Hook(Option<Box<Process>>);
+struct Hook(RwLock<Option<Box<Process>>>);
 
 impl Hook {
     fn call(&self, context: &LogitsContext<'_>, logits: &mut [f32]) -> Result<(), String> {
-        self.0.as_ref().map_or(Ok(()), |process| process(context, logits))
+        let process = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        process.as_ref().map_or(Ok(()), |process| process(context, logits))
+    }
+
+    /// Returns when no call runs; there is none afterwards.
+    fn end(&self) {
+        let process = self.0.write().unwrap_or_else(PoisonError::into_inner).take();
+        let _ = contained(|| drop(process));
     }
 }
 
 impl Drop for Hook {
     fn drop(&mut self) {
-        let process = self.0.take();
-        let _ = contained(|| drop(process));
+        self.end();
     }
 }
 
 impl LogitsPostProcessor {
     /// A post-processor that calls `process`.
     pub fn new(process: impl Fn(&LogitsContext<'_>, &mut [f32]) -> Result<(), String> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Hook(Some(Box::new(process)))))
+        Self(Arc::new(Hook(RwLock::new(Some(Box::new(process))))))
+    }
+
+    /// The same for one request alone, so that [`Self::end`] ends no other's.
+    pub(crate) fn of_one_request(self) -> Self {
+        Self::new(move |context, logits| self.0.call(context, logits))
+    }
+
+    /// Waits for calls that run, and makes none afterwards: a request's final output may be the host's sign to free what they use, while the
+    /// executor still works on the request's last step.
+    pub(crate) fn end(&self) {
+        self.0.end();
     }
 
     /// Runs it, and checks what it leaves.

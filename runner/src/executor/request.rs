@@ -325,6 +325,13 @@ impl Request {
         self
     }
 
+    /// With a logits post-processor that is this request's alone.
+    pub(crate) fn with_own_post_processor(mut self) -> Self {
+        let hook = self.spec.logits_post_processor.take();
+        self.spec.logits_post_processor = hook.map(LogitsPostProcessor::of_one_request);
+        self
+    }
+
     /// What was asked for, within the limits.
     pub fn spec(&self) -> &RequestSpec {
         &self.spec

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use text::text_stream::TextStream;
 
-use crate::executor::{RequestSpec, Response};
+use crate::executor::{LogitsPostProcessor, RequestSpec, Response};
 
 use super::ends::Ends;
 use super::sequence::Sequence;
@@ -21,6 +21,7 @@ pub(super) struct Entry {
     gathers: bool,
     pub(super) destination: Destination,
     pub(super) tag: u64,
+    hook: Option<LogitsPostProcessor>,
 }
 
 impl Entry {
@@ -34,7 +35,16 @@ impl Entry {
         let ends = Ends::of(spec);
         let sequences = vec![Some(Sequence::new(stream, ends.tail())); spec.sampling.num_return_sequences];
         let prompt_tokens = spec.input_token_ids.len();
-        Self { sequences, ends, prompt_tokens, submitted: Instant::now(), gathers, destination, tag }
+        Self {
+            sequences,
+            ends,
+            prompt_tokens,
+            submitted: Instant::now(),
+            gathers,
+            destination,
+            tag,
+            hook: spec.logits_post_processor.clone(),
+        }
     }
 
     #[inline]
@@ -45,6 +55,11 @@ impl Entry {
     /// Nothing more of it is told.
     pub(super) fn end(&mut self) {
         self.sequences.clear();
+    }
+
+    /// What sees the logits of its tokens.
+    pub(super) fn hook(&self) -> Option<&LogitsPostProcessor> {
+        self.hook.as_ref()
     }
 
     /// The first sequence that has not ended.

@@ -7,7 +7,7 @@ use std::collections::hash_map::Entry as MapEntry;
 use std::time::Instant;
 
 use crate::contained::contained;
-use crate::executor::{EnqueueError, Executor, RequestId, Response};
+use crate::executor::{EnqueueError, Executor, LogitsPostProcessor, RequestId, Response};
 
 use super::arrivals::Arrivals;
 use super::entry::{Entry, Taken};
@@ -37,8 +37,8 @@ pub(super) fn run(executor: &dyn Executor, arrivals: &Arrivals, queues: &Queues)
         if !entry.is_over() {
             let open = entry.first_open();
             let output = Output::error(id, open, message.to_owned(), entry.tag);
-            let (outputs, destination) = (&mut router.outputs, &mut entry.destination);
-            let _ = contained(|| deliver(executor, &queues.shared, outputs, id, open, destination, output));
+            let (outputs, entry) = (&mut router.outputs, &mut entry);
+            let _ = contained(|| deliver(executor, &queues.shared, outputs, id, open, entry, output));
         }
         discard(entry.destination);
     }
@@ -86,7 +86,7 @@ impl Router<'_> {
             Some(sequence_index) => self.executor.cancel_sequence(id, sequence_index),
         }
         let open = entry.first_open();
-        if is_news && !deliver(self.executor, self.queue, &mut self.outputs, id, open, &mut entry.destination, output) {
+        if is_news && !deliver(self.executor, self.queue, &mut self.outputs, id, open, entry, output) {
             entry.end();
         }
         let is_over = entry.is_over();
@@ -112,10 +112,15 @@ fn deliver(
     outputs: &mut Vec<Output>,
     id: RequestId,
     open: usize,
-    destination: &mut Destination,
+    entry: &mut Entry,
     output: Output,
 ) -> bool {
     let is_last = output.response.is_final();
+    let hook = entry.hook().cloned();
+    if is_last {
+        hook.iter().for_each(LogitsPostProcessor::end);
+    }
+    let destination = &mut entry.destination;
     let is_wanted = match destination {
         Destination::Session => {
             outputs.push(output);
@@ -125,7 +130,7 @@ fn deliver(
         Destination::Callback(on_output) => {
             // Those who wait for outputs do not wait for a callback.
             queue.put(outputs);
-            call(on_output, id, open, output)
+            call(on_output, id, open, hook, output)
         }
         Destination::Nowhere => true,
     };
@@ -140,10 +145,18 @@ fn deliver(
 
 /// Calls a callback. If it fails, the request ends with what it says, which it is told; what panicked is not called again.
 /// Nothing else ends.
-fn call(on_output: &mut OutputCallback, id: RequestId, open: usize, output: Output) -> bool {
+fn call(
+    on_output: &mut OutputCallback,
+    id: RequestId,
+    open: usize,
+    hook: Option<LogitsPostProcessor>,
+    output: Output,
+) -> bool {
     let (is_last, tag) = (output.response.is_final(), output.tag);
     let result = contained(|| on_output(output));
     if let (Ok(Err(message)), false) = (&result, is_last) {
+        // What follows is the final output.
+        hook.iter().for_each(LogitsPostProcessor::end);
         let _ = contained(|| on_output(Output::error(id, open, message.clone(), tag)));
     }
     matches!(result, Ok(Ok(())))
