@@ -1,7 +1,7 @@
 //! A request's own say in its logits: TensorRT-LLM's logits post-processor.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{RequestId, TokenId};
 use crate::contained::contained;
@@ -30,19 +30,54 @@ type Process = dyn Fn(&LogitsContext<'_>, &mut [f32]) -> Result<(), String> + Se
 #[derive(Clone)]
 pub struct LogitsPostProcessor(Arc<Hook>);
 
-/// The host's function. What it owns may panic as it is dropped, on whichever thread is the last to hold it.
-struct Hook(RwLock<Option<Box<Process>>>);
+/// The host's function, until its end, and how many of its calls run. No lock is held during a call: a host that divides its work
+/// among threads may find itself in the call for another sequence.
+struct Hook {
+    state: Mutex<State>,
+    is_idle: Condvar,
+}
+
+struct State {
+    process: Option<Arc<Process>>,
+    running: usize,
+}
 
 impl Hook {
     fn call(&self, context: &LogitsContext<'_>, logits: &mut [f32]) -> Result<(), String> {
-        let process = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        process.as_ref().map_or(Ok(()), |process| process(context, logits))
+        let mut state = self.lock();
+        let Some(process) = state.process.clone() else { return Ok(()) };
+        state.running += 1;
+        drop(state);
+        let _returns = Returns(self);
+        // Dropped before the call counts as returned, so that `end` drops the last one.
+        let process = process;
+        process(context, logits)
     }
 
     /// Returns when no call runs; there is none afterwards.
     fn end(&self) {
-        let process = self.0.write().unwrap_or_else(PoisonError::into_inner).take();
+        let mut state = self.lock();
+        let process = state.process.take();
+        while state.running > 0 {
+            state = self.is_idle.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(state);
+        // What it owns may panic as it is dropped.
         let _ = contained(|| drop(process));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A call, which returns or panics.
+struct Returns<'a>(&'a Hook);
+
+impl Drop for Returns<'_> {
+    fn drop(&mut self) {
+        self.0.lock().running -= 1;
+        self.0.is_idle.notify_all();
     }
 }
 
@@ -55,7 +90,8 @@ impl Drop for Hook {
 impl LogitsPostProcessor {
     /// A post-processor that calls `process`.
     pub fn new(process: impl Fn(&LogitsContext<'_>, &mut [f32]) -> Result<(), String> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Hook(RwLock::new(Some(Box::new(process))))))
+        let state = Mutex::new(State { process: Some(Arc::new(process)), running: 0 });
+        Self(Arc::new(Hook { state, is_idle: Condvar::new() }))
     }
 
     /// The same for one request alone, so that [`Self::end`] ends no other's.
@@ -63,8 +99,8 @@ impl LogitsPostProcessor {
         Self::new(move |context, logits| self.0.call(context, logits))
     }
 
-    /// Waits for calls that run, and makes none afterwards: a request's final output may be the host's sign to free what they use, while the
-    /// executor still works on the request's last step.
+    /// Waits for calls that run, and makes none afterwards. A request's final output is the host's sign to free what they use, and it
+    /// may come while the executor still works on the request's last step.
     pub(crate) fn end(&self) {
         self.0.end();
     }

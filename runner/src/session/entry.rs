@@ -21,7 +21,8 @@ pub(super) struct Entry {
     gathers: bool,
     pub(super) destination: Destination,
     pub(super) tag: u64,
-    hook: Option<LogitsPostProcessor>,
+    /// What sees the logits of its tokens.
+    pub(super) hook: Option<LogitsPostProcessor>,
 }
 
 impl Entry {
@@ -55,11 +56,6 @@ impl Entry {
     /// Nothing more of it is told.
     pub(super) fn end(&mut self) {
         self.sequences.clear();
-    }
-
-    /// What sees the logits of its tokens.
-    pub(super) fn hook(&self) -> Option<&LogitsPostProcessor> {
-        self.hook.as_ref()
     }
 
     /// The first sequence that has not ended.

@@ -116,11 +116,11 @@ fn deliver(
     output: Output,
 ) -> bool {
     let is_last = output.response.is_final();
-    let hook = entry.hook().cloned();
+    let Entry { destination, hook, .. } = entry;
+    let hook = hook.as_ref();
     if is_last {
-        hook.iter().for_each(LogitsPostProcessor::end);
+        hook.inspect(|hook| hook.end());
     }
-    let destination = &mut entry.destination;
     let is_wanted = match destination {
         Destination::Session => {
             outputs.push(output);
@@ -149,14 +149,14 @@ fn call(
     on_output: &mut OutputCallback,
     id: RequestId,
     open: usize,
-    hook: Option<LogitsPostProcessor>,
+    hook: Option<&LogitsPostProcessor>,
     output: Output,
 ) -> bool {
     let (is_last, tag) = (output.response.is_final(), output.tag);
     let result = contained(|| on_output(output));
     if let (Ok(Err(message)), false) = (&result, is_last) {
         // What follows is the final output.
-        hook.iter().for_each(LogitsPostProcessor::end);
+        hook.inspect(|hook| hook.end());
         let _ = contained(|| on_output(Output::error(id, open, message.clone(), tag)));
     }
     matches!(result, Ok(Ok(())))

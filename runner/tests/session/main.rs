@@ -8,13 +8,14 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use runner::executor::{
-    EnqueueError, Executor, FinishReason, IterationStats, Limits, Load, Logits, Request, RequestId, RequestSpec,
-    Response, Shutdown, TokenId, TokenResult,
+    EnqueueError, Executor, FinishReason, IterationStats, Limits, Load, Logits, LogitsPostProcessor, Request,
+    RequestId, RequestSpec, Response, Shutdown, TokenId, TokenResult,
 };
 use runner::session::{Awaited, Destination, Output, Session, StopReason, Submission};
 use text::stop_strings::StopStrings;
 use text::tokenizer::LazyTokenizer;
 
+mod hooks;
 mod queues;
 
 const LIMITS: Limits = Limits { max_seq_len: 64, max_batch_size: 8, max_num_tokens: 64 };
@@ -38,6 +39,8 @@ struct State {
     is_shut_down: bool,
     /// Whether requests were asked to stream.
     streaming: Vec<bool>,
+    /// The logits post-processors of requests.
+    hooks: Vec<LogitsPostProcessor>,
     /// Whether it panics as soon as it is asked for the responses of a request.
     is_broken: bool,
 }
@@ -63,6 +66,7 @@ impl Executor for Hasty {
             return Err(EnqueueError::ShutDown);
         }
         state.streaming.push(request.spec().streaming);
+        state.hooks.extend(request.spec().logits_post_processor.clone());
         let id = RequestId(state.enqueued);
         state.enqueued += 1;
         state.responses.extend((self.script)(id, &request));
