@@ -30,7 +30,7 @@ pub struct trtllm_logits_context {
 /// Returns 0; anything else, `trtllm_fail`, a logit that is plus infinity or NaN, or no token left ends the request with an error.
 ///
 /// Called once for each token of each sequence, on any thread, and for several sequences at the same time. Generation waits
-/// for it. The pointers are valid during the call. It must not unwind (no C++ exception may leave it), and must not call a
+/// for it. There is no call after the request's final response, which waits for those that run. The pointers are valid during the call. It must not unwind (no C++ exception may leave it), and must not call a
 /// function that waits for the engine.
 pub type trtllm_logits_post_processor = Option<
     unsafe extern "C" fn(
