@@ -13,11 +13,10 @@ use half::bf16;
 use crate::packed::PANEL_COLUMNS;
 use crate::submatrix::Submatrix;
 
+use super::sums::{self, HALVES};
+
 /// Rows whose sums are held in registers: 8 of 16, beside 4 of the panel and one of the activations.
 const ROWS: usize = 4;
-
-/// Registers of a panel.
-const HALVES: usize = 2;
 
 /// Where several row blocks share a panel, k is cut so that it stays in the second-level cache: 128 KiB.
 const K_BLOCK: usize = 4096;
@@ -71,21 +70,7 @@ struct Block<'a> {
 fn microkernel<const R: usize>(block: &Block<'_>, out: &mut Submatrix<'_, f32>) {
     let Block { a, padded_k, panel, first, end, row, column } = *block;
     assert!(a.len() == R * padded_k && panel.len() == PANEL_COLUMNS * padded_k && end <= padded_k, "one block");
-    let width = PANEL_COLUMNS.min(out.columns() - column);
-
-    let mut saved = [[0.0_f32; PANEL_COLUMNS]; R];
-    if first > 0 {
-        for (r, saved) in saved.iter_mut().enumerate() {
-            saved[..width].copy_from_slice(&out.row(row + r)[column..][..width]);
-        }
-    }
-    let mut sums = [[_mm256_setzero_ps(); HALVES]; R];
-    for (sums, saved) in sums.iter_mut().zip(&saved) {
-        for (h, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: `saved` has 16 elements, 8 for each half.
-            *sum = unsafe { _mm256_loadu_ps(saved.as_ptr().add(8 * h)) };
-        }
-    }
+    let mut sums = if first > 0 { sums::load(out, row, column) } else { [[_mm256_setzero_ps(); HALVES]; R] };
     let upper = _mm256_set1_epi32(0xffff_0000_u32 as i32);
     for k in (first..end).step_by(2) {
         let mut even = [_mm256_setzero_ps(); HALVES];
@@ -106,11 +91,5 @@ fn microkernel<const R: usize>(block: &Block<'_>, out: &mut Submatrix<'_, f32>) 
             }
         }
     }
-    for (r, sums) in sums.into_iter().enumerate() {
-        for (h, sum) in sums.into_iter().enumerate() {
-            // SAFETY: each row of `saved` has 16 elements, 8 for each half.
-            unsafe { _mm256_storeu_ps(saved[r].as_mut_ptr().add(8 * h), sum) };
-        }
-        out.row(row + r)[column..][..width].copy_from_slice(&saved[r][..width]);
-    }
+    sums::store(sums, out, row, column);
 }

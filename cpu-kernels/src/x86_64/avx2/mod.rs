@@ -2,6 +2,7 @@
 
 mod gemm;
 mod quantized;
+mod sums;
 
 use std::arch::x86_64::*;
 use std::borrow::Cow;

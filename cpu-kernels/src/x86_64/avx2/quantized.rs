@@ -11,12 +11,11 @@ use crate::quantized::walk::{Shape, Step, walk};
 use crate::quantized::{BLOCK, INT4_STEP, Panels, Quantization};
 use crate::submatrix::Submatrix;
 
+use super::sums::{self, HALVES};
+
 /// Rows whose sums are held in registers: 8 of 16 for all blocks' of both halves, and 4 for those of the block and half at
 /// hand.
 const ROWS: usize = 4;
-
-/// Registers of a panel.
-const HALVES: usize = 2;
 
 /// Bytes of a register.
 const REGISTER: usize = 32;
@@ -77,23 +76,10 @@ macro_rules! product {
                 assert!(rows.scales.len() == R * blocks && rows.offsets.len() == R * blocks, "scales of one step");
                 assert!(panels.bytes().len() == places.panel_bytes, "the panel of one step");
                 assert_eq!(panels.quantization() == Quantization::Int4, INT4, "codes of one step");
-                let width = PANEL_COLUMNS.min(out.columns() - column);
                 let code_bytes = if INT4 { BLOCK * PANEL_COLUMNS / 2 } else { BLOCK * PANEL_COLUMNS };
                 let bytes = panels.bytes().as_ptr();
-
-                let mut saved = [[0.0_f32; PANEL_COLUMNS]; R];
-                if first > 0 {
-                    for (r, saved) in saved.iter_mut().enumerate() {
-                        saved[..width].copy_from_slice(&out.row(row + r)[column..][..width]);
-                    }
-                }
-                let mut sums = [[_mm256_setzero_ps(); HALVES]; R];
-                for (sums, saved) in sums.iter_mut().zip(&saved) {
-                    for (h, sum) in sums.iter_mut().enumerate() {
-                        // SAFETY: `saved` has 16 elements, 8 for each half.
-                        *sum = unsafe { _mm256_loadu_ps(saved.as_ptr().add(8 * h)) };
-                    }
-                }
+                let mut sums =
+                    if first > 0 { sums::load(out, row, column) } else { [[_mm256_setzero_ps(); HALVES]; R] };
                 for block in first..end {
                     for h in 0..HALVES {
                         let mut offsets = [_mm256_setzero_si256(); R];
@@ -129,13 +115,7 @@ macro_rules! product {
                         }
                     }
                 }
-                for (r, sums) in sums.into_iter().enumerate() {
-                    for (h, sum) in sums.into_iter().enumerate() {
-                        // SAFETY: each row of `saved` has 16 elements, 8 for each half.
-                        unsafe { _mm256_storeu_ps(saved[r].as_mut_ptr().add(8 * h), sum) };
-                    }
-                    out.row(row + r)[column..][..width].copy_from_slice(&saved[r][..width]);
-                }
+                sums::store(sums, out, row, column);
             }
 
             let shape = Shape { rows: ROWS, panels: 1 };
