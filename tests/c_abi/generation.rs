@@ -25,7 +25,7 @@ use trtllm::c_api::tokenizer::{
 use trtllm::runner::executor::{Executor, ExecutorConfig, OutputConfig, Request, RequestSpec, Response};
 use trtllm::runner::inflight::CpuExecutor;
 
-use crate::support::{Host, copied, ids, is, last_error, ok, open, request, taken, text_of};
+use crate::support::{Host, asleep_in, copied, ids, is, last_error, ok, open, request, taken, text_of};
 
 fn view(ids: &[u32]) -> trtllm_ids {
     trtllm_ids { data: ids.as_ptr(), len: ids.len() }
@@ -304,7 +304,7 @@ fn a_close_wakes_who_waits_and_ends_callbacks() {
         host.enqueue(&endless);
     }
     let engine = host.engine.addr();
-    let waiter = std::thread::spawn(move || {
+    let waiter = asleep_in(move || {
         let mut list = ptr::null_mut();
         // SAFETY: the place is valid.
         unsafe { trtllm_await_responses(ptr::without_provenance_mut(engine), TRTLLM_WAIT_FOREVER, &mut list) }

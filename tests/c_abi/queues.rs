@@ -21,7 +21,7 @@ use trtllm::c_api::status::{
 };
 use trtllm::c_api::strings::trtllm_ids;
 
-use crate::support::{Host, is, last_error, ok, request};
+use crate::support::{Host, asleep_in, is, last_error, ok, request};
 
 const PROMPT: [u32; 3] = [1, 2, 3];
 
@@ -135,14 +135,10 @@ fn a_descriptor_tells_of_responses_and_of_the_end() {
 fn a_queue_that_is_freed_lets_go_of_everybody() {
     let host = Host::parity("mistral-gqa");
     let queue = new_queue(&host);
-    std::thread::scope(|scope| {
-        let address = queue.addr();
-        let waiting = scope.spawn(move || take(ptr::without_provenance_mut(address), TRTLLM_WAIT_FOREVER, |_| ()));
-        std::thread::sleep(Duration::from_millis(20));
-        ok(trtllm_free_queue(queue));
-        let status = waiting.join().unwrap();
-        assert!([TRTLLM_STATUS_SHUT_DOWN, TRTLLM_STATUS_INVALID_HANDLE].contains(&status), "{status}");
-    });
+    let address = queue.addr();
+    let waiting = asleep_in(move || take(ptr::without_provenance_mut(address), TRTLLM_WAIT_FOREVER, |_| ()));
+    ok(trtllm_free_queue(queue));
+    assert_eq!(waiting.join().unwrap(), TRTLLM_STATUS_SHUT_DOWN);
     // Its requests do not keep the engine busy.
     let queue = new_queue(&host);
     let mut long = of_prompt(queue);

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 use std::ptr;
+use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
 
 use trtllm::c_api::engine::{trtllm_close_engine, trtllm_engine, trtllm_engine_config, trtllm_open_engine};
 use trtllm::c_api::request::{trtllm_init_request, trtllm_request};
@@ -13,6 +15,20 @@ use trtllm::c_api::status::{TRTLLM_STATUS_OK, trtllm_last_error, trtllm_status};
 use trtllm::c_api::strings::{trtllm_free_string, trtllm_str, trtllm_string, trtllm_view_string};
 
 use crate::common;
+
+/// A thread with a call that waits. It sleeps there, or has ended, as this returns.
+pub(crate) fn asleep_in<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    let (sender, receiver) = channel();
+    let thread = std::thread::spawn(move || {
+        sender.send(std::fs::read_link("/proc/thread-self").unwrap()).unwrap();
+        call()
+    });
+    let stat = Path::new("/proc").join(receiver.recv().unwrap()).join("stat");
+    while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") S ")) {
+        std::thread::yield_now();
+    }
+    thread
+}
 
 pub(crate) fn text_of(text: &str) -> trtllm_str {
     trtllm_str { data: text.as_ptr().cast(), len: text.len() }
