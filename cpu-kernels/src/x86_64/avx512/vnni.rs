@@ -19,8 +19,10 @@ const PANELS: usize = 2;
 /// So few rows leave registers for twice the panels, whose sums hide the latency of a multiply-add.
 const FEW_ROWS: usize = 3;
 
-/// How many bytes ahead of their use codes are fetched.
-const PREFETCH: usize = 2048;
+/// How many bytes ahead of their use codes are fetched, and scales and zeros. It is near: processors fetch ahead by themselves,
+/// and a distance of kilobytes stands in their way.
+const PREFETCH_CODES: usize = 256;
+const PREFETCH_SCALES: usize = 128;
 
 /// See [`crate::instruction_set::InstructionSet::multiply_quantized`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -95,7 +97,11 @@ fn accumulate<const R: usize, const P: usize, const INT4: bool>(step: &Step<'_>,
                 if INT4 {
                     // SAFETY: block < blocks, so the 16 zeros from here on lie in panel p of P (asserted above).
                     let zeros = unsafe {
-                        _mm_loadu_si128(bytes.add(p * places.panel_bytes + places.zeros + block * PANEL_COLUMNS).cast())
+                        let at = bytes.add(p * places.panel_bytes + places.zeros + block * PANEL_COLUMNS);
+                        if r == 0 {
+                            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(PREFETCH_SCALES).cast());
+                        }
+                        _mm_loadu_si128(at.cast())
                     };
                     // The upper halves of the zeros' lanes are zero, and the lower half of the offset is all of it.
                     *dot = _mm512_madd_epi16(_mm512_cvtepu8_epi32(zeros), offset);
@@ -109,7 +115,7 @@ fn accumulate<const R: usize, const P: usize, const INT4: bool>(step: &Step<'_>,
                 // (asserted above).
                 *codes = unsafe {
                     let at = bytes.add(p * places.panel_bytes + block * code_bytes + index * 64);
-                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(PREFETCH).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(PREFETCH_CODES).cast());
                     _mm512_loadu_si512(at.cast())
                 };
             }
@@ -140,6 +146,7 @@ fn accumulate<const R: usize, const P: usize, const INT4: bool>(step: &Step<'_>,
             // SAFETY: block < blocks, so the 16 scales from here on, 2 bytes each, lie in panel p of P (asserted above).
             *scales = unsafe {
                 let at = bytes.add(p * places.panel_bytes + places.scales + block * 2 * PANEL_COLUMNS);
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(PREFETCH_SCALES).cast());
                 _mm512_cvtph_ps(_mm256_loadu_si256(at.cast()))
             };
         }
