@@ -111,14 +111,15 @@ fn write(engine: &Path, manifest: &Manifest) {
     std::fs::write(&path, manifest.to_bytes(&path).unwrap()).unwrap();
 }
 
-/// Opens an engine that must be refused for the version of its file `name`, with the command that builds it again.
-fn refused(engine: &Path, name: &str, newer: u64, known: u64) {
+/// Opens an engine that must be refused for the version of its file `name`, with the command that builds it again, in which the
+/// type of its weights is `option`.
+fn refused(engine: &Path, name: &str, newer: u64, known: u64, option: &str) {
     let error = Engine::open(engine, &ExecutorConfig::default()).unwrap_err();
     let text = error.to_string();
     let OpenError::Format(FormatError::Version { path, found, expected, .. }) = error else { panic!("{text}") };
     assert_eq!((path, found, expected), (engine.join(name), newer, known));
     let command = format!(
-        "build-engine --model fixtures/parity/llama-v5-llama3-tied --gpu none --output {} --force",
+        "build-engine --model fixtures/parity/llama-v5-llama3-tied --gpu none{option} --output {} --force",
         engine.display()
     );
     for words in [format!("format version {newer}"), format!("reads {known}"), command] {
@@ -132,7 +133,13 @@ fn a_newer_engine_is_refused_with_the_command_that_builds_it_again() {
     let mut newer = manifest(&engine);
     newer.format_version = FORMAT_VERSION + 1;
     write(&engine, &newer);
-    refused(&engine, MANIFEST_FILE, FORMAT_VERSION + 1, FORMAT_VERSION);
+    refused(&engine, MANIFEST_FILE, FORMAT_VERSION + 1, FORMAT_VERSION, "");
+    for weights in ["int8", "int4"] {
+        newer.versions.insert("weights".to_owned(), weights.to_owned());
+        write(&engine, &newer);
+        let option = format!(" --weights {weights}");
+        refused(&engine, MANIFEST_FILE, FORMAT_VERSION + 1, FORMAT_VERSION, &option);
+    }
 }
 
 #[test]
@@ -148,5 +155,5 @@ fn newer_weights_are_refused_with_the_command_that_builds_them_again() {
     let record = FileRecord { head_blake3: Some(hash(&weights[..head_bytes])), ..FileRecord::of(&weights) };
     newer.files.insert(WEIGHTS_FILE.to_owned(), record);
     write(&engine, &newer);
-    refused(&engine, WEIGHTS_FILE, u64::from(VERSION) + 1, u64::from(VERSION));
+    refused(&engine, WEIGHTS_FILE, u64::from(VERSION) + 1, u64::from(VERSION), "");
 }

@@ -290,7 +290,7 @@ fn foreign_manifest(dir: &Path) -> Result<Manifest> {
 fn with_model(error: FormatError, manifest: &Manifest) -> FormatError {
     match error {
         FormatError::Version { path, found, expected, .. } => {
-            let rebuild = Rebuild::new(&path, Some(&manifest.model), Some(&manifest.target));
+            let rebuild = Rebuild::new(&path, Some(&manifest.model), Some(&manifest.target), manifest.weights());
             FormatError::Version { path, found, expected, rebuild }
         }
         other => other,

@@ -86,6 +86,11 @@ pub fn hash(content: &[u8]) -> String {
 }
 
 impl Manifest {
+    /// What the matrices of a CPU engine are stored as, as it was recorded; `None` of engines older than the choice.
+    pub fn weights(&self) -> Option<&str> {
+        self.versions.get("weights").map(String::as_str)
+    }
+
     /// The file's bytes, ending with the hash of themselves.
     ///
     /// # Errors
@@ -114,8 +119,8 @@ impl Manifest {
         match version {
             Some(FORMAT_VERSION) => {}
             Some(found) => {
-                let text = |field| value.get(field).and_then(serde_json::Value::as_str);
-                let rebuild = Rebuild::new(path, text("model"), text("target"));
+                let text = |pointer| value.pointer(pointer).and_then(serde_json::Value::as_str);
+                let rebuild = Rebuild::new(path, text("/model"), text("/target"), text("/versions/weights"));
                 return Err(FormatError::Version { path: path.to_owned(), found, expected: FORMAT_VERSION, rebuild });
             }
             None => {

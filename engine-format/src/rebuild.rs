@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::target::Target;
+use crate::weight_type::WeightType;
 
 /// The command that builds an engine again in its place, as far as its `engine.json` tells. Its text can be pasted into a
 /// shell.
@@ -13,19 +14,22 @@ pub struct Rebuild {
     pub model: Option<String>,
     /// The target; `None` where it cannot be read or is unknown to this version.
     pub target: Option<Target>,
+    /// What its matrices are stored as; bf16 where it does not say.
+    pub weights: WeightType,
     /// The engine directory.
     pub engine: PathBuf,
 }
 
 impl Rebuild {
-    /// For the engine that has the file at `path`, with `model` and `target` as `engine.json` spells them.
-    pub fn new(path: &Path, model: Option<&str>, target: Option<&str>) -> Self {
+    /// For the engine that has the file at `path`, with `model`, `target` and `versions.weights` as `engine.json` spells them.
+    pub fn new(path: &Path, model: Option<&str>, target: Option<&str>, weights: Option<&str>) -> Self {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         // The text goes to a terminal.
         let model = model.filter(|model| !model.is_empty() && !model.contains(char::is_control));
         Self {
             model: model.map(str::to_owned),
             target: target.and_then(|name| name.parse().ok()),
+            weights: weights.and_then(|name| name.parse().ok()).unwrap_or_default(),
             engine: folder.unwrap_or(Path::new(".")).to_owned(),
         }
     }
@@ -37,6 +41,9 @@ impl fmt::Display for Rebuild {
         write!(f, "build-engine --model {model}")?;
         if let Some(target) = self.target {
             write!(f, " --gpu {target}")?;
+        }
+        if self.weights != WeightType::default() {
+            write!(f, " --weights {}", self.weights)?;
         }
         write!(f, " --output {} --force", quote(&self.engine.to_string_lossy()))
     }
@@ -56,7 +63,7 @@ mod tests {
     use super::*;
 
     fn command(path: &str, model: Option<&str>, target: Option<&str>) -> String {
-        Rebuild::new(Path::new(path), model, target).to_string()
+        Rebuild::new(Path::new(path), model, target, None).to_string()
     }
 
     #[test]
@@ -66,6 +73,21 @@ mod tests {
             "build-engine --model org/name --gpu h100 --output 'my engine' --force"
         );
         assert_eq!(command("engine.json", None, Some("z100")), "build-engine --model MODEL --output . --force");
+    }
+
+    #[test]
+    fn an_engine_of_codes_is_built_of_codes_again() {
+        let command =
+            |weights| Rebuild::new(Path::new("e/engine.json"), Some("m"), Some("none"), Some(weights)).to_string();
+        for weights in ["int8", "int4"] {
+            assert_eq!(
+                command(weights),
+                format!("build-engine --model m --gpu none --weights {weights} --output e --force")
+            );
+        }
+        for weights in ["bf16", "$(rm b)"] {
+            assert_eq!(command(weights), "build-engine --model m --gpu none --output e --force");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use engine_builder::huggingface;
 use engine_format::json::{MAX_DIMENSION, Object};
 use engine_format::lora::peft_config::PeftConfig;
 use engine_format::manifest::{self, Manifest};
-use engine_format::weights_file::{self, Head};
+use engine_format::weights_file::{self, Head, Layout};
 use engine_format::{Dtype, FormatError, Mapping, ModelConfig, Part, Result, Weight};
 use engine_format::{checkpoint, safetensors_header, shape};
 use serde_json::Value;
@@ -77,7 +77,7 @@ pub fn checkpoint_config(bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The head of `rank0.weights`: tensors are aligned, have the sizes that their layouts ask for, lie inside the file and
+/// The head of `rank0.weights`: tensors are aligned, have the sizes, types and blocks that their layouts ask for, lie inside the file and
 /// behind the head, and do not overlap.
 pub fn weights_head(bytes: &[u8]) -> Result<()> {
     let end = |tensor: &Value| tensor["offset"].as_u64()?.checked_add(tensor["bytes"].as_u64()?);
@@ -95,7 +95,12 @@ fn check_weights(bytes: &[u8]) -> Result<()> {
     let head = Head::parse(Path::new("rank0.weights"), bytes)?;
     assert!(head.bytes <= bytes.len(), "the head is inside the file");
     for (name, entry) in &head.tensors {
-        assert_eq!((name, entry.dtype.as_str()), (&entry.name, "bfloat16"));
+        let (dtype, block) = match entry.layout {
+            Layout::RowMajor | Layout::Panels => ("bfloat16", None),
+            Layout::PanelsInt8 => ("int8_block", Some(32)),
+            Layout::PanelsInt4 => ("int4_block", Some(32)),
+        };
+        assert_eq!((name, entry.dtype.as_str(), entry.block), (&entry.name, dtype, block));
         assert!(entry.offset >= head.bytes && entry.offset.is_multiple_of(64), "`{name}` is aligned");
         assert_eq!(weights_file::tensor_bytes(entry.layout, &entry.shape), Some(entry.bytes), "size of `{name}`");
     }

@@ -69,10 +69,15 @@ fn a_command_that_is_given_makes_what_was_missing() {
 
     // An engine of another version.
     let manifest = engine.join("engine.json");
-    change(&manifest, |manifest| manifest["format_version"] = json!(99));
+    change(&manifest, |manifest| {
+        manifest["format_version"] = json!(99);
+        manifest["versions"]["weights"] = json!("int8");
+    });
     let line = advised(&mut runs(&engine, ["--prompt", "a"]), "build the engine again with `");
     succeeded(&mut command(&line));
     succeeded(&mut runs(&engine, ["--prompt", "a"]));
+    let built: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    assert_eq!(built["versions"]["weights"], "int8", "it was built anew of another type");
 
     // An engine in the place of a model, and a model in the place of an engine.
     let (_other, other) = place();

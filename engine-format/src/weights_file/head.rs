@@ -204,7 +204,7 @@ impl Head {
             |at: usize| prefix[at..at + 4].iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte));
         let version = u32_at(8);
         if ![PLAIN_VERSION, VERSION].map(u64::from).contains(&version) {
-            let rebuild = Rebuild::new(path, None, Some(Target::Cpu.name()));
+            let rebuild = Rebuild::new(path, None, Some(Target::Cpu.name()), None);
             return Err(FormatError::Version {
                 path: path.to_owned(),
                 found: version,
