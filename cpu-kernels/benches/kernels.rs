@@ -98,27 +98,43 @@ fn pack(c: &mut Criterion) {
 }
 
 /// The heads of an 8B model.
+const HEADS: usize = 32;
+const KV_HEADS: usize = 8;
+const HEAD_DIM: usize = 128;
+const TOKENS_PER_BLOCK: usize = 32;
+
+/// Generation is measured in bytes of keys and values, context in operations. What one query reads lies in blocks that are
+/// scattered over the pool, and every call takes another sequence's, so that no cache holds them.
 fn attention(c: &mut Criterion, kernels: Kernels) {
-    const HEADS: usize = 32;
-    const KV_HEADS: usize = 8;
-    const HEAD_DIM: usize = 128;
-    const TOKENS_PER_BLOCK: usize = 64;
     let mut group = c.benchmark_group("attention");
-    for (name, sequences, tokens, start) in
-        [("context 512", 1, 512, 0), ("generation, 1 of 4096", 1, 1, 4095), ("generation, 16 of 1024", 16, 1, 1023)]
-    {
-        let blocks_each = usize::div_ceil(start + tokens, TOKENS_PER_BLOCK);
-        let table: Vec<u32> = (0..(sequences * blocks_each) as u32).collect();
+    for (name, sequences, tokens, start) in [
+        ("context, 512", 1, 512, 0),
+        ("context, last 2048 of 8192", 1, 2048, 6144),
+        ("generation, 1 of 1024", 1, 1, 1023),
+        ("generation, 1 of 4096", 1, 1, 4095),
+        ("generation, 1 of 16384", 1, 1, 16383),
+        ("generation, 1 of 32768", 1, 1, 32767),
+        ("generation, 16 of 1024", 16, 1, 1023),
+    ] {
+        let end: usize = start + tokens;
+        let blocks_each = end.div_ceil(TOKENS_PER_BLOCK);
+        let block = KV_HEADS * TOKENS_PER_BLOCK * HEAD_DIM;
+        let turns =
+            if tokens == 1 { (LARGE / (2 * size_of::<bf16>() * block * blocks_each * sequences)).max(1) } else { 1 };
+        let blocks = turns * sequences * blocks_each;
+        // A step that shares no factor with the number of blocks visits each of them once.
+        let step = (blocks / 2 + 1..).find(|step| gcd(*step, blocks) == 1).unwrap_or(1);
+        let table: Vec<u32> = (0..blocks).map(|i| (i * step % blocks) as u32).collect();
         let parts: Vec<AttentionSequence<'_>> =
             table.chunks_exact(blocks_each).map(|blocks| AttentionSequence { tokens, start, blocks }).collect();
-        let cache = vec![bf16::ONE; table.len() * KV_HEADS * TOKENS_PER_BLOCK * HEAD_DIM];
+        let cache = vec![bf16::ONE; blocks * block];
         let q = vec![0.5; sequences * tokens * HEADS * HEAD_DIM];
         let mut out = vec![bf16::ZERO; q.len()];
         let args = Attention {
             q: &q,
             keys: &cache,
             values: &cache,
-            sequences: &parts,
+            sequences: &[],
             heads: HEADS,
             kv_heads: KV_HEADS,
             head_dim: HEAD_DIM,
@@ -126,15 +142,25 @@ fn attention(c: &mut Criterion, kernels: Kernels) {
             scale: 0.088,
             sliding_window: None,
         };
-        let seen = if tokens == 1 { start + 1 } else { tokens * (tokens + 1) / 2 };
+        let seen = if tokens == 1 { end } else { tokens * start + tokens * (tokens + 1) / 2 };
         group.throughput(if tokens == 1 {
             Throughput::Bytes((sequences * seen * KV_HEADS * HEAD_DIM * 2 * 2) as u64)
         } else {
             Throughput::Elements((sequences * seen * HEADS * HEAD_DIM * 2 * 2) as u64)
         });
-        group.bench_function(name, |b| b.iter(|| kernels.attention(args, &mut out)));
+        let mut turn = parts.chunks_exact(sequences).cycle();
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let sequences = turn.next().unwrap_or_default();
+                kernels.attention(Attention { sequences, ..args }, &mut out);
+            });
+        });
     }
     group.finish();
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 fn elementwise(c: &mut Criterion, kernels: Kernels) {

@@ -3,6 +3,9 @@
 //! A *query row* is one head of one token: `head_dim` elements. It takes 2 `head_dim` multiply-adds for each key that
 //! it sees. The keys and values of a KV head are read once for each piece, so a piece of R rows does R multiply-adds
 //! for each bf16 that it reads.
+//!
+//! Keys are cut into *parts* at multiples of [`PART`]. The softmax of a row begins anew in each of them, and what they
+//! gave is added up in their order, whoever computed them: so parts may be computed at once, and the bits tell nothing of it.
 
 #![forbid(unsafe_code)]
 
@@ -10,7 +13,10 @@ use std::ops::Range;
 
 use half::bf16;
 
-use crate::submatrix::Submatrix;
+use crate::kv_layout::KvLayout;
+
+/// Keys of a part, a multiple of the keys that are taken at a time: 512 KiB of a head of 128, far more than a task costs.
+pub(crate) const PART: usize = 1024;
 
 /// Queries and the cache that they attend to. One call serves context and generation, in any mixture.
 ///
@@ -20,9 +26,9 @@ use crate::submatrix::Submatrix;
 pub struct Attention<'a> {
     /// `[tokens, heads, head_dim]`, rotary embedding applied; the tokens of all sequences, one after another.
     pub q: &'a [f32],
-    /// One layer's keys: `[blocks, kv_heads, tokens_per_block, head_dim]`.
+    /// One layer's keys: `[blocks, kv_heads]` pages, see [`KvLayout`].
     pub keys: &'a [bf16],
-    /// One layer's values, in the same shape as the keys.
+    /// One layer's values, in as many pages.
     pub values: &'a [bf16],
     /// Whose tokens `q` holds, in order.
     pub sequences: &'a [AttentionSequence<'a>],
@@ -119,6 +125,8 @@ pub(crate) struct QueryTile<'a> {
     pub(crate) args: Attention<'a>,
     /// The block table of the sequence.
     pub(crate) blocks: &'a [u32],
+    /// Tokens, at least 1.
+    pub(crate) tokens: usize,
     /// The first token's index in `args.q`.
     pub(crate) first_token: usize,
     /// The first token's position in the sequence.
@@ -126,30 +134,32 @@ pub(crate) struct QueryTile<'a> {
     pub(crate) kv_head: usize,
     /// Query heads that share a KV head: `heads / kv_heads`.
     pub(crate) group: usize,
-    /// `[tokens, query heads of this KV head * head_dim]`
-    pub(crate) out: Submatrix<'a, bf16>,
 }
 
 impl QueryTile<'_> {
     /// Query rows: tokens times heads of the group.
     pub(crate) fn rows(&self) -> usize {
-        self.out.rows() * self.group
+        self.tokens * self.group
     }
 
-    /// The queries `[rows, head_dim]`, scaled, then converted.
-    pub(crate) fn scaled_queries<T>(&self, convert: impl Fn(f32) -> T) -> Vec<T> {
+    /// The queries `[rows, depth]`, scaled, then converted; `depth` is at least `head_dim`, and zeros fill it up.
+    pub(crate) fn scaled_queries<T: Clone>(&self, depth: usize, zero: T, convert: impl Fn(f32) -> T) -> Vec<T> {
         let Attention { q, heads, head_dim, scale, .. } = self.args;
         let (token_len, group_len) = (heads * head_dim, self.group * head_dim);
-        let mut queries = Vec::with_capacity(self.rows() * head_dim);
-        for token in q[self.first_token * token_len..][..self.out.rows() * token_len].chunks_exact(token_len) {
-            queries.extend(token[self.kv_head * group_len..][..group_len].iter().map(|x| convert(x * scale)));
+        let mut queries = Vec::with_capacity(self.rows() * depth);
+        for token in q[self.first_token * token_len..][..self.tokens * token_len].chunks_exact(token_len) {
+            for row in token[self.kv_head * group_len..][..group_len].chunks_exact(head_dim) {
+                queries.extend(row.iter().map(|x| convert(x * scale)));
+                queries.extend(std::iter::repeat_n(zero.clone(), depth - head_dim));
+            }
         }
         queries
     }
 
-    /// The positions that any of the rows sees.
-    pub(crate) fn visible_positions(&self) -> Range<usize> {
-        self.args.first_visible(self.first_position)..self.first_position + self.out.rows()
+    /// The positions that any of the rows sees, cut into parts.
+    pub(crate) fn parts(&self) -> impl ExactSizeIterator<Item = Range<usize>> + use<> {
+        let (start, end) = (self.args.first_visible(self.first_position), self.first_position + self.tokens);
+        (start / PART..end.div_ceil(PART)).map(move |part| start.max(part * PART)..end.min((part + 1) * PART))
     }
 
     /// Which of the `keys` positions from `base` on a query row sees, counted from `base`; empty where it sees none.
@@ -160,12 +170,24 @@ impl QueryTile<'_> {
         self.args.first_visible(position).saturating_sub(base).min(end)..end
     }
 
-    /// Where the key of a position begins in `args.keys`, and its value in `args.values`.
+    /// Whether every row sees all of the `keys` positions from `base` on.
     #[inline(always)]
-    pub(crate) fn cache_offset(&self, position: usize) -> usize {
-        let Attention { kv_heads, head_dim, tokens_per_block, .. } = self.args;
+    pub(crate) fn all_see(&self, base: usize, keys: usize) -> bool {
+        let last = self.first_position + self.tokens - 1;
+        base + keys <= self.first_position + 1 && self.args.first_visible(last) <= base
+    }
+
+    /// How pages are laid out.
+    #[inline(always)]
+    pub(crate) fn layout(&self) -> KvLayout {
+        KvLayout { head_dim: self.args.head_dim, tokens_per_block: self.args.tokens_per_block }
+    }
+
+    /// The page that holds a position: where it begins in `args.keys` and in `args.values`, and the position's slot.
+    #[inline(always)]
+    pub(crate) fn page(&self, position: usize) -> (usize, usize) {
+        let Attention { kv_heads, tokens_per_block, .. } = self.args;
         let block = self.blocks[position / tokens_per_block] as usize;
-        let slot = position % tokens_per_block;
-        ((block * kv_heads + self.kv_head) * tokens_per_block + slot) * head_dim
+        ((block * kv_heads + self.kv_head) * self.layout().page_len(), position % tokens_per_block)
     }
 }

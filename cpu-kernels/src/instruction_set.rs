@@ -3,11 +3,13 @@
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use half::bf16;
 
 use crate::attention::QueryTile;
-use crate::generic::attention::VectorAttention;
+use crate::generic::attention::{Attend, Partial};
+use crate::generic::attention_products::Fp32;
 use crate::generic::multiply_adds::MultiplyAdds;
 use crate::quantized::Panels;
 use crate::quantized::rows::Rows;
@@ -44,10 +46,12 @@ pub(crate) trait InstructionSet: Copy + Send + Sync {
     /// If the sizes of `rows`, `panels` and `out` contradict one another.
     fn multiply_quantized(self, rows: Rows<'_>, panels: Panels<'_>, out: Submatrix<'_, f32>);
 
-    /// Attention of some queries of one sequence that share a KV head.
+    /// Attention of some queries of one sequence that share a KV head to the keys at `positions`, which are of one part.
     #[inline(always)]
-    fn attend(self, queries: QueryTile<'_>) {
-        self.vectorize(VectorAttention(queries));
+    fn attend(self, tile: &QueryTile<'_>, positions: Range<usize>) -> Partial {
+        let mut partial = Partial::new(tile);
+        self.vectorize(Attend { products: Fp32, tile, positions, partial: &mut partial });
+        partial
     }
 
     /// Does `rounds` rounds of the instruction that [`Self::multiply`] rests on, on registers alone, and returns how

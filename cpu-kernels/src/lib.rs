@@ -40,6 +40,7 @@
 //! | [`quantized`] | weights as integer codes of eight or four bits: layout, arithmetic, rounding of weights and of activations |
 //! | `submatrix` | rectangles of an output, one for each thread |
 //! | `simd` | the vector operations that an algorithm may ask for |
+//! | `kv_layout` | [`KvLayout`]: the layout of keys and values in the cache |
 //! | `attention` | [`Attention`]: its arguments, their checks, and the piece that one thread computes |
 //! | `generic` | each algorithm once, over `simd`: exponential, norms, rotary embedding, attention, sampling |
 //! | `instruction_set` | what an instruction set is: vectors, a matrix product, attention |
@@ -60,6 +61,7 @@ mod generic;
 mod instruction_set;
 mod isa;
 mod kernels;
+mod kv_layout;
 pub mod limits;
 pub mod packed;
 mod parallel;
@@ -79,5 +81,6 @@ pub use detect::{ISA_VARIABLE, IsaError};
 pub use half::bf16;
 pub use isa::{Isa, UnknownIsa};
 pub use kernels::Kernels;
+pub use kv_layout::KvLayout;
 pub use packed::{PackError, PackedMatrix};
 pub use quantized::Quantization;

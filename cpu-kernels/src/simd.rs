@@ -9,14 +9,6 @@
 
 use half::bf16;
 
-/// What [`Simd::widen_transposed`] takes.
-pub(crate) const WIDENED_ROWS: usize = 16;
-pub(crate) const WIDENED_COLUMNS: usize = 32;
-
-/// What [`Simd::narrow_transposed`] takes.
-pub(crate) const NARROWED_ROWS: usize = 32;
-pub(crate) const NARROWED_COLUMNS: usize = 16;
-
 /// An algorithm and its arguments.
 pub(crate) trait Task {
     /// Does the work. Implementations are `#[inline(always)]`.
@@ -39,6 +31,11 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn load(self, x: &[f32]) -> Self::Vector;
     /// The first lanes of `x`, widened.
     fn load_bf16(self, x: &[bf16]) -> Self::Vector;
+    /// The even and the odd elements of `LANES` pairs, widened.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    fn load_pairs(self, x: &[bf16]) -> [Self::Vector; 2];
     /// Writes to the first lanes of `out`.
     fn store(self, v: Self::Vector, out: &mut [f32]);
     /// Rounds to nearest, ties to even, and writes to the first lanes of `out`.
@@ -64,37 +61,12 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn scale(self, v: Self::Vector, n: Self::Vector) -> Self::Vector;
     /// `v` in the lanes where `x` is at least `threshold`, 0 in the others and where either is not a number.
     fn where_at_least(self, x: Self::Vector, threshold: Self::Vector, v: Self::Vector) -> Self::Vector;
+    /// Whether any lane of `a` is larger than that of `b`; where either is not a number, it is not.
+    fn any_above(self, a: Self::Vector, b: Self::Vector) -> bool;
     /// The sum of the lanes, in a fixed order.
     fn sum(self, v: Self::Vector) -> f32;
     /// The largest lane; which, is unspecified where one is not a number.
     fn largest(self, v: Self::Vector) -> f32;
-
-    /// Widens a block and transposes it: element c of row r goes to `out[c * stride + r]`.
-    ///
-    /// # Panics
-    /// If `stride` is less than [`WIDENED_ROWS`], or `out` ends before its last element.
-    #[inline(always)]
-    fn widen_transposed(self, block: &[[bf16; WIDENED_COLUMNS]; WIDENED_ROWS], out: &mut [f32], stride: usize) {
-        for (c, column) in out.chunks_mut(stride).take(WIDENED_COLUMNS).enumerate() {
-            for (element, row) in column[..WIDENED_ROWS].iter_mut().zip(block) {
-                *element = widen(row[c]);
-            }
-        }
-    }
-
-    /// Rounds a block of weights to bf16 and transposes it: element c of row r, at `weights[r * stride + c]`, goes to
-    /// `out[c * NARROWED_ROWS + r]`.
-    ///
-    /// # Panics
-    /// If `stride` is less than [`NARROWED_COLUMNS`], or `weights` ends before the last element.
-    #[inline(always)]
-    fn narrow_transposed(self, weights: &[f32], stride: usize, out: &mut [bf16; NARROWED_ROWS * NARROWED_COLUMNS]) {
-        for (r, row) in weights.chunks(stride).take(NARROWED_ROWS).enumerate() {
-            for (c, weight) in row[..NARROWED_COLUMNS].iter().enumerate() {
-                out[c * NARROWED_ROWS + r] = bf16::from_f32(*weight);
-            }
-        }
-    }
 }
 
 /// Rows of `k` bf16 as rows of `padded_k` f32.

@@ -8,31 +8,7 @@ use crate::generic::exp::exp;
 use crate::instruction_set::InstructionSet;
 use crate::isa::Isa;
 use crate::kernels::Kernels;
-use crate::simd::{NARROWED_COLUMNS, NARROWED_ROWS, Simd, Task};
-
-struct NarrowTransposed<'a>(&'a [f32], &'a mut [bf16; NARROWED_ROWS * NARROWED_COLUMNS]);
-
-impl Task for NarrowTransposed<'_> {
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        s.narrow_transposed(self.0, 20, self.1);
-    }
-}
-
-#[test]
-fn narrowing_rounds_and_transposes() {
-    // Every element another, and none exact in bf16; a tie, a zero and an infinity.
-    let mut weights: Vec<f32> = (0..31 * 20 + 16).map(|i| (i as f32 + 0.3) / 777.0).collect();
-    (weights[0], weights[21], weights[62]) = (1.0 + 1.0 / 256.0, 0.0, f32::INFINITY);
-    for kernels in Isa::ALL.into_iter().filter_map(Kernels::for_isa) {
-        let mut out = [bf16::NAN; NARROWED_ROWS * NARROWED_COLUMNS];
-        with_isa!(kernels.0, isa => isa.vectorize(NarrowTransposed(&weights, &mut out)));
-        for (i, found) in out.iter().enumerate() {
-            let (row, column) = (i % NARROWED_ROWS, i / NARROWED_ROWS);
-            assert_eq!(*found, bf16::from_f32(weights[row * 20 + column]), "{}: {row}, {column}", kernels.isa());
-        }
-    }
-}
+use crate::simd::{Simd, Task};
 
 struct Exp<'a>(&'a [f32], &'a mut [f32]);
 

@@ -3,13 +3,14 @@
 mod common;
 
 use common::{BF16_ROUNDING, F32_ROUNDING, Random, TINY, on_every_isa, panic_of, with_threads};
-use cpu_kernels::{Attention, AttentionSequence, Isa, Kernels, bf16};
+use cpu_kernels::{Attention, AttentionSequence, Isa, Kernels, KvLayout, bf16};
 
 on_every_isa!(
     against_f64,
     large_scores,
     the_same_bits_in_any_chunks_and_pages,
     the_same_bits_in_any_batch,
+    the_same_bits_whoever_computes_the_parts,
     only_visible_keys_are_read,
     values_of_zero_have_no_sign,
     arguments_are_checked,
@@ -70,10 +71,12 @@ impl Pool {
         for token in 0..tokens {
             for head in 0..shape.kv_heads {
                 let block = table[token / size] as usize;
-                let to = ((block * shape.kv_heads + head) * size + token % size) * d;
+                let layout = KvLayout { head_dim: d, tokens_per_block: size };
+                let page = (block * shape.kv_heads + head) * layout.page_len();
                 let from = (token * shape.kv_heads + head) * d;
-                self.keys[to..][..d].copy_from_slice(&sequence.keys[from..][..d]);
-                self.values[to..][..d].copy_from_slice(&sequence.values[from..][..d]);
+                let (key, value) = (&sequence.keys[from..][..d], &sequence.values[from..][..d]);
+                layout.store_key(&mut self.keys[page..][..layout.page_len()], token % size, key);
+                layout.store_value(&mut self.values[page..][..layout.page_len()], token % size, value);
             }
         }
         table
@@ -125,10 +128,12 @@ fn queries(kernels: Kernels, q: &[f32], scale: f32) -> (Vec<f64>, f64) {
     }
 }
 
+/// Compares what the last tokens of a sequence gave, as many as `out` has.
 fn check(kernels: Kernels, shape: Shape, sequence: &Sequence, out: &[bf16]) {
     let Shape { heads, kv_heads, head_dim: d, window } = shape;
     let (all_q, scale) = queries(kernels, &sequence.q, 1.0 / (d as f32).sqrt());
-    for token in 0..sequence.tokens {
+    let first_token = sequence.tokens - out.len() / (heads * d);
+    for token in first_token..sequence.tokens {
         let first = window.map_or(0, |window| (token + 1).saturating_sub(window));
         for head in 0..heads {
             let q = &all_q[(token * heads + head) * d..][..d];
@@ -158,7 +163,7 @@ fn check(kernels: Kernels, shape: Shape, sequence: &Sequence, out: &[bf16]) {
                 let weight_error = if kernels.isa() == Isa::Amx { BF16_ROUNDING } else { 0.0 };
                 let relative = 4.0 * score_error + 2.0 * roundings * F32_ROUNDING + weight_error;
                 let bound = relative * magnitudes.max(expected.abs()) + BF16_ROUNDING * expected.abs() * 1.01 + TINY;
-                let found = out[(token * heads + head) * d + i].to_f64();
+                let found = out[((token - first_token) * heads + head) * d + i].to_f64();
                 assert!(
                     (found - expected).abs() <= bound,
                     "token {token} of {}, head {head}, element {i}: {found}, expected {expected} within {bound}",
@@ -236,6 +241,32 @@ fn the_same_bits_in_any_batch(kernels: Kernels) {
     }
     for threads in [1, 2, 7] {
         assert!(alone == with_threads(threads, || pool.attend(kernels, shape, &q, &parts)), "{threads} threads");
+    }
+}
+
+/// Keys are cut into parts of 1024. Few queries have a task for each of them, many do not, and alone they have one thread.
+fn the_same_bits_whoever_computes_the_parts(kernels: Kernels) {
+    const TOKENS: usize = 2080;
+    for (shape, tokens_per_block) in [(shape(2, 1, 32, None), 32), (shape(3, 1, 20, Some(1500)), 48)] {
+        let sequence = Sequence::random(shape, TOKENS, 7, 2.0);
+        let mut pool = Pool::new(shape, tokens_per_block, TOKENS / tokens_per_block + 3);
+        let blocks = pool.add(shape, &sequence, TOKENS);
+        let token = shape.heads * shape.head_dim;
+        let span = |tokens, start| AttentionSequence { tokens, start, blocks: &blocks };
+        let attend = |threads, tokens, start: usize| {
+            let q = &sequence.q[start * token..][..tokens * token];
+            with_threads(threads, || pool.attend(kernels, shape, q, &[span(tokens, start)]))
+        };
+        // The first queries see no key of the third part.
+        let first = 2048 - 20;
+        let whole = attend(1, TOKENS - first, first);
+        check(kernels, shape, &sequence, &whole);
+        for (threads, tokens) in [(2, TOKENS - first), (64, 1), (1, 1), (7, 33)] {
+            for start in [first, (first + TOKENS - tokens) / 2, TOKENS - tokens] {
+                let expected = &whole[(start - first) * token..][..tokens * token];
+                assert!(attend(threads, tokens, start) == expected, "{tokens} tokens from {start}, {threads} threads");
+            }
+        }
     }
 }
 

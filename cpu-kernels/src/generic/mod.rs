@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub(crate) mod attention;
+pub(crate) mod attention_products;
 pub(crate) mod elementwise;
 pub(crate) mod exp;
 pub(crate) mod log_sum_exp;

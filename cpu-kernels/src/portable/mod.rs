@@ -79,6 +79,15 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn load_pairs(self, x: &[bf16]) -> [Self::Vector; 2] {
+        let (mut even, mut odd) = ([0.0; LANES], [0.0; LANES]);
+        for (i, pair) in x[..2 * LANES].as_chunks::<2>().0.iter().enumerate() {
+            (even[i], odd[i]) = (widen(pair[0]), widen(pair[1]));
+        }
+        [even, odd]
+    }
+
+    #[inline(always)]
     fn store(self, v: Self::Vector, out: &mut [f32]) {
         for (out, v) in out.iter_mut().zip(v) {
             *out = v;
@@ -149,6 +158,11 @@ impl Simd for Portable {
             out[i] = if x[i] >= threshold[i] { v[i] } else { 0.0 };
         }
         out
+    }
+
+    #[inline(always)]
+    fn any_above(self, a: Self::Vector, b: Self::Vector) -> bool {
+        a.iter().zip(b).any(|(a, b)| *a > b)
     }
 
     #[inline(always)]

@@ -12,10 +12,12 @@ pub(crate) mod software;
 pub(crate) mod tile_unit;
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use half::bf16;
 
 use crate::attention::QueryTile;
+use crate::generic::attention::{Attend, Partial};
 use crate::instruction_set::{InstructionSet, pad_rows};
 use crate::quantized::Panels;
 use crate::quantized::rows::Rows;
@@ -55,8 +57,11 @@ impl<U: TileUnit, I: InstructionSet> InstructionSet for Tiled<U, I> {
     }
 
     #[inline(always)]
-    fn attend(self, queries: QueryTile<'_>) {
-        self.vectors.vectorize(attention::TiledAttention { unit: self.unit, tile: queries });
+    fn attend(self, tile: &QueryTile<'_>, positions: Range<usize>) -> Partial {
+        let mut partial = Partial::new(tile);
+        let products = attention::TileProducts(self.unit.open());
+        self.vectors.vectorize(Attend { products, tile, positions, partial: &mut partial });
+        partial
     }
 
     fn multiply_adds(self, rounds: usize) -> u64 {

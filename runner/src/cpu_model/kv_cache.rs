@@ -1,8 +1,8 @@
 //! Keys and values of past tokens, in blocks from one pool.
 //!
-//! Storing costs one rounding and one write an element; finding the blocks of a pass costs a sort of them, once a layer.
+//! Storing costs one rounding, one copy and one write an element; finding the blocks of a pass costs a sort of them, once a layer.
 
-use cpu_kernels::bf16;
+use cpu_kernels::{KvLayout, bf16};
 use engine_format::ModelConfig;
 use engine_format::error::counted;
 use rayon::prelude::*;
@@ -10,14 +10,14 @@ use rayon::prelude::*;
 use super::MemoryError;
 use crate::model::{BlockId, StepSequence};
 
-/// The pool: for each layer, keys and values of `[blocks, kv_heads, tokens_per_block, head_size]` in bfloat16.
+/// The pool: for each layer, `[blocks, kv_heads]` pages of keys and as many of values, in bfloat16. [`KvLayout`] says what is where
+/// in a page.
 #[derive(Debug)]
 pub struct KvCache {
     layers: Vec<LayerCache>,
     num_blocks: usize,
-    tokens_per_block: usize,
     kv_heads: usize,
-    head_size: usize,
+    layout: KvLayout,
 }
 
 #[derive(Debug)]
@@ -41,8 +41,8 @@ impl KvCache {
         let pool = || bytemuck::allocation::try_zeroed_vec(elements).map_err(|()| refused());
         let layer = |_| Ok(LayerCache { keys: pool()?, values: pool()? });
         let layers = (0..config.num_hidden_layers).map(layer).collect::<Result<_, _>>()?;
-        let (kv_heads, head_size) = (config.num_key_value_heads, config.head_size);
-        Ok(Self { layers, num_blocks, tokens_per_block, kv_heads, head_size })
+        let layout = KvLayout { head_dim: config.head_size, tokens_per_block };
+        Ok(Self { layers, num_blocks, kv_heads: config.num_key_value_heads, layout })
     }
 
     /// Blocks in the pool.
@@ -52,12 +52,12 @@ impl KvCache {
 
     /// Tokens of one block.
     pub fn tokens_per_block(&self) -> usize {
-        self.tokens_per_block
+        self.layout.tokens_per_block
     }
 
     /// Copies a block's keys and values, in every layer.
     pub fn copy_block(&mut self, from: BlockId, to: BlockId) {
-        let elements = self.kv_heads * self.tokens_per_block * self.head_size;
+        let elements = self.kv_heads * self.layout.page_len();
         let (from, to) = (from as usize * elements, to as usize * elements);
         for layer in &mut self.layers {
             layer.keys.copy_within(from..from + elements, to);
@@ -73,25 +73,23 @@ impl KvCache {
     /// kv_heads * head_size]`; `values` has a row for each token, whose last `kv_heads * head_size` elements they are.
     pub(super) fn store(&mut self, layer: usize, sequences: &[StepSequence<'_>], keys: &[f32], values: &[f32]) {
         let pieces = self.pieces(sequences);
-        let (tokens_per_block, head_size, width) =
-            (self.tokens_per_block, self.head_size, self.kv_heads * self.head_size);
+        let (layout, width) = (self.layout, self.kv_heads * self.layout.head_dim);
         let row_width = values.len() / (keys.len() / width);
-        let slab = tokens_per_block * width;
         let cache = &mut self.layers[layer];
         let written = pieces.iter().map(|piece| piece.block);
+        let slab = self.kv_heads * layout.page_len();
         let key_slabs = select(&mut cache.keys, slab, written.clone());
         let value_slabs = select(&mut cache.values, slab, written);
         let store = |(piece, (key_slab, value_slab)): (&Piece, (&mut [bf16], &mut [bf16]))| {
-            for index in 0..piece.tokens {
-                let row = piece.row + index;
-                let key = &keys[row * width..][..width];
-                let value = &values[(row + 1) * row_width - width..][..width];
-                for (vector, slab) in [(key, &mut *key_slab), (value, &mut *value_slab)] {
-                    for (head, elements) in vector.chunks_exact(head_size).enumerate() {
-                        let first = (head * tokens_per_block + piece.slot + index) * head_size;
-                        let targets = slab[first..first + head_size].iter_mut();
-                        targets.zip(elements).for_each(|(to, &from)| *to = engine_format::dtype::round_to_bf16(from));
-                    }
+            let mut rounded = vec![bf16::ZERO; layout.head_dim];
+            let pages =
+                key_slab.chunks_exact_mut(layout.page_len()).zip(value_slab.chunks_exact_mut(layout.page_len()));
+            for ((key_page, value_page), column) in pages.zip((0..).step_by(layout.head_dim)) {
+                for (row, slot) in (piece.row..piece.row + piece.tokens).zip(piece.slot..) {
+                    round(&keys[row * width + column..], &mut rounded);
+                    layout.store_key(key_page, slot, &rounded);
+                    round(&values[(row + 1) * row_width - width + column..], &mut rounded);
+                    layout.store_value(value_page, slot, &rounded);
                 }
             }
         };
@@ -110,8 +108,8 @@ impl KvCache {
             let mut position = sequence.start;
             let end = sequence.start + sequence.tokens.len();
             while position < end {
-                let (index, slot) = (position / self.tokens_per_block, position % self.tokens_per_block);
-                let tokens = (end - position).min(self.tokens_per_block - slot);
+                let (index, slot) = (position / self.tokens_per_block(), position % self.tokens_per_block());
+                let tokens = (end - position).min(self.tokens_per_block() - slot);
                 pieces.push(Piece { block: sequence.blocks[index], slot, row, tokens });
                 position += tokens;
                 row += tokens;
@@ -124,6 +122,10 @@ impl KvCache {
 
 /// Elements below which waking another thread takes longer than storing them.
 const PARALLEL_ELEMENTS: usize = 1 << 14;
+
+fn round(from: &[f32], out: &mut [bf16]) {
+    out.iter_mut().zip(from).for_each(|(to, &from)| *to = engine_format::dtype::round_to_bf16(from));
+}
 
 /// Consecutive tokens of one sequence that are stored in one block.
 struct Piece {

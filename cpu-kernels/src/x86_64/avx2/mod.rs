@@ -126,6 +126,17 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn load_pairs(self, x: &[bf16]) -> [__m256; 2] {
+        let x = &x[..16];
+        // SAFETY: `self` proves the instructions; 16 elements are read.
+        unsafe {
+            let pairs = _mm256_loadu_si256(x.as_ptr().cast());
+            let upper = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+            [_mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)), _mm256_castsi256_ps(_mm256_and_si256(pairs, upper))]
+        }
+    }
+
+    #[inline(always)]
     fn store(self, v: __m256, out: &mut [f32]) {
         let mut all = [0.0; 8];
         match out.first_chunk_mut::<8>() {
@@ -207,6 +218,11 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn where_at_least(self, x: __m256, threshold: __m256, v: __m256) -> __m256 {
         on_registers!(_mm256_and_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(x, threshold), v))
+    }
+
+    #[inline(always)]
+    fn any_above(self, a: __m256, b: __m256) -> bool {
+        on_registers!(_mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(a, b)) != 0)
     }
 
     #[inline(always)]

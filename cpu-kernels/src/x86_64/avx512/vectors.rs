@@ -4,12 +4,12 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::registers::{first_lanes, narrow};
-use super::{transpose, vnni};
+use super::registers::{first_lanes, narrow, widen_halves};
+use super::vnni;
 use crate::instruction_set::InstructionSet;
 use crate::quantized::Panels;
 use crate::quantized::rows::Rows;
-use crate::simd::{NARROWED_COLUMNS, NARROWED_ROWS, Simd, WIDENED_COLUMNS, WIDENED_ROWS};
+use crate::simd::Simd;
 use crate::submatrix::Submatrix;
 use crate::x86_64::avx2::{self, Avx2};
 
@@ -92,6 +92,13 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn load_pairs(self, x: &[bf16]) -> [__m512; 2] {
+        let x = &x[..32];
+        // SAFETY: `self` proves the instructions; 32 elements are read.
+        unsafe { widen_halves(_mm512_loadu_si512(x.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
     fn store(self, v: __m512, out: &mut [f32]) {
         // SAFETY: `self` proves the instructions; only lanes that the slice has are written.
         unsafe {
@@ -167,6 +174,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn any_above(self, a: __m512, b: __m512) -> bool {
+        on_registers!(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b) != 0)
+    }
+
+    #[inline(always)]
     fn sum(self, v: __m512) -> f32 {
         on_registers!({
             let half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
@@ -180,17 +192,5 @@ impl Simd for Avx512 {
             let half = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
             avx2::largest(half)
         })
-    }
-
-    #[inline(always)]
-    fn widen_transposed(self, tile: &[[bf16; WIDENED_COLUMNS]; WIDENED_ROWS], out: &mut [f32], stride: usize) {
-        // SAFETY: `self` proves the instructions that `transpose::widen_transposed` is compiled with.
-        unsafe { transpose::widen_transposed(tile, out, stride) }
-    }
-
-    #[inline(always)]
-    fn narrow_transposed(self, weights: &[f32], stride: usize, out: &mut [bf16; NARROWED_ROWS * NARROWED_COLUMNS]) {
-        // SAFETY: `self` proves the instructions that `transpose::narrow_transposed` is compiled with.
-        unsafe { transpose::narrow_transposed(weights, stride, out) }
     }
 }
