@@ -1,4 +1,4 @@
-"""llama.cpp through its Python package's C bindings, bfloat16 weights, its default KV cache (fp16): see peer.py."""
+"""llama.cpp through its Python package's C bindings, its default KV cache (fp16): see peer.py."""
 
 import sys
 import time
@@ -18,11 +18,11 @@ def only_errors(level, text, _):
 
 
 class LlamaCpp:
-    def __init__(self, plan):
+    def __init__(self, plan, model):
         llama_cpp.llama_log_set(only_errors, None)
         llama_cpp.llama_backend_init()
         model_params = llama_cpp.llama_model_default_params()
-        self.model = llama_cpp.llama_model_load_from_file(plan["gguf"].encode(), model_params)
+        self.model = llama_cpp.llama_model_load_from_file(model.encode(), model_params)
         assert self.model, "llama.cpp cannot load the model"
         self.vocab_size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
         longest = max(len(prompt) for prompts in plan["context"].values() for prompt in prompts)

@@ -1,6 +1,6 @@
 """What the peers' processes have in common.
 
-A peer loads the model, prints `ready`, does what the plan says and prints one JSON object. A peer is a class with
+A peer is started with the plan's file and its model's path below the work folder. It loads the model, prints `ready`, does what the plan says and prints one JSON object. A peer is a class with
 
 - `context(prompt)`: processes a prompt and computes the logits of its last token; returns that logits' best id;
 - `generate(prompts, steps)`: generates greedily for prompts of one length together; returns the time after each step
@@ -9,6 +9,7 @@ A peer loads the model, prints `ready`, does what the plan says and prints one J
 """
 
 import json
+import os
 import sys
 import time
 
@@ -22,10 +23,10 @@ def peak_resident_bytes():
 
 
 def run(make):
-    """`make(plan)` is the peer that is ready."""
+    """`make(plan, model)` is the peer that is ready."""
     with open(sys.argv[1]) as opened:
         plan = json.load(opened)
-    peer = make(plan)
+    peer = make(plan, os.path.join(plan["work"], sys.argv[2]))
     print("ready", flush=True)
 
     peer.generate([plan["warm_up"]], 4)

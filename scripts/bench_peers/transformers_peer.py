@@ -19,9 +19,9 @@ class Clock(transformers.StoppingCriteria):
 
 
 class Transformers:
-    def __init__(self, plan):
+    def __init__(self, plan, model):
         torch.set_num_threads(plan["threads"])
-        model = transformers.AutoModelForCausalLM.from_pretrained(plan["model"], dtype=torch.bfloat16)
+        model = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
         self.model = model.eval()
         attention = model.config._attn_implementation
         self.versions = f"transformers {transformers.__version__}, torch {torch.__version__}, attention `{attention}`"
