@@ -50,16 +50,19 @@ class Ours:
         self.engine = os.path.join(self.work, column.model)
         self.peaks, self.starts, self.machines, self.isa = [], [], [], None
 
-    def prompts(self, prompts):
+    def prompts(self, prompts, before=()):
+        """A file of prompts; those `before` them are given one token each."""
+        lines = [{"prompt_ids": prompt, "max_new_tokens": 1} for prompt in before]
+        lines += [{"prompt_ids": prompt} for prompt in prompts]
         path = os.path.join(self.work, "prompts.jsonl")
         with open(path, "w") as opened:
-            opened.writelines(json.dumps({"prompt_ids": prompt}) + "\n" for prompt in prompts)
+            opened.writelines(json.dumps(line) + "\n" for line in lines)
         return path
 
-    def bench(self, prompts, output_len, load):
-        """One run of `bench-engine` on prompts given as ids."""
+    def bench(self, path, output_len, load):
+        """One run of `bench-engine` on a file of prompts."""
         command = [os.path.join(self.plan["bin"], "bench-engine"), "--engine", self.engine]
-        command += ["--prompts", self.prompts(prompts), "--output-len", str(output_len)]
+        command += ["--prompts", path, "--output-len", str(output_len)]
         command += ["--threads", str(self.plan["threads"]), "--format", "json", "--kv-cache-tokens", "8192", *load]
         process, ready = start(command, lambda _: True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         output, messages = process.communicate()
@@ -82,20 +85,29 @@ class Ours:
     def measure(self):
         context, generation, work = {}, {}, {}
         for length, prompts in self.plan["context"].items():
-            run = self.bench(prompts, 1, ["--concurrency", "1"])
+            run = self.bench(self.prompts(prompts), 1, ["--concurrency", "1"])
             context[length] = int(length) / run["time_to_first_token"]["min"]
             # The share is that of all prompts; the rate is the best one's.
             work[f"context {length}"] = run["context"]
+        # All others come while this one is computed, so that they begin together: one that began alone would generate while
+        # their prompts are computed, piece by piece.
+        first = next(iter(self.plan["context"].values()))[:1]
         for batch in self.plan["batches"]:
+            path = self.prompts(self.plan["prompts"][:batch], first)
             for _ in range(self.plan["turns"]):
-                run = self.bench(self.plan["prompts"][:batch], self.plan["steps"], ["--arrivals", "all"])
-                # The first request may start alone; from the second step on all are together.
+                run = self.bench(path, self.plan["steps"], ["--arrivals", "fixed", "--rate", "1000"])
+                phase = run["generation"]
+                if phase["tokens"] != batch * phase["iterations"]:
+                    print(f"not counted: {batch} sequences did not begin together", file=sys.stderr, flush=True)
+                    continue
                 rate = batch / run["time_per_output_token"]["p50"]
                 if rate > generation.get(str(batch), 0):
                     overhead = run["generation_overhead"]
                     outside = overhead["outside_model"] + overhead["detokenization"]
                     generation[str(batch)] = rate
-                    work[f"generation {batch}"] = run["generation"] | {"outside_model": outside}
+                    work[f"generation {batch}"] = phase | {"outside_model": outside}
+            if str(batch) not in generation:
+                sys.exit(f"no run of {self.engine} with {batch} sequences together")
         best = lambda limit: max(machine[limit] for machine in self.machines)
         return {
             "context_tokens_per_second": context,

@@ -1,7 +1,7 @@
 //! Writes a model of a real one's shape with seeded random weights, as Hugging Face safetensors in several shards.
 //!
 //! ```text
-//! cargo run --release -p engine-builder --example synthetic_model -- minitron-8b DIR
+//! cargo run --release -p engine-builder --example synthetic_model -- minitron-8b DIR [LAYERS]
 //! ```
 //!
 //! For measurements of builds and runs: the shape is true, the text means nothing. Weights are uniform with a standard
@@ -41,13 +41,17 @@ impl Tensor {
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1);
-    let (preset, output) = (arguments.next(), arguments.next());
-    let usage = "usage: synthetic_model PRESET DIR (PRESET: minitron-8b, minitron-0.9b)";
+    let (preset, output, layers) = (arguments.next(), arguments.next(), arguments.next());
+    let usage = "usage: synthetic_model PRESET DIR [LAYERS] (PRESET: minitron-8b, minitron-0.9b)";
     let preset = preset.and_then(|preset| preset.into_string().ok()).context(usage)?;
     let output = output.context(usage)?;
     let output = Path::new(&output);
     let (_, text) = PRESETS.into_iter().find(|(name, _)| *name == preset).context(usage)?;
-    let value: Value = serde_json::from_str(text)?;
+    let mut value: Value = serde_json::from_str(text)?;
+    if let Some(layers) = layers {
+        let layers: usize = layers.to_str().and_then(|layers| layers.parse().ok()).context(usage)?;
+        value["num_hidden_layers"] = layers.into();
+    }
     let config = huggingface::config::parse(Path::new("config.json"), &value)?;
     ensure!(!output.exists(), "`{}` exists already", output.display());
     std::fs::create_dir_all(output)?;
@@ -74,7 +78,7 @@ fn main() -> Result<()> {
     }
     let index = json!({ "metadata": {}, "weight_map": weight_map });
     std::fs::write(output.join("model.safetensors.index.json"), serde_json::to_vec_pretty(&index)?)?;
-    std::fs::write(output.join("config.json"), text)?;
+    std::fs::write(output.join("config.json"), serde_json::to_vec_pretty(&value)?)?;
     let generation = json!({ "bos_token_id": 1, "eos_token_id": 2 });
     std::fs::write(output.join("generation_config.json"), serde_json::to_vec_pretty(&generation)?)?;
     Ok(())
