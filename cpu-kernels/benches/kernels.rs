@@ -21,6 +21,9 @@ fn limit(c: &mut Criterion, kernels: Kernels) {
     group.throughput(Throughput::Elements(limits::multiply_adds(kernels, ROUNDS)));
     let name = format!("multiply-adds, {}", kernels.isa());
     group.bench_function(name, |b| b.iter(|| limits::multiply_adds(kernels, black_box(ROUNDS))));
+    group.throughput(Throughput::Elements(limits::code_multiply_adds(kernels, ROUNDS)));
+    let name = format!("multiply-adds of codes, {}", kernels.isa());
+    group.bench_function(name, |b| b.iter(|| limits::code_multiply_adds(kernels, black_box(ROUNDS))));
     group.finish();
 }
 

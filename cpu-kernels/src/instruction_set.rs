@@ -10,7 +10,7 @@ use half::bf16;
 use crate::attention::QueryTile;
 use crate::generic::attention::{Attend, Partial};
 use crate::generic::attention_products::Fp32;
-use crate::generic::multiply_adds::MultiplyAdds;
+use crate::generic::multiply_adds::{CodeMultiplyAdds, MultiplyAdds};
 use crate::quantized::Panels;
 use crate::quantized::rows::Rows;
 use crate::simd::Task;
@@ -60,6 +60,13 @@ pub(crate) trait InstructionSet: Copy + Send + Sync {
         let mut flops = 0;
         self.vectorize(MultiplyAdds::<12> { rounds, flops: &mut flops });
         flops
+    }
+
+    /// The same of the instruction that [`Self::multiply_quantized`] rests on.
+    fn code_multiply_adds(self, rounds: usize) -> u64 {
+        let mut operations = 0;
+        self.vectorize(CodeMultiplyAdds { rounds, operations: &mut operations });
+        operations
     }
 }
 

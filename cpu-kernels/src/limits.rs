@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use crate::any_instruction_set::with_isa;
 use crate::instruction_set::InstructionSet;
 use crate::kernels::Kernels;
+use crate::quantized::Quantization;
 
 /// What is read to measure bandwidth, in bytes: more than caches hold.
 const READ_BYTES: usize = 512 << 20;
@@ -33,30 +34,38 @@ pub struct MachineLimits {
 impl MachineLimits {
     /// Measures for about 0.3 seconds, on the threads of the rayon pool that the call runs in. Takes 512 MiB of
     /// memory while it lasts.
-    pub fn measure(kernels: Kernels) -> MachineLimits {
+    pub fn measure(kernels: Kernels, quantization: Option<Quantization>) -> MachineLimits {
         let data: Vec<u64> = (0..READ_BYTES / 8).into_par_iter().map(|i| i as u64).collect();
         let reading = shortest(|| {
             black_box(read(&data));
         });
         drop(data);
-        // Rounds enough for a turn are found by doubling, which also wakes the processor up.
-        let mut rounds = 1 << 10;
-        let flops = loop {
-            let started = Instant::now();
-            let flops = multiply_adds(kernels, rounds);
-            if started.elapsed() >= TURN || rounds >= 1 << 40 {
-                break flops;
-            }
-            rounds *= 2;
-        };
-        let multiplying = shortest(|| {
-            multiply_adds(kernels, rounds);
-        });
         MachineLimits {
             read_bytes_per_second: READ_BYTES as f64 / reading.as_secs_f64(),
-            matrix_flops_per_second: flops as f64 / multiplying.as_secs_f64(),
+            matrix_flops_per_second: most_a_second(|rounds| match quantization {
+                None => multiply_adds(kernels, rounds),
+                Some(_) => code_multiply_adds(kernels, rounds),
+            }),
         }
     }
+}
+
+/// The most operations a second of `work`, which is told how many rounds to do and returns how many operations that was.
+fn most_a_second(work: impl Fn(usize) -> u64) -> f64 {
+    // Rounds enough for a turn are found by doubling, which also wakes the processor up.
+    let mut rounds = 1 << 10;
+    let operations = loop {
+        let started = Instant::now();
+        let operations = work(rounds);
+        if started.elapsed() >= TURN || rounds >= 1 << 40 {
+            break operations;
+        }
+        rounds *= 2;
+    };
+    let working = shortest(|| {
+        work(rounds);
+    });
+    operations as f64 / working.as_secs_f64()
 }
 
 /// The shortest of [`TURNS`] turns.
@@ -97,6 +106,12 @@ pub fn multiply_adds(kernels: Kernels, rounds: usize) -> u64 {
     per_thread.into_iter().sum()
 }
 
+/// The same of products of codes.
+pub fn code_multiply_adds(kernels: Kernels, rounds: usize) -> u64 {
+    let per_thread = rayon::broadcast(|_| with_isa!(kernels.0, isa => isa.code_multiply_adds(rounds)));
+    per_thread.into_iter().sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +124,9 @@ mod tests {
             let alone = with_isa!(kernels.0, isa => isa.multiply_adds(100));
             assert!(alone >= 100 * 16 && alone.is_multiple_of(100), "{alone}");
             assert_eq!(pool.install(|| multiply_adds(kernels, 100)), 3 * alone);
+            let codes_alone = with_isa!(kernels.0, isa => isa.code_multiply_adds(100));
+            assert!(codes_alone >= 100 * 32 && codes_alone.is_multiple_of(100), "{codes_alone}");
+            assert_eq!(pool.install(|| code_multiply_adds(kernels, 100)), 3 * codes_alone);
         }
     }
 
@@ -125,10 +143,12 @@ mod tests {
     #[test]
     fn limits_are_plausible() {
         for kernels in Isa::ALL.into_iter().filter_map(Kernels::for_isa) {
-            let limits = MachineLimits::measure(kernels);
-            // A machine outside of these has broken clocks, or the loops were optimized away.
-            assert!((1e7..1e13).contains(&limits.read_bytes_per_second), "{limits:?}");
-            assert!((1e7..1e16).contains(&limits.matrix_flops_per_second), "{limits:?}");
+            for quantization in [None, Some(Quantization::Int8)] {
+                let limits = MachineLimits::measure(kernels, quantization);
+                // A machine outside of these has broken clocks, or the loops were optimized away.
+                assert!((1e7..1e13).contains(&limits.read_bytes_per_second), "{limits:?}");
+                assert!((1e7..1e16).contains(&limits.matrix_flops_per_second), "{limits:?}");
+            }
         }
     }
 }

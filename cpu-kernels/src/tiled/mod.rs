@@ -67,4 +67,8 @@ impl<U: TileUnit, I: InstructionSet> InstructionSet for Tiled<U, I> {
     fn multiply_adds(self, rounds: usize) -> u64 {
         self.unit.multiply_adds(rounds)
     }
+
+    fn code_multiply_adds(self, rounds: usize) -> u64 {
+        self.unit.code_multiply_adds(rounds)
+    }
 }

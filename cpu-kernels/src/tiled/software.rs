@@ -5,7 +5,9 @@
 use half::bf16;
 
 use super::tile_unit::{B_TILE, CODE_TILE, CodeProduct, TILE_ROWS, TileProduct, TileSession, TileUnit};
+use crate::instruction_set::InstructionSet;
 use crate::packed::{K_TILE, PANEL_COLUMNS};
+use crate::portable::Portable;
 use crate::quantized::BLOCK;
 use crate::simd::widen;
 
@@ -30,6 +32,10 @@ impl TileUnit for Software {
         }
         std::hint::black_box(sums);
         (rounds * TILE_ROWS * B_TILE * 2) as u64
+    }
+
+    fn code_multiply_adds(self, rounds: usize) -> u64 {
+        Portable.code_multiply_adds(rounds)
     }
 }
 

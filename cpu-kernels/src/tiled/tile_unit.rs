@@ -102,6 +102,9 @@ pub(crate) trait TileUnit: Copy + Send + Sync {
 
     /// See [`crate::instruction_set::InstructionSet::multiply_adds`].
     fn multiply_adds(self, rounds: usize) -> u64;
+
+    /// See [`crate::instruction_set::InstructionSet::code_multiply_adds`].
+    fn code_multiply_adds(self, rounds: usize) -> u64;
 }
 
 /// See [`TileUnit::Session`].

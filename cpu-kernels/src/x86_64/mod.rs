@@ -3,6 +3,7 @@
 pub(crate) mod amx;
 pub(crate) mod avx2;
 pub(crate) mod avx512;
+mod code_multiply_adds;
 
 /// Whether CPUID names Intel as the CPU's maker.
 pub(crate) fn made_by_intel() -> bool {

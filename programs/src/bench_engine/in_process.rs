@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use cpu_kernels::Kernels;
 use cpu_kernels::limits::MachineLimits;
+use cpu_kernels::{Kernels, Quantization};
 use engine_format::{EngineDir, Target};
 use indicatif::ProgressBar;
 
@@ -91,7 +91,7 @@ pub(super) fn measure(
     // Measured last: it takes memory that is not the engine's.
     let memory = memory();
     let limits = match engine.running() {
-        Running::Cpu(_) => measure_limits(facts.threads).map_err(Failure::Other)?,
+        Running::Cpu(_) => measure_limits(facts.threads, engine.dir()).map_err(Failure::Other)?,
         Running::TensorRtLlm(_) => gpu_limits(engine.dir()),
     };
 
@@ -177,10 +177,13 @@ fn under(
     Ok(drive(executor, tokenizer, &workload.requests, &pace, || bar.inc(1))?)
 }
 
-fn measure_limits(threads: usize) -> Result<MachineLimits> {
+/// Of products with the engine's type of weights.
+fn measure_limits(threads: usize, dir: &EngineDir) -> Result<MachineLimits> {
     let kernels = Kernels::detect()?;
+    let weights = dir.manifest().weights();
+    let quantization = Quantization::ALL.into_iter().find(|quantization| Some(quantization.name()) == weights);
     let pool = system::Pool::new("limits", threads)?;
-    Ok(pool.install(|| MachineLimits::measure(kernels)))
+    Ok(pool.install(|| MachineLimits::measure(kernels, quantization)))
 }
 
 /// What the data sheet of the engine's GPU says; nothing of one that is not known.

@@ -68,6 +68,7 @@ pub(super) struct MachineFacts {
     /// The processor's name, or the GPU's.
     pub processor: Option<String>,
     pub read_bytes_per_second: f64,
+    /// Of products with weights of the engine's type.
     pub matrix_flops_per_second: f64,
     pub peak_resident_bytes: Option<u64>,
     pub anonymous_bytes: Option<u64>,

@@ -97,6 +97,15 @@ impl TileUnit for Amx {
         // Four times 16 x 16 sums of 32 products, a product and its addition being two.
         rounds as u64 * 4 * 16 * 16 * 32 * 2
     }
+
+    fn code_multiply_adds(self, rounds: usize) -> u64 {
+        let mut session = self.open();
+        session.configure(Tiles::Bf16(Shape { upper: 16, lower: 16 }));
+        // SAFETY: `self` proves the instructions; all tiles are configured.
+        unsafe { multiply::multiply_zero_codes(rounds) };
+        // Four times 16 x 16 sums of 64 products, a product and its addition being two.
+        rounds as u64 * 4 * 16 * 16 * 64 * 2
+    }
 }
 
 /// The tile unit of this thread: which tiles are configured is a state of the CPU.

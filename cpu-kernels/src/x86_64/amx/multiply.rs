@@ -210,34 +210,42 @@ pub(super) unsafe fn multiply(product: TileProduct<'_>, panels: usize) {
     }
 }
 
-/// Multiplies tiles of zeros, four products a round.
-///
-/// # Safety
-/// The CPU and the process must have AMX-TILE and AMX-BF16, and all tiles must be configured with 16 rows.
-pub(super) unsafe fn multiply_zeros(rounds: usize) {
-    if rounds == 0 {
-        return;
-    }
-    // SAFETY: the caller vouches for the instructions; no memory is touched.
-    unsafe {
-        asm!(
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            "tilezero tmm4",
-            "tilezero tmm5",
-            "tilezero tmm6",
-            "tilezero tmm7",
-            "2:",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "dec {}",
-            "jnz 2b",
-            inout(reg) rounds => _,
-            options(nostack, nomem),
-        );
-    }
+/// Stamps out a loop over tiles of zeros, four products with `$instruction` a round.
+macro_rules! multiply_zeros {
+    ($name:ident, $instruction:literal) => {
+        /// Multiplies tiles of zeros.
+        ///
+        /// # Safety
+        /// The CPU and the process must have AMX-TILE and the instruction, and all tiles must be configured with 16 rows.
+        pub(super) unsafe fn $name(rounds: usize) {
+            if rounds == 0 {
+                return;
+            }
+            // SAFETY: the caller vouches for the instructions; no memory is touched.
+            unsafe {
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    "tilezero tmm4",
+                    "tilezero tmm5",
+                    "tilezero tmm6",
+                    "tilezero tmm7",
+                    "2:",
+                    concat!($instruction, " tmm0, tmm4, tmm6"),
+                    concat!($instruction, " tmm1, tmm4, tmm7"),
+                    concat!($instruction, " tmm2, tmm5, tmm6"),
+                    concat!($instruction, " tmm3, tmm5, tmm7"),
+                    "dec {}",
+                    "jnz 2b",
+                    inout(reg) rounds => _,
+                    options(nostack, nomem),
+                );
+            }
+        }
+    };
 }
+
+multiply_zeros!(multiply_zeros, "tdpbf16ps");
+multiply_zeros!(multiply_zero_codes, "tdpbsud");

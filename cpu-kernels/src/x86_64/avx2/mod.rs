@@ -14,6 +14,7 @@ use crate::quantized::Panels;
 use crate::quantized::rows::Rows;
 use crate::simd::{Simd, Task, widen_rows};
 use crate::submatrix::Submatrix;
+use crate::x86_64::code_multiply_adds;
 
 /// Proof that this CPU and its operating system have AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
@@ -267,5 +268,10 @@ impl InstructionSet for Avx2 {
                 quantized::multiply_maddubs(rows, panels, out);
             }
         }
+    }
+
+    fn code_multiply_adds(self, rounds: usize) -> u64 {
+        // SAFETY: `self` proves the instructions that each is compiled with.
+        unsafe { if self.vnni { code_multiply_adds::avx_vnni(rounds) } else { code_multiply_adds::avx2(rounds) } }
     }
 }

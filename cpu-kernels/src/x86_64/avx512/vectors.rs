@@ -12,6 +12,7 @@ use crate::quantized::rows::Rows;
 use crate::simd::Simd;
 use crate::submatrix::Submatrix;
 use crate::x86_64::avx2::{self, Avx2};
+use crate::x86_64::code_multiply_adds;
 
 /// Proof that this CPU and its operating system have AVX-512 F, BW, VL and DQ, and what [`Avx2`] proves.
 #[derive(Clone, Copy)]
@@ -45,6 +46,16 @@ impl Avx512 {
             unsafe { vnni::multiply(rows, panels, out) }
         } else {
             self.narrow.multiply_quantized(rows, panels, out);
+        }
+    }
+
+    /// See [`InstructionSet::code_multiply_adds`].
+    pub(super) fn code_multiply_adds(self, rounds: usize) -> u64 {
+        if self.vnni {
+            // SAFETY: `self` proves the instructions that it is compiled with.
+            unsafe { code_multiply_adds::avx512_vnni(rounds) }
+        } else {
+            self.narrow.code_multiply_adds(rounds)
         }
     }
 }

@@ -49,6 +49,10 @@ impl InstructionSet for Avx512Bf16 {
         self.vectors.multiply_codes(rows, panels, out);
     }
 
+    fn code_multiply_adds(self, rounds: usize) -> u64 {
+        self.vectors.code_multiply_adds(rounds)
+    }
+
     fn multiply_adds(self, rounds: usize) -> u64 {
         // SAFETY: `self` proves the instructions that `multiply_adds::multiply_adds` is compiled with.
         unsafe { multiply_adds::multiply_adds(rounds) }

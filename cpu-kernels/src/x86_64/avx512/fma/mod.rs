@@ -46,4 +46,8 @@ impl InstructionSet for Avx512 {
     fn multiply_quantized(self, rows: Rows<'_>, panels: Panels<'_>, out: Submatrix<'_, f32>) {
         self.multiply_codes(rows, panels, out);
     }
+
+    fn code_multiply_adds(self, rounds: usize) -> u64 {
+        Avx512::code_multiply_adds(self, rounds)
+    }
 }
