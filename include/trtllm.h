@@ -401,6 +401,11 @@ typedef struct trtllm_engine_config {
      * is promised the memory of its whole cache, and the next one gets its share of what is left. Default: 0.
      */
     size_t kv_cache_max_bytes;
+    /**
+     * What a CPU engine stores keys and values as: `bf16`, or `int8`, which takes about half the memory; empty for `bf16`.
+     * That of a TensorRT engine is built in: any but `bf16` is refused. Default: none.
+     */
+    struct trtllm_str kv_cache_dtype;
 } trtllm_engine_config;
 
 /**
@@ -480,6 +485,10 @@ typedef struct trtllm_engine_info {
      * What a CPU engine's matrices are stored as: `bf16`, `int8` or `int4`; else empty. Always valid.
      */
     struct trtllm_str weights;
+    /**
+     * What a CPU engine stores keys and values as: `bf16` or `int8`; else empty. Always valid.
+     */
+    struct trtllm_str kv_cache_dtype;
 } trtllm_engine_info;
 
 /**

@@ -14,23 +14,25 @@ use proptest::prelude::*;
 use trtllm::engine_format::WeightType;
 use trtllm::runner::cpu_model::{CpuModel, ForwardPass, KvCache, StepSequence};
 use trtllm::runner::executor::{
-    CapacitySchedulerPolicy, Executor, ExecutorConfig, FinishReason, KvCacheConfig, OutputConfig, Request, RequestId,
-    RequestSpec, Response, SamplingConfig,
+    CapacitySchedulerPolicy, Executor, ExecutorConfig, FinishReason, KvCacheConfig, KvCacheDtype, OutputConfig,
+    Request, RequestId, RequestSpec, Response, SamplingConfig,
 };
 use trtllm::runner::inflight::CpuExecutor;
 use trtllm::runner::model::ForwardError;
 
 const MAX_SEQ_LEN: usize = 96;
 
-/// A model with grouped query heads, and one with a sliding window; with weights of each type.
-static ENGINES: LazyLock<[Engine; 4]> = LazyLock::new(|| {
+/// A model with grouped query heads, and one with a sliding window; with weights and KV caches of each type.
+static ENGINES: LazyLock<[(Engine, KvCacheDtype); 6]> = LazyLock::new(|| {
     [
-        ("parity/mistral-gqa", WeightType::Bf16),
-        ("parity/mistral-window", WeightType::Bf16),
-        ("parity/mistral-gqa", WeightType::Int8),
-        ("parity/mistral-window", WeightType::Int4),
+        ("parity/mistral-gqa", WeightType::Bf16, KvCacheDtype::Bf16),
+        ("parity/mistral-window", WeightType::Bf16, KvCacheDtype::Bf16),
+        ("parity/mistral-gqa", WeightType::Int8, KvCacheDtype::Bf16),
+        ("parity/mistral-window", WeightType::Int4, KvCacheDtype::Bf16),
+        ("parity/mistral-gqa", WeightType::Bf16, KvCacheDtype::Int8),
+        ("parity/mistral-window", WeightType::Int8, KvCacheDtype::Int8),
     ]
-    .map(|(name, weights)| common::build_with(&common::fixture(name), 64, weights))
+    .map(|(name, weights, dtype)| (common::build_with(&common::fixture(name), 64, weights), dtype))
 });
 
 /// What one sequence of a request came to.
@@ -92,7 +94,9 @@ fn gather(executor: &dyn Executor, ids: &[RequestId], mut on_wait: impl FnMut(us
 }
 
 fn open(engine: usize, config: &ExecutorConfig) -> CpuExecutor {
-    CpuExecutor::open(&ENGINES[engine].engine, config).unwrap()
+    let (engine, dtype) = &ENGINES[engine];
+    let kv_cache = KvCacheConfig { dtype: *dtype, ..config.kv_cache.clone() };
+    CpuExecutor::open(&engine.engine, &ExecutorConfig { kv_cache, ..config.clone() }).unwrap()
 }
 
 fn enqueue(executor: &dyn Executor, spec: &RequestSpec) -> RequestId {
@@ -176,7 +180,7 @@ proptest! {
 
     #[test]
     fn company_changes_no_bit(
-        engine in 0usize..4,
+        engine in 0usize..6,
         config in configs(),
         specs in prop::collection::vec(requests(), 1..14),
         delays in prop::collection::vec(0u8..4, 14),
@@ -212,12 +216,12 @@ proptest! {
 /// A pass that is dropped between two layers, over tokens that are then computed in other chunks, changes no bit.
 #[test]
 fn a_dropped_pass_leaves_no_trace() {
-    for engine in ENGINES.iter() {
+    for (engine, dtype) in ENGINES.iter() {
         let model = CpuModel::open(&engine.engine, Some(2)).unwrap();
         let tokens: Vec<u32> = (0..40).collect();
         let blocks: Vec<u32> = (0..10).rev().collect();
         let logits = |dropped: &[usize]| {
-            let (mut cache, mut pass) = (KvCache::new(model.config(), 10, 4).unwrap(), ForwardPass::default());
+            let (mut cache, mut pass) = (KvCache::new(model.config(), *dtype, 10, 4).unwrap(), ForwardPass::default());
             let step = |start: usize, end: usize| StepSequence { tokens: &tokens[start..end], start, blocks: &blocks };
             model.forward(&mut pass, &mut cache, &[step(0, 10)], &mut || false).unwrap();
             for &layers in dropped {
@@ -254,7 +258,13 @@ fn a_window_is_all_that_a_sequence_needs() {
         RequestSpec { sampling, ..RequestSpec::new((0..45).chain([number]).collect(), 60) }
     };
     let specs: Vec<_> = (0..3).map(spec).chain([beams(0), spec(0), beams(1)]).collect();
-    let expected: Vec<_> = specs.iter().map(|spec| alone(1, spec)).collect();
+    for engine in [1, 5] {
+        let expected: Vec<_> = specs.iter().map(|spec| alone(engine, spec)).collect();
+        within_a_window(engine, &specs, &expected);
+    }
+}
+
+fn within_a_window(engine: usize, specs: &[RequestSpec], expected: &[Vec<Outcome>]) {
     for policy in [CapacitySchedulerPolicy::GuaranteedNoEvict, CapacitySchedulerPolicy::MaxUtilization] {
         let kv_cache = KvCacheConfig { max_tokens: Some(80), tokens_per_block: 4, ..KvCacheConfig::default() };
         let config = ExecutorConfig {
@@ -263,7 +273,7 @@ fn a_window_is_all_that_a_sequence_needs() {
             capacity_scheduler_policy: policy,
             ..ExecutorConfig::default()
         };
-        let executor = open(1, &config);
+        let executor = open(engine, &config);
         assert_eq!(executor.limits().max_seq_len, 256, "the cache of 80 tokens does not lower it");
         let ids: Vec<_> = specs.iter().map(|spec| enqueue(&executor, spec)).collect();
         assert!(gather(&executor, &ids, |_| ()) == expected, "{policy:?}");

@@ -90,6 +90,7 @@ impl From<OpenError> for Failure {
                 about("kv_cache.max_tokens (--kv-cache-tokens)", error)
             }
             OpenError::Cpu(CpuModelError::KvCacheBytes { .. }) => about("kv_cache.max_bytes (--kv-cache-bytes)", error),
+            OpenError::TensorRtLlm(Gpu::KvCacheDtype { .. }) => about("kv_cache.dtype (--kv-cache-dtype)", error),
             OpenError::Format(format) | OpenError::Cpu(CpuModelError::Format(format)) if format.is_out_of_memory() => {
                 Self::Machine(error.into())
             }
@@ -104,7 +105,11 @@ impl From<OpenError> for Failure {
             | OpenError::Target { .. }
             | OpenError::Gpu { .. } => Self::Machine(error.into()),
             OpenError::TensorRtLlm(
-                Gpu::Format(_) | Gpu::Limit { .. } | Gpu::Setting { .. } | Gpu::NotTensorRt { .. },
+                Gpu::Format(_)
+                | Gpu::Limit { .. }
+                | Gpu::Setting { .. }
+                | Gpu::Conflict { .. }
+                | Gpu::NotTensorRt { .. },
             ) => input(error),
             OpenError::TensorRtLlm(Gpu::Version { .. } | Gpu::NoWorker { .. }) => Self::Machine(error.into()),
             OpenError::Cpu(_) | OpenError::TensorRtLlm(_) => Self::Other(error.into()),

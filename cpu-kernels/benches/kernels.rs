@@ -6,7 +6,9 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use cpu_kernels::{Attention, AttentionSequence, Kernels, PackedMatrix, Quantization, bf16, limits, packed};
+use cpu_kernels::{
+    Attention, AttentionSequence, Kernels, KvDtype, KvLayout, PackedMatrix, Quantization, bf16, limits, packed,
+};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// More than any cache: 1 GiB.
@@ -108,8 +110,11 @@ const TOKENS_PER_BLOCK: usize = 32;
 
 /// Generation is measured in bytes of keys and values, context in operations. What one query reads lies in blocks that are
 /// scattered over the pool, and every call takes another sequence's, so that no cache holds them.
-fn attention(c: &mut Criterion, kernels: Kernels) {
-    let mut group = c.benchmark_group("attention");
+fn attention(c: &mut Criterion, kernels: Kernels, dtype: KvDtype) {
+    let mut group = c.benchmark_group(match dtype {
+        KvDtype::Bf16 => "attention",
+        KvDtype::Int8 => "attention, int8",
+    });
     for (name, sequences, tokens, start) in [
         ("context, 512", 1, 512, 0),
         ("context, last 2048 of 8192", 1, 2048, 6144),
@@ -121,7 +126,8 @@ fn attention(c: &mut Criterion, kernels: Kernels) {
     ] {
         let end: usize = start + tokens;
         let blocks_each = end.div_ceil(TOKENS_PER_BLOCK);
-        let block = KV_HEADS * TOKENS_PER_BLOCK * HEAD_DIM;
+        let layout = KvLayout { head_dim: HEAD_DIM, tokens_per_block: TOKENS_PER_BLOCK, dtype };
+        let block = KV_HEADS * layout.page_len();
         let turns =
             if tokens == 1 { (LARGE / (2 * size_of::<bf16>() * block * blocks_each * sequences)).max(1) } else { 1 };
         let blocks = turns * sequences * blocks_each;
@@ -142,12 +148,13 @@ fn attention(c: &mut Criterion, kernels: Kernels) {
             kv_heads: KV_HEADS,
             head_dim: HEAD_DIM,
             tokens_per_block: TOKENS_PER_BLOCK,
+            dtype,
             scale: 0.088,
             sliding_window: None,
         };
         let seen = if tokens == 1 { end } else { tokens * start + tokens * (tokens + 1) / 2 };
         group.throughput(if tokens == 1 {
-            Throughput::Bytes((sequences * seen * KV_HEADS * HEAD_DIM * 2 * 2) as u64)
+            Throughput::Bytes((sequences * seen * block / TOKENS_PER_BLOCK * 2 * 2) as u64)
         } else {
             Throughput::Elements((sequences * seen * HEADS * HEAD_DIM * 2 * 2) as u64)
         });
@@ -189,7 +196,8 @@ fn all(c: &mut Criterion) {
             for quantization in Quantization::ALL {
                 gemm(c, kernels, Some(quantization));
             }
-            attention(c, kernels);
+            attention(c, kernels, KvDtype::Bf16);
+            attention(c, kernels, KvDtype::Int8);
             elementwise(c, kernels);
         }
         Err(error) => panic!("{error}"),

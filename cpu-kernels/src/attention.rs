@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use half::bf16;
 
-use crate::kv_layout::KvLayout;
+use crate::kv_layout::{KvDtype, KvLayout};
 
 /// Keys of a part, a multiple of the keys that are taken at a time: 512 KiB of a head of 128, far more than a task costs.
 pub(crate) const PART: usize = 1024;
@@ -40,6 +40,8 @@ pub struct Attention<'a> {
     pub head_dim: usize,
     /// Tokens in a block of the cache, at least 1.
     pub tokens_per_block: usize,
+    /// What keys and values are.
+    pub dtype: KvDtype,
     /// What q . k is multiplied by, usually 1 / sqrt(head_dim).
     pub scale: f32,
     /// With a window of W, the query at position i attends to positions i - W + 1 to i; otherwise from 0.
@@ -59,6 +61,13 @@ pub struct AttentionSequence<'a> {
 }
 
 impl Attention<'_> {
+    /// How pages are laid out.
+    #[inline(always)]
+    pub(crate) fn layout(&self) -> KvLayout {
+        let Attention { head_dim, tokens_per_block, dtype, .. } = *self;
+        KvLayout { head_dim, tokens_per_block, dtype }
+    }
+
     /// The first position that the query at `position` sees.
     #[inline(always)]
     pub(crate) fn first_visible(&self, position: usize) -> usize {
@@ -83,8 +92,9 @@ impl Attention<'_> {
         assert_eq!(Some(self.q.len()), expected, "q must hold the tokens of all sequences");
         assert_eq!(self.q.len(), out, "out must be as long as q");
 
-        let block = checked_product([1, kv_heads, tokens_per_block, head_dim]);
-        assert!(self.keys.len().is_multiple_of(block), "keys must be whole blocks of {block} elements");
+        checked_product([1, kv_heads, tokens_per_block, head_dim]);
+        let block = kv_heads * self.layout().page_len();
+        assert!(self.keys.len().is_multiple_of(block), "keys must be whole blocks of {block} words");
         assert_eq!(self.keys.len(), self.values.len(), "keys and values must be of one length");
         for (index, sequence) in self.sequences.iter().enumerate() {
             self.check_blocks(index, sequence, self.keys.len() / block);
@@ -180,7 +190,7 @@ impl QueryTile<'_> {
     /// How pages are laid out.
     #[inline(always)]
     pub(crate) fn layout(&self) -> KvLayout {
-        KvLayout { head_dim: self.args.head_dim, tokens_per_block: self.args.tokens_per_block }
+        self.args.layout()
     }
 
     /// The page that holds a position: where it begins in `args.keys` and in `args.values`, and the position's slot.

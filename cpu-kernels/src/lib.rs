@@ -1,5 +1,5 @@
-//! The arithmetic of a decoder-only transformer on a CPU: weights in bf16 or as integer codes, a bf16 KV cache, and fp32
-//! everywhere else.
+//! The arithmetic of a decoder-only transformer on a CPU: weights in bf16 or as integer codes, a KV cache in bf16 or in eight
+//! bits, and fp32 everywhere else.
 //!
 //! [`Kernels::detect`] picks the best instruction set of this machine, once; every operation is a method of the
 //! value it returns. All matrices are dense and row-major, except weights, which are in the [`packed`] layout
@@ -41,6 +41,7 @@
 //! | `submatrix` | rectangles of an output, one for each thread |
 //! | `simd` | the vector operations that an algorithm may ask for |
 //! | `kv_layout` | [`KvLayout`]: the layout of keys and values in the cache |
+//! | `kv_int8` | keys and values in eight bits: codes and scales |
 //! | `attention` | [`Attention`]: its arguments, their checks, and the piece that one thread computes |
 //! | `generic` | each algorithm once, over `simd`: exponential, norms, rotary embedding, attention, sampling |
 //! | `instruction_set` | what an instruction set is: vectors, a matrix product, attention |
@@ -61,6 +62,7 @@ mod generic;
 mod instruction_set;
 mod isa;
 mod kernels;
+mod kv_int8;
 mod kv_layout;
 pub mod limits;
 pub mod packed;
@@ -81,6 +83,6 @@ pub use detect::{ISA_VARIABLE, IsaError};
 pub use half::bf16;
 pub use isa::{Isa, UnknownIsa};
 pub use kernels::Kernels;
-pub use kv_layout::KvLayout;
+pub use kv_layout::{KvDtype, KvLayout};
 pub use packed::{PackError, PackedMatrix};
 pub use quantized::Quantization;

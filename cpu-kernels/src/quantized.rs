@@ -281,6 +281,6 @@ const ROUNDER: f32 = 12_582_912.0;
 
 /// `x`, which is within 2^22 of zero, rounded to the nearest integer, ties to even.
 #[inline(always)]
-fn nearest(x: f32) -> i32 {
+pub(crate) fn nearest(x: f32) -> i32 {
     (x + ROUNDER).to_bits().wrapping_sub(ROUNDER.to_bits()) as i32
 }

@@ -9,6 +9,8 @@
 
 use half::bf16;
 
+use crate::kv_int8::codes;
+
 /// An algorithm and its arguments.
 pub(crate) trait Task {
     /// Does the work. Implementations are `#[inline(always)]`.
@@ -36,6 +38,13 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// # Panics
     /// If there are fewer.
     fn load_pairs(self, x: &[bf16]) -> [Self::Vector; 2];
+    /// Integer codes, two to a word, as numbers: see [`crate::kv_int8`].
+    #[inline(always)]
+    fn widen_codes(self, words: &[bf16], out: &mut [bf16]) {
+        for (word, pair) in words.iter().zip(out.as_chunks_mut::<2>().0) {
+            *pair = codes(*word);
+        }
+    }
     /// Writes to the first lanes of `out`.
     fn store(self, v: Self::Vector, out: &mut [f32]);
     /// Rounds to nearest, ties to even, and writes to the first lanes of `out`.

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{BF16_ROUNDING, F32_ROUNDING, Random, TINY, on_every_isa, panic_of, with_threads};
-use cpu_kernels::{Attention, AttentionSequence, Isa, Kernels, KvLayout, bf16};
+use cpu_kernels::{Attention, AttentionSequence, Isa, Kernels, KvDtype, KvLayout, bf16};
 
 on_every_isa!(
     against_f64,
@@ -22,6 +22,19 @@ struct Shape {
     kv_heads: usize,
     head_dim: usize,
     window: Option<usize>,
+    dtype: KvDtype,
+}
+
+const DTYPES: [KvDtype; 2] = [KvDtype::Bf16, KvDtype::Int8];
+
+impl Shape {
+    fn layout(self, tokens_per_block: usize) -> KvLayout {
+        KvLayout { head_dim: self.head_dim, tokens_per_block, dtype: self.dtype }
+    }
+
+    fn with(self, dtype: KvDtype) -> Shape {
+        Shape { dtype, ..self }
+    }
 }
 
 /// One sequence: queries `[tokens, heads, head_dim]`, keys and values `[tokens, kv_heads, head_dim]`.
@@ -54,7 +67,7 @@ struct Pool {
 
 impl Pool {
     fn new(shape: Shape, tokens_per_block: usize, blocks: usize) -> Pool {
-        let len = blocks * shape.kv_heads * tokens_per_block * shape.head_dim;
+        let len = blocks * shape.kv_heads * shape.layout(tokens_per_block).page_len();
         // In an order that no code could assume.
         let mut free: Vec<u32> = (0..blocks as u32).collect();
         let mut random = Random(blocks as u64);
@@ -71,12 +84,13 @@ impl Pool {
         for token in 0..tokens {
             for head in 0..shape.kv_heads {
                 let block = table[token / size] as usize;
-                let layout = KvLayout { head_dim: d, tokens_per_block: size };
+                let layout = shape.layout(size);
                 let page = (block * shape.kv_heads + head) * layout.page_len();
                 let from = (token * shape.kv_heads + head) * d;
-                let (key, value) = (&sequence.keys[from..][..d], &sequence.values[from..][..d]);
-                layout.store_key(&mut self.keys[page..][..layout.page_len()], token % size, key);
-                layout.store_value(&mut self.values[page..][..layout.page_len()], token % size, value);
+                let widened = |token: &[bf16]| token[from..][..d].iter().map(|x| x.to_f32()).collect::<Vec<_>>();
+                let page = page..page + layout.page_len();
+                layout.store_key(&mut self.keys[page.clone()], token % size, &widened(&sequence.keys));
+                layout.store_value(&mut self.values[page], token % size, &widened(&sequence.values));
             }
         }
         table
@@ -98,6 +112,7 @@ impl Pool {
             kv_heads: shape.kv_heads,
             head_dim: shape.head_dim,
             tokens_per_block: self.tokens_per_block,
+            dtype: shape.dtype,
             scale: 1.0 / (shape.head_dim as f32).sqrt(),
             sliding_window: shape.window,
         }
@@ -130,7 +145,7 @@ fn queries(kernels: Kernels, q: &[f32], scale: f32) -> (Vec<f64>, f64) {
 
 /// Compares what the last tokens of a sequence gave, as many as `out` has.
 fn check(kernels: Kernels, shape: Shape, sequence: &Sequence, out: &[bf16]) {
-    let Shape { heads, kv_heads, head_dim: d, window } = shape;
+    let Shape { heads, kv_heads, head_dim: d, window, dtype } = shape;
     let (all_q, scale) = queries(kernels, &sequence.q, 1.0 / (d as f32).sqrt());
     let first_token = sequence.tokens - out.len() / (heads * d);
     for token in first_token..sequence.tokens {
@@ -144,13 +159,22 @@ fn check(kernels: Kernels, shape: Shape, sequence: &Sequence, out: &[bf16]) {
                     let products = q.iter().zip(&sequence.keys[offset(key)..]).map(|(q, k)| *q * k.to_f64());
                     let (sum, magnitudes) = products.fold((0.0, 0.0), |(s, m), x| (s + x, m + x.abs()));
                     // The query is scaled, then d products are rounded and added.
-                    score_error = score_error.max((2 * d + 2) as f64 * F32_ROUNDING * magnitudes * scale);
+                    let rounded = (2 * d + 2) as f64 * F32_ROUNDING * magnitudes * scale;
+                    let key = &sequence.keys[offset(key)..][..d];
+                    let off: f64 = q.iter().zip(half_scales(key, dtype)).map(|(q, off)| q.abs() * off).sum();
+                    score_error = score_error.max(rounded + off * scale);
                     sum * scale
                 })
                 .collect();
             let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
             let total: f64 = weights.iter().sum();
+            // What the values are off by, in the mean of their weights.
+            let mut off = vec![0.0; d];
+            for (weight, key) in weights.iter().zip(first..) {
+                let value = &sequence.values[offset(key)..][..d];
+                off.iter_mut().zip(half_scales(value, dtype)).for_each(|(off, half)| *off += weight / total * half);
+            }
             for i in 0..d {
                 let terms =
                     weights.iter().zip(first..).map(|(w, key)| w / total * sequence.values[offset(key) + i].to_f64());
@@ -161,8 +185,12 @@ fn check(kernels: Kernels, shape: Shape, sequence: &Sequence, out: &[bf16]) {
                 let roundings = 20.0 + 6.0 * (keys / 32.0 + 2.0) + 3.0 * keys.min(64.0) + keys / 8.0;
                 // A weight that is rounded to bf16 is off by half a unit, and so is its share of the sum.
                 let weight_error = if kernels.isa() == Isa::Amx { BF16_ROUNDING } else { 0.0 };
+                // e^x is off by more than x where x is large.
+                let score_error = if dtype == KvDtype::Int8 { score_error.exp_m1() } else { score_error };
                 let relative = 4.0 * score_error + 2.0 * roundings * F32_ROUNDING + weight_error;
-                let bound = relative * magnitudes.max(expected.abs()) + BF16_ROUNDING * expected.abs() * 1.01 + TINY;
+                let of_codes = off[i] * (1.0 + relative) * 1.01;
+                let bound =
+                    of_codes + relative * magnitudes.max(expected.abs()) + BF16_ROUNDING * expected.abs() * 1.01 + TINY;
                 let found = out[((token - first_token) * heads + head) * d + i].to_f64();
                 assert!(
                     (found - expected).abs() <= bound,
@@ -174,8 +202,17 @@ fn check(kernels: Kernels, shape: Shape, sequence: &Sequence, out: &[bf16]) {
     }
 }
 
+/// Half of the scale of each element: what eight bits are off by at most.
+fn half_scales(token: &[bf16], dtype: KvDtype) -> impl Iterator<Item = f64> {
+    token.chunks(32).flat_map(move |block| {
+        let largest = block.iter().map(|x| x.to_f64().abs()).fold(0.0, f64::max);
+        let half = if dtype == KvDtype::Int8 { largest / 254.0 * (1.0 + 1.01 * BF16_ROUNDING) } else { 0.0 };
+        block.iter().map(move |_| half)
+    })
+}
+
 fn shape(heads: usize, kv_heads: usize, head_dim: usize, window: Option<usize>) -> Shape {
-    Shape { heads, kv_heads, head_dim, window }
+    Shape { heads, kv_heads, head_dim, window, dtype: KvDtype::Bf16 }
 }
 
 fn against_f64(kernels: Kernels) {
@@ -192,7 +229,9 @@ fn against_f64(kernels: Kernels) {
     for (seed, shape) in shapes.into_iter().enumerate() {
         for tokens in [1, 2, 15, 16, 17, 31, 32, 33, 64, 65, 150] {
             let sequence = Sequence::random(shape, tokens, seed as u64, 2.0);
-            check(kernels, shape, &sequence, &chunked(kernels, shape, &sequence, tokens, 16));
+            for shape in DTYPES.map(|dtype| shape.with(dtype)) {
+                check(kernels, shape, &sequence, &chunked(kernels, shape, &sequence, tokens, 16));
+            }
         }
     }
 }
@@ -210,6 +249,9 @@ fn the_same_bits_in_any_chunks_and_pages(kernels: Kernels) {
         (shape(3, 1, 64, Some(37)), 150),
         (shape(8, 8, 16, Some(64)), 170),
         (shape(6, 2, 128, None), 70),
+        (shape(4, 2, 20, None).with(KvDtype::Int8), 130),
+        (shape(3, 1, 64, Some(37)).with(KvDtype::Int8), 150),
+        (shape(6, 2, 128, None).with(KvDtype::Int8), 70),
     ] {
         let sequence = Sequence::random(shape, tokens, tokens as u64, 2.0);
         let whole = chunked(kernels, shape, &sequence, tokens, 32);
@@ -224,7 +266,13 @@ fn the_same_bits_in_any_chunks_and_pages(kernels: Kernels) {
 }
 
 fn the_same_bits_in_any_batch(kernels: Kernels) {
-    let shape = shape(8, 2, 32, Some(50));
+    for dtype in DTYPES {
+        the_same_bits_in_any_batch_in(kernels, dtype);
+    }
+}
+
+fn the_same_bits_in_any_batch_in(kernels: Kernels, dtype: KvDtype) {
+    let shape = shape(8, 2, 32, Some(50)).with(dtype);
     let lengths = [(90, 89), (1, 0), (64, 0), (200, 120), (33, 32), (40, 40), (70, 3)];
     let sequences: Vec<Sequence> =
         lengths.iter().enumerate().map(|(i, (tokens, _))| Sequence::random(shape, *tokens, i as u64, 2.0)).collect();
@@ -247,7 +295,11 @@ fn the_same_bits_in_any_batch(kernels: Kernels) {
 /// Keys are cut into parts of 1024. Few queries have a task for each of them, many do not, and alone they have one thread.
 fn the_same_bits_whoever_computes_the_parts(kernels: Kernels) {
     const TOKENS: usize = 2080;
-    for (shape, tokens_per_block) in [(shape(2, 1, 32, None), 32), (shape(3, 1, 20, Some(1500)), 48)] {
+    for (shape, tokens_per_block) in [
+        (shape(2, 1, 32, None), 32),
+        (shape(3, 1, 20, Some(1500)), 48),
+        (shape(2, 1, 64, None).with(KvDtype::Int8), 32),
+    ] {
         let sequence = Sequence::random(shape, TOKENS, 7, 2.0);
         let mut pool = Pool::new(shape, tokens_per_block, TOKENS / tokens_per_block + 3);
         let blocks = pool.add(shape, &sequence, TOKENS);
@@ -272,7 +324,13 @@ fn the_same_bits_whoever_computes_the_parts(kernels: Kernels) {
 
 /// The rest of the pool is NaN, which would spread; block ids before the window are wild.
 fn only_visible_keys_are_read(kernels: Kernels) {
-    let shape = shape(2, 1, 16, Some(20));
+    for dtype in DTYPES {
+        only_visible_keys_are_read_in(kernels, dtype);
+    }
+}
+
+fn only_visible_keys_are_read_in(kernels: Kernels, dtype: KvDtype) {
+    let shape = shape(2, 1, 16, Some(20)).with(dtype);
     let sequence = Sequence::random(shape, 100, 4, 1.0);
     let mut pool = Pool::new(shape, 8, 20);
     let mut blocks = pool.add(shape, &sequence, 100);
@@ -288,7 +346,13 @@ fn only_visible_keys_are_read(kernels: Kernels) {
 
 /// Negative zeros among values must not give a sign that depends on which unseen keys share a block.
 fn values_of_zero_have_no_sign(kernels: Kernels) {
-    let shape = shape(1, 1, 8, None);
+    for dtype in DTYPES {
+        values_of_zero_have_no_sign_in(kernels, dtype);
+    }
+}
+
+fn values_of_zero_have_no_sign_in(kernels: Kernels, dtype: KvDtype) {
+    let shape = shape(1, 1, 8, None).with(dtype);
     let mut sequence = Sequence::random(shape, 40, 4, 1.0);
     sequence.values.fill(bf16::from_f32(-0.0));
     for chunk in [1, 3, 40] {
@@ -298,7 +362,13 @@ fn values_of_zero_have_no_sign(kernels: Kernels) {
 }
 
 fn arguments_are_checked(kernels: Kernels) {
-    let shape = shape(4, 2, 8, None);
+    for dtype in DTYPES {
+        arguments_are_checked_in(kernels, dtype);
+    }
+}
+
+fn arguments_are_checked_in(kernels: Kernels, dtype: KvDtype) {
+    let shape = shape(4, 2, 8, None).with(dtype);
     let sequence = Sequence::random(shape, 20, 4, 1.0);
     let mut pool = Pool::new(shape, 8, 4);
     let blocks = pool.add(shape, &sequence, 20);

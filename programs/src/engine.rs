@@ -28,10 +28,11 @@ pub(crate) fn describe(engine: &Engine, config: &ExecutorConfig) {
             let facts = executor.facts();
             let (tokens, bytes) = (facts.kv_cache_tokens, indicatif::HumanBytes(facts.kv_cache_bytes as u64));
             format!(
-                "{} weights; CPU ({}, {}); KV cache of {} (up to {bytes}, taken as it fills)",
+                "{} weights; CPU ({}, {}); KV cache{} of {} (up to {bytes}, taken as it fills)",
                 facts.weight_type,
                 facts.isa,
                 counted(facts.threads, "thread"),
+                facts.kv_cache_dtype.mention(),
                 counted(tokens, "token")
             )
         }

@@ -126,6 +126,7 @@ pub fn metrics(state: &State, headers: &HeaderMap) -> Response<Body> {
         model_name: model.map_or("", |model| model.name()),
         load: executor.map_or_else(Load::default, |executor| executor.load()),
         limits: executor.map_or(nothing, |executor| executor.limits()),
+        kv_cache_dtype: model.and_then(|model| model.kv_cache_dtype()),
     };
     reply::bytes(StatusCode::OK, format.content_type(), metrics::render(&state.metrics, &facts, format))
 }

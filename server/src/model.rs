@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use engine_format::engine_dir::GENERATION_CONFIG_FILE;
 use engine_format::json;
 use runner::engine::{Engine, Running};
-use runner::executor::{ExecutorConfig, TokenId};
+use runner::executor::{ExecutorConfig, KvCacheDtype, TokenId};
 use runner::generation_options::GenerationOptions;
 use runner::request_builder::RequestBuilder;
 use runner::session::Session;
@@ -309,6 +309,14 @@ impl Model {
         }
     }
 
+    /// What the KV cache stores keys and values as, where it is known.
+    pub fn kv_cache_dtype(&self) -> Option<KvCacheDtype> {
+        match self.engine.as_ref()?.running() {
+            Running::Cpu(executor) => Some(executor.facts().kv_cache_dtype),
+            Running::TensorRtLlm(_) => None,
+        }
+    }
+
     /// A name of everything that an output depends on beside its request.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
@@ -344,8 +352,11 @@ fn fingerprint(engine: Option<&Engine>) -> String {
             hasher.update(record.blake3.as_bytes());
         }
         let kind = match engine.running() {
-            // Bits differ between instruction sets.
-            Running::Cpu(executor) => executor.facts().isa.to_string(),
+            // Bits differ between instruction sets, and with what the KV cache stores.
+            Running::Cpu(executor) => {
+                let facts = executor.facts();
+                format!("{}{}", facts.isa, facts.kv_cache_dtype.mention())
+            }
             running @ Running::TensorRtLlm(_) => running.to_string(),
         };
         hasher.update(kind.as_bytes());

@@ -172,8 +172,8 @@ fn described(running: &Running) -> String {
     let Running::Cpu(executor) = running else { return running.to_string() };
     let facts = executor.facts();
     let (threads, tokens) = (counted(facts.threads, "thread"), counted(facts.kv_cache_tokens, "token"));
-    let size = size(facts.kv_cache_bytes);
-    format!("CPU ({}, {threads}); KV cache of {tokens} (up to {size}, taken as it fills)", facts.isa)
+    let (cache, size) = (facts.kv_cache_dtype.mention(), size(facts.kv_cache_bytes));
+    format!("CPU ({}, {threads}); KV cache{cache} of {tokens} (up to {size}, taken as it fills)", facts.isa)
 }
 
 /// Bytes for people.

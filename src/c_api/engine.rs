@@ -6,7 +6,9 @@ use engine_format::EngineDir;
 use runner::cpu_model::CpuModelError;
 use runner::engine::{Engine, OpenError, Running};
 use runner::executor::tensorrt_llm::{self, TensorRtLlmExecutor};
-use runner::executor::{CapacitySchedulerPolicy, ExecutorConfig, KvCacheConfig, Shutdown, TensorRtLlmConfig};
+use runner::executor::{
+    CapacitySchedulerPolicy, ExecutorConfig, KvCacheConfig, KvCacheDtype, Shutdown, TensorRtLlmConfig,
+};
 use runner::request_builder::RequestBuilder;
 use runner::session::Session;
 use text::chat::ChatTemplate;
@@ -94,6 +96,9 @@ pub struct trtllm_engine_config {
     /// `kv_cache_free_memory_fraction` allow. A host with several engines in one process should set it: an engine that is opened
     /// is promised the memory of its whole cache, and the next one gets its share of what is left. Default: 0.
     pub kv_cache_max_bytes: usize,
+    /// What a CPU engine stores keys and values as: `bf16`, or `int8`, which takes about half the memory; empty for `bf16`.
+    /// That of a TensorRT engine is built in: any but `bf16` is refused. Default: none.
+    pub kv_cache_dtype: trtllm_str,
 }
 
 // SAFETY: `repr(C)`, begins with its size, and holds numbers, bytes and raw pointers only.
@@ -118,18 +123,25 @@ unsafe impl Options for trtllm_engine_config {
             enable_block_reuse: config.kv_cache.enable_block_reuse.into(),
             tensorrt_llm: trtllm_str::EMPTY,
             kv_cache_max_bytes: 0,
+            kv_cache_dtype: trtllm_str::EMPTY,
         }
     }
 }
 
 impl trtllm_engine_config {
     /// # Safety
-    /// `tensorrt_llm` can be read, as the header has it.
+    /// `tensorrt_llm` and `kv_cache_dtype` can be read, as the header has it.
     unsafe fn to_config(self) -> Result<ExecutorConfig, Failure> {
         // SAFETY: as the caller promises.
         let own = unsafe { optional_text(self.tensorrt_llm, "tensorrt_llm") }?.unwrap_or_default();
         let tensorrt_llm = TensorRtLlmConfig::from_toml(own)
             .map_err(|problem| Failure::argument(format!("tensorrt_llm: {problem}")))?;
+        // SAFETY: as the caller promises.
+        let dtype = unsafe { optional_text(self.kv_cache_dtype, "kv_cache_dtype") }?.unwrap_or_default();
+        let found = KvCacheDtype::ALL.into_iter().find(|known| known.name() == dtype);
+        let Some(dtype) = found.or(dtype.is_empty().then(KvCacheDtype::default)) else {
+            return Err(Failure::argument(format!("kv_cache_dtype must be bf16 or int8, not `{dtype}`")));
+        };
         let chosen = |number: usize| (number > 0).then_some(number);
         let config = ExecutorConfig {
             threads: chosen(self.threads),
@@ -148,6 +160,7 @@ impl trtllm_engine_config {
                 free_memory_fraction: self.kv_cache_free_memory_fraction,
                 tokens_per_block: self.tokens_per_block,
                 enable_block_reuse: self.enable_block_reuse.get(),
+                dtype,
             },
             max_queue_size: self.max_queue_size,
             iter_stats_max_iterations: self.iter_stats_max_iterations,
@@ -203,6 +216,8 @@ pub struct trtllm_engine_info {
     pub max_beam_width: usize,
     /// What a CPU engine's matrices are stored as: `bf16`, `int8` or `int4`; else empty. Always valid.
     pub weights: trtllm_str,
+    /// What a CPU engine stores keys and values as: `bf16` or `int8`; else empty. Always valid.
+    pub kv_cache_dtype: trtllm_str,
 }
 
 // SAFETY: `repr(C)`, begins with its size, and holds numbers, bytes and raw pointers only.
@@ -228,6 +243,7 @@ unsafe impl Options for trtllm_engine_info {
             target: trtllm_str::EMPTY,
             max_beam_width: 0,
             weights: trtllm_str::EMPTY,
+            kv_cache_dtype: trtllm_str::EMPTY,
         }
     }
 }
@@ -299,9 +315,12 @@ fn cannot_open(error: &OpenError) -> Failure {
         OpenError::Cpu(CpuModelError::Isa(_)) | OpenError::Target { .. } | OpenError::Gpu { .. } => {
             TRTLLM_STATUS_UNAVAILABLE
         }
-        OpenError::TensorRtLlm(tensorrt_llm::OpenError::Limit { .. } | tensorrt_llm::OpenError::Setting { .. }) => {
-            TRTLLM_STATUS_INVALID_ARGUMENT
-        }
+        OpenError::TensorRtLlm(
+            tensorrt_llm::OpenError::Limit { .. }
+            | tensorrt_llm::OpenError::Setting { .. }
+            | tensorrt_llm::OpenError::Conflict { .. }
+            | tensorrt_llm::OpenError::KvCacheDtype { .. },
+        ) => TRTLLM_STATUS_INVALID_ARGUMENT,
         OpenError::TensorRtLlm(tensorrt_llm::OpenError::Format(_)) => TRTLLM_STATUS_INVALID_FILES,
         OpenError::TensorRtLlm(tensorrt_llm::OpenError::Busy { .. }) => TRTLLM_STATUS_BUSY,
         OpenError::TensorRtLlm(_) => TRTLLM_STATUS_UNAVAILABLE,
@@ -312,6 +331,7 @@ fn cannot_open(error: &OpenError) -> Failure {
     let field = match error {
         OpenError::Cpu(CpuModelError::KvCacheTokens { .. }) => "kv_cache_max_tokens",
         OpenError::Cpu(CpuModelError::KvCacheBytes { .. }) => "kv_cache_max_bytes",
+        OpenError::TensorRtLlm(tensorrt_llm::OpenError::KvCacheDtype { .. }) => "kv_cache_dtype",
         _ => return failure,
     };
     Failure::new(status, format!("{field}: {}", failure.message))
@@ -359,6 +379,7 @@ pub unsafe extern "C" fn trtllm_describe_engine(
                 None => limits.max_batch_size.min(limits.max_num_tokens),
             },
             weights: facts.map_or(trtllm_str::EMPTY, |facts| trtllm_str::of(facts.weight_type.name())),
+            kv_cache_dtype: facts.map_or(trtllm_str::EMPTY, |facts| trtllm_str::of(facts.kv_cache_dtype.name())),
             ..trtllm_engine_info::defaults()
         };
         // SAFETY: as the caller promises.

@@ -377,19 +377,30 @@ fn a_configuration_is_followed_and_described() {
     let mut config = std::mem::MaybeUninit::<trtllm_engine_config>::uninit();
     let mut info = std::mem::MaybeUninit::<trtllm_engine_info>::zeroed();
     // SAFETY: the places have the sizes that are given; a success initialises them.
-    let info = unsafe {
+    let (info, in_int8) = unsafe {
         ok(trtllm_init_engine_config(config.as_mut_ptr(), size_of::<trtllm_engine_config>()));
         let config = config.assume_init_mut();
         config.threads = 1;
         config.max_seq_len = 100;
         config.tokens_per_block = 8;
         config.kv_cache_max_tokens = 60;
-        host.engine = open(&host.built.path, config);
         let info = info.assume_init_mut();
         info.struct_size = size_of::<trtllm_engine_info>();
-        ok(trtllm_describe_engine(host.engine, info));
-        *info
+        let dtypes = ["int8", ""].map(|dtype| {
+            if !host.engine.is_null() {
+                ok(trtllm_close_engine(std::mem::replace(&mut host.engine, ptr::null_mut())));
+            }
+            config.kv_cache_dtype = text_of(dtype);
+            host.engine = open(&host.built.path, config);
+            ok(trtllm_describe_engine(host.engine, info));
+            *info
+        });
+        (dtypes[1], dtypes[0])
     };
+    assert_eq!((copied(info.kv_cache_dtype), copied(in_int8.kv_cache_dtype)), ("bf16".to_owned(), "int8".to_owned()));
+    assert_eq!(in_int8.kv_cache_tokens, 64);
+    // Heads of eight elements: as many codes and a scale of two bytes, rather than 16 bytes.
+    assert_eq!(16 * in_int8.kv_cache_bytes, 10 * info.kv_cache_bytes);
     assert_eq!((info.threads, info.kv_cache_tokens, info.max_seq_len), (1, 64, 64));
     assert!(!is(info.has_tokenizer) && !is(info.has_chat_template));
     assert!(["amx", "avx512f", "avx512", "avx2", "portable"].contains(&copied(info.instruction_set).as_str()));

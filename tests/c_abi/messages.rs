@@ -138,6 +138,7 @@ fn a_configuration_that_is_refused_names_its_field() {
         ("tokens_per_block", &|config| config.tokens_per_block = 0),
         ("max_queue_size", &|config| config.max_queue_size = 0),
         ("capacity_scheduler_policy", &|config| config.capacity_scheduler_policy = 9),
+        ("kv_cache_dtype", &|config| config.kv_cache_dtype = text_of("int4")),
         ("tensorrt_llm", &|config| config.tensorrt_llm = text_of("no_such_setting = 1")),
     ];
     for (names, change) in cases {

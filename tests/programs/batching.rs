@@ -129,6 +129,9 @@ fn the_kv_cache_is_as_large_as_asked_for() {
         &["113 tokens", "max_seq_len is 112", "raise --kv-cache-tokens"],
     );
     refused(&mut run(&["--prompt-ids", "1", "--kv-cache-tokens", "8"]), 2, &["8", "32"]);
+    let in_int8 = succeeded(&mut run(&[&["--prompt-ids", "1,2,3", "--kv-cache-dtype", "int8"], &sized[..]].concat()));
+    assert!(in_int8.stderr.contains("KV cache in int8 of 112 tokens"), "{}", in_int8.stderr);
+    refused(&mut run(&["--prompt-ids", "1", "--kv-cache-dtype", "int4"]), 2, &["int4", "bf16", "int8"]);
 }
 
 #[test]

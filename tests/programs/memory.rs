@@ -68,13 +68,16 @@ fn the_bytes_of_the_cache_can_be_given() {
     let plain = ["--prompt", "Mars", "--max-new-tokens", "5"];
     let tokens = |arguments: &[&str]| {
         let output = succeeded(run_engine(&engine.path, &plain).args(arguments));
-        let (_, rest) = output.stderr.split_once("KV cache of ").unwrap();
+        let said = output.stderr.replace("KV cache in int8 of", "KV cache of");
+        let (_, rest) = said.split_once("KV cache of ").unwrap();
         rest.split(' ').next().unwrap().parse::<usize>().unwrap()
     };
     let per_token = engine.engine.config().kv_bytes_per_token();
     let bytes = (per_token * 32 * 10 + 1).to_string();
     assert_eq!(tokens(&["--kv-cache-bytes", &bytes]), 320);
     assert_eq!(tokens(&["--kv-cache-bytes", &bytes, "--kv-cache-tokens", "64"]), 64);
+    // 17 bytes for 32 elements, rather than 32 elements in 16 bits.
+    assert_eq!(tokens(&["--kv-cache-bytes", &bytes, "--kv-cache-dtype", "int8"]), 320 * 64 / 34 / 32 * 32);
     let (_dir, path) = file("executor.toml", format!("[kv_cache]\nmax_bytes = {bytes}\n"));
     assert_eq!(tokens(&["--config", path.to_str().unwrap()]), 320);
     let warned = succeeded(run_engine(&engine.path, &plain).args(["--kv-cache-bytes", &bytes]));

@@ -60,6 +60,23 @@ fn a_configuration_file_is_read_and_a_wrong_name_in_it_told() {
 }
 
 #[test]
+fn a_setting_that_cannot_work_with_the_engine_is_bad_input() {
+    let engine = StandInEngine::new(MODEL, "");
+    let output = run_engine(&engine, &["--prompt-ids", "1", "--kv-cache-dtype", "int8"]);
+    assert_eq!(output.code, 2, "{}", output.stderr);
+    for words in ["kv_cache.dtype (--kv-cache-dtype)", "a KV cache in int8", "is built in, so leave the setting out"] {
+        assert!(output.stderr.contains(words), "{words}: {}", output.stderr);
+    }
+    let output = run_engine(&engine, &["--prompt-ids", "1", "--max-new-tokens", "2", "--kv-cache-dtype", "bf16"]);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    let file = engine.path().join("executor.toml");
+    std::fs::write(&file, "[tensorrt_llm.kv_cache]\nonboard_blocks = false\n").unwrap();
+    let output = run_engine(&engine, &["--prompt-ids", "1", "--config", file.to_str().unwrap()]);
+    assert_eq!(output.code, 2, "{}", output.stderr);
+    assert!(output.stderr.contains("`kv_cache.onboard_blocks`"), "{}", output.stderr);
+}
+
+#[test]
 fn it_is_measured_like_any_other() {
     let engine = StandInEngine::new(MODEL, "");
     let mut command = with_shim("bench-engine", &shim());

@@ -18,16 +18,13 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::attention_products::{PairProduct, Products};
+use super::attention_products::{Fp32, Products};
 use super::exp::exp;
-use crate::attention::{Attention, QueryTile};
-use crate::kv_layout::KvLayout;
+use super::key_block::{BlockCopy, KEYS};
+use crate::attention::QueryTile;
 use crate::packed::PANEL_COLUMNS;
 use crate::simd::{Simd, Task};
 use crate::submatrix::Submatrix;
-
-/// Keys taken at a time.
-pub(crate) const KEYS: usize = 32;
 
 /// What is known about each query row of a tile after some of its keys.
 pub(crate) struct Partial {
@@ -62,60 +59,29 @@ impl<P: Products> Task for Attend<'_, P> {
         let Attend { mut products, tile, positions, partial } = self;
         let (rows, depth, width) = (tile.rows(), P::depth(tile.args.head_dim), partial.width);
         let queries = tile.scaled_queries(depth, P::ZERO, P::element);
-        let mut copy = BlockCopy::new(depth, width);
+        let mut copy = BlockCopy::new(depth, width, tile.args.head_dim);
         // A sum for each lane, which are added at the end.
         let mut totals = vec![0.0; rows * S::LANES];
         let mut scores = [0.0; MAX_ROWS * KEYS];
+        let mut part = [0.0; MAX_ROWS * KEYS];
         let mut weights = [P::ZERO; MAX_ROWS * KEYS];
 
         for base in (positions.start / KEYS * KEYS..positions.end).step_by(KEYS) {
             let seen = positions.start.max(base)..positions.end.min(base + KEYS);
-            let block = block_at(tile, base, seen, &mut copy);
-            let all_see = tile.all_see(base, KEYS);
+            let block = copy.block_at(s, tile, base, seen);
             for first in (0..rows).step_by(P::ROWS) {
                 let count = P::ROWS.min(rows - first);
-                products.multiply(
-                    s,
-                    PairProduct {
-                        a: &queries[first * depth..][..count * depth],
-                        a_stride: depth,
-                        b: block.keys,
-                        b_stride: PANEL_COLUMNS * depth,
-                        pairs: depth / 2,
-                        out: Submatrix::new(&mut scores[..count * KEYS], count, KEYS),
-                        accumulate: false,
-                    },
-                );
-                let sums = &mut partial.sums[first * width..][..count * width];
-                let row_scores = scores.as_chunks_mut::<KEYS>().0.iter_mut();
-                let row_weights = weights.as_chunks_mut::<KEYS>().0.iter_mut();
-                for (((row, scores), weights), sums) in
-                    (first..).zip(row_scores).zip(row_weights).zip(sums.chunks_exact_mut(width))
-                {
-                    if !all_see {
-                        let Range { start, end } = tile.visible_to(row, base, KEYS);
-                        if start == end {
-                            weights.fill(P::ZERO);
-                            continue;
-                        }
-                        scores[..start].fill(f32::NEG_INFINITY);
-                        scores[end..].fill(f32::NEG_INFINITY);
-                    }
-                    let total = &mut totals[row * S::LANES..][..S::LANES];
-                    softmax_step::<S, P>(s, scores, &mut partial.largest[row], total, sums, weights);
+                let (scores, part) = (&mut scores[..count * KEYS], &mut part[..count * KEYS]);
+                block.scores(s, &mut products, &queries[first * depth..][..count * depth], depth, scores, part);
+                let sums = first * width..(first + count) * width;
+                if block.is_scaled() {
+                    softmax::<S, Fp32>(s, tile, (base, first), scores, partial, &mut totals, part);
+                    block.add_scaled_values(s, &mut products, part, &mut weights, &mut partial.sums[sums], width);
+                } else {
+                    let weights = &mut weights[..count * KEYS];
+                    softmax::<S, P>(s, tile, (base, first), scores, partial, &mut totals, weights);
+                    block.add_values(s, &mut products, weights, &mut partial.sums[sums], width);
                 }
-                products.multiply(
-                    s,
-                    PairProduct {
-                        a: &weights[..count * KEYS],
-                        a_stride: KEYS,
-                        b: block.values,
-                        b_stride: block.value_stride,
-                        pairs: KEYS / 2,
-                        out: Submatrix::new(sums, count, width),
-                        accumulate: true,
-                    },
-                );
             }
         }
         for (total, lanes) in partial.total.iter_mut().zip(totals.chunks_exact(S::LANES)) {
@@ -126,6 +92,36 @@ impl<P: Products> Task for Attend<'_, P> {
 
 /// The most query rows that products are given.
 pub(crate) const MAX_ROWS: usize = 32;
+
+/// Turns the scores of some rows, those from `first` on, into weights; zeros where a row sees nothing.
+#[inline(always)]
+fn softmax<S: Simd, W: Products>(
+    s: S,
+    tile: &QueryTile<'_>,
+    (base, first): (usize, usize),
+    scores: &mut [f32],
+    partial: &mut Partial,
+    totals: &mut [f32],
+    weights: &mut [W::Element],
+) {
+    let all_see = tile.all_see(base, KEYS);
+    let width = partial.width;
+    let rows = (first..).zip(scores.as_chunks_mut::<KEYS>().0).zip(weights.as_chunks_mut::<KEYS>().0);
+    for ((row, scores), weights) in rows {
+        if !all_see {
+            let Range { start, end } = tile.visible_to(row, base, KEYS);
+            if start == end {
+                weights.fill(W::ZERO);
+                continue;
+            }
+            scores[..start].fill(f32::NEG_INFINITY);
+            scores[end..].fill(f32::NEG_INFINITY);
+        }
+        let total = &mut totals[row * S::LANES..][..S::LANES];
+        let sums = &mut partial.sums[row * width..][..width];
+        softmax_step::<S, W>(s, scores, &mut partial.largest[row], total, sums, weights);
+    }
+}
 
 /// Turns one row's scores into weights e^(score - largest). Where the largest score rises, it fades what was summed before.
 #[inline(always)]
@@ -157,61 +153,6 @@ fn softmax_step<S: Simd, P: Products>(
         P::store(s, weight, out);
     }
     s.store(lanes, total);
-}
-
-/// Keys and values of 32 positions: B operands of the two products.
-struct KeyBlock<'a> {
-    /// Two panels of 16 keys.
-    keys: &'a [bf16],
-    /// Panels of 16 elements, `value_stride` from one to the next.
-    values: &'a [bf16],
-    value_stride: usize,
-}
-
-/// A place for what must be copied.
-struct BlockCopy {
-    keys: Vec<bf16>,
-    key_layout: KvLayout,
-    values: Vec<bf16>,
-    value_layout: KvLayout,
-}
-
-impl BlockCopy {
-    fn new(depth: usize, width: usize) -> BlockCopy {
-        let key_layout = KvLayout { head_dim: depth, tokens_per_block: KEYS };
-        let value_layout = KvLayout { head_dim: width, tokens_per_block: KEYS };
-        let (keys, values) = (vec![bf16::ZERO; key_layout.page_len()], vec![bf16::ZERO; value_layout.page_len()]);
-        BlockCopy { keys, key_layout, values, value_layout }
-    }
-}
-
-/// The keys and values of the block at `base`; zeros but for the positions that are `seen`, for others may never have been
-/// written.
-#[inline(always)]
-fn block_at<'a>(tile: &'a QueryTile<'_>, base: usize, seen: Range<usize>, copy: &'a mut BlockCopy) -> KeyBlock<'a> {
-    let Attention { head_dim, tokens_per_block, keys, values, .. } = tile.args;
-    let whole_panels = copy.key_layout.head_dim == head_dim && copy.value_layout.head_dim == head_dim;
-    let slot = base % tokens_per_block;
-    if seen.len() == KEYS && whole_panels && slot.is_multiple_of(PANEL_COLUMNS) && slot + KEYS <= tokens_per_block {
-        let (page, _) = tile.page(base);
-        return KeyBlock {
-            keys: &keys[page + slot * head_dim..][..KEYS * head_dim],
-            values: &values[page + slot * PANEL_COLUMNS..page + tokens_per_block * head_dim],
-            value_stride: tokens_per_block * PANEL_COLUMNS,
-        };
-    }
-    if seen.len() < KEYS {
-        copy.keys.fill(bf16::ZERO);
-        copy.values.fill(bf16::ZERO);
-    }
-    let layout = tile.layout();
-    for position in seen {
-        let (page, slot) = tile.page(position);
-        let to = position - base;
-        layout.copy_key(&keys[page..][..layout.page_len()], slot, copy.key_layout, &mut copy.keys, to);
-        layout.copy_value(&values[page..][..layout.page_len()], slot, copy.value_layout, &mut copy.values, to);
-    }
-    KeyBlock { keys: &copy.keys, values: &copy.values, value_stride: KEYS * PANEL_COLUMNS }
 }
 
 /// Adds what the next part gave.

@@ -8,6 +8,7 @@ pub(crate) mod attention;
 pub(crate) mod attention_products;
 pub(crate) mod elementwise;
 pub(crate) mod exp;
+pub(crate) mod key_block;
 pub(crate) mod log_sum_exp;
 pub(crate) mod multiply_adds;
 pub(crate) mod rms_norm;

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use engine_format::EngineDir;
 use indicatif::{ProgressBar, ProgressStyle};
 use runner::cpu_model::{CpuModel, ForwardPass, KvCache, StepSequence};
+use runner::executor::KvCacheDtype;
 use serde_json::{Value, json};
 use text::tokenizer::Tokenizer;
 
@@ -38,6 +39,9 @@ pub(crate) struct Args {
     reference: Engine,
     /// Other engines of the same model.
     engines: Vec<Engine>,
+    /// Engines that keep keys and values in int8, not in bf16.
+    #[arg(long, value_name = "ENGINE")]
+    int8_cache: Vec<Engine>,
 }
 
 /// An engine directory and the name of its row.
@@ -68,13 +72,13 @@ struct Opened {
 }
 
 impl Opened {
-    fn open(engine: &Engine, window: usize, threads: Option<usize>) -> Result<Self> {
+    fn open(engine: &Engine, dtype: KvCacheDtype, window: usize, threads: Option<usize>) -> Result<Self> {
         let dir = EngineDir::open(&engine.path)?;
         let bytes = dir.weights()?.file().bytes().len() as u64;
         let model = CpuModel::open(&dir, threads)?;
         let positions = model.config().max_position_embeddings;
         ensure!(window <= positions, "a window of {window} tokens is longer than the model's {positions} positions");
-        let cache = KvCache::new(model.config(), window.div_ceil(TOKENS_PER_BLOCK), TOKENS_PER_BLOCK)?;
+        let cache = KvCache::new(model.config(), dtype, window.div_ceil(TOKENS_PER_BLOCK), TOKENS_PER_BLOCK)?;
         let (name, pass, figures) = (engine.name.clone(), ForwardPass::default(), Figures::default());
         Ok(Self { name, bytes, model, pass, cache, logits: Vec::new(), figures })
     }
@@ -126,11 +130,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         write(path, &json!(windows))?;
     }
     let longest = windows.iter().map(Vec::len).max().unwrap_or(0);
-    let open = |engine: &Engine| {
-        Opened::open(engine, longest, args.threads).with_context(|| format!("engine {}", engine.path.display()))
+    let open = |(engine, dtype): (&Engine, KvCacheDtype)| {
+        Opened::open(engine, dtype, longest, args.threads).with_context(|| format!("engine {}", engine.path.display()))
     };
-    let mut reference = open(&args.reference)?;
-    let mut others = args.engines.iter().map(open).collect::<Result<Vec<_>>>()?;
+    let mut reference = open((&args.reference, KvCacheDtype::Bf16))?;
+    let in_bf16 = args.engines.iter().map(|engine| (engine, KvCacheDtype::Bf16));
+    let in_int8 = args.int8_cache.iter().map(|engine| (engine, KvCacheDtype::Int8));
+    let mut others = in_bf16.chain(in_int8).map(open).collect::<Result<Vec<_>>>()?;
     for other in &others {
         let sizes = [&reference, other].map(|engine| engine.model.config().vocab_size);
         ensure!(sizes[0] == sizes[1], "{} and {} are not of one model", reference.name, other.name);

@@ -49,7 +49,7 @@ pub(super) struct TokenCost {
 }
 
 impl ModelCost {
-    /// Of an engine that stores its weights in bfloat16.
+    /// Of an engine that stores its weights, keys and values in bfloat16.
     pub(super) fn new(config: &ModelConfig) -> Self {
         let size = |weight: &Weight| weight.shape(config).iter().product::<usize>() as f64;
         let weights = Weight::all(config);
@@ -78,6 +78,11 @@ impl ModelCost {
             return Ok(Self { step_bytes, ..cost });
         }
         Ok(cost)
+    }
+
+    /// The same with what a token takes in the KV cache of a run.
+    pub(super) fn with_kv_bytes_per_token(self, kv_bytes_per_token: f64) -> Self {
+        Self { kv_bytes_per_token, ..self }
     }
 
     /// Bytes of weights that every step reads.

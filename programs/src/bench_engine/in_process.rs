@@ -95,7 +95,10 @@ pub(super) fn measure(
         Running::TensorRtLlm(_) => gpu_limits(engine.dir()),
     };
 
-    let cost = ModelCost::of_engine(engine.dir()).map_err(|error| Failure::Other(error.into()))?;
+    let mut cost = ModelCost::of_engine(engine.dir()).map_err(|error| Failure::Other(error.into()))?;
+    if facts.kv_cache_tokens > 0 {
+        cost = cost.with_kv_bytes_per_token(facts.kv_cache_bytes as f64 / facts.kv_cache_tokens as f64);
+    }
     let machine = MachineFacts {
         processor: machine_name(&engine),
         read_bytes_per_second: limits.read_bytes_per_second,
@@ -195,12 +198,13 @@ fn gpu_limits(dir: &EngineDir) -> MachineLimits {
 
 fn engine_facts(engine: &Engine, start_up_seconds: f64) -> EngineFacts {
     let (config, limits) = (engine.dir().config(), engine.executor().limits());
-    let (isa, threads, kv_cache_tokens, kv_cache_bytes) = match engine.running() {
+    let (isa, threads, kv_cache_tokens, kv_cache_bytes, kv_cache_dtype) = match engine.running() {
         Running::Cpu(executor) => {
             let facts = executor.facts();
-            (facts.isa.to_string(), facts.threads, facts.kv_cache_tokens, facts.kv_cache_bytes)
+            let dtype = Some(facts.kv_cache_dtype);
+            (facts.isa.to_string(), facts.threads, facts.kv_cache_tokens, facts.kv_cache_bytes, dtype)
         }
-        Running::TensorRtLlm(executor) => (format!("TensorRT-LLM {}", executor.facts().version), 0, 0, 0),
+        Running::TensorRtLlm(executor) => (format!("TensorRT-LLM {}", executor.facts().version), 0, 0, 0, None),
     };
     EngineFacts {
         path: engine.dir().path().display().to_string(),
@@ -213,6 +217,7 @@ fn engine_facts(engine: &Engine, start_up_seconds: f64) -> EngineFacts {
         max_seq_len: limits.max_seq_len,
         kv_cache_tokens,
         kv_cache_bytes,
+        kv_cache_dtype,
         // The engine runs, so its weights file was read once already.
         step_weight_bytes: ModelCost::of_engine(engine.dir()).unwrap_or_else(|_| ModelCost::new(config)).step_bytes(),
         start_up_seconds,

@@ -1,5 +1,6 @@
 //! What is printed: the figures of every load, the engine, the workload and the machine.
 
+use runner::executor::KvCacheDtype;
 use serde::Serialize;
 
 use super::endpoint::{EndpointFacts, EndpointFigures};
@@ -38,6 +39,8 @@ pub(super) struct EngineFacts {
     pub max_seq_len: usize,
     pub kv_cache_tokens: usize,
     pub kv_cache_bytes: usize,
+    /// What a CPU engine's cache stores keys and values as.
+    pub kv_cache_dtype: Option<KvCacheDtype>,
     /// Weights that one step reads: all but the embedding's table.
     pub step_weight_bytes: f64,
     /// From the program's start to an engine that takes requests.

@@ -3,6 +3,8 @@
 use crate::format::{counted, short_count};
 use std::fmt::Write;
 
+use runner::executor::KvCacheDtype;
+
 use super::endpoint::{EndpointFacts, EndpointFigures};
 use super::percentiles::Percentiles;
 use super::report::{EngineFacts, ExecutorFigures, MachineFacts, Overhead, Phase, Report, RunReport, Seen, Subject};
@@ -84,6 +86,7 @@ fn of_engine(engine: &EngineFacts, machine: &MachineFacts) -> Vec<String> {
         0 => String::new(),
         threads => format!(", {}", counted(threads, "thread")),
     };
+    let cache = engine.kv_cache_dtype.map_or("", KvCacheDtype::mention);
     vec![
         format!(
             "{}: {}, {} parameters; {}{threads}{processor}",
@@ -93,7 +96,7 @@ fn of_engine(engine: &EngineFacts, machine: &MachineFacts) -> Vec<String> {
             engine.isa,
         ),
         format!(
-            "max_batch_size {}, max_num_tokens {}, max_seq_len {}, a KV cache of {}",
+            "max_batch_size {}, max_num_tokens {}, max_seq_len {}, a KV cache{cache} of {}",
             engine.max_batch_size,
             engine.max_num_tokens,
             engine.max_seq_len,

@@ -4,6 +4,7 @@ use cpu_kernels::Kernels;
 use rayon::ThreadPool;
 
 use super::{CpuModel, ForwardPass, KvCache, MemoryError};
+use crate::executor::KvCacheDtype;
 use crate::model::{BlockId, ForwardError, Interrupted, Model, StepSequence};
 
 /// A decoder and the keys and values of the sequences that it works on.
@@ -22,10 +23,11 @@ impl CachedCpuModel {
     pub fn new(
         model: CpuModel,
         pass: ForwardPass,
+        dtype: KvCacheDtype,
         num_blocks: usize,
         tokens_per_block: usize,
     ) -> Result<Self, MemoryError> {
-        let cache = KvCache::new(model.config(), num_blocks, tokens_per_block)?;
+        let cache = KvCache::new(model.config(), dtype, num_blocks, tokens_per_block)?;
         Ok(Self { model, cache, pass })
     }
 }
@@ -44,7 +46,7 @@ impl Model for CachedCpuModel {
     }
 
     fn bytes_per_block(&self) -> usize {
-        self.cache.tokens_per_block() * self.model.config().kv_bytes_per_token()
+        self.cache.bytes_per_block()
     }
 
     fn sliding_window(&self) -> Option<usize> {

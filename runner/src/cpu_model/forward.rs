@@ -175,6 +175,7 @@ impl CpuModel {
             kv_heads: config.num_key_value_heads,
             head_dim: head_size,
             tokens_per_block: cache.tokens_per_block(),
+            dtype: cache.dtype(),
             scale: 1.0 / (head_size as f32).sqrt(),
             sliding_window: config.sliding_window,
         };

@@ -1,23 +1,39 @@
 //! Keys and values of past tokens, in blocks from one pool.
 //!
-//! Storing costs one rounding, one copy and one write an element; finding the blocks of a pass costs a sort of them, once a layer.
+//! Storing costs one rounding and one write an element; finding the blocks of a pass costs a sort of them, once a layer.
 
-use cpu_kernels::{KvLayout, bf16};
+use cpu_kernels::{KvDtype, KvLayout, bf16};
 use engine_format::ModelConfig;
 use engine_format::error::counted;
 use rayon::prelude::*;
 
 use super::MemoryError;
+use crate::executor::KvCacheDtype;
 use crate::model::{BlockId, StepSequence};
 
-/// The pool: for each layer, `[blocks, kv_heads]` pages of keys and as many of values, in bfloat16. [`KvLayout`] says what is where
-/// in a page.
+/// The pool: for each layer, `[blocks, kv_heads]` pages of keys and as many of values, in words of 16 bits. [`KvLayout`] says what
+/// is where in a page.
 #[derive(Debug)]
 pub struct KvCache {
     layers: Vec<LayerCache>,
     num_blocks: usize,
     kv_heads: usize,
     layout: KvLayout,
+}
+
+/// How a page of a cache is laid out.
+fn layout(config: &ModelConfig, dtype: KvCacheDtype, tokens_per_block: usize) -> KvLayout {
+    let dtype = match dtype {
+        KvCacheDtype::Bf16 => KvDtype::Bf16,
+        KvCacheDtype::Int8 => KvDtype::Int8,
+    };
+    KvLayout { head_dim: config.head_size, tokens_per_block, dtype }
+}
+
+/// Bytes of the KV cache of one token, over all layers.
+pub fn bytes_per_token(config: &ModelConfig, dtype: KvCacheDtype) -> usize {
+    let words = layout(config, dtype, 1).page_len();
+    2 * config.num_hidden_layers * config.num_key_value_heads * words * size_of::<bf16>()
 }
 
 #[derive(Debug)]
@@ -31,18 +47,24 @@ impl KvCache {
     ///
     /// # Errors
     /// The system does not give that much address space.
-    pub fn new(config: &ModelConfig, num_blocks: usize, tokens_per_block: usize) -> Result<Self, MemoryError> {
+    pub fn new(
+        config: &ModelConfig,
+        dtype: KvCacheDtype,
+        num_blocks: usize,
+        tokens_per_block: usize,
+    ) -> Result<Self, MemoryError> {
         let tokens = num_blocks.saturating_mul(tokens_per_block);
-        let elements = tokens.saturating_mul(config.key_value_size());
+        let kv_heads = config.num_key_value_heads;
+        let layout = layout(config, dtype, tokens_per_block);
+        let words = num_blocks.saturating_mul(kv_heads.saturating_mul(layout.page_len()));
         let refused = || {
-            let bytes = (tokens as u64).saturating_mul(config.kv_bytes_per_token() as u64);
+            let bytes = (tokens as u64).saturating_mul(bytes_per_token(config, dtype) as u64);
             MemoryError::refused(format!("the KV cache of {}", counted(tokens, "token")), bytes)
         };
-        let pool = || bytemuck::allocation::try_zeroed_vec(elements).map_err(|()| refused());
+        let pool = || bytemuck::allocation::try_zeroed_vec(words).map_err(|()| refused());
         let layer = |_| Ok(LayerCache { keys: pool()?, values: pool()? });
         let layers = (0..config.num_hidden_layers).map(layer).collect::<Result<_, _>>()?;
-        let layout = KvLayout { head_dim: config.head_size, tokens_per_block };
-        Ok(Self { layers, num_blocks, kv_heads: config.num_key_value_heads, layout })
+        Ok(Self { layers, num_blocks, kv_heads, layout })
     }
 
     /// Blocks in the pool.
@@ -53,6 +75,15 @@ impl KvCache {
     /// Tokens of one block.
     pub fn tokens_per_block(&self) -> usize {
         self.layout.tokens_per_block
+    }
+
+    /// Bytes of one block, over all layers.
+    pub fn bytes_per_block(&self) -> usize {
+        2 * self.layers.len() * self.kv_heads * self.layout.page_len() * size_of::<bf16>()
+    }
+
+    pub(super) fn dtype(&self) -> KvDtype {
+        self.layout.dtype
     }
 
     /// Copies a block's keys and values, in every layer.
@@ -81,15 +112,13 @@ impl KvCache {
         let key_slabs = select(&mut cache.keys, slab, written.clone());
         let value_slabs = select(&mut cache.values, slab, written);
         let store = |(piece, (key_slab, value_slab)): (&Piece, (&mut [bf16], &mut [bf16]))| {
-            let mut rounded = vec![bf16::ZERO; layout.head_dim];
             let pages =
                 key_slab.chunks_exact_mut(layout.page_len()).zip(value_slab.chunks_exact_mut(layout.page_len()));
             for ((key_page, value_page), column) in pages.zip((0..).step_by(layout.head_dim)) {
                 for (row, slot) in (piece.row..piece.row + piece.tokens).zip(piece.slot..) {
-                    round(&keys[row * width + column..], &mut rounded);
-                    layout.store_key(key_page, slot, &rounded);
-                    round(&values[(row + 1) * row_width - width + column..], &mut rounded);
-                    layout.store_value(value_page, slot, &rounded);
+                    layout.store_key(key_page, slot, &keys[row * width + column..][..layout.head_dim]);
+                    let value = &values[(row + 1) * row_width - width + column..][..layout.head_dim];
+                    layout.store_value(value_page, slot, value);
                 }
             }
         };
@@ -122,10 +151,6 @@ impl KvCache {
 
 /// Elements below which waking another thread takes longer than storing them.
 const PARALLEL_ELEMENTS: usize = 1 << 14;
-
-fn round(from: &[f32], out: &mut [bf16]) {
-    out.iter_mut().zip(from).for_each(|(to, &from)| *to = engine_format::dtype::round_to_bf16(from));
-}
 
 /// Consecutive tokens of one sequence that are stored in one block.
 struct Piece {

@@ -17,7 +17,7 @@ use crate::executor::LimitError;
 
 pub use cached::CachedCpuModel;
 pub use forward::ForwardPass;
-pub use kv_cache::KvCache;
+pub use kv_cache::{KvCache, bytes_per_token};
 
 pub use crate::model::StepSequence;
 

@@ -1,5 +1,7 @@
 //! An executor's configuration, in the terms of TensorRT-LLM's `ExecutorConfig`.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::Limits;
@@ -49,6 +51,46 @@ pub struct KvCacheConfig {
     pub tokens_per_block: usize,
     /// Whether blocks of equal prefixes are shared between requests.
     pub enable_block_reuse: bool,
+    /// What the CPU executor stores keys and values as. That of a TensorRT engine is built in.
+    pub dtype: KvCacheDtype,
+}
+
+/// What keys and values are stored as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KvCacheDtype {
+    /// bfloat16.
+    #[default]
+    Bf16,
+    /// Eight bits, with a scale for each 32 elements of a token: about half the bytes.
+    Int8,
+}
+
+impl KvCacheDtype {
+    /// All of them.
+    pub const ALL: [KvCacheDtype; 2] = [KvCacheDtype::Bf16, KvCacheDtype::Int8];
+
+    /// The name that settings know it by.
+    pub const fn name(self) -> &'static str {
+        match self {
+            KvCacheDtype::Bf16 => "bf16",
+            KvCacheDtype::Int8 => "int8",
+        }
+    }
+
+    /// What follows `KV cache` in a sentence: nothing for the default.
+    pub const fn mention(self) -> &'static str {
+        match self {
+            KvCacheDtype::Bf16 => "",
+            KvCacheDtype::Int8 => " in int8",
+        }
+    }
+}
+
+impl fmt::Display for KvCacheDtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
 }
 
 /// Which requests run when the KV cache cannot hold all.
@@ -161,6 +203,7 @@ impl Default for KvCacheConfig {
             free_memory_fraction: 0.9,
             tokens_per_block: 32,
             enable_block_reuse: true,
+            dtype: KvCacheDtype::default(),
         }
     }
 }
@@ -184,6 +227,12 @@ mod tests {
         check("kv_cache.max_tokens = 0", "kv_cache.max_tokens must be at least 1, not 0");
         check("kv_cache.max_bytes = 0", "kv_cache.max_bytes must be at least 1, not 0");
         check("kv_cache.tokens_per_block = 0", "kv_cache.tokens_per_block must be from 1 to 1024, not 0");
+        for dtype in KvCacheDtype::ALL {
+            let config: ExecutorConfig = toml::from_str(&format!("kv_cache.dtype = '{dtype}'")).unwrap();
+            assert_eq!(config.kv_cache.dtype, dtype);
+        }
+        let error = toml::from_str::<ExecutorConfig>("kv_cache.dtype = 'int4'").unwrap_err().to_string();
+        assert!(error.contains("`int4`") && error.contains("`bf16` or `int8`"), "{error}");
         for fraction in ["5.0", "-1.0", "nan", "0.0"] {
             let config: ExecutorConfig =
                 toml::from_str(&format!("kv_cache.free_memory_fraction = {fraction}")).unwrap();

@@ -25,7 +25,8 @@ use std::time::Duration;
 use engine_format::error::counted;
 
 pub use config::{
-    CapacitySchedulerPolicy, ConfigError, ExecutorConfig, KvCacheConfig, LimitError, MAX_THREADS, MAX_TOKENS_PER_BLOCK,
+    CapacitySchedulerPolicy, ConfigError, ExecutorConfig, KvCacheConfig, KvCacheDtype, LimitError, MAX_THREADS,
+    MAX_TOKENS_PER_BLOCK,
 };
 pub(crate) use guides::Guides;
 pub use logits_post_processor::{LogitsContext, LogitsPostProcessor};

@@ -38,10 +38,10 @@ use std::time::Duration;
 use engine_format::weights_file::WEIGHTS_FILE;
 use engine_format::{EngineDir, WeightType};
 
-use crate::cpu_model::{CachedCpuModel, CpuModel, CpuModelError, ForwardPass};
+use crate::cpu_model::{CachedCpuModel, CpuModel, CpuModelError, ForwardPass, bytes_per_token};
 use crate::executor::{
-    EnqueueError, Executor, ExecutorConfig, Guides, IterationStats, Limits, Load, Request, RequestId, Response,
-    Shutdown, check_logits,
+    EnqueueError, Executor, ExecutorConfig, Guides, IterationStats, KvCacheDtype, Limits, Load, Request, RequestId,
+    Response, Shutdown, check_logits,
 };
 use crate::model::Model;
 use system::Machine;
@@ -91,6 +91,8 @@ pub struct CpuExecutorFacts {
     pub kv_cache_tokens: usize,
     /// Bytes of its KV cache, when full.
     pub kv_cache_bytes: usize,
+    /// What its KV cache stores keys and values as.
+    pub kv_cache_dtype: KvCacheDtype,
     /// What bounds it.
     pub kv_cache_bound: KvCacheBound,
     /// Size of the model's vocabulary.
@@ -134,7 +136,8 @@ impl CpuExecutor {
         config: &ExecutorConfig,
     ) -> Result<Self, CpuModelError> {
         let limits = config.lowered(engine.manifest().limits)?;
-        let (bytes_per_token, cache) = (engine.config().kv_bytes_per_token(), &config.kv_cache);
+        let cache = &config.kv_cache;
+        let bytes_per_token = bytes_per_token(engine.config(), cache.dtype);
         check_blocks(cache, bytes_per_token)?;
         let model = CpuModel::open(engine, config.threads)?;
         let weights = engine.manifest().files.get(WEIGHTS_FILE).map_or(0, |record| record.bytes);
@@ -148,7 +151,7 @@ impl CpuExecutor {
         let most = demand.most(Size::of(limits.max_seq_len)).saturating_mul(limits.max_batch_size);
         let size = cache_size(&machine, cache, most, bytes_per_token, weights.saturating_add(pass.bytes()))?;
         let threads = model.pool().current_num_threads();
-        let model = CachedCpuModel::new(model, pass, size.num_blocks, cache.tokens_per_block)?;
+        let model = CachedCpuModel::new(model, pass, cache.dtype, size.num_blocks, cache.tokens_per_block)?;
         let mut blocks = BlockManager::new(size.num_blocks, cache.tokens_per_block);
         let bytes_per_block = model.bytes_per_block() as u64;
         if cache.max_tokens.is_none() && cache.max_bytes.is_none() {
@@ -158,6 +161,7 @@ impl CpuExecutor {
         let memory = CacheMemory::new(machine, size.promise, weights, bytes_per_block);
         let mut executor = Self::start(model, threads, limits, tokenizer, config, blocks, Some((memory, size.bound)))?;
         executor.facts.weight_type = weight_type;
+        executor.facts.kv_cache_dtype = cache.dtype;
         Ok(executor)
     }
 
@@ -194,6 +198,7 @@ impl CpuExecutor {
             threads,
             kv_cache_tokens,
             kv_cache_bytes: num_blocks * model.bytes_per_block(),
+            kv_cache_dtype: KvCacheDtype::Bf16,
             kv_cache_bound: memory.as_ref().map_or(KvCacheBound::Limits, |(_, bound)| bound.clone()),
             vocab_size: model.vocab_size(),
         };

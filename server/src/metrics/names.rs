@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-use runner::executor::{InflightBatchingStats, Limits, Load};
+use runner::executor::{InflightBatchingStats, KvCacheDtype, Limits, Load};
 use serde_json::{Value as Json, json};
 
 use super::registry::{CAUSES, Histogram, Metrics, REASONS};
@@ -17,6 +17,8 @@ pub struct Facts<'a> {
     pub load: Load,
     /// The executor's.
     pub limits: Limits,
+    /// The executor's, where it is known.
+    pub kv_cache_dtype: Option<KvCacheDtype>,
 }
 
 /// How the page is written.
@@ -140,10 +142,11 @@ fn executor(page: &mut Page<'_>, metrics: &Metrics, facts: &Facts<'_>) {
         batching.num_scheduled_requests,
     );
     page.histogram("trtllm_iteration_latency_seconds", "Time of an iteration", &metrics.iteration_latency);
-    page.head("trtllm_model_config_info", "info", "The engine's limits");
+    page.head("trtllm_model_config_info", "info", "The engine's limits, and what a CPU engine's KV cache stores");
     let limits = facts.limits;
+    let dtype = facts.kv_cache_dtype.map_or_else(String::new, |dtype| format!(",kv_cache_dtype=\"{dtype}\""));
     let labels = format!(
-        ",max_seq_len=\"{}\",max_batch_size=\"{}\",max_num_tokens=\"{}\"",
+        ",max_seq_len=\"{}\",max_batch_size=\"{}\",max_num_tokens=\"{}\"{dtype}",
         limits.max_seq_len, limits.max_batch_size, limits.max_num_tokens
     );
     page.line("trtllm_model_config_info", &labels, 1);

@@ -3,7 +3,7 @@
 use engine_format::{BuildConfig, EngineDir};
 
 use super::{CommunicationMode, OpenError};
-use crate::executor::{ExecutorConfig, Limits};
+use crate::executor::{ExecutorConfig, KvCacheDtype, Limits};
 
 /// Refuses the first of them by name.
 pub(super) fn check(
@@ -13,6 +13,10 @@ pub(super) fn check(
     limits: Limits,
     max_beam_width: usize,
 ) -> Result<(), OpenError> {
+    let dtype = config.kv_cache.dtype;
+    if dtype != KvCacheDtype::Bf16 {
+        return Err(OpenError::KvCacheDtype { path: engine.path().to_owned(), dtype });
+    }
     let cache = &config.tensorrt_llm.kv_cache;
     let refused = |setting, problem| {
         let path = engine.path().to_owned();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use engine_format::FormatError;
 use trtllm_sys::gpu::GpuError;
 
-use crate::executor::LimitError;
+use crate::executor::{KvCacheDtype, LimitError};
 
 /// Why TensorRT-LLM's executor cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +53,16 @@ pub enum OpenError {
         setting: &'static str,
         /// Why, and what to do.
         problem: &'static str,
+    },
+    /// A KV cache of another type than the engine's.
+    #[error(
+        "`{path}` cannot run with a KV cache in {dtype}, which only CPU engines can be asked for: that of a TensorRT engine is built in, so leave the setting out"
+    )]
+    KvCacheDtype {
+        /// The engine directory.
+        path: PathBuf,
+        /// What was asked for.
+        dtype: KvCacheDtype,
     },
     /// TensorRT-LLM did not open the engine.
     #[error("TensorRT-LLM cannot open `{path}`")]
