@@ -30,12 +30,13 @@ fn limit(c: &mut Criterion, kernels: Kernels) {
 }
 
 /// Rows, columns and inputs of the matrix products.
-const SHAPES: [(usize, usize, usize); 9] = [
+const SHAPES: [(usize, usize, usize); 10] = [
     (1, 4096, 4096),
     (1, 131_072, 4096),
     (8, 4096, 4096),
     (16, 4096, 4096),
     (32, 4096, 4096),
+    (64, 4096, 4096),
     (512, 4096, 4096),
     (2048, 1536, 1536),
     (2048, 8640, 1536),
@@ -53,7 +54,7 @@ fn gemm(c: &mut Criterion, kernels: Kernels, quantization: Option<Quantization>)
         };
         let Some(bytes) = bytes else { continue };
         // Few rows are measured in bytes of weights, from memory: as many copies as the caches cannot hold.
-        let copies = if m <= 32 { LARGE.div_ceil(bytes) } else { 1 };
+        let copies = if m <= 64 { LARGE.div_ceil(bytes) } else { 1 };
         let data = vec![bf16::ONE; copies * bytes / 2];
         let a = vec![bf16::ONE; m * k];
         let mut out = vec![0.0; m * n];

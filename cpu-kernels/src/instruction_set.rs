@@ -39,6 +39,12 @@ pub(crate) trait InstructionSet: Copy + Send + Sync {
     /// If the sizes of `a`, `panels` and `out` contradict one another.
     fn multiply(self, a: &[Self::Activation], padded_k: usize, panels: &[bf16], out: Submatrix<'_, f32>);
 
+    /// How many rows [`Self::multiply_quantized`] takes at a time at most, of `rows` in all: groups of
+    /// [`crate::quantized::rows`] have no more.
+    fn code_rows(self, _rows: usize) -> usize {
+        1
+    }
+
     /// out `[m, n]` = rows . W^T, for the columns that `panels` and `out` share; the arithmetic is that of
     /// [`crate::quantized`], to the bit.
     ///

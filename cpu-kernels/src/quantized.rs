@@ -217,14 +217,19 @@ impl<'a> Panels<'a> {
         Panels { bytes: &self.bytes[first * len..end * len], ..self }
     }
 
+    /// Bytes of the codes of a block.
+    pub(crate) fn code_bytes(&self) -> usize {
+        match self.quantization {
+            Quantization::Int8 => BLOCK * PANEL_COLUMNS,
+            Quantization::Int4 => BLOCK * PANEL_COLUMNS / 2,
+        }
+    }
+
     /// Block `block` of panel `panel`.
     pub(crate) fn block(&self, panel: usize, block: usize) -> Block<'a> {
         let places = self.places();
         let panel = &self.bytes[panel * places.panel_bytes..][..places.panel_bytes];
-        let code_bytes = match self.quantization {
-            Quantization::Int8 => BLOCK * PANEL_COLUMNS,
-            Quantization::Int4 => BLOCK * PANEL_COLUMNS / 2,
-        };
+        let code_bytes = self.code_bytes();
         let codes = &panel[..places.scales][block * code_bytes..][..code_bytes];
         let (scales, _) = panel[places.scales..places.zeros].as_chunks::<2>();
         let scales = std::array::from_fn(|c| f16::from_le_bytes(scales[block * PANEL_COLUMNS + c]).to_f32());

@@ -187,7 +187,7 @@ fn check(kernels: Kernels, m: usize, n: usize, k: usize, extreme: bool) {
 }
 
 fn edges(kernels: Kernels) {
-    for m in [1, 2, 3, 4, 5, 6, 7, 9, 15, 16, 17, 33] {
+    for m in [1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 33] {
         for n in [1, 15, 16, 17, 33, 65] {
             for k in [1, 31, 32, 33, 63, 64, 65, 130] {
                 check(kernels, m, n, k, (m + n + k) % 2 == 0);
@@ -230,7 +230,7 @@ fn the_same_bits_in_any_batch(kernels: Kernels) {
             let weight = Codes::any(quantization, n, k, false, &mut random);
             let a = activations(64, k, false, &mut random);
             let all = gemm(kernels, &a, &weight);
-            for m in [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 17, 33, 63] {
+            for m in [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 17, 25, 33, 63] {
                 for first in [0, 1, 30, 64 - m].into_iter().filter(|first| first + m <= 64) {
                     let some = gemm(kernels, &a[first * k..][..m * k], &weight);
                     assert_eq!(bits(&some), bits(&all[first * n..][..m * n]), "{n} x {k}: {m} rows from {first}");

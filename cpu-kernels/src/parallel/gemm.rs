@@ -25,8 +25,9 @@ const MIN_ROWS: usize = 48;
 /// Multiplications below which waking another thread takes longer than the work.
 const INLINE_WORK: usize = 1 << 17;
 
-/// Tasks for each thread: when one thread starts late, the others take over its tasks.
-const TASKS_PER_THREAD: usize = 4;
+/// Tasks for each thread: when one thread starts late, the others take over its tasks. All wait for the last one, so the more
+/// there are, the shorter.
+const TASKS_PER_THREAD: usize = 8;
 
 /// Rows that are taken at a time: a multiple of every [`InstructionSet::ROW_STEP`], far more than it takes for
 /// reading the weights to be a small part of the work, and so few that their activations, in whichever form, are
@@ -56,7 +57,7 @@ fn multiply_rows<I: InstructionSet>(isa: I, a: &[bf16], weight: PackedMatrix<'_>
         }
         Data::Quantized(all) => {
             let rows = QuantizedRows::new(isa, a, k, all.quantization());
-            divide(out, all.padded_k(), 1, |first_row, panels, part| {
+            divide(out, all.padded_k(), rows.all().group, |first_row, panels, part| {
                 let rows = rows.all().range(first_row, first_row + part.rows());
                 isa.multiply_quantized(rows, all.range(panels.start, panels.end), part);
             });

@@ -8,6 +8,7 @@ use crate::submatrix::Submatrix;
 /// See [`crate::instruction_set::InstructionSet::multiply_quantized`].
 pub(super) fn multiply(rows: Rows<'_>, panels: Panels<'_>, mut out: Submatrix<'_, f32>) {
     assert!(rows.count() == out.rows() && rows.padded_k == panels.padded_k(), "activations");
+    assert_eq!(rows.group, 1, "rows one after the other");
     assert_eq!(panels.count(), out.columns().div_ceil(PANEL_COLUMNS), "panels");
     for panel in 0..panels.count() {
         let first = panel * PANEL_COLUMNS;

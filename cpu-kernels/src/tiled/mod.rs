@@ -48,6 +48,10 @@ impl<U: TileUnit, I: InstructionSet> InstructionSet for Tiled<U, I> {
         gemm::multiply(self.unit, a, padded_k, panels, out);
     }
 
+    fn code_rows(self, rows: usize) -> usize {
+        if rows <= quantized::FEW_ROWS { self.vectors.code_rows(rows) } else { 1 }
+    }
+
     fn multiply_quantized(self, rows: Rows<'_>, panels: Panels<'_>, out: Submatrix<'_, f32>) {
         if rows.count() <= quantized::FEW_ROWS {
             self.vectors.multiply_quantized(rows, panels, out);

@@ -36,6 +36,7 @@ impl<U: TileUnit> Task for TiledProduct<'_, U> {
     fn run<S: Simd>(self, _: S) {
         let Self { unit, rows, panels, mut out } = self;
         assert!(rows.count() == out.rows() && rows.padded_k == panels.padded_k(), "activations");
+        assert_eq!(rows.group, 1, "rows one after the other");
         assert_eq!(panels.count(), out.columns().div_ceil(PANEL_COLUMNS), "panels");
         let mut session = unit.open();
         let mut sums = [[[0; PANEL_COLUMNS]; TILE_ROWS]; BLOCKS_AT_ONCE];

@@ -259,6 +259,10 @@ impl InstructionSet for Avx2 {
         unsafe { gemm::multiply(a, padded_k, panels, out) }
     }
 
+    fn code_rows(self, _: usize) -> usize {
+        quantized::ROWS
+    }
+
     fn multiply_quantized(self, rows: Rows<'_>, panels: Panels<'_>, out: Submatrix<'_, f32>) {
         // SAFETY: `self` proves the instructions that the functions are compiled with.
         unsafe {

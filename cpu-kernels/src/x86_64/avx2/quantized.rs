@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 use crate::packed::PANEL_COLUMNS;
 use crate::quantized::rows::Rows;
-use crate::quantized::walk::{Shape, Step, walk};
+use crate::quantized::walk::{Step, walk};
 use crate::quantized::{BLOCK, INT4_STEP, Panels, Quantization};
 use crate::submatrix::Submatrix;
 
@@ -15,7 +15,7 @@ use super::sums::{self, HALVES};
 
 /// Rows whose sums are held in registers: 8 of 16 for all blocks' of both halves, and 4 for those of the block and half at
 /// hand.
-const ROWS: usize = 4;
+pub(super) const ROWS: usize = 4;
 
 /// Bytes of a register.
 const REGISTER: usize = 32;
@@ -25,9 +25,8 @@ const REGISTER: usize = 32;
 struct Operands {
     /// A register here and after every 64 bytes: eight of them for codes of eight bits, four for codes of four.
     codes: *const u8,
-    /// 32 codes of the first row, with those of the next after every `stride` bytes.
+    /// 32 codes of each row.
     rows: *const i8,
-    stride: usize,
 }
 
 impl Operands {
@@ -46,7 +45,7 @@ impl Operands {
     #[inline(always)]
     unsafe fn quad(&self, row: usize, quad: usize) -> __m256i {
         // SAFETY: the caller vouches for the bytes, and all callers are compiled with AVX2.
-        unsafe { _mm256_set1_epi32(self.rows.add(row * self.stride + 4 * quad).cast::<i32>().read_unaligned()) }
+        unsafe { _mm256_set1_epi32(self.rows.add(row * BLOCK + 4 * quad).cast::<i32>().read_unaligned()) }
     }
 }
 
@@ -70,9 +69,9 @@ macro_rules! product {
             /// out `[R, 16]` += rows . W^T for the blocks of the step, from zero where they are the first.
             #[target_feature(enable = $features)]
             fn accumulate<const R: usize, const INT4: bool>(step: &Step<'_>, out: &mut Submatrix<'_, f32>) {
-                let Step { rows, panels, first, end, row, column } = *step;
-                let (padded_k, blocks, places) = (rows.padded_k, rows.blocks(), panels.places());
-                assert!(rows.count() == R && end <= blocks && padded_k == panels.padded_k(), "rows of one step");
+                let Step { rows, panels, first, end, row, column, .. } = *step;
+                let (blocks, places) = (rows.blocks(), panels.places());
+                assert!(rows.count() == R && end <= blocks && rows.padded_k == panels.padded_k(), "rows of one step");
                 assert!(rows.scales.len() == R * blocks && rows.offsets.len() == R * blocks, "scales of one step");
                 assert!(panels.bytes().len() == places.panel_bytes, "the panel of one step");
                 assert_eq!(panels.quantization() == Quantization::Int4, INT4, "codes of one step");
@@ -85,7 +84,7 @@ macro_rules! product {
                         let mut offsets = [_mm256_setzero_si256(); R];
                         for (r, offset) in offsets.iter_mut().enumerate() {
                             // SAFETY: block < blocks, and there are R rows of that (asserted above).
-                            *offset = _mm256_set1_epi32(unsafe { *rows.offsets.get_unchecked(r * blocks + block) });
+                            *offset = _mm256_set1_epi32(unsafe { *rows.offsets.get_unchecked(block * R + r) });
                         }
                         // SAFETY: block < blocks, so its codes, its 16 scales of 2 bytes and, for codes of four bits, its 16
                         // zeros lie in the panel, and its 32 k in R rows (asserted above); a half of each is read.
@@ -98,8 +97,7 @@ macro_rules! product {
                             };
                             let operands = Operands {
                                 codes: bytes.add(block * code_bytes + h * REGISTER),
-                                rows: rows.codes.as_ptr().add(block * BLOCK),
-                                stride: padded_k,
+                                rows: rows.codes.as_ptr().add(block * R * BLOCK),
                             };
                             let scales = bytes.add(places.scales + 2 * (block * PANEL_COLUMNS + 8 * h));
                             (
@@ -109,7 +107,7 @@ macro_rules! product {
                         };
                         for (r, (sums, dot)) in sums.iter_mut().zip(dots).enumerate() {
                             // SAFETY: block < blocks, and there are R rows of that (asserted above).
-                            let scale = _mm256_set1_ps(unsafe { *rows.scales.get_unchecked(r * blocks + block) });
+                            let scale = _mm256_set1_ps(unsafe { *rows.scales.get_unchecked(block * R + r) });
                             let scales = _mm256_mul_ps(scales, scale);
                             sums[h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scales, sums[h]);
                         }
@@ -118,10 +116,9 @@ macro_rules! product {
                 sums::store(sums, out, row, column);
             }
 
-            let shape = Shape { rows: ROWS, panels: 1 };
             match panels.quantization() {
-                Quantization::Int8 => walk(rows, panels, out, shape, |step, out| dispatch::<false>(step, out)),
-                Quantization::Int4 => walk(rows, panels, out, shape, |step, out| dispatch::<true>(step, out)),
+                Quantization::Int8 => walk(rows, panels, out, 1, |step, out| dispatch::<false>(step, out)),
+                Quantization::Int4 => walk(rows, panels, out, 1, |step, out| dispatch::<true>(step, out)),
             }
         }
     };

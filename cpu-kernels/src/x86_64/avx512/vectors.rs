@@ -39,6 +39,11 @@ impl Avx512 {
         Avx512 { vnni: false, ..self }
     }
 
+    /// See [`InstructionSet::code_rows`].
+    pub(super) fn rows_at_once(self, rows: usize) -> usize {
+        if self.vnni { vnni::ROWS } else { self.narrow.code_rows(rows) }
+    }
+
     /// See [`InstructionSet::multiply_quantized`]; AVX2 computes it where VPDPBUSD is missing.
     pub(super) fn multiply_codes(self, rows: Rows<'_>, panels: Panels<'_>, out: Submatrix<'_, f32>) {
         if self.vnni {

@@ -45,6 +45,10 @@ impl InstructionSet for Avx512Bf16 {
         unsafe { gemm::multiply(a, padded_k, panels, out) }
     }
 
+    fn code_rows(self, rows: usize) -> usize {
+        self.vectors.rows_at_once(rows)
+    }
+
     fn multiply_quantized(self, rows: Rows<'_>, panels: Panels<'_>, out: Submatrix<'_, f32>) {
         self.vectors.multiply_codes(rows, panels, out);
     }

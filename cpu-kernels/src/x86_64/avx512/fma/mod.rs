@@ -43,6 +43,10 @@ impl InstructionSet for Avx512 {
         unsafe { gemm::multiply(a, padded_k, panels, out) }
     }
 
+    fn code_rows(self, rows: usize) -> usize {
+        self.rows_at_once(rows)
+    }
+
     fn multiply_quantized(self, rows: Rows<'_>, panels: Panels<'_>, out: Submatrix<'_, f32>) {
         self.multiply_codes(rows, panels, out);
     }
