@@ -138,7 +138,10 @@ fn columns_product<S: Simd, const R: usize, const C: usize>(
             }
         }
     }
-    for pair in 0..product.pairs {
+    // Slices of a known length, so that their bounds are not checked for every pair.
+    let pairs = product.pairs;
+    let rows = rows.map(|row| &row[..pairs]);
+    for pair in 0..pairs {
         let mut b = [[s.splat(0.0); 2]; C];
         for (b, panel) in b.iter_mut().zip(panels) {
             *b = s.load_pairs(&panel[2 * PANEL_COLUMNS * pair..][..2 * S::LANES]);
