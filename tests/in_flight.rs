@@ -258,7 +258,8 @@ fn a_window_is_all_that_a_sequence_needs() {
         RequestSpec { sampling, ..RequestSpec::new((0..45).chain([number]).collect(), 60) }
     };
     let specs: Vec<_> = (0..3).map(spec).chain([beams(0), spec(0), beams(1)]).collect();
-    for engine in [1, 5] {
+    // Those with a window: in bf16, over codes, and with a cache in codes.
+    for engine in [1, 3, 5] {
         let expected: Vec<_> = specs.iter().map(|spec| alone(engine, spec)).collect();
         within_a_window(engine, &specs, &expected);
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use system::Machine;
+use trtllm::engine_format::WeightType;
 use trtllm::runner::executor::{
     CapacitySchedulerPolicy, EnqueueError, Executor, ExecutorConfig, GuidedDecodingParams, KvCacheConfig, OutputConfig,
     PerfMetrics, Request, RequestSpec, Response, SamplingConfig, Shutdown, TokenResult,
@@ -12,12 +13,26 @@ use trtllm::runner::inflight::CpuExecutor;
 use crate::common::{self, Engine};
 use crate::subject::{Subject, enqueue, gather};
 
-fn subject() -> Subject {
-    let engine = engine();
+fn subject(weights: WeightType) -> Subject {
+    let engine = common::build_with(&common::fixture("parity/mistral-gqa"), 16, weights);
     Subject { open: Box::new(move |config| Arc::new(open(&engine, config))) }
 }
 
-crate::keeps_its_promises!(super::subject);
+/// Every promise over weights of a type.
+macro_rules! keeps_its_promises_with {
+    ($name:ident, $weights:expr) => {
+        mod $name {
+            fn subject() -> crate::subject::Subject {
+                super::subject($weights)
+            }
+
+            crate::keeps_its_promises!(super::subject);
+        }
+    };
+}
+keeps_its_promises_with!(bf16, trtllm::engine_format::WeightType::Bf16);
+keeps_its_promises_with!(int8, trtllm::engine_format::WeightType::Int8);
+keeps_its_promises_with!(int4, trtllm::engine_format::WeightType::Int4);
 
 fn engine() -> Engine {
     common::build(&common::fixture("parity/mistral-gqa"), 16)
@@ -30,8 +45,8 @@ fn open(engine: &Engine, config: &ExecutorConfig) -> CpuExecutor {
 #[test]
 fn threads_and_chunks_do_not_change_a_bit() {
     let fixture = common::fixture("parity/mistral-window");
-    let run = |max_num_tokens, threads| {
-        let engine = common::build(&fixture, max_num_tokens);
+    let run = |weights, max_num_tokens, threads| {
+        let engine = common::build_with(&fixture, max_num_tokens, weights);
         let executor = open(&engine, &ExecutorConfig { threads: Some(threads), ..ExecutorConfig::default() });
         let output = OutputConfig { return_log_probs: true, return_prompt_log_probs: true, ..OutputConfig::default() };
         let spec = RequestSpec { output, streaming: false, ..RequestSpec::new((0..50).collect(), 20) };
@@ -40,9 +55,12 @@ fn threads_and_chunks_do_not_change_a_bit() {
         let bits = |values: Option<Vec<f32>>| values.unwrap().iter().map(|value| value.to_bits()).collect::<Vec<_>>();
         (result.output_token_ids, bits(result.log_probs), bits(result.prompt_log_probs))
     };
-    let alone = run(128, 1);
-    for (max_num_tokens, threads) in [(1, 1), (7, 2), (33, 3), (128, 4)] {
-        assert!(alone == run(max_num_tokens, threads), "chunks of {max_num_tokens}, {threads} threads");
+    for weights in WeightType::ALL {
+        let alone = run(weights, 128, 1);
+        for (max_num_tokens, threads) in [(1, 1), (7, 2), (33, 3), (128, 4)] {
+            let cut = run(weights, max_num_tokens, threads);
+            assert!(alone == cut, "{weights}: chunks of {max_num_tokens}, {threads} threads");
+        }
     }
 }
 
