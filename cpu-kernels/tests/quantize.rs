@@ -86,7 +86,8 @@ fn the_search_is_better_than_steps_over_the_whole_range() {
         found += error * error;
         plain += (x.to_f64() - nearest).powi(2);
     }
-    assert!(found < 0.9 * plain, "{found} and {plain}");
+    println!("squared errors: {:.3} of plain steps", found / plain);
+    assert!(found < 0.88 * plain, "{found} and {plain}");
 }
 
 #[test]

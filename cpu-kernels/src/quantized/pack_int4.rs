@@ -9,12 +9,13 @@ use crate::packed::PANEL_COLUMNS;
 
 const LARGEST_CODE: f32 = 15.0;
 
-/// Ranges that are tried: the codes reach over this many steps, in tenths, where 15 just covers all weights. Fewer
+/// Where searches begin: the codes reach over this many steps, in tenths, where 15 just covers all weights. Fewer
 /// weights at the ends and finer steps between them are often better.
-const REACH: std::ops::RangeInclusive<u8> = 140..=174;
+const REACHES: [u8; 6] = [138, 144, 150, 156, 162, 168];
 
-/// From one range to the next.
-const REACH_STEP: usize = 2;
+/// How often a search gives each weight the nearest code and then fits scale and minimum to the codes. Three fits from each of six
+/// beginnings leave 5 % less squared error than one from each of eighteen, at the same cost.
+const FITS: usize = 3;
 
 /// The largest zero, in steps.
 const LARGEST_ZERO: f32 = 255.0 / INT4_STEP as f32;
@@ -72,8 +73,8 @@ fn search(weights: &[Columns]) -> ([f16; PANEL_COLUMNS], [u8; PANEL_COLUMNS]) {
     // What stays where all weights are zero.
     let step = std::array::from_fn(|c| (largest[c] - least[c]) / LARGEST_CODE);
     let mut best = Best { error: [f32::INFINITY; PANEL_COLUMNS], step, least };
-    for reach in REACH.step_by(REACH_STEP) {
-        best.try_reach(weights, f32::from(reach) / 10.0, (&least, &largest), (&sum, &squares));
+    for reach in REACHES {
+        best.search_from(weights, f32::from(reach) / 10.0, (&least, &largest), (&sum, &squares));
     }
     let (mut scales, mut zeros) = ([f16::ZERO; PANEL_COLUMNS], [0; PANEL_COLUMNS]);
     for c in 0..PANEL_COLUMNS {
@@ -99,27 +100,43 @@ struct Best {
 }
 
 impl Best {
-    /// Codes with steps of a `reach`th of the range; for these codes, the scale and the minimum with the least squared error.
+    /// Begins with steps of a `reach`th of the range.
     #[inline(always)]
-    fn try_reach(
+    fn search_from(
         &mut self,
         weights: &[Columns],
         reach: f32,
         (least, largest): (&Columns, &Columns),
+        of_weights: (&Columns, &Columns),
+    ) {
+        // Half of what is left over is cut at each end.
+        let offset = (LARGEST_CODE - reach) / 2.0;
+        let mut step: Columns = std::array::from_fn(|c| (largest[c] - least[c]) / reach);
+        let mut minimum = std::array::from_fn(|c| least[c] - offset * step[c]);
+        for _ in 0..FITS {
+            self.fit(weights, &mut step, &mut minimum, of_weights);
+        }
+    }
+
+    /// The codes that are nearest with this step and minimum; for these codes, the two with the least squared error. `sum` and
+    /// `squares` are those of the weights.
+    #[inline(always)]
+    fn fit(
+        &mut self,
+        weights: &[Columns],
+        step: &mut Columns,
+        minimum: &mut Columns,
         (sum, squares): (&Columns, &Columns),
     ) {
         let mut inverse = [0.0_f32; PANEL_COLUMNS];
         for c in 0..PANEL_COLUMNS {
-            let range = largest[c] - least[c];
-            inverse[c] = if range > 0.0 { reach / range } else { 0.0 };
+            inverse[c] = if step[c] > 0.0 { 1.0 / step[c] } else { 0.0 };
         }
-        // Half of what is left over is cut at each end.
-        let offset = (LARGEST_CODE - reach) / 2.0;
         let (mut codes, mut code_squares, mut products) =
             ([0.0_f32; PANEL_COLUMNS], [0.0_f32; PANEL_COLUMNS], [0.0_f32; PANEL_COLUMNS]);
         for row in weights {
             for c in 0..PANEL_COLUMNS {
-                let place = (row[c] - least[c]) * inverse[c] + offset;
+                let place = (row[c] - minimum[c]) * inverse[c];
                 let place = if place > 0.0 { place } else { 0.0 };
                 let place = if place < LARGEST_CODE { place } else { LARGEST_CODE };
                 let code = (place + ROUNDER) - ROUNDER;
@@ -131,15 +148,16 @@ impl Best {
         let count = weights.len() as f32;
         for c in 0..PANEL_COLUMNS {
             let determinant = count * code_squares[c] - codes[c] * codes[c];
-            let mut step = (count * products[c] - codes[c] * sum[c]) / determinant;
-            let mut minimum = (sum[c] - step * codes[c]) / count;
-            if minimum > 0.0 {
-                (step, minimum) = (products[c] / code_squares[c], 0.0);
+            let mut fitted = (count * products[c] - codes[c] * sum[c]) / determinant;
+            let mut least = (sum[c] - fitted * codes[c]) / count;
+            if least > 0.0 {
+                (fitted, least) = (products[c] / code_squares[c], 0.0);
             }
-            // No zero is as far from code 0 as this minimum, or the codes say nothing of a step: the range as it was tried.
-            if !(step > 0.0 && -minimum <= step * LARGEST_ZERO) {
-                (step, minimum) = (1.0 / inverse[c], least[c] - offset / inverse[c]);
+            // Where no zero is as far from code 0 as this minimum, or the codes say nothing of a step, they stay as they were.
+            if fitted > 0.0 && -least <= fitted * LARGEST_ZERO {
+                (step[c], minimum[c]) = (fitted, least);
             }
+            let (step, minimum) = (step[c], minimum[c]);
             let error = squares[c] - 2.0 * (step * products[c] + minimum * sum[c])
                 + step * step * code_squares[c]
                 + 2.0 * step * minimum * codes[c]
