@@ -1,5 +1,5 @@
-//! Ten thousand requests, and thousands with each type of weights, a third of them cancelled at some moment or left by their client, leave memory and blocks
-//! where they were.
+//! Ten thousand requests with each type of weights, a third of them cancelled at some moment or left by their client, leave
+//! memory and blocks where they were.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail where it likes")]
 
@@ -14,6 +14,7 @@ use trtllm::runner::executor::{
 };
 use trtllm::runner::inflight::CpuExecutor;
 
+const ROUNDS: u64 = 10;
 const REQUESTS: u64 = 1000;
 
 /// Anonymous memory of this process in KiB; zero where the system does not tell.
@@ -69,12 +70,12 @@ fn round(executor: &CpuExecutor, first: u64) -> usize {
 /// One test, since memory is the process's.
 #[test]
 fn ten_thousand_requests_leave_nothing() {
-    for (weights, rounds) in [(WeightType::Bf16, 10), (WeightType::Int8, 5), (WeightType::Int4, 5)] {
-        requests_leave_nothing(weights, rounds);
+    for weights in [WeightType::Bf16, WeightType::Int8, WeightType::Int4] {
+        requests_leave_nothing(weights);
     }
 }
 
-fn requests_leave_nothing(weights: WeightType, rounds: u64) {
+fn requests_leave_nothing(weights: WeightType) {
     let engine = common::build_with(&common::fixture("parity/mistral-gqa"), 64, weights);
     let kv_cache = KvCacheConfig { max_tokens: Some(320), tokens_per_block: 8, ..KvCacheConfig::default() };
     let config = ExecutorConfig {
@@ -85,15 +86,15 @@ fn requests_leave_nothing(weights: WeightType, rounds: u64) {
     let executor = CpuExecutor::open(&engine.engine, &config).unwrap();
     let mut cancelled = round(&executor, 0) + round(&executor, REQUESTS);
     let before = anonymous_memory();
-    for number in 2..rounds {
+    for number in 2..ROUNDS {
         cancelled += round(&executor, number * REQUESTS);
         let last = executor.iteration_stats().pop().unwrap();
         assert_eq!(last.kv_cache.used_num_blocks, 0, "blocks are held though nothing runs");
         assert_eq!((last.num_queued_requests, last.kv_cache.max_num_blocks), (0, 40));
     }
-    assert!(cancelled as u64 > rounds * REQUESTS / 10, "{weights}: {cancelled} were cancelled in time");
-    // A kilobyte left behind by each of these requests would be twice this.
-    let bound = ((rounds - 2) * REQUESTS / 2) as i64;
+    assert!(cancelled as u64 > ROUNDS * REQUESTS / 10, "{weights}: {cancelled} were cancelled in time");
+    // A kilobyte left behind by each of 8000 requests would be twice this; fewer requests would not stand out from what an
+    // allocator keeps.
     let grown = anonymous_memory() - before;
-    assert!(grown < bound, "{weights}: {grown} KiB more than before, the bound is {bound}");
+    assert!(grown < 4096, "{weights}: {grown} KiB more than before");
 }
