@@ -20,7 +20,7 @@
 //     throw_what WHAT           ... runtime, range or int [runtime]
 //     throw_after N             ... after N calls [0]
 //     workers N                 processes that an orchestrator spawns [1]
-//     worker WHAT               ready; crash or hang before it is; abort once it is [ready]
+//     worker WHAT               ready; crash or hang before it is; abort once all are [ready]
 #pragma once
 
 #include <atomic>

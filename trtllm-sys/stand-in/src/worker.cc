@@ -1,5 +1,5 @@
 // executorWorker, as an orchestrator starts it: engine directory, what to do, the file descriptor to say "ready" on, and one that ends
-// when the orchestrator closes the engine.
+// when the orchestrator closes the engine, and on which a byte says that all workers are ready to one that shall abort.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -29,10 +29,10 @@ int main(int argc, char** argv) {
     if (std::strcmp(argv[2], "hang") != 0 && write(std::atoi(argv[3]), "1", 1) != 1) {
         return 1;
     }
-    if (std::strcmp(argv[2], "abort") == 0) {
+    char byte = 0;
+    if (std::strcmp(argv[2], "abort") == 0 && read(std::atoi(argv[4]), &byte, 1) == 1) {
         std::abort();
     }
-    char byte = 0;
     while (read(std::atoi(argv[4]), &byte, 1) > 0) {
     }
     return 0;

@@ -37,6 +37,12 @@ Workers::Workers(std::string const& executable, Settings const& settings, std::f
     }
     close(ready[0]);
     close(ready[1]);
+    // A worker that aborts has the others killed, so it waits until all of them are ready.
+    for (int told = 0; what == "abort" && told < count; told++) {
+        if (write(mSession, "1", 1) != 1) {
+            throw std::runtime_error("cannot write to a pipe");
+        }
+    }
 }
 
 Workers::~Workers() { close(mSession); }
