@@ -13,6 +13,7 @@ use std::ops::Range;
 
 use half::bf16;
 
+use crate::generic::attention_products::SLICE;
 use crate::kv_layout::{KvDtype, KvLayout};
 
 /// Keys of a part, a multiple of the keys that are taken at a time: 512 KiB of a head of 128, far more than a task costs.
@@ -152,15 +153,19 @@ impl QueryTile<'_> {
         self.tokens * self.group
     }
 
-    /// The queries `[rows, depth]`, scaled, then converted; `depth` is at least `head_dim`, and zeros fill it up.
-    pub(crate) fn scaled_queries<T: Clone>(&self, depth: usize, zero: T, convert: impl Fn(f32) -> T) -> Vec<T> {
+    /// The queries in slices of 32 elements `[slices, rows, 32]`, scaled, then converted; zeros at the end.
+    pub(crate) fn scaled_queries<T: Copy>(&self, zero: T, convert: impl Fn(f32) -> T) -> Vec<[T; SLICE]> {
         let Attention { q, heads, head_dim, scale, .. } = self.args;
         let (token_len, group_len) = (heads * head_dim, self.group * head_dim);
-        let mut queries = Vec::with_capacity(self.rows() * depth);
-        for token in q[self.first_token * token_len..][..self.tokens * token_len].chunks_exact(token_len) {
-            for row in token[self.kv_head * group_len..][..group_len].chunks_exact(head_dim) {
-                queries.extend(row.iter().map(|x| convert(x * scale)));
-                queries.extend(std::iter::repeat_n(zero.clone(), depth - head_dim));
+        let rows = self.rows();
+        let mut queries = vec![[zero; SLICE]; head_dim.div_ceil(SLICE) * rows];
+        let tokens = q[self.first_token * token_len..][..self.tokens * token_len].chunks_exact(token_len);
+        let heads = tokens.flat_map(|token| token[self.kv_head * group_len..][..group_len].chunks_exact(head_dim));
+        for (row, head) in heads.enumerate() {
+            for (slice, elements) in head.chunks(SLICE).enumerate() {
+                for (query, x) in queries[slice * rows + row].iter_mut().zip(elements) {
+                    *query = convert(x * scale);
+                }
             }
         }
         queries

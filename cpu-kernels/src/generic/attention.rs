@@ -18,7 +18,7 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::attention_products::{Fp32, Products};
+use super::attention_products::{Fp32, Products, Slices};
 use super::exp::exp;
 use super::key_block::{BlockCopy, KEYS};
 use crate::attention::QueryTile;
@@ -58,13 +58,13 @@ impl<P: Products> Task for Attend<'_, P> {
     fn run<S: Simd>(self, s: S) {
         let Attend { mut products, tile, positions, partial } = self;
         let (rows, depth, width) = (tile.rows(), P::depth(tile.args.head_dim), partial.width);
-        let queries = tile.scaled_queries(depth, P::ZERO, P::element);
+        let queries = tile.scaled_queries(P::ZERO, P::element);
         let mut copy = BlockCopy::new(depth, width, tile.args.head_dim);
         // A sum for each lane, which are added at the end.
         let mut totals = vec![0.0; rows * S::LANES];
         let mut scores = [0.0; MAX_ROWS * KEYS];
         let mut part = [0.0; MAX_ROWS * KEYS];
-        let mut weights = [P::ZERO; MAX_ROWS * KEYS];
+        let mut weights = [[P::ZERO; KEYS]; MAX_ROWS];
 
         for base in (positions.start / KEYS * KEYS..positions.end).step_by(KEYS) {
             let seen = positions.start.max(base)..positions.end.min(base + KEYS);
@@ -72,13 +72,14 @@ impl<P: Products> Task for Attend<'_, P> {
             for first in (0..rows).step_by(P::ROWS) {
                 let count = P::ROWS.min(rows - first);
                 let (scores, part) = (&mut scores[..count * KEYS], &mut part[..count * KEYS]);
-                block.scores(s, &mut products, &queries[first * depth..][..count * depth], depth, scores, part);
+                let queries = Slices { elements: &queries[first..], stride: rows };
+                block.scores(s, &mut products, queries, depth, scores, part);
                 let sums = first * width..(first + count) * width;
                 if block.is_scaled() {
-                    softmax::<S, Fp32>(s, tile, (base, first), scores, partial, &mut totals, part);
+                    softmax::<S, Fp32>(s, tile, (base, first), scores, partial, &mut totals, part.as_chunks_mut().0);
                     block.add_scaled_values(s, &mut products, part, &mut weights, &mut partial.sums[sums], width);
                 } else {
-                    let weights = &mut weights[..count * KEYS];
+                    let weights = &mut weights[..count];
                     softmax::<S, P>(s, tile, (base, first), scores, partial, &mut totals, weights);
                     block.add_values(s, &mut products, weights, &mut partial.sums[sums], width);
                 }
@@ -102,11 +103,11 @@ fn softmax<S: Simd, W: Products>(
     scores: &mut [f32],
     partial: &mut Partial,
     totals: &mut [f32],
-    weights: &mut [W::Element],
+    weights: &mut [[W::Element; KEYS]],
 ) {
     let all_see = tile.all_see(base, KEYS);
     let width = partial.width;
-    let rows = (first..).zip(scores.as_chunks_mut::<KEYS>().0).zip(weights.as_chunks_mut::<KEYS>().0);
+    let rows = (first..).zip(scores.as_chunks_mut::<KEYS>().0).zip(weights);
     for ((row, scores), weights) in rows {
         if !all_see {
             let Range { start, end } = tile.visible_to(row, base, KEYS);

@@ -7,13 +7,23 @@ use crate::packed::PANEL_COLUMNS;
 use crate::simd::Simd;
 use crate::submatrix::Submatrix;
 
+/// k of a slice.
+pub(crate) const SLICE: usize = 32;
+
+/// Rows of k elements in slices: `[slices, rows, 32]`, zeros at the end. So rows that are multiplied together lie together.
+#[derive(Clone, Copy)]
+pub(crate) struct Slices<'a, E> {
+    /// Begins at the first row that is meant.
+    pub(crate) elements: &'a [[E; SLICE]],
+    /// From a row to the same row of the next slice.
+    pub(crate) stride: usize,
+}
+
 /// out `[rows, 16 panels]` = a `[rows, 2 pairs]` . b, plus `out` itself if it is accumulated.
 ///
 /// Panels are those of [`crate::packed`].
 pub(crate) struct PairProduct<'a, E> {
-    /// Row r is `a[r * a_stride..][..2 * pairs]`.
-    pub(crate) a: &'a [E],
-    pub(crate) a_stride: usize,
+    pub(crate) a: Slices<'a, E>,
     /// Panel p is `b[p * b_stride..][..32 * pairs]`.
     pub(crate) b: &'a [bf16],
     pub(crate) b_stride: usize,
@@ -97,66 +107,61 @@ impl Products for Fp32 {
 /// The product of rows `first..first + R`.
 #[inline(always)]
 fn rows_product<S: Simd, const R: usize>(s: S, product: &mut PairProduct<'_, f32>, first: usize) {
-    let PairProduct { a, a_stride, b, b_stride, pairs, .. } = *product;
-    let mut rows: [&[[f32; 2]]; R] = [&[]; R];
-    for (r, row) in rows.iter_mut().enumerate() {
-        *row = a[(first + r) * a_stride..][..2 * pairs].as_chunks().0;
-    }
     let columns = product.out.columns();
-    for column in (0..columns).step_by(COLUMNS * S::LANES) {
-        // Vectors of 16 lanes are a panel each; the last may be alone.
-        if columns - column >= COLUMNS * S::LANES {
-            let mut panels: [&[bf16]; COLUMNS] = [&[]; COLUMNS];
-            for (v, panel) in panels.iter_mut().enumerate() {
-                let column = column + v * S::LANES;
-                let start = column / PANEL_COLUMNS * b_stride + 2 * (column % PANEL_COLUMNS);
-                *panel = &b[start..];
-            }
-            columns_product::<S, R, COLUMNS>(s, rows, panels, product, first, column);
-        } else {
-            columns_product::<S, R, 1>(s, rows, [&b[column / PANEL_COLUMNS * b_stride..]], product, first, column);
-        }
+    let mut column = 0;
+    // Vectors of 16 lanes are a panel each, and the last may be alone.
+    while columns - column >= COLUMNS * S::LANES {
+        columns_product::<S, R, COLUMNS>(s, product, first, column);
+        column += COLUMNS * S::LANES;
+    }
+    if column < columns {
+        columns_product::<S, R, 1>(s, product, first, column);
     }
 }
 
-/// The product of R rows and C vectors of columns.
+/// The product of R rows and C vectors of columns. In the innermost loop nothing is checked, so the sums stay in registers.
 #[inline(always)]
 fn columns_product<S: Simd, const R: usize, const C: usize>(
     s: S,
-    rows: [&[[f32; 2]]; R],
-    panels: [&[bf16]; C],
     product: &mut PairProduct<'_, f32>,
     first: usize,
     column: usize,
 ) {
+    let PairProduct { a, b, b_stride, pairs, .. } = *product;
+    let panels: [&[[bf16; 2 * PANEL_COLUMNS]]; C] = std::array::from_fn(|c| {
+        let panel = (column + c * S::LANES) / PANEL_COLUMNS;
+        b[panel * b_stride..][..2 * PANEL_COLUMNS * pairs].as_chunks().0
+    });
     let mut sums = [[s.splat(0.0); C]; R];
     if product.accumulate {
         for (r, sums) in sums.iter_mut().enumerate() {
-            let out = &product.out.row(first + r)[column..];
-            for (sum, out) in sums.iter_mut().zip(out.chunks_exact(S::LANES)) {
-                *sum = s.load(out);
+            let out = &product.out.row(first + r)[column..][..C * S::LANES];
+            for (c, sum) in sums.iter_mut().enumerate() {
+                *sum = s.load(&out[c * S::LANES..][..S::LANES]);
             }
         }
     }
-    // Slices of a known length, so that their bounds are not checked for every pair.
-    let pairs = product.pairs;
-    let rows = rows.map(|row| &row[..pairs]);
-    for pair in 0..pairs {
-        let mut b = [[s.splat(0.0); 2]; C];
-        for (b, panel) in b.iter_mut().zip(panels) {
-            *b = s.load_pairs(&panel[2 * PANEL_COLUMNS * pair..][..2 * S::LANES]);
-        }
-        for (sums, row) in sums.iter_mut().zip(rows) {
-            let [even, odd] = row[pair].map(|x| s.splat(x));
-            for (sum, b) in sums.iter_mut().zip(b) {
-                *sum = s.fma(odd, b[1], s.fma(even, b[0], *sum));
+    for slice in 0..pairs.div_ceil(SLICE / 2) {
+        let Some(rows) = a.elements[slice * a.stride + first..].first_chunk::<R>() else { return };
+        let pairs = slice * (SLICE / 2)..pairs.min((slice + 1) * (SLICE / 2));
+        let panels = panels.map(|panel| &panel[pairs.clone()]);
+        for pair in 0..pairs.len().min(SLICE / 2) {
+            let b: [[S::Vector; 2]; C] = std::array::from_fn(|c| {
+                let half = 2 * (c * S::LANES % PANEL_COLUMNS);
+                s.load_pairs(&panels[c][pair][half..][..2 * S::LANES])
+            });
+            for (sums, row) in sums.iter_mut().zip(rows) {
+                let [even, odd] = [s.splat(row[2 * pair]), s.splat(row[2 * pair + 1])];
+                for (sum, b) in sums.iter_mut().zip(b) {
+                    *sum = s.fma(odd, b[1], s.fma(even, b[0], *sum));
+                }
             }
         }
     }
     for (r, sums) in sums.into_iter().enumerate() {
-        let out = &mut product.out.row(first + r)[column..];
-        for (sum, out) in sums.into_iter().zip(out.chunks_exact_mut(S::LANES)) {
-            s.store(sum, out);
+        let out = &mut product.out.row(first + r)[column..][..C * S::LANES];
+        for (c, sum) in sums.into_iter().enumerate() {
+            s.store(sum, &mut out[c * S::LANES..][..S::LANES]);
         }
     }
 }

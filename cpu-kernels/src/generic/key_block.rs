@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::attention_products::{PairProduct, Products};
+use super::attention_products::{PairProduct, Products, SLICE, Slices};
 use crate::attention::{Attention, QueryTile};
 use crate::kv_int8::BLOCK;
 use crate::kv_layout::{KvDtype, KvLayout};
@@ -47,7 +47,7 @@ impl KeyBlock<'_> {
         &self,
         s: S,
         products: &mut P,
-        queries: &[P::Element],
+        queries: Slices<'_, P::Element>,
         depth: usize,
         scores: &mut [f32],
         part: &mut [f32],
@@ -70,18 +70,17 @@ impl KeyBlock<'_> {
         }
     }
 
-    /// out `[rows, KEYS]` = queries . K^T, over some of the elements.
+    /// out `[rows, KEYS]` = queries . K^T, over the elements of some slices.
     #[inline(always)]
     fn score_product<'a, E>(
         &'a self,
-        queries: &'a [E],
+        queries: Slices<'a, E>,
         depth: usize,
         elements: Range<usize>,
         out: Submatrix<'a, f32>,
     ) -> PairProduct<'a, E> {
         PairProduct {
-            a: &queries[elements.start..],
-            a_stride: depth,
+            a: Slices { elements: &queries.elements[elements.start / SLICE * queries.stride..], ..queries },
             b: &self.keys[elements.start * PANEL_COLUMNS..],
             b_stride: PANEL_COLUMNS * depth,
             pairs: elements.len() / 2,
@@ -96,11 +95,11 @@ impl KeyBlock<'_> {
         &self,
         s: S,
         products: &mut P,
-        weights: &[P::Element],
+        weights: &[[P::Element; KEYS]],
         sums: &mut [f32],
         width: usize,
     ) {
-        let rows = weights.len() / KEYS;
+        let rows = weights.len();
         self.add_columns(s, products, weights, Submatrix::new(sums, rows, width), 0);
     }
 
@@ -111,15 +110,16 @@ impl KeyBlock<'_> {
         s: S,
         products: &mut P,
         weights: &[f32],
-        rounded: &mut [P::Element],
+        rounded: &mut [[P::Element; KEYS]],
         sums: &mut [f32],
         width: usize,
     ) {
-        let (rows, rounded) = (weights.len() / KEYS, &mut rounded[..weights.len()]);
+        let rows = weights.len() / KEYS;
+        let rounded = &mut rounded[..rows];
         let mut sums = Submatrix::new(sums, rows, width);
         let scales = self.scales.iter().flat_map(|scales| scales.values);
         for (scales, first) in scales.zip((0..).step_by(BLOCK)) {
-            for (weights, rounded) in weights.chunks_exact(KEYS).zip(rounded.chunks_exact_mut(KEYS)) {
+            for (weights, rounded) in weights.chunks_exact(KEYS).zip(&mut *rounded) {
                 let weights = weights.chunks_exact(S::LANES).zip(scales.chunks_exact(S::LANES));
                 for ((weight, scale), out) in weights.zip(rounded.chunks_exact_mut(S::LANES)) {
                     P::store(s, s.mul(s.load(weight), s.load(scale)), out);
@@ -136,12 +136,13 @@ impl KeyBlock<'_> {
         &self,
         s: S,
         products: &mut P,
-        weights: &[P::Element],
+        weights: &[[P::Element; KEYS]],
         out: Submatrix<'_, f32>,
         panel: usize,
     ) {
+        let a = Slices { elements: weights, stride: weights.len() };
         let (b, b_stride) = (&self.values[panel * self.value_stride..], self.value_stride);
-        let product = PairProduct { a: weights, a_stride: KEYS, b, b_stride, pairs: KEYS / 2, out, accumulate: true };
+        let product = PairProduct { a, b, b_stride, pairs: KEYS / 2, out, accumulate: true };
         products.multiply(s, product);
     }
 }

@@ -5,7 +5,7 @@
 use half::bf16;
 
 use super::tile_unit::{PANELS_OF_ONE_TILE, PANELS_OF_TWO_TILES, TILE_ROWS, TileProduct, TileSession};
-use crate::generic::attention_products::{PairProduct, Products};
+use crate::generic::attention_products::{PairProduct, Products, SLICE};
 use crate::packed::{K_TILE, PANEL_COLUMNS, padded_k};
 use crate::simd::Simd;
 
@@ -33,14 +33,15 @@ impl<T: TileSession> Products for TileProducts<T> {
 
     #[inline(always)]
     fn multiply<S: Simd>(&mut self, _: S, product: PairProduct<'_, bf16>) {
-        let PairProduct { a, a_stride, b, b_stride, pairs, mut out, accumulate } = product;
+        let PairProduct { a, b, b_stride, pairs, mut out, accumulate } = product;
         let (rows, panels) = (out.rows(), out.columns() / PANEL_COLUMNS);
         let at_once = if rows > TILE_ROWS { PANELS_OF_TWO_TILES } else { PANELS_OF_ONE_TILE };
         for panel in (0..panels).step_by(at_once) {
             let count = at_once.min(panels - panel);
             self.0.multiply(TileProduct {
-                a,
-                a_stride,
+                a: a.elements.as_flattened(),
+                a_stride: SLICE,
+                a_step: SLICE * a.stride,
                 b: &b[panel * b_stride..],
                 b_stride,
                 steps: 2 * pairs / K_TILE,

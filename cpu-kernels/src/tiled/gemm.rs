@@ -85,6 +85,7 @@ impl Block<'_> {
         let product_into = |sums| TileProduct {
             a,
             a_stride: padded_k,
+            a_step: K_TILE,
             b,
             b_stride: padded_k / K_TILE * B_TILE,
             steps,

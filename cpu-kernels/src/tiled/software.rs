@@ -42,7 +42,7 @@ impl TileUnit for Software {
 impl TileSession for Software {
     fn multiply(&mut self, product: TileProduct<'_>) {
         let panels = product.check();
-        let TileProduct { a, a_stride, b, b_stride, steps, mut out, accumulate } = product;
+        let TileProduct { a, a_stride, a_step, b, b_stride, steps, mut out, accumulate } = product;
         for row in 0..out.rows() {
             for panel in 0..panels {
                 let out = &mut out.row(row)[panel * PANEL_COLUMNS..][..PANEL_COLUMNS];
@@ -50,7 +50,7 @@ impl TileSession for Software {
                     out.fill(0.0);
                 }
                 for step in 0..steps {
-                    let a = &a[row * a_stride + step * K_TILE..][..K_TILE];
+                    let a = &a[row * a_stride + step * a_step..][..K_TILE];
                     add_products(a, &b[panel * b_stride + step * B_TILE..][..B_TILE], out);
                 }
             }
@@ -110,7 +110,16 @@ mod tests {
         let mut out = [0.0; PANEL_COLUMNS];
         out[0] = start;
         let out_tile = Submatrix::new(&mut out, 1, PANEL_COLUMNS);
-        let product = TileProduct { a: &a, a_stride: 0, b: &b, b_stride: 0, steps: 1, out: out_tile, accumulate: true };
+        let product = TileProduct {
+            a: &a,
+            a_stride: 0,
+            a_step: K_TILE,
+            b: &b,
+            b_stride: 0,
+            steps: 1,
+            out: out_tile,
+            accumulate: true,
+        };
         Software.multiply(product);
         out[0]
     }

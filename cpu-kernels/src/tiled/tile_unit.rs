@@ -32,9 +32,10 @@ pub(crate) const PANELS_OF_TWO_TILES: usize = 2;
 /// odd k another; their sum is added to the element. Every operation rounds to nearest, ties to even, and subnormal
 /// operands and results are zero. (This is how Intel defines TDPBF16PS.)
 pub(crate) struct TileProduct<'a> {
-    /// Row r is `a[r * a_stride..][..32 * steps]`.
+    /// The A tile of step s has its row r at `a[r * a_stride + s * a_step..]`.
     pub(crate) a: &'a [bf16],
     pub(crate) a_stride: usize,
+    pub(crate) a_step: usize,
     /// The B tile of panel p and step s is `b[p * b_stride + s * B_TILE..][..B_TILE]`.
     pub(crate) b: &'a [bf16],
     pub(crate) b_stride: usize,
@@ -56,7 +57,10 @@ impl TileProduct<'_> {
         assert!((1..=2 * TILE_ROWS).contains(&rows), "{rows} rows");
         assert!((1..=most).contains(&panels) && columns.is_multiple_of(PANEL_COLUMNS), "{columns} columns");
         assert!(self.steps > 0, "no steps");
-        assert!(self.a.len() >= (rows - 1) * self.a_stride + self.steps * K_TILE, "a ends too early");
+        assert!(
+            self.a.len() >= (rows - 1) * self.a_stride + (self.steps - 1) * self.a_step + K_TILE,
+            "a ends too early"
+        );
         assert!(self.b.len() >= (panels - 1) * self.b_stride + self.steps * B_TILE, "b ends too early");
         panels
     }

@@ -217,8 +217,10 @@ mod tests {
         };
         for rows in 1..=32 {
             for panels in 1..=if rows > 16 { 2 } else { 4 } {
-                for (steps, stride, accumulate) in [(1, 32, false), (3, 96, true), (5, 200, true), (2, 96, false)] {
-                    let (a, b) = (random(rows * stride), random(panels * (steps + 1) * 512));
+                for (steps, stride, a_step, accumulate) in
+                    [(1, 32, 0, false), (3, 96, 32, true), (5, 200, 32, true), (2, 96, 32, false), (4, 32, 1024, true)]
+                {
+                    let (a, b) = (random(rows * stride + steps * a_step), random(panels * (steps + 1) * 512));
                     let start: Vec<f32> = random(rows * 80).into_iter().map(f32::from).collect();
                     let run = |session: &mut dyn FnMut(TileProduct<'_>)| {
                         let mut out = start.clone();
@@ -228,6 +230,7 @@ mod tests {
                         session(TileProduct {
                             a: &a,
                             a_stride: stride,
+                            a_step,
                             b: &b,
                             b_stride,
                             steps,

@@ -103,7 +103,7 @@ macro_rules! one_a_tile {
                 concat!("add {", stringify!($b), "}, 1024"),
                 concat!("tdpbf16ps tmm", $panel, ", tmm4, tmm", $tile),
             )+
-            "add {a}, 64",
+            "add {a}, {a_step}",
             "dec {steps}",
             "jnz 2b",
             $(concat!("tilestored [{c} + {c_row}*1 + 64*", $panel, "], tmm", $panel),)+
@@ -111,6 +111,7 @@ macro_rules! one_a_tile {
             a = inout(reg) $operands.a => _,
             steps = inout(reg) $operands.steps => _,
             a_row = in(reg) $operands.a_row,
+            a_step = in(reg) $operands.a_step,
             b_row = in(reg) B_ROW,
             c = in(reg) $operands.c,
             c_row = in(reg) $operands.c_row,
@@ -142,8 +143,8 @@ macro_rules! two_a_tiles {
                 concat!("tdpbf16ps tmm", $panel, ", tmm4, tmm", $tile),
                 concat!("tdpbf16ps tmm", $lower, ", tmm5, tmm", $tile),
             )+
-            "add {a}, 64",
-            "add {a_lower}, 64",
+            "add {a}, {a_step}",
+            "add {a_lower}, {a_step}",
             "dec {steps}",
             "jnz 2b",
             $(
@@ -155,6 +156,7 @@ macro_rules! two_a_tiles {
             a_lower = inout(reg) $operands.a.wrapping_add(TILE_ROWS * $operands.a_row) => _,
             steps = inout(reg) $operands.steps => _,
             a_row = in(reg) $operands.a_row,
+            a_step = in(reg) $operands.a_step,
             b_row = in(reg) B_ROW,
             c = in(reg) $operands.c,
             d = in(reg) $operands.c.wrapping_add(TILE_ROWS * $operands.c_row),
@@ -169,6 +171,7 @@ macro_rules! two_a_tiles {
 struct Operands {
     a: *const u8,
     a_row: usize,
+    a_step: usize,
     b: *const u8,
     b_next: usize,
     c: *mut u8,
@@ -184,10 +187,11 @@ struct Operands {
 /// The CPU and the process must have AMX-TILE and AMX-BF16, the tiles must be configured for the rows of the product,
 /// and `TileProduct::check` must have passed and given `panels`.
 pub(super) unsafe fn multiply(product: TileProduct<'_>, panels: usize) {
-    let TileProduct { a, a_stride, b, b_stride, steps, mut out, accumulate } = product;
+    let TileProduct { a, a_stride, a_step, b, b_stride, steps, mut out, accumulate } = product;
     let operands = Operands {
         a: a.as_ptr().cast(),
         a_row: size_of::<bf16>() * a_stride,
+        a_step: size_of::<bf16>() * a_step,
         b: b.as_ptr().cast(),
         b_next: size_of::<bf16>() * b_stride,
         c: out.as_mut_ptr().cast(),
@@ -195,8 +199,8 @@ pub(super) unsafe fn multiply(product: TileProduct<'_>, panels: usize) {
         steps,
         accumulate: usize::from(accumulate),
     };
-    // SAFETY: the caller vouches for the instructions and for the shape. By `check`, a has `steps` times 64 bytes in
-    // each row, b `steps` times 1024 in each panel, and out 64 for each panel in each row; the tiles are configured
+    // SAFETY: the caller vouches for the instructions and for the shape. By `check`, a has 64 bytes in each row of
+    // each step, b `steps` times 1024 in each panel, and out 64 for each panel in each row; the tiles are configured
     // for as many rows as there are, and no other address is read or written (to prefetch is neither).
     unsafe {
         match (out.rows() > TILE_ROWS, panels) {
