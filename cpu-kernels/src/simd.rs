@@ -38,6 +38,9 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// # Panics
     /// If there are fewer.
     fn load_pairs(self, x: &[bf16]) -> [Self::Vector; 2];
+    /// Asks for the cache line at the beginning of `x`, which is wanted soon.
+    #[inline(always)]
+    fn prefetch(self, _x: &[bf16]) {}
     /// Integer codes, two to a word, as numbers: see [`crate::kv_int8`].
     #[inline(always)]
     fn widen_codes(self, words: &[bf16], out: &mut [bf16]) {

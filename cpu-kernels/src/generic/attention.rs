@@ -18,7 +18,7 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::attention_products::{Fp32, Products, Slices};
+use super::attention_products::{Products, Slices};
 use super::exp::exp;
 use super::key_block::{BlockCopy, KEYS};
 use crate::attention::QueryTile;
@@ -62,27 +62,23 @@ impl<P: Products> Task for Attend<'_, P> {
         let mut copy = BlockCopy::new(depth, width, tile.args.head_dim);
         // A sum for each lane, which are added at the end.
         let mut totals = vec![0.0; rows * S::LANES];
-        let mut scores = [0.0; MAX_ROWS * KEYS];
-        let mut part = [0.0; MAX_ROWS * KEYS];
-        let mut weights = [[P::ZERO; KEYS]; MAX_ROWS];
+        let mut scores = [[0.0; KEYS]; MAX_ROWS];
+        let mut weights = [[0.0; KEYS]; MAX_ROWS];
+        let mut rounded = [[P::ZERO; KEYS]; MAX_ROWS];
 
         for base in (positions.start / KEYS * KEYS..positions.end).step_by(KEYS) {
             let seen = positions.start.max(base)..positions.end.min(base + KEYS);
-            let block = copy.block_at(s, tile, base, seen);
+            let next = (base + KEYS < positions.end).then_some(base + KEYS);
+            let block = copy.block_at(s, tile, base, seen, next);
             for first in (0..rows).step_by(P::ROWS) {
                 let count = P::ROWS.min(rows - first);
-                let (scores, part) = (&mut scores[..count * KEYS], &mut part[..count * KEYS]);
+                let (scores, weights) = (&mut scores[..count], &mut weights[..count]);
                 let queries = Slices { elements: &queries[first..], stride: rows };
-                block.scores(s, &mut products, queries, depth, scores, part);
-                let sums = first * width..(first + count) * width;
-                if block.is_scaled() {
-                    softmax::<S, Fp32>(s, tile, (base, first), scores, partial, &mut totals, part.as_chunks_mut().0);
-                    block.add_scaled_values(s, &mut products, part, &mut weights, &mut partial.sums[sums], width);
-                } else {
-                    let weights = &mut weights[..count];
-                    softmax::<S, P>(s, tile, (base, first), scores, partial, &mut totals, weights);
-                    block.add_values(s, &mut products, weights, &mut partial.sums[sums], width);
-                }
+                let flat = scores.as_flattened_mut();
+                block.scores(s, &mut products, queries, depth, flat, weights.as_flattened_mut());
+                softmax(s, tile, (base, first), scores, partial, &mut totals, weights);
+                let sums = &mut partial.sums[first * width..(first + count) * width];
+                block.add_values(s, &mut products, weights, &mut rounded[..count], sums, width);
             }
         }
         for (total, lanes) in partial.total.iter_mut().zip(totals.chunks_exact(S::LANES)) {
@@ -96,23 +92,23 @@ pub(crate) const MAX_ROWS: usize = 32;
 
 /// Turns the scores of some rows, those from `first` on, into weights; zeros where a row sees nothing.
 #[inline(always)]
-fn softmax<S: Simd, W: Products>(
+fn softmax<S: Simd>(
     s: S,
     tile: &QueryTile<'_>,
     (base, first): (usize, usize),
-    scores: &mut [f32],
+    scores: &mut [[f32; KEYS]],
     partial: &mut Partial,
     totals: &mut [f32],
-    weights: &mut [[W::Element; KEYS]],
+    weights: &mut [[f32; KEYS]],
 ) {
     let all_see = tile.all_see(base, KEYS);
     let width = partial.width;
-    let rows = (first..).zip(scores.as_chunks_mut::<KEYS>().0).zip(weights);
+    let rows = (first..).zip(scores).zip(weights);
     for ((row, scores), weights) in rows {
         if !all_see {
             let Range { start, end } = tile.visible_to(row, base, KEYS);
             if start == end {
-                weights.fill(W::ZERO);
+                weights.fill(0.0);
                 continue;
             }
             scores[..start].fill(f32::NEG_INFINITY);
@@ -120,19 +116,19 @@ fn softmax<S: Simd, W: Products>(
         }
         let total = &mut totals[row * S::LANES..][..S::LANES];
         let sums = &mut partial.sums[row * width..][..width];
-        softmax_step::<S, W>(s, scores, &mut partial.largest[row], total, sums, weights);
+        softmax_step(s, scores, &mut partial.largest[row], total, sums, weights);
     }
 }
 
 /// Turns one row's scores into weights e^(score - largest). Where the largest score rises, it fades what was summed before.
 #[inline(always)]
-fn softmax_step<S: Simd, P: Products>(
+fn softmax_step<S: Simd>(
     s: S,
     scores: &[f32; KEYS],
     largest: &mut f32,
     total: &mut [f32],
     sums: &mut [f32],
-    weights: &mut [P::Element; KEYS],
+    weights: &mut [f32; KEYS],
 ) {
     let mut best = s.load(&scores[..S::LANES]);
     for part in scores[S::LANES..].chunks_exact(S::LANES) {
@@ -151,7 +147,7 @@ fn softmax_step<S: Simd, P: Products>(
     for (part, out) in scores.chunks_exact(S::LANES).zip(weights.chunks_exact_mut(S::LANES)) {
         let weight = exp(s, s.sub(s.load(part), largest));
         lanes = s.add(lanes, weight);
-        P::store(s, weight, out);
+        s.store(weight, out);
     }
     s.store(lanes, total);
 }

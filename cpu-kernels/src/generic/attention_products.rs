@@ -27,6 +27,8 @@ pub(crate) struct PairProduct<'a, E> {
     /// Panel p is `b[p * b_stride..][..32 * pairs]`.
     pub(crate) b: &'a [bf16],
     pub(crate) b_stride: usize,
+    /// What is read next, laid out as `b`: it is fetched meanwhile. `b` itself where nothing is.
+    pub(crate) next: &'a [bf16],
     pub(crate) pairs: usize,
     pub(crate) out: Submatrix<'a, f32>,
     pub(crate) accumulate: bool,
@@ -88,15 +90,13 @@ impl Products for Fp32 {
         let rows = product.out.rows();
         let mut first = 0;
         while first < rows {
-            let count = at_once.min(rows - first);
+            let left = rows - first;
+            let count = if left >= at_once { at_once } else { left.min(4) };
             match count {
                 1 => rows_product::<S, 1>(s, &mut product, first),
                 2 => rows_product::<S, 2>(s, &mut product, first),
                 3 => rows_product::<S, 3>(s, &mut product, first),
                 4 => rows_product::<S, 4>(s, &mut product, first),
-                5 => rows_product::<S, 5>(s, &mut product, first),
-                6 => rows_product::<S, 6>(s, &mut product, first),
-                7 => rows_product::<S, 7>(s, &mut product, first),
                 _ => rows_product::<S, 8>(s, &mut product, first),
             }
             first += count;
@@ -109,17 +109,29 @@ impl Products for Fp32 {
 fn rows_product<S: Simd, const R: usize>(s: S, product: &mut PairProduct<'_, f32>, first: usize) {
     let columns = product.out.columns();
     let mut column = 0;
-    // Vectors of 16 lanes are a panel each, and the last may be alone.
     while columns - column >= COLUMNS * S::LANES {
         columns_product::<S, R, COLUMNS>(s, product, first, column);
         column += COLUMNS * S::LANES;
     }
-    if column < columns {
+    // Vectors of 16 lanes are a panel each, and the last may be alone.
+    if S::LANES == PANEL_COLUMNS && column < columns {
         columns_product::<S, R, 1>(s, product, first, column);
     }
 }
 
-/// The product of R rows and C vectors of columns. In the innermost loop nothing is checked, so the sums stay in registers.
+/// Pairs of a slice.
+const PAIRS: usize = SLICE / 2;
+
+/// A pair of k of a panel.
+type Pair = [bf16; 2 * PANEL_COLUMNS];
+
+/// A panel of b: whole slices, and the pairs that are left.
+type Panel<'a> = (&'a [[Pair; PAIRS]], &'a [Pair]);
+
+/// So few rows use what they read faster than memory delivers it.
+const FEW_ROWS: usize = 4;
+
+/// The product of R rows and C vectors of columns. Loops stand where closures would not be inlined.
 #[inline(always)]
 fn columns_product<S: Simd, const R: usize, const C: usize>(
     s: S,
@@ -127,11 +139,15 @@ fn columns_product<S: Simd, const R: usize, const C: usize>(
     first: usize,
     column: usize,
 ) {
-    let PairProduct { a, b, b_stride, pairs, .. } = *product;
-    let panels: [&[[bf16; 2 * PANEL_COLUMNS]]; C] = std::array::from_fn(|c| {
-        let panel = (column + c * S::LANES) / PANEL_COLUMNS;
-        b[panel * b_stride..][..2 * PANEL_COLUMNS * pairs].as_chunks().0
-    });
+    let PairProduct { a, b, b_stride, next, pairs, .. } = *product;
+    let mut panels: [[Panel<'_>; C]; 2] = [[(&[], &[]); C]; 2];
+    for (panels, b) in panels.iter_mut().zip([b, next]) {
+        for (c, panel) in panels.iter_mut().enumerate() {
+            let start = (column + c * S::LANES) / PANEL_COLUMNS * b_stride;
+            *panel = b[start..][..2 * PANEL_COLUMNS * pairs].as_chunks().0.as_chunks();
+        }
+    }
+    let [panels, next] = panels;
     let mut sums = [[s.splat(0.0); C]; R];
     if product.accumulate {
         for (r, sums) in sums.iter_mut().enumerate() {
@@ -141,27 +157,61 @@ fn columns_product<S: Simd, const R: usize, const C: usize>(
             }
         }
     }
-    for slice in 0..pairs.div_ceil(SLICE / 2) {
+    for slice in 0..pairs / PAIRS {
         let Some(rows) = a.elements[slice * a.stride + first..].first_chunk::<R>() else { return };
-        let pairs = slice * (SLICE / 2)..pairs.min((slice + 1) * (SLICE / 2));
-        let panels = panels.map(|panel| &panel[pairs.clone()]);
-        for pair in 0..pairs.len().min(SLICE / 2) {
-            let b: [[S::Vector; 2]; C] = std::array::from_fn(|c| {
-                let half = 2 * (c * S::LANES % PANEL_COLUMNS);
-                s.load_pairs(&panels[c][pair][half..][..2 * S::LANES])
-            });
-            for (sums, row) in sums.iter_mut().zip(rows) {
-                let [even, odd] = [s.splat(row[2 * pair]), s.splat(row[2 * pair + 1])];
-                for (sum, b) in sums.iter_mut().zip(b) {
-                    *sum = s.fma(odd, b[1], s.fma(even, b[0], *sum));
+        let mut chunks = [[&panels[0].0[slice]; C]; 2];
+        for c in 0..C {
+            chunks[0][c] = &panels[c].0[slice];
+            chunks[1][c] = &next[c].0[slice];
+        }
+        for pair in 0..PAIRS {
+            let mut b = [&panels[0].0[slice][pair]; C];
+            for (b, chunk) in b.iter_mut().zip(chunks[0]) {
+                *b = &chunk[pair];
+            }
+            if R <= FEW_ROWS {
+                for chunk in chunks[1].iter().step_by((PANEL_COLUMNS / S::LANES).max(1)) {
+                    s.prefetch(&chunk[pair]);
                 }
             }
+            add_pair(s, rows, pair, b, &mut sums);
         }
+    }
+    let slice = pairs / PAIRS;
+    for pair in 0..pairs % PAIRS {
+        let Some(rows) = a.elements[slice * a.stride + first..].first_chunk::<R>() else { return };
+        let mut b = [&panels[0].1[pair]; C];
+        for (b, panel) in b.iter_mut().zip(panels) {
+            *b = &panel.1[pair];
+        }
+        add_pair(s, rows, pair, b, &mut sums);
     }
     for (r, sums) in sums.into_iter().enumerate() {
         let out = &mut product.out.row(first + r)[column..][..C * S::LANES];
         for (c, sum) in sums.into_iter().enumerate() {
             s.store(sum, &mut out[c * S::LANES..][..S::LANES]);
+        }
+    }
+}
+
+/// Adds the products of a pair of k of a slice.
+#[inline(always)]
+fn add_pair<S: Simd, const R: usize, const C: usize>(
+    s: S,
+    rows: &[[f32; SLICE]; R],
+    pair: usize,
+    b: [&Pair; C],
+    sums: &mut [[S::Vector; C]; R],
+) {
+    let mut wide = [[s.splat(0.0); 2]; C];
+    for (c, wide) in wide.iter_mut().enumerate() {
+        let half = 2 * (c * S::LANES % PANEL_COLUMNS);
+        *wide = s.load_pairs(&b[c][half..][..2 * S::LANES]);
+    }
+    for (sums, row) in sums.iter_mut().zip(rows) {
+        let [even, odd] = [s.splat(row[2 * pair]), s.splat(row[2 * pair + 1])];
+        for (sum, wide) in sums.iter_mut().zip(wide) {
+            *sum = s.fma(odd, wide[1], s.fma(even, wide[0], *sum));
         }
     }
 }

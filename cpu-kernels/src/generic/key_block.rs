@@ -23,8 +23,10 @@ pub(crate) const KEYS: usize = 32;
 pub(crate) struct KeyBlock<'a> {
     /// Two panels of 16 keys.
     keys: &'a [bf16],
+    next_keys: &'a [bf16],
     /// Panels of 16 elements, `value_stride` from one to the next.
     values: &'a [bf16],
+    next_values: &'a [bf16],
     value_stride: usize,
     scales: Option<Scales<'a>>,
 }
@@ -36,11 +38,6 @@ struct Scales<'a> {
 }
 
 impl KeyBlock<'_> {
-    /// Whether values must be added by [`Self::add_scaled_values`].
-    pub(crate) fn is_scaled(&self) -> bool {
-        self.scales.is_some()
-    }
-
     /// scores `[rows, KEYS]` = queries `[rows, depth]` . K^T; `part` is as long as `scores`.
     #[inline(always)]
     pub(crate) fn scores<S: Simd, P: Products>(
@@ -53,97 +50,81 @@ impl KeyBlock<'_> {
         part: &mut [f32],
     ) {
         let rows = scores.len() / KEYS;
-        let Some(scales) = &self.scales else {
-            products.multiply(s, self.score_product(queries, depth, 0..depth, Submatrix::new(scores, rows, KEYS)));
-            return;
-        };
-        scores.fill(0.0);
-        for (scales, first) in scales.keys.iter().zip((0..).step_by(BLOCK)) {
-            let elements = first..depth.min(first + BLOCK);
-            products.multiply(s, self.score_product(queries, depth, elements, Submatrix::new(part, rows, KEYS)));
-            for (scores, part) in scores.chunks_exact_mut(KEYS).zip(part.chunks_exact(KEYS)) {
-                let parts = part.chunks_exact(S::LANES).zip(scales.chunks_exact(S::LANES));
-                for (score, (part, scale)) in scores.chunks_exact_mut(S::LANES).zip(parts) {
-                    s.store(s.fma(s.load(part), s.load(scale), s.load(score)), score);
+        // The elements that are multiplied at a time: those of one scale, or all.
+        let at_once = if self.scales.is_some() { BLOCK } else { depth };
+        for first in (0..depth).step_by(at_once) {
+            let elements = &queries.elements[first / SLICE * queries.stride..];
+            products.multiply(
+                s,
+                PairProduct {
+                    a: Slices { elements, ..queries },
+                    b: &self.keys[first * PANEL_COLUMNS..],
+                    next: &self.next_keys[first * PANEL_COLUMNS..],
+                    b_stride: PANEL_COLUMNS * depth,
+                    pairs: at_once.min(depth - first) / 2,
+                    out: Submatrix::new(if self.scales.is_some() { part } else { scores }, rows, KEYS),
+                    accumulate: false,
+                },
+            );
+            if let Some(scales) = &self.scales {
+                if first == 0 {
+                    scores.fill(0.0);
                 }
+                add_scaled(s, scores, part, &scales.keys[first / BLOCK]);
             }
         }
     }
 
-    /// out `[rows, KEYS]` = queries . K^T, over the elements of some slices.
-    #[inline(always)]
-    fn score_product<'a, E>(
-        &'a self,
-        queries: Slices<'a, E>,
-        depth: usize,
-        elements: Range<usize>,
-        out: Submatrix<'a, f32>,
-    ) -> PairProduct<'a, E> {
-        PairProduct {
-            a: Slices { elements: &queries.elements[elements.start / SLICE * queries.stride..], ..queries },
-            b: &self.keys[elements.start * PANEL_COLUMNS..],
-            b_stride: PANEL_COLUMNS * depth,
-            pairs: elements.len() / 2,
-            out,
-            accumulate: false,
-        }
-    }
-
-    /// sums `[rows, width]` += weights `[rows, KEYS]` . V
+    /// sums `[rows, width]` += weights `[rows, KEYS]` . V; `rounded` is as long as `weights`.
     #[inline(always)]
     pub(crate) fn add_values<S: Simd, P: Products>(
         &self,
         s: S,
         products: &mut P,
-        weights: &[[P::Element; KEYS]],
-        sums: &mut [f32],
-        width: usize,
-    ) {
-        let rows = weights.len();
-        self.add_columns(s, products, weights, Submatrix::new(sums, rows, width), 0);
-    }
-
-    /// [`Self::add_values`] of codes; `rounded` is for weights by scales.
-    #[inline(always)]
-    pub(crate) fn add_scaled_values<S: Simd, P: Products>(
-        &self,
-        s: S,
-        products: &mut P,
-        weights: &[f32],
+        weights: &[[f32; KEYS]],
         rounded: &mut [[P::Element; KEYS]],
         sums: &mut [f32],
         width: usize,
     ) {
-        let rows = weights.len() / KEYS;
-        let rounded = &mut rounded[..rows];
+        let rows = weights.len();
         let mut sums = Submatrix::new(sums, rows, width);
-        let scales = self.scales.iter().flat_map(|scales| scales.values);
-        for (scales, first) in scales.zip((0..).step_by(BLOCK)) {
-            for (weights, rounded) in weights.chunks_exact(KEYS).zip(&mut *rounded) {
-                let weights = weights.chunks_exact(S::LANES).zip(scales.chunks_exact(S::LANES));
-                for ((weight, scale), out) in weights.zip(rounded.chunks_exact_mut(S::LANES)) {
-                    P::store(s, s.mul(s.load(weight), s.load(scale)), out);
+        let at_once = if self.scales.is_some() { BLOCK } else { width };
+        for first in (0..width).step_by(at_once) {
+            let scales = self.scales.as_ref().map(|scales| &scales.values[first / BLOCK]);
+            for (weights, rounded) in weights.iter().zip(&mut *rounded) {
+                for lane in (0..KEYS).step_by(S::LANES) {
+                    let mut weight = s.load(&weights[lane..]);
+                    if let Some(scales) = scales {
+                        weight = s.mul(weight, s.load(&scales[lane..]));
+                    }
+                    P::store(s, weight, &mut rounded[lane..]);
                 }
             }
-            let columns = sums.part(0, rows, first, BLOCK.min(width - first));
-            self.add_columns(s, products, rounded, columns, first / PANEL_COLUMNS);
+            let panels = first / PANEL_COLUMNS * self.value_stride;
+            products.multiply(
+                s,
+                PairProduct {
+                    a: Slices { elements: rounded, stride: rows },
+                    b: &self.values[panels..],
+                    next: &self.next_values[panels..],
+                    b_stride: self.value_stride,
+                    pairs: KEYS / 2,
+                    out: sums.part(0, rows, first, at_once.min(width - first)),
+                    accumulate: true,
+                },
+            );
         }
     }
+}
 
-    /// out += weights `[rows, KEYS]` . V, of the panels of values from `panel` on.
-    #[inline(always)]
-    fn add_columns<S: Simd, P: Products>(
-        &self,
-        s: S,
-        products: &mut P,
-        weights: &[[P::Element; KEYS]],
-        out: Submatrix<'_, f32>,
-        panel: usize,
-    ) {
-        let a = Slices { elements: weights, stride: weights.len() };
-        let (b, b_stride) = (&self.values[panel * self.value_stride..], self.value_stride);
-        let product = PairProduct { a, b, b_stride, pairs: KEYS / 2, out, accumulate: true };
-        products.multiply(s, product);
+/// scores += part by the scales of their keys, row by row.
+#[inline(always)]
+fn add_scaled<S: Simd>(s: S, scores: &mut [f32], part: &[f32], scales: &[f32; KEYS]) {
+    for (scores, part) in scores.chunks_exact_mut(KEYS).zip(part.chunks_exact(KEYS)) {
+        let parts = part.chunks_exact(S::LANES).zip(scales.chunks_exact(S::LANES));
+        for (score, (part, scale)) in scores.chunks_exact_mut(S::LANES).zip(parts) {
+            s.store(s.fma(s.load(part), s.load(scale), s.load(score)), score);
+        }
     }
 }
 
@@ -174,7 +155,7 @@ impl BlockCopy {
     }
 
     /// The keys and values of the block at `base`; zeros but for the positions that are `seen`, for others may never have been
-    /// written.
+    /// written. The block at `next` is read after it.
     #[inline(always)]
     pub(crate) fn block_at<'a, S: Simd>(
         &'a mut self,
@@ -182,17 +163,28 @@ impl BlockCopy {
         tile: &'a QueryTile<'_>,
         base: usize,
         seen: Range<usize>,
+        next: Option<usize>,
     ) -> KeyBlock<'a> {
         let Attention { head_dim, tokens_per_block, keys, values, dtype, .. } = tile.args;
+        let of_page = |base| {
+            let (page, slot) = tile.page(base);
+            let keys = &keys[page + slot * head_dim..page + tokens_per_block * head_dim];
+            (keys, &values[page + slot * PANEL_COLUMNS..page + tokens_per_block * head_dim])
+        };
         let whole_panels = self.key_layout.head_dim == head_dim && self.value_layout.head_dim == head_dim;
         let slot = base % tokens_per_block;
         let is_of_one_page = whole_panels && slot.is_multiple_of(PANEL_COLUMNS) && slot + KEYS <= tokens_per_block;
         match dtype {
             KvDtype::Bf16 if is_of_one_page && seen.len() == KEYS => {
-                let (page, _) = tile.page(base);
+                let (keys, values) = of_page(base);
+                // The page of the next block has room for as many, where blocks divide pages.
+                let next = next.filter(|_| tokens_per_block.is_multiple_of(KEYS)).map(of_page);
+                let (next_keys, next_values) = next.unwrap_or((keys, values));
                 return KeyBlock {
-                    keys: &keys[page + slot * head_dim..][..KEYS * head_dim],
-                    values: &values[page + slot * PANEL_COLUMNS..page + tokens_per_block * head_dim],
+                    keys,
+                    next_keys,
+                    values,
+                    next_values,
                     value_stride: tokens_per_block * PANEL_COLUMNS,
                     scales: None,
                 };
@@ -207,7 +199,9 @@ impl BlockCopy {
         let scales = Scales { keys: &self.key_scales, values: &self.value_scales };
         KeyBlock {
             keys: &self.keys,
+            next_keys: &self.keys,
             values: &self.values,
+            next_values: &self.values,
             value_stride: KEYS * PANEL_COLUMNS,
             scales: (dtype == KvDtype::Int8).then_some(scales),
         }

@@ -33,7 +33,7 @@ impl<T: TileSession> Products for TileProducts<T> {
 
     #[inline(always)]
     fn multiply<S: Simd>(&mut self, _: S, product: PairProduct<'_, bf16>) {
-        let PairProduct { a, b, b_stride, pairs, mut out, accumulate } = product;
+        let PairProduct { a, b, b_stride, pairs, mut out, accumulate, .. } = product;
         let (rows, panels) = (out.rows(), out.columns() / PANEL_COLUMNS);
         let at_once = if rows > TILE_ROWS { PANELS_OF_TWO_TILES } else { PANELS_OF_ONE_TILE };
         for panel in (0..panels).step_by(at_once) {

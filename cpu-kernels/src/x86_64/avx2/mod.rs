@@ -138,6 +138,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, x: &[bf16]) {
+        // SAFETY: nothing is read or written, and the address may be any.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
     fn store(self, v: __m256, out: &mut [f32]) {
         let mut all = [0.0; 8];
         match out.first_chunk_mut::<8>() {

@@ -115,6 +115,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn prefetch(self, x: &[bf16]) {
+        // SAFETY: nothing is read or written, and the address may be any.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
     fn store(self, v: __m512, out: &mut [f32]) {
         // SAFETY: `self` proves the instructions; only lanes that the slice has are written.
         unsafe {
