@@ -13,7 +13,8 @@ mod readers;
 
 type Reader = fn(&[u8]) -> trtllm::engine_format::Result<()>;
 
-const READERS: [(&str, Reader); 6] = [
+const READERS: [(&str, Reader); 7] = [
+    ("gguf", readers::gguf),
     ("safetensors_header", readers::safetensors_header),
     ("model_config", readers::model_config),
     ("checkpoint_config", readers::checkpoint_config),

@@ -32,8 +32,8 @@ use crate::machine;
 use crate::memory_plan::{Executor, MemoryPlan, Place, cpu_limits};
 use crate::output::Written;
 use crate::progress::{Interrupt, Progress};
-use crate::settings::{Settings, SettingsError, Task, read_config};
-use crate::source::Source;
+use crate::settings::{Settings, SettingsError, Task};
+use crate::source::{Outline, Source, SourceFormat};
 use crate::units;
 use system::Pool;
 use system::pool::processors;
@@ -96,6 +96,8 @@ pub struct Built {
 pub struct Plans {
     /// The model.
     pub config: ModelConfig,
+    /// What it is stored as.
+    pub format: SourceFormat,
     /// One for each target that was asked for, at least one.
     pub plans: Vec<MemoryPlan>,
 }
@@ -146,9 +148,9 @@ fn run(mut settings: Settings, builder: Builder<'_>) -> Result<Built, BuildFailu
 pub fn plan(settings: &Settings, progress: &dyn Progress, interrupt: &Interrupt) -> Result<Plans, BuildFailure> {
     settings.validate()?;
     let model = Builder { progress, interrupt }.find_model(settings, Need::Config)?;
-    let (config, source) = read_config(&model)?;
-    settings.validate_for(&config, source)?;
-    let mapping = settings.mapping(&config, source)?;
+    let Outline { config, mapping, format } = Outline::read(&model)?;
+    settings.validate_for(&config, mapping)?;
+    let mapping = settings.mapping(&config, mapping)?;
     // What a build would refuse, before its plan is believed.
     settings.gpu.lora.options(&config, mapping)?;
     let plan = |place: Place| {
@@ -160,7 +162,7 @@ pub fn plan(settings: &Settings, progress: &dyn Progress, interrupt: &Interrupt)
         MemoryPlan::new(&config, mapping, place, settings.engine_request())
     };
     let plans = places(settings, progress).into_iter().map(plan).collect();
-    Ok(Plans { config, plans })
+    Ok(Plans { config, format, plans })
 }
 
 /// A model in a few words.
@@ -228,18 +230,19 @@ impl Builder<'_> {
 
     /// Opens the model and works out how it is split.
     fn open_model(&self, settings: &Settings) -> Result<(Source, Mapping), BuildFailure> {
-        let source = Source::open(&self.find_model(settings, Need::Everything)?)?;
+        let model = self.find_model(settings, Need::Everything)?;
+        let source = Source::open_with(&model, settings.tokenizer.as_deref())?;
         settings.validate_for(source.config(), source.mapping())?;
         let mapping = settings.mapping(source.config(), source.mapping())?;
         for warning in source.warnings() {
             self.progress.note(&format!("warning: {warning}"));
         }
         self.progress.note(&format!(
-            "model: {} ({}), {} in {}",
+            "model: {} ({}), {}: {}",
             settings.model.display(),
             summary(source.config()),
             units::bytes(source.total_bytes()),
-            source.dtype()?.name(),
+            source.format(),
         ));
         Ok((source, mapping))
     }

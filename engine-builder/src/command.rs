@@ -42,6 +42,10 @@ fn build(settings: &Settings, checkpoint: Option<&Path>) -> String {
         }
     };
     let number = |value: Option<usize>| value.map(|value| value.to_string());
+    option(
+        "--tokenizer",
+        settings.tokenizer.as_ref().filter(|_| checkpoint.is_none()).map(|path| quote(&path.to_string_lossy())),
+    );
     option("--gpu", settings.target.map(|target| target.name().to_owned()));
     if checkpoint.is_none() {
         option("--tp-size", number(settings.tp_size));

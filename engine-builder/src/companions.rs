@@ -56,7 +56,9 @@ fn generation_config(
         Ok(content) => (Some(content), read_file(&path, "")?),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             path = dir.join(CONFIG_FILE);
-            (None, generation_part(&read_file(&path, "a model directory needs one")?))
+            // A directory with a tokenizer and no model has none.
+            let config = if path.is_file() { read_file(&path, "")? } else { Value::Null };
+            (None, generation_part(&config))
         }
         Err(error) => return Err(FormatError::io("read", &path)(error).into()),
     };

@@ -8,8 +8,9 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`huggingface`] | Transformers' `config.json`, its names of weights, and where `--model` is found |
-//! | [`source`] | [`Source`]: an opened model, its weights by part |
+//! | [`source`] | [`Source`]: an opened model, its weights by part, whatever its format |
+//! | [`huggingface`] | Transformers' models: `config.json`, names of weights; and where `--model` is found |
+//! | [`gguf`] | llama.cpp's models: container, blocks of codes, configuration, tokenizer |
 //! | `stream` | writes a large file in order from pieces that are made in parallel |
 //! | [`checkpoint`] | writes a TensorRT-LLM checkpoint, split over ranks |
 //! | [`network`] | the decoder's TensorRT network as data: made, checked, printed |
@@ -48,6 +49,7 @@ mod command;
 mod companions;
 pub mod compile;
 pub mod error;
+pub mod gguf;
 pub mod huggingface;
 mod lookalike;
 pub mod lora;
@@ -64,4 +66,4 @@ pub mod units;
 
 pub use error::{BuildError, Result};
 pub use non_finite::NonFiniteWeights;
-pub use source::{PartView, Source};
+pub use source::{Outline, PartView, Source, SourceFormat};

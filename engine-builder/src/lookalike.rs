@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use engine_format::ForeignFile;
 use engine_format::manifest::MANIFEST_FILE;
 use engine_format::safetensors_dir::SINGLE_FILE;
+use engine_format::{ForeignFile, FormatError};
 
 use crate::huggingface::config::CONFIG_FILE;
 
@@ -35,9 +35,6 @@ pub(crate) fn describe(path: &Path) -> Option<String> {
     if has("adapter_config.json") {
         return Some("it is a LoRA adapter: build the model that it adapts, and give the adapter to requests".into());
     }
-    if let Some(name) = first("", ".gguf") {
-        return Some(format!("it holds `{name}`, a GGUF file: use the model's safetensors files instead"));
-    }
     if let Some(name) = first("pytorch_model", ".bin").or_else(|| first("pytorch_model", ".bin.index.json")) {
         return Some(format!(
             "it holds `{name}`, PyTorch's pickled weights: convert them with Transformers, `{CONVERT}`"
@@ -56,6 +53,14 @@ pub(crate) fn describe(path: &Path) -> Option<String> {
     match (inner.next(), inner.next()) {
         (Some(name), None) if !has(CONFIG_FILE) => Some(format!("the model may be `{}`", shown(name))),
         _ => None,
+    }
+}
+
+/// The error of a model directory that lacks a file, with what the directory is instead.
+pub(crate) fn explain(dir: &Path, error: FormatError) -> FormatError {
+    match error {
+        FormatError::Missing { path, hint } => FormatError::Missing { path, hint: describe(dir).unwrap_or(hint) },
+        other => other,
     }
 }
 

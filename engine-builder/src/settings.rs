@@ -3,19 +3,15 @@
 
 use std::path::{Path, PathBuf};
 
-use engine_format::checkpoint::{self, CONFIG_FILE};
-use engine_format::json::Object;
 use engine_format::manifest::MANIFEST_FILE;
 use engine_format::staging::StagedDir;
 use engine_format::{FormatError, Mapping, ModelConfig, Target, WeightType};
 
 use crate::checkpoint::write::MARKER;
 use crate::error::Result;
-use crate::huggingface;
 use crate::lora::LoraRequest;
 use crate::memory_plan::{EngineRequest, LimitRequest};
 use crate::network::options::ResidualDtype;
-use crate::source::read_config_file;
 use system::pool::MAX_THREADS;
 
 /// What one run of `build-engine` does.
@@ -23,6 +19,8 @@ use system::pool::MAX_THREADS;
 pub struct Settings {
     /// The model, as the user named it.
     pub model: PathBuf,
+    /// A directory whose tokenizer, chat template and end ids count instead of the model's own.
+    pub tokenizer: Option<PathBuf>,
     /// Whether the model may be fetched from the Hugging Face hub.
     pub download: bool,
     /// The target; `None` when it is to be chosen.
@@ -217,6 +215,7 @@ impl Settings {
     pub fn new(model: impl Into<PathBuf>, task: Task) -> Self {
         Self {
             model: model.into(),
+            tokenizer: None,
             download: false,
             target: None,
             tp_size: None,
@@ -338,21 +337,6 @@ fn check_output(path: &Path, force: bool, marker: &str) -> Result<()> {
         StagedDir::create(path, force, marker)?;
     }
     Ok(())
-}
-
-/// Reads the configuration of a model directory, and how it is split when it is a checkpoint of ours, without its weights.
-///
-/// # Errors
-/// Whatever is wrong with `config.json`.
-pub fn read_config(dir: &Path) -> Result<(ModelConfig, Option<Mapping>)> {
-    let path = dir.join(CONFIG_FILE);
-    let value = read_config_file(dir)?;
-    let root = Object::root(&path, &value)?;
-    if root.get("architecture").is_some() && root.get("mapping").is_some() {
-        let (config, mapping) = checkpoint::from_json(&root)?;
-        return Ok((config, Some(mapping)));
-    }
-    Ok((huggingface::config::parse(&path, &value)?, None))
 }
 
 #[cfg(test)]

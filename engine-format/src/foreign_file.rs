@@ -52,7 +52,7 @@ impl ForeignFile {
                 "an HTML page",
                 "the server answered with a page instead of the file; log in there, and download it again",
             ),
-            Self::Gguf => ("a GGUF file", "use the model's safetensors files instead"),
+            Self::Gguf => ("a GGUF file", "give the file itself as the model, outside a directory of other weights"),
             Self::Zip => ("a Zip archive, as PyTorch writes its weights", "use the model's safetensors files instead"),
             Self::Tar => ("a Tar archive, as NeMo writes its models", "use the model's safetensors files instead"),
         }

@@ -10,7 +10,9 @@
 use std::ops::Range;
 use std::path::Path;
 
-use engine_builder::huggingface;
+use engine_builder::gguf::config::Facts;
+use engine_builder::gguf::container::{Container, ElementType};
+use engine_builder::{gguf, huggingface};
 use engine_format::json::{MAX_DIMENSION, Object};
 use engine_format::lora::peft_config::PeftConfig;
 use engine_format::manifest::{self, Manifest};
@@ -45,6 +47,29 @@ fn check_safetensors(bytes: &[u8]) -> Result<()> {
     let ranges = ascending(tensors.into_values().map(|tensor| tensor.range));
     assert!(ranges.windows(2).all(|pair| pair[0].end == pair[1].start), "a hole or an overlap: {ranges:?}");
     assert!(ranges.last().is_none_or(|last| last.end == bytes.len()), "bytes after the last tensor: {ranges:?}");
+    Ok(())
+}
+
+/// A GGUF file: tensors lie inside it, do not overlap and have the sizes that shapes and types ask for; a configuration that is made
+/// of its metadata is one: see [`check_config`].
+pub fn gguf(bytes: &[u8]) -> Result<()> {
+    let path = Path::new("model.gguf");
+    let container = Container::parse(path, bytes)?;
+    for (name, tensor) in &container.tensors {
+        let (columns, rows) = tensor.shape.split_last().expect("a tensor has extents");
+        let rows = shape::elements(rows).expect("the number of rows fits");
+        let row_bytes = tensor.element.row_bytes(*columns).expect("rows are whole blocks");
+        assert_eq!(rows * row_bytes, tensor.range.len(), "size of `{name}`");
+        let stored = bytes.get(tensor.range.clone()).expect("a tensor is inside the file");
+        if let ElementType::Blocks(block) = tensor.element {
+            block.decode(&stored[..block.bytes()], &mut vec![0.0; block.len()]);
+        }
+    }
+    let ranges = ascending(container.tensors.values().map(|tensor| tensor.range.clone()));
+    assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "an overlap: {ranges:?}");
+    let embedding = container.tensors.get("token_embd.weight");
+    let facts = Facts { vocab_size: embedding.map_or(1, |tensor| tensor.shape[0]), ..Facts::default() };
+    check_config(&gguf::config::parse(path, &container.metadata, &facts)?, Mapping::SINGLE);
     Ok(())
 }
 

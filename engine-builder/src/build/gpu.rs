@@ -20,8 +20,8 @@ use crate::huggingface::hub::Need;
 use crate::machine::{self, Obstacle};
 use crate::memory_plan::{MemoryPlan, Place};
 use crate::network::{NetworkOptions, Release};
-use crate::settings::{Compiler, PluginLog, Settings, read_config};
-use crate::source::Source;
+use crate::settings::{Compiler, PluginLog, Settings};
+use crate::source::{Outline, Source};
 use crate::units;
 
 /// What this machine builds with.
@@ -50,7 +50,8 @@ impl Builder<'_> {
         };
         // From here on no engine can be opened in this process, so that the work below is not in vain.
         let _building = machine.library.as_ref().map(begin).transpose()?;
-        let (config, source_mapping) = read_config(&self.find_model(settings, Need::Everything)?)?;
+        let outline = Outline::read(&self.find_model(settings, Need::Everything)?)?;
+        let (config, source_mapping) = (outline.config, outline.mapping);
         settings.validate_for(&config, source_mapping)?;
         let mapping = settings.mapping(&config, source_mapping)?;
         let device = &machine.devices[0];
@@ -132,7 +133,7 @@ impl Builder<'_> {
             self.checkpoint(settings, &source, mapping)?;
         } else if !settings.download {
             // Nobody wants 17 GB fetched to read that there is no GPU; a model that is here is checked all the same.
-            let (config, mapping) = read_config(&self.find_model(settings, Need::Everything)?)?;
+            let Outline { config, mapping, .. } = Outline::read(&self.find_model(settings, Need::Everything)?)?;
             settings.validate_for(&config, mapping)?;
             settings.mapping(&config, mapping)?;
         }

@@ -13,13 +13,14 @@ use crate::memory_plan::MemoryPlan;
 use crate::network::print::{Format, print};
 use crate::network::validate::validate;
 use crate::network::{NetworkOptions, RankNetwork, Release, decoder};
-use crate::settings::{Settings, read_config};
+use crate::settings::Settings;
+use crate::source::Outline;
 
 /// Prints what was asked for, without weights.
 pub(super) fn run(builder: &Builder<'_>, settings: &Settings) -> Result<(), BuildFailure> {
-    let (config, source) = read_config(&builder.find_model(settings, Need::Config)?)?;
-    settings.validate_for(&config, source)?;
-    let mapping = settings.mapping(&config, source)?;
+    let Outline { config, mapping, .. } = Outline::read(&builder.find_model(settings, Need::Config)?)?;
+    settings.validate_for(&config, mapping)?;
+    let mapping = settings.mapping(&config, mapping)?;
     let place = match settings.target {
         Some(Target::Gpu(gpu)) => machine::place_of_gpu(gpu),
         _ => {

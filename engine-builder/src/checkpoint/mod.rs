@@ -1,4 +1,5 @@
 //! TensorRT-LLM checkpoints.
 
 mod header;
+pub(crate) mod source;
 pub mod write;

@@ -107,7 +107,7 @@ fn manifest(
         versions: BTreeMap::from([
             ("trtllm".to_owned(), version.to_owned()),
             ("tensorrt_llm_schema".to_owned(), TENSORRT_LLM_SCHEMA.to_owned()),
-            ("source_dtype".to_owned(), source.dtype()?.name().to_owned()),
+            ("source_dtype".to_owned(), source.format().main_type().unwrap_or_default().to_owned()),
             ("weights".to_owned(), request.weights.name().to_owned()),
         ]),
         limits: request.limits,

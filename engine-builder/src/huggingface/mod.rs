@@ -2,4 +2,5 @@
 
 pub mod config;
 pub mod hub;
+pub(crate) mod source;
 pub mod weights;

@@ -130,10 +130,9 @@ fn directories_that_are_something_else_are_recognised() {
             }
         }
     };
-    let cases: [(&[&str], &[&str]); 7] = [
+    let cases: [(&[&str], &[&str]); 6] = [
         (&["refs/main", "snapshots/abc/config.json"], &["cache", "snapshots/abc`"]),
         (&["adapter_config.json"], &["LoRA adapter", "give the adapter to requests"]),
-        (&["m-q4.gguf"], &["m-q4.gguf", "GGUF"]),
         (&["consolidated.safetensors", "params.json"], &["Mistral's own format"]),
         (&["consolidated.00.pth", "params.json"], &["Meta's own format"]),
         (&["m.nemo"], &["NeMo"]),

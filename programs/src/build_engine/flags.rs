@@ -35,7 +35,7 @@ fn positive(text: &str) -> Result<usize, String> {
 #[derive(Debug, Parser)]
 #[command(name = "build-engine", version, after_help = AFTER_HELP, allow_negative_numbers = true)]
 pub(crate) struct Args {
-    /// The model: a directory, `org/name` of the local Hugging Face cache, or a checkpoint that this program wrote
+    /// The model: a directory, `org/name` of the local Hugging Face cache, a GGUF file, or a checkpoint that this program wrote
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
 
@@ -153,6 +153,10 @@ pub(crate) struct Args {
     #[arg(long)]
     allow_non_finite: bool,
 
+    /// Take tokenizer, chat template and end ids of this directory instead of the model's own
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
+
     /// Fetch the model from the Hugging Face hub if it is not in the local cache
     #[arg(long)]
     download: bool,
@@ -202,6 +206,7 @@ impl Args {
         };
         Settings {
             model: self.model.clone(),
+            tokenizer: self.tokenizer.clone(),
             download: self.download,
             target: self.gpu,
             tp_size: self.tp_size,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::failure::Failure;
 use super::flags::PlanFormat;
 use super::options::as_flags;
+use engine_builder::SourceFormat;
 use engine_builder::build::{Plans, summary};
 use engine_builder::memory_plan::{Executor, MemoryPlan};
 use engine_builder::settings::Settings;
@@ -15,11 +16,16 @@ use engine_builder::units::{bytes, count, counted};
 
 /// Prints the plan for the target that was asked for, or for every target.
 pub(crate) fn print(settings: &Settings, plans: &Plans, format: PlanFormat) -> Result<(), Failure> {
-    let (config, plans) = (&plans.config, plans.plans.as_slice());
-    let text = match (format, plans) {
-        (PlanFormat::Json, plans) => plans.iter().map(|plan| format!("{}\n", to_json(plan))).collect(),
-        (PlanFormat::Text, [plan]) => one(settings, config, plan),
-        (PlanFormat::Text, plans) => table(settings, config, plans),
+    let Plans { config, format: source, plans } = plans;
+    let header = format!(
+        "model           {}\n                {}\nformat          {source}\n",
+        settings.model.display(),
+        summary(config)
+    );
+    let text = match (format, plans.as_slice()) {
+        (PlanFormat::Json, plans) => plans.iter().map(|plan| format!("{}\n", to_json(plan, source))).collect(),
+        (PlanFormat::Text, [plan]) => one(header, config, plan),
+        (PlanFormat::Text, plans) => table(header, plans),
     };
     match io::stdout().lock().write_all(text.as_bytes()) {
         // Whoever read the plan has read enough.
@@ -28,13 +34,9 @@ pub(crate) fn print(settings: &Settings, plans: &Plans, format: PlanFormat) -> R
     }
 }
 
-fn header(settings: &Settings, config: &ModelConfig) -> String {
-    format!("model           {}\n                {}\n", settings.model.display(), summary(config))
-}
-
 /// Everything about one target.
-fn one(settings: &Settings, config: &ModelConfig, plan: &MemoryPlan) -> String {
-    let mut text = header(settings, config);
+fn one(header: String, config: &ModelConfig, plan: &MemoryPlan) -> String {
+    let mut text = header;
     let mut row = |name: &str, value: String| text.push_str(&format!("{name:<15} {value}\n"));
     let (place, limits, mapping) = (&plan.place, plan.limits, plan.mapping);
     row("target", format!("{}: {}", place.target, place.description));
@@ -100,7 +102,7 @@ fn one(settings: &Settings, config: &ModelConfig, plan: &MemoryPlan) -> String {
 }
 
 /// A line for each target.
-fn table(settings: &Settings, config: &ModelConfig, plans: &[MemoryPlan]) -> String {
+fn table(header: String, plans: &[MemoryPlan]) -> String {
     let heads = [
         "target",
         "memory",
@@ -152,7 +154,7 @@ fn table(settings: &Settings, config: &ModelConfig, plans: &[MemoryPlan]) -> Str
             .collect();
         format!("{}\n", cells.join("  ").trim_end())
     };
-    let mut text = header(settings, config);
+    let mut text = header;
     text.push('\n');
     text.push_str(&line(&heads.map(str::to_owned)));
     for row in &rows {
@@ -169,13 +171,16 @@ fn table(settings: &Settings, config: &ModelConfig, plans: &[MemoryPlan]) -> Str
     text
 }
 
-fn to_json(plan: &MemoryPlan) -> Value {
+fn to_json(plan: &MemoryPlan, source: &SourceFormat) -> Value {
+    let tensors: serde_json::Map<_, _> =
+        source.types.iter().map(|(name, count)| ((*name).to_owned(), Value::from(*count))).collect();
     let lengths: Vec<_> = plan
         .sequences_by_length
         .iter()
         .map(|(seq_len, sequences)| json!({ "seq_len": seq_len, "sequences": sequences }))
         .collect();
     json!({
+        "source": { "format": source.name, "version": source.version, "tensors": tensors },
         "target": plan.place.target,
         "product": plan.place.description,
         "memory_bytes": plan.place.memory_bytes,
