@@ -28,12 +28,15 @@
 
 #![forbid(unsafe_code)]
 
+mod pack_codes;
 mod pack_int4;
 mod pack_int8;
 pub(crate) mod rows;
 pub(crate) mod walk;
 
 use half::{bf16, f16};
+
+pub use pack_codes::BlockCodes;
 
 use crate::any_instruction_set::with_isa;
 use crate::detect::best;
@@ -119,6 +122,28 @@ impl Quantization {
             "out must hold the packed panels of {count} rows of {k}"
         );
         with_isa!(best(), isa => isa.vectorize(Pack { quantization: self, rows, k, out }));
+    }
+
+    /// Packs `rows` rows of W `[_, k]` whose codes and scales are given, as they are: `block_of` is asked for each row and block.
+    ///
+    /// Pieces and `out` are as for [`Self::pack`].
+    ///
+    /// # Panics
+    /// If `k` is no multiple of [`BLOCK`], or `out` has not [`Self::packed_bytes`]`(rows, k)` bytes.
+    pub fn pack_codes(self, rows: usize, k: usize, out: &mut [u8], block_of: impl Fn(usize, usize) -> BlockCodes) {
+        assert!(k > 0 && k.is_multiple_of(BLOCK), "k must be whole blocks, not {k}");
+        assert_eq!(
+            Some(out.len()),
+            self.packed_bytes(rows, k),
+            "out must hold the packed panels of {rows} rows of {k}"
+        );
+        let places = Places::of(self, padded_k(k));
+        for (panel, out) in out.chunks_exact_mut(places.panel_bytes).enumerate() {
+            out.fill(0);
+            let first = panel * PANEL_COLUMNS;
+            let count = PANEL_COLUMNS.min(rows - first);
+            pack_codes::pack(self, count, k / BLOCK, places, out, |column, block| block_of(first + column, block));
+        }
     }
 }
 

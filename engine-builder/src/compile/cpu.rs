@@ -1,5 +1,6 @@
 //! The CPU engine: every weight packed for `cpu-kernels`, in one pass from the mapped source to one file.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -51,6 +52,9 @@ pub fn build_cpu_engine(
     let start = Instant::now();
     let output = &request.output;
     let engine = PackedEngine::new(source, output, request.weights)?;
+    if let Some(summary) = engine.codes_summary() {
+        progress.note(&summary);
+    }
     let staged = StagedDir::create(output, request.force, MANIFEST_FILE)?;
     let weights_bytes = engine.plan.total_bytes as u64;
     check_free_space(output, staged.path(), weights_bytes)?;
@@ -187,6 +191,28 @@ impl<'a> PackedEngine<'a> {
         Ok(Self { plan, pieces, tensors })
     }
 
+    /// Which matrices keep the codes that the source has, and which are rounded anew; `None` where the source has no codes, or the
+    /// engine none.
+    fn codes_summary(&self) -> Option<String> {
+        let mut counts = [BTreeMap::new(), BTreeMap::new()];
+        for (entry, parts) in self.plan.tensors.iter().zip(&self.tensors) {
+            let Some(quantization) = quantization(entry.layout) else { continue };
+            if parts.iter().any(PartView::has_codes) {
+                let kept = keeps_codes(parts, quantization);
+                let mut types: Vec<_> = parts.iter().map(PartView::type_name).collect();
+                types.dedup();
+                *counts[usize::from(!kept)].entry(types.join(", ")).or_insert(0_u64) += 1;
+            }
+        }
+        let told = |what: &str, counts: &BTreeMap<String, u64>| {
+            let each: Vec<_> = counts.iter().map(|(types, count)| format!("{count} of {types}")).collect();
+            (!each.is_empty()).then(|| format!("{what}: {}", each.join("; ")))
+        };
+        let sentences = [told("matrices whose codes stay as they are", &counts[0]), told("rounded anew", &counts[1])];
+        let sentences: Vec<_> = sentences.into_iter().flatten().collect();
+        (!sentences.is_empty()).then(|| sentences.join("; "))
+    }
+
     /// Calls `act` with each part that has some of `rows`, which are counted over the stacked parts: the part, which of its
     /// rows they are, and how many of `rows` come before them.
     fn for_each_part(
@@ -216,10 +242,43 @@ impl<'a> PackedEngine<'a> {
         all_within(out, bf16::MAX)
     }
 
+    /// Rows of a matrix whose codes are the source's own; whether all scales are finite. `None` where a layout cannot hold them.
+    fn pack_codes(
+        &self,
+        tensor: usize,
+        rows: std::ops::Range<usize>,
+        columns: usize,
+        quantization: Quantization,
+        out: &mut [u8],
+    ) -> Option<bool> {
+        if !keeps_codes(&self.tensors[tensor], quantization) {
+            return None;
+        }
+        let mut readers = Vec::with_capacity(rows.len());
+        self.for_each_part(tensor, rows.clone(), |part, part_rows, _| {
+            let read = part.codes(quantization);
+            readers.extend(read.into_iter().flat_map(|read| part_rows.clone().map(move |row| (read.clone(), row))));
+        });
+        let finite = Cell::new(true);
+        quantization.pack_codes(rows.len(), columns, out, |row, block| {
+            let (read, row) = &readers[row];
+            let codes = read(*row, block);
+            finite.set(finite.get() & codes.scale.is_finite());
+            codes
+        });
+        Some(finite.get())
+    }
+
     /// Rows of a matrix, rounded to bfloat16 and then packed in its layout; whether all are finite.
     fn pack(&self, tensor: usize, rows: std::ops::Range<usize>, columns: usize, out: &mut [bf16]) -> bool {
         let layout = self.plan.tensors[tensor].layout;
         let (quantization, largest) = (quantization(layout), largest(layout));
+        if let Some(quantization) = quantization
+            && let Some(finite) =
+                self.pack_codes(tensor, rows.clone(), columns, quantization, bytemuck::cast_slice_mut(out))
+        {
+            return finite;
+        }
         let pack_rows = |rows: &[bf16], out: &mut [bf16]| {
             match quantization {
                 None => pack_panels(rows, columns, out),
@@ -250,6 +309,11 @@ impl<'a> PackedEngine<'a> {
             finite & pack_rows(copy, out)
         })
     }
+}
+
+/// Whether a layout holds the codes of all parts as they are.
+fn keeps_codes(parts: &[PartView<'_>], quantization: Quantization) -> bool {
+    parts.iter().all(|part| part.codes(quantization).is_some())
 }
 
 impl Fill for PackedEngine<'_> {

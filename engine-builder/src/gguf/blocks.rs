@@ -15,7 +15,12 @@
 //! | Q5_K | the same, with 256 fifth bits before the 128 bytes | (d s) q - (dmin m) |
 //! | Q6_K | 128 bytes of low halves, 64 of upper pairs, 16 scales s (i8), f16 d | (d s) (q - 32) |
 //! | IQ4_NL | as Q4_0 | d table[q] |
+//!
+//! What has one scale in f16 for 32 weights and no minimum can be held by the CPU engine's layouts as it is: Q8_0, Q4_0, Q5_0 and IQ4_NL
+//! by `int8`, Q4_0 by `int4`. The minima of Q4_1 and the 19-bit products d s of Q4_K cannot.
 
+use cpu_kernels::Quantization;
+use cpu_kernels::quantized::BlockCodes;
 use half::f16;
 
 /// A type of blocks.
@@ -80,6 +85,27 @@ impl BlockType {
         self.facts().3
     }
 
+    /// Reads a block as a layout of the CPU engine has it: the same numbers, exactly. `None` where the layout cannot hold them.
+    pub fn codes(self, quantization: Quantization) -> Option<fn(&[u8]) -> BlockCodes> {
+        match (self, quantization) {
+            (Self::Q4_0, Quantization::Int4) => Some(|block| four_bits(block, |q| q)),
+            // A code of zero is 128 in `int8`.
+            (Self::Q4_0, Quantization::Int8) => Some(|block| four_bits(block, |q| q + 120)),
+            (Self::Iq4Nl, Quantization::Int8) => {
+                Some(|block| four_bits(block, |q| IQ4_NL_VALUES[usize::from(q)].cast_unsigned().wrapping_add(128)))
+            }
+            (Self::Q5_0, Quantization::Int8) => Some(|block| {
+                let bits = u32::from_le_bytes([block[2], block[3], block[4], block[5]]);
+                let code = |i: usize| block[6 + i % 16] >> (i / 16 * 4) & 15 | (bits >> i & 1) as u8 * 16;
+                with_scale(block, std::array::from_fn(|i| code(i) + 112))
+            }),
+            (Self::Q8_0, Quantization::Int8) => {
+                Some(|block| with_scale(block, std::array::from_fn(|i| block[2 + i].wrapping_add(128))))
+            }
+            _ => None,
+        }
+    }
+
     /// The weights of a block.
     ///
     /// # Panics
@@ -126,6 +152,16 @@ impl BlockType {
             Self::Q6K => q6_k(block, out),
         }
     }
+}
+
+/// Codes with the scale at the beginning of a block.
+fn with_scale(block: &[u8], codes: [u8; 32]) -> BlockCodes {
+    BlockCodes { codes, scale: f16::from_le_bytes([block[0], block[1]]), zero: 128 }
+}
+
+/// Codes of four bits behind a scale.
+fn four_bits(block: &[u8], code: fn(u8) -> u8) -> BlockCodes {
+    with_scale(block, std::array::from_fn(|i| code(block[2 + i % 16] >> (i / 16 * 4) & 15)))
 }
 
 /// The f16 at a place.

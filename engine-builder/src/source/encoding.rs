@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use cpu_kernels::Quantization;
+use cpu_kernels::quantized::BlockCodes;
 use engine_format::dtype::round_to_bf16;
 use engine_format::{Dtype, bf16};
 
@@ -47,6 +49,14 @@ impl Encoding {
                 });
             }
         }
+    }
+
+    /// Reads a block of a row as a layout has it, where that can hold the codes as they are: from the row's bytes and the number of the
+    /// block.
+    pub(crate) fn codes(self, quantization: Quantization) -> Option<impl Fn(&[u8], usize) -> BlockCodes + Clone> {
+        let Self::Blocks(kind) = self else { return None };
+        let read = kind.codes(quantization)?;
+        Some(move |row: &[u8], block| read(&row[block * kind.bytes()..][..kind.bytes()]))
     }
 
     /// Calls `act` with each column of a row and its number.

@@ -4,6 +4,8 @@
 use std::ops::Range;
 use std::path::Path;
 
+use cpu_kernels::Quantization;
+use cpu_kernels::quantized::BlockCodes;
 use engine_format::mmap::MappedFile;
 use engine_format::safetensors_dir::TensorView;
 use engine_format::{Dtype, bf16};
@@ -156,6 +158,20 @@ impl<'a> PartView<'a> {
         for (row, out) in self.absolute(&rows).zip(out.chunks_exact_mut(columns.len())) {
             self.encoding.convert(self.stored_row(self.order.stored(row)), columns.clone(), out);
         }
+    }
+
+    /// Whether the rows are integer codes with scales.
+    pub fn has_codes(&self) -> bool {
+        matches!(self.encoding, Encoding::Blocks(_))
+    }
+
+    /// Reads codes as a layout has them, where that can hold them as they are: from a row and the number of a block of 32 columns.
+    pub(crate) fn codes(
+        &self,
+        quantization: Quantization,
+    ) -> Option<impl Fn(usize, usize) -> BlockCodes + Clone + use<'a>> {
+        let (view, read) = (self.clone(), self.encoding.codes(quantization)?);
+        Some(move |row, block| read(view.stored_row(view.order.stored(view.rows.start + row)), block))
     }
 
     /// Calls `found` with row and column in the stored tensor, and with the value, of each element in the given rows and

@@ -10,6 +10,8 @@ mod cpu_engine;
 mod fields;
 mod gguf;
 mod gguf_blocks;
+mod gguf_codes;
+mod gguf_config;
 mod gguf_file;
 mod hub;
 mod interruption;
