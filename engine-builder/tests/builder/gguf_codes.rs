@@ -42,9 +42,11 @@ fn in_types(embedding: u32, matrices: u32) -> GgufFile {
             _ => 34,
         };
         let blocks = (0..2 * rows).flat_map(|_| {
-            // A scale from 2^-9 to 2^-7, then the rest.
-            let scale = [random(), 0x18 | random() & 0x87];
-            scale.into_iter().chain((2..block).map(|_| random())).collect::<Vec<_>>()
+            // Scale and minimum from 2^-9 to 2^-7, then the rest.
+            let mut small = || [random(), 0x18 | random() & 0x87];
+            let scales = if tensor.kind == 3 { vec![small(), small()] } else { vec![small()] }.concat();
+            let rest = scales.len()..block;
+            scales.into_iter().chain(rest.map(|_| random())).collect::<Vec<_>>()
         });
         tensor.bytes = blocks.collect();
     }
