@@ -96,7 +96,7 @@ impl BlockType {
             }
             (Self::Q5_0, Quantization::Int8) => Some(|block| {
                 let bits = u32::from_le_bytes([block[2], block[3], block[4], block[5]]);
-                let code = |i: usize| block[6 + i % 16] >> (i / 16 * 4) & 15 | (bits >> i & 1) as u8 * 16;
+                let code = |i: usize| (block[6 + i % 16] >> (i / 16 * 4) & 15) + (bits >> i & 1) as u8 * 16;
                 with_scale(block, std::array::from_fn(|i| code(i) + 112))
             }),
             (Self::Q8_0, Quantization::Int8) => {
