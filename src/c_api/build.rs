@@ -192,6 +192,7 @@ pub(super) unsafe fn settings(options: &trtllm_build_options) -> Result<Settings
     let target = gpu.map(|name| name.parse::<Target>().map_err(|error| Failure::argument(format!("gpu: {error}"))));
     Ok(Settings {
         model: model.into(),
+        tokenizer: None,
         download: options.download.get(),
         target: target.transpose()?,
         tp_size: chosen(options.tp_size),
