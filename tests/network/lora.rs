@@ -23,7 +23,7 @@ fn difference(logits: &[f32], expected: &[f32]) -> f64 {
 #[test]
 fn adapters_are_what_peft_computes_beside_requests_without() {
     let model = "mistral-gqa";
-    let config = engine_builder::settings::read_config(&fixture("parity").join(model)).unwrap().0;
+    let config = engine_builder::Outline::read(&fixture("parity").join(model)).unwrap().config;
     for name in ["all-projections", "query-and-value"] {
         let dir = fixture("lora").join(name);
         let adapter = LoraAdapter::open(&dir, &config).unwrap();

@@ -37,7 +37,7 @@ impl Reference {
             tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
         };
         let log_probs = (0..prompts.len()).map(read).collect();
-        let config = engine_builder::settings::read_config(&dir).unwrap().0;
+        let config = engine_builder::Outline::read(&dir).unwrap().config;
         Self { config, json, prompts, log_probs }
     }
 
