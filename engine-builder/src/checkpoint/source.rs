@@ -22,16 +22,14 @@ pub(crate) struct Checkpoint {
 impl Checkpoint {
     /// Opens the checkpoint in `dir`, whose `config.json` is `value`.
     pub(crate) fn open(dir: &Path, value: &Value) -> Result<(ModelConfig, Self)> {
-        let path = dir.join(CONFIG_FILE);
-        let (config, mapping) = from_json(&Object::root(&path, value)?)?;
+        let (config, mapping) = read_config(dir, value)?;
         let ranks = open_ranks(dir, &config, mapping)?;
         Ok((config.clone(), Self { config, mapping, ranks }))
     }
 
     /// What is known before the weights are there.
     pub(crate) fn outline(dir: &Path, value: &Value) -> Result<Outline> {
-        let path = dir.join(CONFIG_FILE);
-        let (config, mapping) = from_json(&Object::root(&path, value)?)?;
+        let (config, mapping) = read_config(dir, value)?;
         let format = match open_ranks(dir, &config, mapping) {
             Ok(ranks) => Self { config: config.clone(), mapping, ranks }.format(),
             Err(_) => SourceFormat::new(NAME, None, &[]),
@@ -49,6 +47,25 @@ impl Checkpoint {
     fn tensor(&self, rank: usize, name: &str) -> Result<Option<PartView<'_>>> {
         self.ranks.get(rank).map(|tensors| Ok(tensors.tensor(name)?.into())).transpose()
     }
+}
+
+/// Reads `config.json`. An engine's may ask for a quantized KV cache; what is built of a checkpoint has none.
+fn read_config(dir: &Path, value: &Value) -> Result<(ModelConfig, Mapping), FormatError> {
+    let path = dir.join(CONFIG_FILE);
+    let root = Object::root(&path, value)?;
+    let read = from_json(&root)?;
+    let field = "kv_cache_quant_algo";
+    if let Some(quantization) = root.object("quantization")?
+        && let Some(algorithm) = quantization.string(field)?
+    {
+        return Err(FormatError::Unsupported {
+            field: quantization.name(field),
+            value: algorithm.to_owned(),
+            supported: "none: keys and values in bfloat16 only".to_owned(),
+            path,
+        });
+    }
+    Ok(read)
 }
 
 const NAME: &str = "TensorRT-LLM checkpoint";

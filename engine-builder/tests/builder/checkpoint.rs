@@ -5,7 +5,7 @@ use std::path::Path;
 
 use engine_builder::checkpoint::write::{CheckpointRequest, write_checkpoint};
 use engine_builder::progress::{Interrupt, Quiet};
-use engine_builder::{BuildError, Source};
+use engine_builder::{BuildError, Outline, Source};
 use engine_format::{EngineDir, Mapping};
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -161,6 +161,21 @@ fn a_damaged_checkpoint_is_refused_with_the_file() {
     assert!(error.contains("rank1.safetensors") && error.contains("missing"), "{error}");
     fs::copy(path.join("rank0.safetensors"), &rank).unwrap();
     Source::open(&path).unwrap();
+}
+
+#[test]
+fn a_checkpoint_that_asks_for_a_quantized_kv_cache_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("checkpoint");
+    write(&fixtures("checkpoint")[0], Mapping::SINGLE, &path).unwrap();
+    let file = path.join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    config["quantization"]["kv_cache_quant_algo"] = "FP8".into();
+    fs::write(&file, config.to_string()).unwrap();
+    for error in [Source::open(&path).unwrap_err(), Outline::read(&path).unwrap_err()] {
+        let error = error.to_string();
+        assert!(error.contains("`quantization.kv_cache_quant_algo` is `FP8`"), "{error}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use engine_format::Architecture;
 use engine_format::rope::RopeScaling;
 
 use crate::gguf_file::{GgufFile, Tensor, Value as Field};
+use crate::support::fixture;
 
 /// Writes the file and opens it.
 fn open(file: &GgufFile) -> Result<Source, BuildError> {
@@ -221,4 +222,30 @@ fn tokenizers_that_contradict_themselves_are_refused() {
     refused(with(|file| file.set("tokenizer.ggml.tokens", Field::Texts(vec!["t".into(); 40]))), &["tokens 0 and 1"]);
     refused(with(|file| file.set("tokenizer.ggml.merges", Field::Texts(vec!["t1 t9".into()]))), &["merges", "t1 t9"]);
     refused(with(|file| file.set("tokenizer.ggml.model", "llama".into())), &["tokenizer.ggml.scores", "missing"]);
+}
+
+#[test]
+fn files_with_changed_bytes_are_read_or_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    let mut state = 7u64;
+    let mut random = move |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let mut refused = 0;
+    for name in ["sentencepiece", "llama3"] {
+        let whole = fs::read(fixture("gguf").join(format!("{name}.gguf"))).unwrap();
+        // The data of the tensors, which may be anything, is the last quarter.
+        let head = whole.len() / 4 * 3;
+        for _ in 0..100 {
+            let mut file = whole.clone();
+            for _ in 0..1 + random(3) {
+                file[random(head)] = random(256) as u8;
+            }
+            fs::write(&path, file).unwrap();
+            refused += u32::from(Source::open(&path).is_err());
+        }
+    }
+    assert!((20..200).contains(&refused), "{refused} were refused");
 }
