@@ -8,7 +8,7 @@ use crate::any_instruction_set::AnyInstructionSet;
 use crate::isa::{Isa, UnknownIsa};
 use crate::portable::Portable;
 #[cfg(target_arch = "x86_64")]
-use crate::x86_64::made_by_intel;
+use crate::x86_64::cpu;
 
 /// The environment variable that forces an instruction set: `amx`, `avx512`, `avx512f`, `avx2` or `portable`.
 pub const ISA_VARIABLE: &str = "TRTLLM_CPU_ISA";
@@ -40,8 +40,8 @@ pub enum IsaError {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn made_by_intel() -> bool {
-    false
+fn cpu() -> crate::preference::Cpu {
+    Default::default()
 }
 
 fn on_this_cpu(isa: Isa) -> bool {
@@ -50,7 +50,7 @@ fn on_this_cpu(isa: Isa) -> bool {
 
 /// The best of this CPU.
 pub(crate) fn best() -> AnyInstructionSet {
-    let present = Isa::best_first(made_by_intel()).into_iter().find_map(|isa| AnyInstructionSet::new(isa).ok());
+    let present = cpu().best_first().into_iter().find_map(|isa| AnyInstructionSet::new(isa).ok());
     present.unwrap_or(AnyInstructionSet::Portable(Portable))
 }
 
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn the_variable_is_obeyed() {
-        let best = Isa::best_first(made_by_intel()).into_iter().find(|&isa| on_this_cpu(isa)).unwrap();
+        let best = cpu().best_first().into_iter().find(|&isa| on_this_cpu(isa)).unwrap();
         assert_eq!(detect(None).unwrap().isa(), best);
         assert_eq!(detect(Some(OsStr::new(""))).unwrap().isa(), best);
         for isa in Isa::ALL {

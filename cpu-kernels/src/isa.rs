@@ -1,4 +1,4 @@
-//! Which instruction sets there are, their names, and which are preferred to which.
+//! Which instruction sets there are, and their names.
 
 #![forbid(unsafe_code)]
 
@@ -23,14 +23,6 @@ pub enum Isa {
 impl Isa {
     /// All of them.
     pub const ALL: [Isa; 5] = [Isa::Amx, Isa::Avx512, Isa::Avx512f, Isa::Avx2, Isa::Portable];
-
-    /// All of them, best first for a CPU of Intel or of another maker.
-    ///
-    /// VDPBF16PS does two products for FMA's one, but Intel's CPUs start one where they start four FMA
-    /// (`docs/performance.md` has the measurement): for them fp32 is the faster.
-    pub(crate) fn best_first(made_by_intel: bool) -> [Isa; 5] {
-        if made_by_intel { [Isa::Amx, Isa::Avx512f, Isa::Avx512, Isa::Avx2, Isa::Portable] } else { Isa::ALL }
-    }
 
     /// The name that `TRTLLM_CPU_ISA` knows it by.
     pub fn name(self) -> &'static str {
@@ -85,33 +77,5 @@ mod tests {
             assert_eq!(isa.to_string().parse(), Ok(isa));
         }
         assert!("AVX2".parse::<Isa>().is_err());
-    }
-
-    #[test]
-    fn every_order_has_every_instruction_set_once() {
-        for made_by_intel in [false, true] {
-            let order = Isa::best_first(made_by_intel);
-            for isa in Isa::ALL {
-                assert_eq!(order.iter().filter(|&&other| other == isa).count(), 1, "{isa} in {order:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_best_depends_on_what_a_cpu_has_and_on_who_made_it() {
-        use Isa::{Amx, Avx2, Avx512, Avx512f, Portable};
-        let zen_4: &[Isa] = &[Avx512, Avx512f, Avx2, Portable];
-        let cooper_lake = zen_4;
-        for (name, made_by_intel, has, best) in [
-            ("AMD with AVX-512 BF16 and no AMX", false, zen_4, Avx512),
-            ("AMD with AVX2", false, &[Avx2, Portable], Avx2),
-            ("Intel with AMX", true, &Isa::ALL, Amx),
-            ("Intel with AVX-512 BF16 and no AMX", true, cooper_lake, Avx512f),
-            ("Intel with AVX-512 and no BF16", true, &[Avx512f, Avx2, Portable], Avx512f),
-            ("neither, with nothing", false, &[Portable], Portable),
-        ] {
-            let found = Isa::best_first(made_by_intel).into_iter().find(|isa| has.contains(isa));
-            assert_eq!(found, Some(best), "{name}");
-        }
     }
 }

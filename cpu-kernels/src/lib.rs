@@ -49,7 +49,8 @@
 //! | `tiled` | products and attention over a unit that multiplies tiles, and such a unit in software |
 //! | `x86_64` | AVX2, AVX-512 (its products are `fma` and `dpbf16`), and AMX, whose instructions are in assembly |
 //! | `parallel` | matrix products and attention divided among threads, for any instruction set |
-//! | `isa` | [`Isa`]: the names of the instruction sets, and which is preferred to which |
+//! | `isa` | [`Isa`]: the names of the instruction sets |
+//! | `preference` | which of them is the best of which CPU: a table |
 //! | `any_instruction_set` | one of them, chosen at run time |
 //! | `detect` | which one: `TRTLLM_CPU_ISA`, or the best of this CPU |
 //! | `kernels`, `sampling` | [`Kernels`]: the checked front |
@@ -68,6 +69,7 @@ pub mod limits;
 pub mod packed;
 mod parallel;
 mod portable;
+mod preference;
 pub mod quantized;
 mod sampling;
 mod simd;

@@ -115,12 +115,12 @@ pub fn code_multiply_adds(kernels: Kernels, rounds: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::isa::Isa;
+    use crate::tests::kernels_here;
 
     #[test]
     fn all_threads_work_and_are_counted() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-        for kernels in Isa::ALL.into_iter().filter_map(Kernels::for_isa) {
+        for kernels in kernels_here("all_threads_work_and_are_counted") {
             let alone = with_isa!(kernels.0, isa => isa.multiply_adds(100));
             assert!(alone >= 100 * 16 && alone.is_multiple_of(100), "{alone}");
             assert_eq!(pool.install(|| multiply_adds(kernels, 100)), 3 * alone);
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn limits_are_plausible() {
-        for kernels in Isa::ALL.into_iter().filter_map(Kernels::for_isa) {
+        for kernels in kernels_here("limits_are_plausible") {
             for quantization in [None, Some(Quantization::Int8)] {
                 let limits = MachineLimits::measure(kernels, quantization);
                 // A machine outside of these has broken clocks, or the loops were optimized away.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "each test binary uses some of these")]
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -27,6 +28,12 @@ pub fn parity_fixtures() -> Vec<String> {
     names.sort();
     assert!(names.len() >= 10, "{names:?}");
     names
+}
+
+/// Says that a test, or a part of it, did not run, in a line that captured output does not swallow: what was not run must not look
+/// like what has passed.
+pub fn discarded(what: &str) {
+    let _ = std::io::stderr().write_all(format!("\nDISCARDED: {what}\n").as_bytes());
 }
 
 /// An engine in a directory that lives as long as this value.

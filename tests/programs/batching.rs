@@ -202,7 +202,11 @@ fn on_a_terminal(engine: &Engine, arguments: &[&str]) -> Option<String> {
 fn a_terminal_shows_a_line_for_each_sequence_and_then_the_texts() {
     let engine = demo();
     let prompts = ["--prompt", "The planet Mars", "--prompt", "The sun", "--max-new-tokens", "60", "--ignore-eos"];
-    let Some(shown) = on_a_terminal(&engine, &prompts) else { return };
+    let Some(shown) = on_a_terminal(&engine, &prompts) else {
+        return common::discarded(
+            "a_terminal_shows_a_line_for_each_sequence_and_then_the_texts, without the program `script`",
+        );
+    };
     assert!(shown.contains("prompt 0: ") && shown.contains("prompt 1: ") && shown.contains(" tokens  "), "{shown}");
     let shown = shown.replace("\r\n", "\n");
     let mut rest = shown.as_str();

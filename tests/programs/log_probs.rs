@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use cpu_kernels::Isa;
 use serde_json::Value;
 
 use crate::common::{self, Engine};
@@ -93,7 +94,7 @@ fn ids_and_log_probabilities_agree_with_transformers() {
 fn every_instruction_set_is_chosen_by_its_name() {
     let engine = parity("mistral-nemo");
     let mut ran = 0;
-    for isa in ["portable", "avx2", "avx512f", "avx512"] {
+    for isa in Isa::ALL.map(Isa::name) {
         let mut command = run_engine(&engine.path, &["--prompt-ids", "1,2,3", "--max-new-tokens", "2"]);
         let output = common::run(command.env("TRTLLM_CPU_ISA", isa));
         match output.code {
@@ -104,7 +105,12 @@ fn every_instruction_set_is_chosen_by_its_name() {
                 });
                 ran += 1;
             }
-            3 => assert!(isa != "portable" && output.stderr.contains(isa), "{}", output.stderr),
+            3 => {
+                assert!(isa != "portable" && output.stderr.contains(isa), "{}", output.stderr);
+                common::discarded(&format!(
+                    "every_instruction_set_is_chosen_by_its_name for {isa}, which this CPU lacks"
+                ));
+            }
             code => panic!("{isa}: {code}: {}", output.stderr),
         }
     }

@@ -20,7 +20,7 @@ pub(crate) fn kernels(isa: Isa, test: &str) -> Option<Kernels> {
     let kernels = Kernels::for_isa(isa);
     if kernels.is_none() {
         // Unlike what eprintln! writes, this is not captured: a discarded case must not look like a passed one.
-        let line = format!("\nDISCARDED: {isa}::{test}, this CPU lacks {isa}\n");
+        let line = format!("\nDISCARDED: {test} for {isa}, which this CPU lacks\n");
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
     kernels

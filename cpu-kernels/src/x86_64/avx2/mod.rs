@@ -31,6 +31,11 @@ impl Avx2 {
         found.then(|| Avx2 { vnni: is_x86_feature_detected!("avxvnni") })
     }
 
+    #[cfg(test)]
+    pub(crate) fn has_vnni(self) -> bool {
+        self.vnni
+    }
+
     /// The same without AVX-VNNI.
     #[cfg(test)]
     pub(crate) fn without_vnni(self) -> Self {

@@ -1,5 +1,7 @@
 //! The sampler against the reference, over random requests.
 
+use std::sync::LazyLock;
+
 use cpu_kernels::Kernels;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -88,7 +90,8 @@ proptest! {
         // f32 and f64 may disagree about what is nearly equal.
         prop_assume!(expected.margin > 3e-5);
         let uniform = draw::uniform(spec.sampling.seed, tokens.len() as u64);
-        for kernels in all_kernels() {
+        static KERNELS: LazyLock<Vec<Kernels>> = LazyLock::new(|| all_kernels("draws_are_the_references"));
+        for &kernels in KERNELS.iter() {
             let token = sampler_of(kernels, &spec, &tokens).sample(&mut logits.clone(), &tokens, None);
             let place = expected.kept.iter().position(|&(kept, _)| kept == token);
             prop_assert!(place.is_some(), "{token} is not kept");
