@@ -63,7 +63,7 @@
  *   (/proc/self/task may show one for some microseconds longer).
  * - All signals are blocked in them but those that report a fault of the thread itself, such as SIGSEGV, so no handler of the host
  *   runs there.
- * - They run on the processors that the thread which opened the engine may run on, and `threads` 0 counts those: to keep an engine
+ * - They run on the processors that the thread which opened the engine may run on, and `threads` 0 counts their cores: to keep an engine
  *   on some processors, set the affinity of the thread that opens it.
  * - Results do not depend on the host's floating-point mode: the library computes in the default mode, and leaves the host's as
  *   it is. Environment variables of rayon are not looked at.
@@ -341,7 +341,7 @@ typedef struct trtllm_engine_config {
      */
     size_t struct_size;
     /**
-     * Worker threads of the CPU executor; 0 for one per logical CPU that the process may use. Default: 0.
+     * Worker threads of the CPU executor; 0 for one per physical core that the process may use. Default: 0.
      */
     size_t threads;
     /**

@@ -18,7 +18,7 @@ pub struct ExecutorArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Worker threads of the CPU engine [default: one for each logical CPU]
+    /// Worker threads of the CPU engine [default: one for each physical core]
     #[arg(long, value_name = "N", value_parser = whole::<u16>(1..=1024))]
     pub threads: Option<u16>,
 

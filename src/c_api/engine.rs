@@ -63,7 +63,7 @@ pub const TRTLLM_MAX_UTILIZATION: trtllm_capacity_scheduler_policy = 1;
 pub struct trtllm_engine_config {
     /// `sizeof(trtllm_engine_config)`.
     pub struct_size: usize,
-    /// Worker threads of the CPU executor; 0 for one per logical CPU that the process may use. Default: 0.
+    /// Worker threads of the CPU executor; 0 for one per physical core that the process may use. Default: 0.
     pub threads: usize,
     /// Tokens of the longest sequence, prompt and output together; lowers the engine's limit. Default: 0.
     pub max_seq_len: usize,

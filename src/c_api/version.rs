@@ -89,7 +89,7 @@ pub unsafe extern "C" fn trtllm_diagnose(
 }
 
 fn cpu() -> (bool, String) {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = system::cores::cores();
     match cpu_kernels::Kernels::detect() {
         Ok(kernels) => (true, format!("the CPU executor runs here with {} on {cores} cores", kernels.isa())),
         Err(error) => (false, error.to_string()),

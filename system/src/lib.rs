@@ -9,8 +9,10 @@
 //! | [`promise`] | memory that parts of the process count on and have not touched yet |
 //! | [`threads`] | threads that are named, and take neither the host's signals nor its floating-point mode |
 //! | [`pool`] | such threads that share work, and end with their pool |
+//! | [`cores`] | how many threads can compute at once |
 
 mod cgroup;
+pub mod cores;
 pub mod memory;
 pub mod pool;
 pub mod promise;

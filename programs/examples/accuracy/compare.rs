@@ -26,7 +26,7 @@ pub(crate) struct Args {
     /// The most tokens that are read in a row.
     #[arg(long, default_value_t = 512)]
     window: usize,
-    /// Worker threads of each engine [all logical processors].
+    /// Worker threads of each engine [all physical cores].
     #[arg(long)]
     threads: Option<usize>,
     /// Where the rows are written.

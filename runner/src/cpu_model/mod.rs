@@ -9,7 +9,7 @@ mod weights;
 use cpu_kernels::{IsaError, Kernels};
 use engine_format::error::counted;
 use engine_format::{EngineDir, FormatError, ModelConfig, WeightType};
-use system::pool::processors;
+use system::cores::cores;
 use system::threads::in_default_floating_point_mode;
 use system::{Pool, PoolError};
 
@@ -109,14 +109,14 @@ pub struct CpuModel {
 }
 
 impl CpuModel {
-    /// Opens a CPU engine with this many worker threads (`None`: one for each logical processor that the process may use).
+    /// Opens a CPU engine with this many worker threads (`None`: one for each physical core that the process may use).
     ///
     /// # Errors
     /// [`CpuModelError`].
     pub fn open(engine: &EngineDir, threads: Option<usize>) -> Result<Self, CpuModelError> {
         let kernels = Kernels::detect()?;
         let weights = ModelWeights::open(engine)?;
-        let pool = Pool::new("cpu", threads.unwrap_or_else(processors))?;
+        let pool = Pool::new("cpu", threads.unwrap_or_else(cores))?;
         let config = engine.config().clone();
         // Here the caller's thread computes.
         let inverse_frequencies = in_default_floating_point_mode(|| config.rope.inverse_frequencies(config.head_size));

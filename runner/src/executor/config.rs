@@ -15,7 +15,7 @@ pub const MAX_TOKENS_PER_BLOCK: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExecutorConfig {
-    /// Worker threads of the CPU executor; `None` for one per logical CPU that the process may use.
+    /// Worker threads of the CPU executor; `None` for one per physical core that the process may use.
     pub threads: Option<usize>,
     /// Longest sequence, prompt and output together; lowers the engine's limit.
     pub max_seq_len: Option<usize>,
