@@ -52,6 +52,9 @@ pub(crate) trait InstructionSet: Copy + Send + Sync {
     /// If the sizes of `rows`, `panels` and `out` contradict one another.
     fn multiply_quantized(self, rows: Rows<'_>, panels: Panels<'_>, out: Submatrix<'_, f32>);
 
+    /// The instructions that [`Self::multiply_quantized`] multiplies with, by the name that their maker gives them.
+    fn code_instructions(self) -> &'static str;
+
     /// Attention of some queries of one sequence that share a KV head to the keys at `positions`, which are of one part.
     #[inline(always)]
     fn attend(self, tile: &QueryTile<'_>, positions: Range<usize>) -> Partial {

@@ -57,6 +57,12 @@ impl Kernels {
         self.0.isa()
     }
 
+    /// The instructions that multiply integer codes, by the name that their maker gives them: `AMX-INT8` (but for a few rows, which
+    /// AVX-512 multiplies), `AVX-512 VNNI`, `AVX-VNNI`, `AVX2`, or `portable code`. The results are the same bits.
+    pub fn code_instructions(&self) -> &'static str {
+        with_isa!(self.0, isa => isa.code_instructions())
+    }
+
     /// out `[m, n]` = a `[m, k]` . W^T, with n and k of `weight` and m = `a.len() / k`; products and sums in fp32.
     ///
     /// # Panics

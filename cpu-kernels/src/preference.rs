@@ -36,8 +36,8 @@ impl Cpu {
     }
 }
 
-/// Products of pairs of bf16 before products in fp32: a VDPBF16PS does twice the multiplications of an FMA. Measured on Zen 4 and
-/// Zen 5, which start both at the same rate, and taken for any CPU that the table does not have.
+/// Products of pairs of bf16 before products in fp32: a VDPBF16PS does twice the multiplications of an FMA. Zen 4 starts both at the
+/// same rate: measured. Taken for every CPU that the table does not have.
 const PAIRS_FIRST: [Isa; 5] = [Isa::Amx, Isa::Avx512, Isa::Avx512f, Isa::Avx2, Isa::Portable];
 
 /// Products in fp32 first, for CPUs that start FMA more than twice as often as VDPBF16PS.

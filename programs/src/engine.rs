@@ -30,7 +30,7 @@ pub(crate) fn describe(engine: &Engine, config: &ExecutorConfig) {
             format!(
                 "{} weights; CPU ({}, {}); KV cache{} of {} (up to {bytes}, taken as it fills)",
                 facts.weight_type,
-                facts.isa,
+                facts.kernels(),
                 counted(facts.threads, "thread"),
                 facts.kv_cache_dtype.mention(),
                 counted(tokens, "token")

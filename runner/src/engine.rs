@@ -86,13 +86,13 @@ impl fmt::Display for Running {
         match self {
             Self::Cpu(executor) => {
                 let facts = executor.facts();
-                let (isa, threads, weights) = (facts.isa, facts.threads, facts.weight_type);
+                let (kernels, threads, weights) = (facts.kernels(), facts.threads, facts.weight_type);
                 let (cache, tokens, bytes) =
                     (facts.kv_cache_dtype.mention(), facts.kv_cache_tokens, facts.kv_cache_bytes);
                 let (threads, tokens) = (counted(threads, "thread"), counted(tokens, "token"));
                 write!(
                     f,
-                    "the CPU executor: {weights} weights, {isa}, {threads}, a KV cache{cache} of {tokens} ({bytes} bytes)"
+                    "the CPU executor: {weights} weights, {kernels}, {threads}, a KV cache{cache} of {tokens} ({bytes} bytes)"
                 )
             }
             Self::TensorRtLlm(executor) => write!(f, "TensorRT-LLM {}", executor.facts().version),

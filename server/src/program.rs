@@ -173,7 +173,10 @@ fn described(running: &Running) -> String {
     let facts = executor.facts();
     let (threads, tokens) = (counted(facts.threads, "thread"), counted(facts.kv_cache_tokens, "token"));
     let (cache, size) = (facts.kv_cache_dtype.mention(), size(facts.kv_cache_bytes));
-    format!("CPU ({}, {threads}); KV cache{cache} of {tokens} (up to {size}, taken as it fills)", facts.isa)
+    let (weights, kernels) = (facts.weight_type, facts.kernels());
+    format!(
+        "{weights} weights; CPU ({kernels}, {threads}); KV cache{cache} of {tokens} (up to {size}, taken as it fills)"
+    )
 }
 
 /// Bytes for people.

@@ -1,6 +1,7 @@
 //! What a run says about itself and the machine.
 
 use cpu_kernels::{Isa, Kernels};
+use trtllm::engine_format::WeightType;
 
 use crate::common;
 use crate::support::{demo, json_line, refused, run_engine, succeeded};
@@ -44,6 +45,31 @@ fn threads_are_as_many_as_asked_for() {
         let arguments = ["--prompt", "Mars", "--max-new-tokens", "2", "--threads", threads];
         let output = succeeded(&mut run_engine(&engine.path, &arguments));
         assert!(output.stderr.contains(&format!("{threads} thread")), "{}", output.stderr);
+    }
+}
+
+/// Where weights are codes, and nowhere else.
+#[test]
+fn what_multiplies_codes_is_told() {
+    let kernels = Kernels::detect().unwrap();
+    let (isa, codes) = (kernels.isa(), kernels.code_instructions());
+    let request = ["--prompt-ids", "1,2", "--max-new-tokens", "2", "--threads", "1"];
+    let workload = ["--requests", "1", "--input-len", "3", "--output-len", "2", "--threads", "1", "--quiet"];
+    for (weights, said) in [
+        (WeightType::Int8, format!("int8 weights; CPU ({isa}, codes by {codes}, 1 thread)")),
+        (WeightType::Bf16, format!("bf16 weights; CPU ({isa}, 1 thread)")),
+    ] {
+        let engine = common::build_with(&common::fixture("parity/mistral-gqa"), 64, weights);
+        let output = succeeded(&mut run_engine(&engine.path, &request));
+        assert!(output.stderr.contains(&said), "{said}: {}", output.stderr);
+        let mut bench = common::program("bench-engine");
+        bench.arg("--engine").arg(&engine.path).args(workload).args(["--format", "json"]);
+        let report: serde_json::Value = serde_json::from_str(&succeeded(&mut bench).stdout).unwrap();
+        let expected = (weights == WeightType::Int8).then_some(codes);
+        assert_eq!(
+            (&report["engine"]["isa"], report["engine"]["code_instructions"].as_str()),
+            (&isa.name().into(), expected)
+        );
     }
 }
 

@@ -196,6 +196,10 @@ impl InstructionSet for Portable {
         quantized::multiply(rows, panels, out);
     }
 
+    fn code_instructions(self) -> &'static str {
+        "portable code"
+    }
+
     fn multiply_adds(self, rounds: usize) -> u64 {
         // Compilers' baseline of x86-64 has 16 registers of half a vector each.
         let mut flops = 0;

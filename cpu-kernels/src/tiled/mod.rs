@@ -60,6 +60,10 @@ impl<U: TileUnit, I: InstructionSet> InstructionSet for Tiled<U, I> {
         }
     }
 
+    fn code_instructions(self) -> &'static str {
+        U::CODE_INSTRUCTIONS
+    }
+
     #[inline(always)]
     fn attend(self, tile: &QueryTile<'_>, positions: Range<usize>) -> Partial {
         let mut partial = Partial::new(tile);

@@ -17,6 +17,7 @@ pub(crate) struct Software;
 
 impl TileUnit for Software {
     type Session = Software;
+    const CODE_INSTRUCTIONS: &'static str = "portable code";
 
     fn open(self) -> Software {
         Software

@@ -101,6 +101,9 @@ pub(crate) trait TileUnit: Copy + Send + Sync {
     /// The unit as one thread uses it for a while.
     type Session: TileSession;
 
+    /// See [`crate::instruction_set::InstructionSet::code_instructions`].
+    const CODE_INSTRUCTIONS: &'static str;
+
     /// Begins to use the unit in this thread.
     fn open(self) -> Self::Session;
 

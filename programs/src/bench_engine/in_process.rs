@@ -20,6 +20,7 @@ use args::exit::{Failure, input, say};
 use args::{Interrupt, SamplingArgs};
 use runner::engine::{Engine, OpenError, Running, check_target};
 use runner::executor::{Executor, ExecutorConfig, Request};
+use runner::inflight::CpuExecutorFacts;
 use runner::request_builder::RequestBuilder;
 use text::tokenizer::Tokenizer;
 
@@ -198,26 +199,24 @@ fn gpu_limits(dir: &EngineDir) -> MachineLimits {
 
 fn engine_facts(engine: &Engine, start_up_seconds: f64) -> EngineFacts {
     let (config, limits) = (engine.dir().config(), engine.executor().limits());
-    let (isa, threads, kv_cache_tokens, kv_cache_bytes, kv_cache_dtype) = match engine.running() {
-        Running::Cpu(executor) => {
-            let facts = executor.facts();
-            let dtype = Some(facts.kv_cache_dtype);
-            (facts.isa.to_string(), facts.threads, facts.kv_cache_tokens, facts.kv_cache_bytes, dtype)
-        }
-        Running::TensorRtLlm(executor) => (format!("TensorRT-LLM {}", executor.facts().version), 0, 0, 0, None),
+    let (isa, cpu) = match engine.running() {
+        Running::Cpu(executor) => (executor.facts().isa.to_string(), Some(executor.facts())),
+        Running::TensorRtLlm(executor) => (format!("TensorRT-LLM {}", executor.facts().version), None),
     };
     EngineFacts {
         path: engine.dir().path().display().to_string(),
         architecture: config.architecture.name(),
         parameters: config.parameters(),
+        kernels: cpu.map_or_else(|| isa.clone(), CpuExecutorFacts::kernels),
         isa,
-        threads,
+        code_instructions: cpu.and_then(|facts| facts.code_instructions),
+        threads: cpu.map_or(0, |facts| facts.threads),
         max_batch_size: limits.max_batch_size,
         max_num_tokens: limits.max_num_tokens,
         max_seq_len: limits.max_seq_len,
-        kv_cache_tokens,
-        kv_cache_bytes,
-        kv_cache_dtype,
+        kv_cache_tokens: cpu.map_or(0, |facts| facts.kv_cache_tokens),
+        kv_cache_bytes: cpu.map_or(0, |facts| facts.kv_cache_bytes),
+        kv_cache_dtype: cpu.map(|facts| facts.kv_cache_dtype),
         // The engine runs, so its weights file was read once already.
         step_weight_bytes: ModelCost::of_engine(engine.dir()).unwrap_or_else(|_| ModelCost::new(config)).step_bytes(),
         start_up_seconds,

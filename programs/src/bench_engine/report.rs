@@ -33,6 +33,11 @@ pub(super) struct EngineFacts {
     pub architecture: &'static str,
     pub parameters: u64,
     pub isa: String,
+    /// The instructions that multiply the codes of a CPU engine's weights; `None` where no weights are codes.
+    pub code_instructions: Option<&'static str>,
+    /// Both of these in words.
+    #[serde(skip)]
+    pub kernels: String,
     pub threads: usize,
     pub max_batch_size: usize,
     pub max_num_tokens: usize,

@@ -93,7 +93,7 @@ fn of_engine(engine: &EngineFacts, machine: &MachineFacts) -> Vec<String> {
             engine.path,
             engine.architecture,
             short_count(engine.parameters as f64),
-            engine.isa,
+            engine.kernels,
         ),
         format!(
             "max_batch_size {}, max_num_tokens {}, max_seq_len {}, a KV cache{cache} of {}",
@@ -192,7 +192,7 @@ fn limits(engine: &EngineFacts, machine: &MachineFacts) -> String {
         counted(engine.threads, "thread"),
         machine.read_bytes_per_second / 1e9,
         flops(machine.matrix_flops_per_second),
-        engine.isa,
+        engine.kernels,
         engine.start_up_seconds * 1e3,
         machine.peak_resident_bytes.map_or_else(nothing, |bytes| (bytes / 1_000_000).to_string()),
     )

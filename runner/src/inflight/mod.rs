@@ -83,6 +83,9 @@ pub struct CpuExecutor {
 pub struct CpuExecutorFacts {
     /// The instruction set of its kernels.
     pub isa: cpu_kernels::Isa,
+    /// The instructions that multiply the codes of weights in `int8` and `int4`, see [`cpu_kernels::Kernels::code_instructions`];
+    /// `None` where no weights are codes.
+    pub code_instructions: Option<&'static str>,
     /// What the model's matrices are stored as.
     pub weight_type: WeightType,
     /// Its worker threads.
@@ -97,6 +100,15 @@ pub struct CpuExecutorFacts {
     pub kv_cache_bound: KvCacheBound,
     /// Size of the model's vocabulary.
     pub vocab_size: usize,
+}
+
+impl CpuExecutorFacts {
+    /// Its kernels in a few words: `avx512`, or `avx512, codes by AVX-512 VNNI` where weights are codes.
+    pub fn kernels(&self) -> String {
+        let codes =
+            self.code_instructions.map_or_else(String::new, |instructions| format!(", codes by {instructions}"));
+        format!("{}{codes}", self.isa)
+    }
 }
 
 /// What messages call this executor.
@@ -142,6 +154,7 @@ impl CpuExecutor {
         let model = CpuModel::open(engine, config.threads)?;
         let weights = engine.manifest().files.get(WEIGHTS_FILE).map_or(0, |record| record.bytes);
         let weight_type = model.weight_type();
+        let code_instructions = (weight_type != WeightType::Bf16).then(|| model.kernels().code_instructions());
         let pass = ForwardPass::with_room(model.config(), limits.max_num_tokens, most_logits_rows(limits))?;
         let demand = Demand {
             tokens_per_block: cache.tokens_per_block,
@@ -161,6 +174,7 @@ impl CpuExecutor {
         let memory = CacheMemory::new(machine, size.promise, weights, bytes_per_block);
         let mut executor = Self::start(model, threads, limits, tokenizer, config, blocks, Some((memory, size.bound)))?;
         executor.facts.weight_type = weight_type;
+        executor.facts.code_instructions = code_instructions;
         executor.facts.kv_cache_dtype = cache.dtype;
         Ok(executor)
     }
@@ -194,6 +208,7 @@ impl CpuExecutor {
         let kv_cache_tokens = num_blocks * tokens_per_block;
         let facts = CpuExecutorFacts {
             isa: model.kernels().isa(),
+            code_instructions: None,
             weight_type: WeightType::Bf16,
             threads,
             kv_cache_tokens,

@@ -84,6 +84,7 @@ fn request_tile_data() -> i64 {
 
 impl TileUnit for Amx {
     type Session = Session;
+    const CODE_INSTRUCTIONS: &'static str = "AMX-INT8";
 
     fn open(self) -> Session {
         Session { proof: self, tiles: None }

@@ -31,11 +31,6 @@ impl Avx2 {
         found.then(|| Avx2 { vnni: is_x86_feature_detected!("avxvnni") })
     }
 
-    #[cfg(test)]
-    pub(crate) fn has_vnni(self) -> bool {
-        self.vnni
-    }
-
     /// The same without AVX-VNNI.
     #[cfg(test)]
     pub(crate) fn without_vnni(self) -> Self {
@@ -283,6 +278,10 @@ impl InstructionSet for Avx2 {
                 quantized::multiply_maddubs(rows, panels, out);
             }
         }
+    }
+
+    fn code_instructions(self) -> &'static str {
+        if self.vnni { "AVX-VNNI" } else { "AVX2" }
     }
 
     fn code_multiply_adds(self, rounds: usize) -> u64 {

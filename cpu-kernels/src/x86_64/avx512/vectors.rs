@@ -54,6 +54,11 @@ impl Avx512 {
         }
     }
 
+    /// See [`InstructionSet::code_instructions`].
+    pub(super) fn code_instructions(self) -> &'static str {
+        if self.vnni { "AVX-512 VNNI" } else { self.narrow.code_instructions() }
+    }
+
     /// See [`InstructionSet::code_multiply_adds`].
     pub(super) fn code_multiply_adds(self, rounds: usize) -> u64 {
         if self.vnni {

@@ -53,6 +53,10 @@ impl InstructionSet for Avx512Bf16 {
         self.vectors.multiply_codes(rows, panels, out);
     }
 
+    fn code_instructions(self) -> &'static str {
+        self.vectors.code_instructions()
+    }
+
     fn code_multiply_adds(self, rounds: usize) -> u64 {
         self.vectors.code_multiply_adds(rounds)
     }

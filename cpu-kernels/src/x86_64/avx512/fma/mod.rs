@@ -51,6 +51,10 @@ impl InstructionSet for Avx512 {
         self.multiply_codes(rows, panels, out);
     }
 
+    fn code_instructions(self) -> &'static str {
+        Avx512::code_instructions(self)
+    }
+
     fn code_multiply_adds(self, rounds: usize) -> u64 {
         Avx512::code_multiply_adds(self, rounds)
     }
