@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::Value;
 use trtllm::runner::executor::{
-    CapacitySchedulerPolicy, EarlyStopping, Executor, ExecutorConfig, FinishReason, KvCacheConfig, OutputConfig,
-    Request, RequestId, RequestSpec, Response, SamplingConfig, TokenResult,
+    CapacitySchedulerPolicy, EarlyStopping, Executor, ExecutorConfig, FinishReason, KvCacheConfig, KvCacheDtype,
+    OutputConfig, Request, RequestId, RequestSpec, Response, SamplingConfig, TokenResult,
 };
 use trtllm::runner::inflight::CpuExecutor;
 
@@ -92,6 +92,35 @@ fn beams_are_those_of_transformers() {
                 check(case, &all[&id]);
             }
         }
+    }
+}
+
+/// Transformers has no such cache, so a search is compared with itself: alone, and beside others where the cache is tight.
+#[test]
+fn over_a_kv_cache_in_int8_company_changes_no_beam() {
+    let engine = common::build(&common::fixture("parity/mistral-gqa"), 9);
+    let open = |max_tokens, tokens_per_block| {
+        let kv_cache =
+            KvCacheConfig { dtype: KvCacheDtype::Int8, max_tokens, tokens_per_block, ..KvCacheConfig::default() };
+        CpuExecutor::open(&engine.engine, &ExecutorConfig { kv_cache, ..ExecutorConfig::default() }).unwrap()
+    };
+    let beams = |results: &[TokenResult]| {
+        let bits = |result: &TokenResult| result.log_probs.as_ref().unwrap().iter().map(|x| x.to_bits()).collect();
+        results.iter().map(|result| (result.output_token_ids.clone(), bits(result))).collect::<Vec<(_, Vec<u32>)>>()
+    };
+    let cases: Vec<_> = cases().into_iter().filter(|case| case.model == "mistral-gqa").collect();
+    let (quiet, busy) = (open(None, 32), open(Some(120), 4));
+    let ids: Vec<_> = cases
+        .iter()
+        .map(|case| {
+            enqueue(&busy, RequestSpec::new(case.prompt_ids.clone(), 30));
+            enqueue(&busy, case.spec())
+        })
+        .collect();
+    let all = gather(&busy, 2 * cases.len());
+    for (case, id) in cases.iter().zip(ids) {
+        let alone = enqueue(&quiet, case.spec());
+        assert_eq!(beams(&all[&id]), beams(&gather(&quiet, 1)[&alone]), "prompt {:?}", case.prompt_ids);
     }
 }
 

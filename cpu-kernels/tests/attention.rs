@@ -7,6 +7,7 @@ use cpu_kernels::{Attention, AttentionSequence, Isa, Kernels, KvDtype, KvLayout,
 
 on_every_isa!(
     against_f64,
+    what_eight_bits_hold_exactly_costs_nothing,
     large_scores,
     the_same_bits_in_any_chunks_and_pages,
     the_same_bits_in_any_batch,
@@ -55,6 +56,20 @@ impl Sequence {
             tokens,
         }
     }
+}
+
+/// Keys or values `[tokens, heads, head_dim]` that are codes times a power of two, another for each 32 elements, of which the first is
+/// the largest.
+fn exact_in_eight_bits(tokens: usize, heads: usize, head_dim: usize, seed: u64) -> Vec<bf16> {
+    let mut random = Random(seed);
+    let mut block = || {
+        let scale = 1.0 / (64 << (random.next() % 3)) as f32;
+        let mut code = |place: usize| if place == 0 { 127.0 } else { (random.next() % 255) as f32 - 127.0 };
+        std::array::from_fn::<_, 32, _>(|place| bf16::from_f32(code(place) * scale))
+    };
+    (0..tokens * heads)
+        .flat_map(|_| (0..head_dim.div_ceil(32)).flat_map(|_| block()).take(head_dim).collect::<Vec<_>>())
+        .collect()
 }
 
 /// A pool in which nothing but what `add` wrote is a number.
@@ -233,6 +248,20 @@ fn against_f64(kernels: Kernels) {
                 check(kernels, shape, &sequence, &chunked(kernels, shape, &sequence, tokens, 16));
             }
         }
+    }
+}
+
+/// Keys and values in eight bits that lose nothing there are held to the bound of those in bf16.
+fn what_eight_bits_hold_exactly_costs_nothing(kernels: Kernels) {
+    for (shape, tokens) in [(shape(4, 2, 20, None), 90), (shape(3, 1, 64, Some(37)), 150), (shape(6, 2, 128, None), 70)]
+    {
+        let Shape { kv_heads, head_dim, .. } = shape;
+        let sequence = Sequence {
+            keys: exact_in_eight_bits(tokens, kv_heads, head_dim, 1),
+            values: exact_in_eight_bits(tokens, kv_heads, head_dim, 2),
+            ..Sequence::random(shape, tokens, 3, 2.0)
+        };
+        check(kernels, shape, &sequence, &chunked(kernels, shape.with(KvDtype::Int8), &sequence, tokens, 16));
     }
 }
 

@@ -86,9 +86,12 @@ fn a_sweep_is_reported_and_drawn() {
 fn an_engine_without_text_is_measured_too() {
     let engine = parity("mistral-gqa");
     let workload = ["--requests", "3", "--input-len", "6", "--output-len", "3", "--shared-prefix-len", "4"];
-    for arrivals in ["fixed", "uniform", "poisson"] {
-        let report = measured(&engine.path, &[&workload[..], &["--arrivals", arrivals, "--rate", "200"]].concat());
+    for (arrivals, dtype) in [("fixed", "bf16"), ("uniform", "int8"), ("poisson", "bf16")] {
+        let options = ["--arrivals", arrivals, "--rate", "200", "--kv-cache-dtype", dtype];
+        let report = measured(&engine.path, &[&workload[..], &options].concat());
         assert_eq!(report["runs"][0]["arrivals"], arrivals);
+        assert_eq!(report["engine"]["kv_cache_dtype"], dtype);
+        assert_eq!(report["engine"]["code_instructions"], Value::Null);
         assert_eq!(number(&report, "/runs/0/generation_overhead/detokenization"), 0.0);
     }
     let table = succeeded(&mut bench_engine(&engine.path, &workload)).stdout;

@@ -43,6 +43,24 @@ fn it_serves_drains_on_a_signal_and_ends_with_0() {
 }
 
 #[test]
+fn a_kv_cache_in_int8_is_told_wherever_the_cache_is() {
+    let option = ["--kv-cache-dtype", "int8"];
+    let (code, stdout, said) = run(&[&["--print-config"], &option[..]].concat(), &[]);
+    assert_eq!(code, 0, "{said}");
+    let printed: toml::Table = stdout.parse().unwrap();
+    assert_eq!(printed["kv_cache"]["dtype"].as_str(), Some("int8"), "{stdout}");
+    let server = Server::start(&[&option[..], &["--drain-grace", "0"]].concat());
+    let page = get(server.address, "/metrics").body;
+    assert!(
+        page.lines()
+            .any(|line| line.starts_with("trtllm_model_config_info{") && line.contains("kv_cache_dtype=\"int8\""))
+    );
+    server.signal(Signal::TERM);
+    let (_, said) = server.end();
+    assert!(said.contains("bf16 weights; CPU (") && said.contains("KV cache in int8 of 8192 tokens"), "{said}");
+}
+
+#[test]
 fn an_address_that_stands_for_all_is_none_to_ask_for() {
     let server = Server::start(&["--host", "0.0.0.0", "--no-auth", "--drain-grace", "0"]);
     server.signal(Signal::TERM);
