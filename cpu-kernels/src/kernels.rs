@@ -68,11 +68,23 @@ impl Kernels {
     /// # Panics
     /// If `a` is no whole number of rows, or `out` has not m n elements.
     pub fn gemm(&self, a: &[bf16], weight: PackedMatrix<'_>, out: &mut [f32]) {
-        let (n, k) = (weight.n(), weight.k());
+        self.gemm_stacked(a, &[weight], out);
+    }
+
+    /// [`Self::gemm`] with matrices of one k, each of any type: row by row, `out` has the outputs of the first, then those of the next.
+    /// They are the bits of a call for each, and the threads are woken once.
+    ///
+    /// # Panics
+    /// If there is no matrix, their k differ, `a` is no whole number of rows, or `out` has not m (n + n + ...) elements.
+    pub fn gemm_stacked(&self, a: &[bf16], weights: &[PackedMatrix<'_>], out: &mut [f32]) {
+        assert!(!weights.is_empty(), "a product needs a matrix");
+        let k = weights[0].k();
+        assert!(weights.iter().all(|weight| weight.k() == k), "all matrices must have the k of the first, {k}");
         assert!(a.len().is_multiple_of(k), "a must be whole rows of {k} elements, not {} in all", a.len());
-        let expected = (a.len() / k).checked_mul(n);
-        assert_eq!(Some(out.len()), expected, "out must be {} x {n}", a.len() / k);
-        with_isa!(self.0, isa => gemm(isa, a, weight, out));
+        let n = weights.iter().try_fold(0_usize, |n, weight| n.checked_add(weight.n()));
+        let expected = n.and_then(|n| (a.len() / k).checked_mul(n));
+        assert_eq!(Some(out.len()), expected, "out must be {} x {}", a.len() / k, n.unwrap_or(usize::MAX));
+        with_isa!(self.0, isa => gemm(isa, a, weights, out));
     }
 
     /// out = x / sqrt(mean(x^2) + eps) weight, for each row of `x` `[rows, weight.len()]`; `out` as `x`.

@@ -169,6 +169,14 @@ fn sizes_are_checked(kernels: Kernels) {
     let message = panic_of(|| kernels.gemm(&[bf16::ONE; 20], weight.matrix(), &mut out));
     assert!(message.contains("out must be 1 x 3"), "{message}");
     kernels.gemm(&[], weight.matrix(), &mut []);
+    let narrow = Weight::pack(&[bf16::ONE; 57], 19);
+    let both = [weight.matrix(), narrow.matrix()];
+    let message = panic_of(|| kernels.gemm_stacked(&[bf16::ONE; 20], &both, &mut out));
+    assert!(message.contains("the k of the first, 20"), "{message}");
+    let message = panic_of(|| kernels.gemm_stacked(&[bf16::ONE; 20], &[weight.matrix(); 2], &mut out[..5]));
+    assert!(message.contains("out must be 1 x 6"), "{message}");
+    let message = panic_of(|| kernels.gemm_stacked(&[bf16::ONE; 20], &[], &mut out));
+    assert!(message.contains("needs a matrix"), "{message}");
 }
 
 /// Both add the products of even and odd k in turn to one fp32 sum, each rounded once.

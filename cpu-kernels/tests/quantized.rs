@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Random, bits, on_every_isa, with_threads};
+use common::{Random, Weight, bits, on_every_isa, with_threads};
 use cpu_kernels::packed::PANEL_COLUMNS;
 use cpu_kernels::quantized::BLOCK;
 use cpu_kernels::{Kernels, PackedMatrix, Quantization, bf16};
@@ -14,6 +14,7 @@ on_every_isa!(
     edges,
     random_shapes_and_codes,
     long_sums,
+    stacked_products_are_those_of_each,
     the_same_bits_in_any_batch,
     the_same_bits_with_any_threads,
     within_the_bound,
@@ -220,6 +221,33 @@ fn long_sums(kernels: Kernels) {
     for (m, n, k) in [(1, 20, 4000), (13, 35, 2048), (40, 20, 2100), (481, 17, 70)] {
         check(kernels, m, n, k, false);
         check(kernels, m, n, k, true);
+    }
+}
+
+/// Matrices of every type side by side give the bits of each alone, with any rows and threads.
+fn stacked_products_are_those_of_each(kernels: Kernels) {
+    for (m, k, ns) in [(1, 70, [33, 16, 5]), (9, 257, [64, 1, 40]), (50, 96, [130, 48, 64]), (500, 64, [17, 20, 16])] {
+        let mut random = Random((m * 1009 + k) as u64);
+        let a = activations(m, k, false, &mut random);
+        let four = Codes::any(Quantization::Int4, ns[0], k, false, &mut random);
+        let eight = Codes::any(Quantization::Int8, ns[1], k, false, &mut random);
+        let plain = Weight::pack(&random.bf16s(ns[2] * k, 0.5), k);
+        let more_of_four = Codes::any(Quantization::Int4, ns[2], k, false, &mut random);
+        let all = [four.matrix(), eight.matrix(), plain.matrix(), more_of_four.matrix()];
+        let alone = all.map(|weight| {
+            let mut out = vec![f32::INFINITY; m * weight.n()];
+            kernels.gemm(&a, weight, &mut out);
+            out
+        });
+        let expected: Vec<_> = (0..m)
+            .flat_map(|row| alone.iter().flat_map(move |out| &out[row * (out.len() / m)..][..out.len() / m]))
+            .map(|x| x.to_bits())
+            .collect();
+        for threads in [1, 3] {
+            let mut out = vec![f32::INFINITY; expected.len()];
+            with_threads(threads, || kernels.gemm_stacked(&a, &all, &mut out));
+            assert_eq!(bits(&out), expected, "{m} rows of {k}, {threads} threads");
+        }
     }
 }
 

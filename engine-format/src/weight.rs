@@ -110,6 +110,17 @@ impl Weight {
         format!("transformer.layers.{layer}.{suffix}")
     }
 
+    /// The name of one part, where parts are stored as tensors of their own: TensorRT-LLM's for projections that are not fused.
+    pub fn part_name(self, part: Part, first_layer: usize) -> String {
+        let letter = match part {
+            Part::Whole => return self.name(first_layer),
+            Part::Query => "q",
+            Part::Key => "k",
+            Part::Value => "v",
+        };
+        self.name(first_layer).replace("attention.qkv.", &format!("attention.{letter}."))
+    }
+
     /// The whole weight's shape.
     pub fn shape(self, config: &ModelConfig) -> Vec<usize> {
         let hidden = config.hidden_size;
@@ -179,6 +190,10 @@ mod tests {
         assert_eq!(names.len(), weights.len());
         assert_eq!(weights.len(), 3 + 40 * 9);
         assert_eq!(Weight::MlpFc(13).name(10), "transformer.layers.3.mlp.fc.weight");
+        let parts = weights.iter().flat_map(|weight| weight.parts().iter().map(|&part| weight.part_name(part, 0)));
+        let parts: std::collections::HashSet<_> = parts.collect();
+        assert_eq!(parts.len(), 3 + 40 * (9 + 2 * 2));
+        assert_eq!(Weight::Qkv(13).part_name(Part::Value, 10), "transformer.layers.3.attention.v.weight");
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub enum WeightType {
     Bf16,
     /// Eight bits, in blocks of 32 with a scale: 8.5 bits a weight.
     Int8,
-    /// Four bits, in blocks of 32 with a scale and a minimum: 4.75 bits a weight. The output head has eight.
+    /// Four bits, in blocks of 32 with a scale and a minimum: 4.75 bits a weight. The output head and a few others have eight.
     Int4,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bytes 0..8     magic, "TRTLLMWT"
-//! bytes 8..12    format version, u32 little-endian: 1, or 2 where a tensor is of integer codes
+//! bytes 8..12    format version, u32 little-endian: 1, or 3 where a tensor is of integer codes (2 in older files)
 //! bytes 12..16   zero
 //! bytes 16..24   length of the JSON header in bytes, u64 little-endian
 //! then           JSON header: {"tensors": [{"name", "dtype", "layout", "block", "shape", "offset", "bytes"}, …]}
@@ -11,6 +11,9 @@
 //!
 //! `dtype` and `layout` stand beside each tensor so that other weight formats can be added without breaking this one. Tensors of
 //! integer codes have `block`, the number of columns that share a scale.
+//!
+//! Where queries, keys and values are not of one type, `attention.qkv.weight` of a layer is three tensors, `attention.q.weight`,
+//! `attention.k.weight` and `attention.v.weight`.
 
 mod head;
 
@@ -61,6 +64,11 @@ impl WeightsFile {
         self.head.tensors.values()
     }
 
+    /// Whether there is a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.head.tensors.contains_key(name)
+    }
+
     /// Bytes of a tensor of this file.
     pub fn bytes_of(&self, entry: &TensorEntry) -> &[u8] {
         &self.file.bytes()[range_of(entry)]
@@ -92,7 +100,7 @@ impl WeightsFile {
         Ok((Located(range_of(entry)), weight_type))
     }
 
-    /// The type of the most tightly stored matrix, which is what the file was built for.
+    /// The type of the most tightly stored matrix, which is what the file was built for: `int4` has some matrices in eight bits.
     pub fn weight_type(&self) -> WeightType {
         let stored = |weights| self.tensors().any(|entry| entry.layout.weight_type() == Some(weights));
         [WeightType::Int4, WeightType::Int8].into_iter().find(|&weights| stored(weights)).unwrap_or_default()

@@ -69,7 +69,11 @@ def main(directory, path):
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads", heads)
     head = config.get("head_dim") or config["hidden_size"] // heads
-    theta = config.get("rope_theta") or config["rope_parameters"]["rope_theta"]
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    if kind != "default" or config.get("attention_bias"):
+        sys.exit(f"{directory} has RoPE of type {kind} or biases of attention, which this conversion does not do")
+    theta = config.get("rope_theta") or rope["rope_theta"]
 
     aside = f"{path}.partial-{os.getpid()}"
     writer = gguf.GGUFWriter(aside, "llama")

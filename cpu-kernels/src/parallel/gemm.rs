@@ -2,10 +2,12 @@
 //!
 //! Each task is some panels of W times some rows of the activations, and writes its own rectangle of the output.
 //! Each task reads its panels' weights at least once, and does 2 flops with each for each of its rows.
-//! The division decides only who computes an element, never the order of its sum.
+//! The division decides only who computes an element, never the order of its sum. Matrices whose outputs stand side by side are
+//! divided at once: threads are woken once, and the activations are rounded once for each form that a matrix takes.
 
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use half::bf16;
@@ -13,7 +15,8 @@ use rayon::prelude::*;
 
 use crate::instruction_set::InstructionSet;
 use crate::packed::{Data, PANEL_COLUMNS, PackedMatrix, bf16_panels, padded_k};
-use crate::quantized::rows::QuantizedRows;
+use crate::quantized::Quantization;
+use crate::quantized::rows::{QuantizedRows, Rows};
 use crate::submatrix::Submatrix;
 
 /// Task boundaries are multiples of this many panels: what the widest kernel takes at a time.
@@ -34,65 +37,105 @@ const TASKS_PER_THREAD: usize = 8;
 /// tens of megabytes at most.
 const ROWS_AT_ONCE: usize = 480;
 
-/// See [`crate::Kernels::gemm`], which has checked the sizes.
-pub(crate) fn gemm<I: InstructionSet>(isa: I, a: &[bf16], weight: PackedMatrix<'_>, out: &mut [f32]) {
-    let (n, k) = (weight.n(), weight.k());
+/// See [`crate::Kernels::gemm_stacked`], which has checked the sizes.
+pub(crate) fn gemm<I: InstructionSet>(isa: I, a: &[bf16], weights: &[PackedMatrix<'_>], out: &mut [f32]) {
+    let (n, k) = (weights.iter().map(PackedMatrix::n).sum::<usize>(), weights[0].k());
     for (a, out) in a.chunks(ROWS_AT_ONCE * k).zip(out.chunks_mut(ROWS_AT_ONCE * n)) {
-        multiply_rows(isa, a, weight, out);
-    }
-}
-
-/// At most [`ROWS_AT_ONCE`] rows.
-fn multiply_rows<I: InstructionSet>(isa: I, a: &[bf16], weight: PackedMatrix<'_>, out: &mut [f32]) {
-    let (n, k) = (weight.n(), weight.k());
-    let out = Submatrix::new(out, a.len() / k, n);
-    match weight.data() {
-        Data::Bf16(all) => {
-            let padded_k = padded_k(k);
-            let activations = isa.activations(a, k, padded_k);
-            divide(out, padded_k, I::ROW_STEP, |first_row, panels, part| {
-                let rows = &activations[first_row * padded_k..][..part.rows() * padded_k];
-                isa.multiply(rows, padded_k, bf16_panels(all, k, panels.start, panels.end), part);
-            });
+        let operands = Operands::new(isa, a, k, weights);
+        let rows = a.len() / k;
+        let (mut tasks, mut right) = (Vec::new(), Submatrix::new(out, rows, n));
+        for &weight in weights {
+            let (out, rest) = right.split_columns(weight.n());
+            right = rest;
+            tasks.extend(divide(weight, out, operands.row_step(weight)));
         }
-        Data::Quantized(all) => {
-            let rows = QuantizedRows::new(isa, a, k, all.quantization());
-            divide(out, all.padded_k(), rows.all().group, |first_row, panels, part| {
-                let rows = rows.all().range(first_row, first_row + part.rows());
-                isa.multiply_quantized(rows, all.range(panels.start, panels.end), part);
-            });
+        let run = |task: Task<'_>| operands.multiply(isa, task);
+        if tasks.len() > 1 && work(rows, n.div_ceil(PANEL_COLUMNS), padded_k(k)) >= INLINE_WORK {
+            tasks.into_par_iter().with_max_len(1).for_each(run);
+        } else {
+            tasks.into_iter().for_each(run);
         }
     }
 }
 
-/// Calls `run_part` for every part of `out`, on all threads: its first row, its panels and its place.
-fn divide(
-    out: Submatrix<'_, f32>,
-    padded_k: usize,
+/// At most [`ROWS_AT_ONCE`] rows of activations, in each form that a matrix takes.
+struct Operands<'a, I: InstructionSet> {
+    plain: Option<Cow<'a, [I::Activation]>>,
+    rounded: Vec<(Quantization, QuantizedRows)>,
+}
+
+impl<'a, I: InstructionSet> Operands<'a, I> {
+    fn new(isa: I, a: &'a [bf16], k: usize, weights: &[PackedMatrix<'_>]) -> Self {
+        let taken = |form| weights.iter().any(|weight| weight.quantization() == form);
+        let plain = taken(None).then(|| isa.activations(a, k, padded_k(k)));
+        let forms = Quantization::ALL.into_iter().filter(|&form| taken(Some(form)));
+        Operands { plain, rounded: forms.map(|form| (form, QuantizedRows::new(isa, a, k, form))).collect() }
+    }
+
+    /// The rows for such codes.
+    fn rounded(&self, quantization: Quantization) -> Rows<'_> {
+        match self.rounded.iter().find(|(form, _)| *form == quantization) {
+            Some((_, rows)) => rows.all(),
+            None => unreachable!("rows are rounded for every matrix of the product"),
+        }
+    }
+
+    /// What the first rows of tasks are multiples of.
+    fn row_step(&self, weight: PackedMatrix<'_>) -> usize {
+        weight.quantization().map_or(I::ROW_STEP, |quantization| self.rounded(quantization).group)
+    }
+
+    fn multiply(&self, isa: I, Task { weight, first_row, panels, out }: Task<'_>) {
+        let rows = first_row..first_row + out.rows();
+        match weight.data() {
+            Data::Bf16(all) => {
+                let (k, padded_k) = (weight.k(), padded_k(weight.k()));
+                let all_rows = self.plain.as_deref().unwrap_or_default();
+                let rows = &all_rows[rows.start * padded_k..rows.end * padded_k];
+                isa.multiply(rows, padded_k, bf16_panels(all, k, panels.start, panels.end), out);
+            }
+            Data::Quantized(all) => {
+                let rows = self.rounded(all.quantization()).range(rows.start, rows.end);
+                isa.multiply_quantized(rows, all.range(panels.start, panels.end), out);
+            }
+        }
+    }
+}
+
+/// Some panels of a matrix times some rows.
+struct Task<'a> {
+    weight: PackedMatrix<'a>,
+    first_row: usize,
+    panels: Range<usize>,
+    out: Submatrix<'a, f32>,
+}
+
+/// The product with `weight` as tasks for all threads, whose first rows are multiples of `least_row_step`.
+fn divide<'a>(
+    weight: PackedMatrix<'a>,
+    out: Submatrix<'a, f32>,
     least_row_step: usize,
-    run_part: impl Fn(usize, Range<usize>, Submatrix<'_, f32>) + Sync,
-) {
+) -> impl Iterator<Item = Task<'a>> {
     let panel_count = out.columns().div_ceil(PANEL_COLUMNS);
-    let (row_step, panel_step) = steps(out.rows(), panel_count, padded_k, rayon::current_num_threads());
+    let (row_step, panel_step) = steps(out.rows(), panel_count, padded_k(weight.k()), rayon::current_num_threads());
     let row_step = row_step.next_multiple_of(least_row_step);
     let parts_across = panel_count.div_ceil(panel_step);
-    let run_part = |(index, part): (usize, Submatrix<'_, f32>)| {
+    let parts = out.grid(row_step, panel_step * PANEL_COLUMNS).into_iter().enumerate();
+    parts.map(move |(index, out)| {
         let first_panel = index % parts_across * panel_step;
-        let panels = first_panel..first_panel + part.columns().div_ceil(PANEL_COLUMNS);
-        run_part(index / parts_across * row_step, panels, part);
-    };
-    let parts = out.grid(row_step, panel_step * PANEL_COLUMNS);
-    if parts.len() > 1 {
-        parts.into_par_iter().enumerate().with_max_len(1).for_each(run_part);
-    } else {
-        parts.into_iter().enumerate().for_each(run_part);
-    }
+        let panels = first_panel..first_panel + out.columns().div_ceil(PANEL_COLUMNS);
+        Task { weight, first_row: index / parts_across * row_step, panels, out }
+    })
+}
+
+/// Multiplications of `m` rows with `panels` panels.
+fn work(m: usize, panels: usize, padded_k: usize) -> usize {
+    m.saturating_mul(panels).saturating_mul(padded_k * PANEL_COLUMNS)
 }
 
 /// The rows and the panels of one task.
 fn steps(m: usize, panels: usize, padded_k: usize, threads: usize) -> (usize, usize) {
-    let work = m.saturating_mul(panels).saturating_mul(padded_k * PANEL_COLUMNS);
-    if threads == 1 || work < INLINE_WORK {
+    if threads == 1 || work(m, panels, padded_k) < INLINE_WORK {
         return (m.max(1), panels);
     }
     let tasks = threads * TASKS_PER_THREAD;

@@ -12,8 +12,9 @@ use engine_format::engine_dir::config_json;
 use engine_format::manifest::{FORMAT_VERSION, FileRecord, Limits, MANIFEST_FILE, Manifest, TENSORRT_LLM_SCHEMA};
 use engine_format::staging::StagedDir;
 use engine_format::weights_file::{Layout, Plan, WEIGHTS_FILE};
-use engine_format::{Mapping, ModelConfig, Weight, WeightType, bf16};
+use engine_format::{Mapping, ModelConfig, WeightType, bf16};
 
+use super::packed_tensors::{PackedTensor, packed_tensors};
 use crate::error::Result;
 use crate::non_finite::{Findings, all_within};
 use crate::output::{Written, check_free_space, pretty};
@@ -129,17 +130,6 @@ pub fn weights_bytes(config: &ModelConfig, path: &Path, weights: WeightType) -> 
     Ok(plan(config, path, weights)?.1.total_bytes as u64)
 }
 
-/// The layout of a tensor. The head decides among all tokens and is a small part of a model: four bits would cost it nearly as
-/// much as all other matrices together.
-fn layout(weight: Weight, weights: WeightType) -> Layout {
-    match (weight.is_matmul(), weights) {
-        (false, _) => Layout::RowMajor,
-        (true, WeightType::Bf16) => Layout::Panels,
-        (true, WeightType::Int4) if weight != Weight::LmHead => Layout::PanelsInt4,
-        (true, WeightType::Int8 | WeightType::Int4) => Layout::PanelsInt8,
-    }
-}
-
 /// How the codes of a layout are made; `None` where it has none.
 fn quantization(layout: Layout) -> Option<Quantization> {
     match layout {
@@ -149,14 +139,12 @@ fn quantization(layout: Layout) -> Option<Quantization> {
     }
 }
 
-/// The weights of the file, and their places. A tied head is stored once, packed: rows of the embedding are gathered
-/// from it.
-fn plan(config: &ModelConfig, path: &Path, weight_type: WeightType) -> Result<(Vec<Weight>, Plan)> {
-    let mut weights = Weight::all(config);
-    weights.retain(|weight| !(config.tie_word_embeddings && *weight == Weight::Embedding));
-    let tensors = weights.iter().map(|&weight| (weight.name(0), layout(weight, weight_type), weight.shape(config)));
-    let plan = Plan::new(&path.join(WEIGHTS_FILE), tensors)?;
-    Ok((weights, plan))
+/// The tensors of the file, and their places.
+fn plan(config: &ModelConfig, path: &Path, weights: WeightType) -> Result<(Vec<PackedTensor>, Plan)> {
+    let tensors = packed_tensors(config, weights);
+    let entries = tensors.iter().map(|tensor| (tensor.name(), tensor.layout, tensor.shape(config)));
+    let plan = Plan::new(&path.join(WEIGHTS_FILE), entries)?;
+    Ok((tensors, plan))
 }
 
 /// The largest weight that a layout can hold.
@@ -174,11 +162,12 @@ struct PackedEngine<'a> {
 
 impl<'a> PackedEngine<'a> {
     fn new(source: &'a Source, output: &Path, weight_type: WeightType) -> Result<Self> {
-        let (weights, plan) = plan(source.config(), output, weight_type)?;
+        let (stored, plan) = plan(source.config(), output, weight_type)?;
         let mut tensors = Vec::new();
         let mut pieces = Vec::new();
-        for (index, (weight, entry)) in weights.into_iter().zip(&plan.tensors).enumerate() {
-            let parts = weight.parts().iter().map(|&part| source.part(weight, part)).collect::<Result<Vec<_>>>()?;
+        for (index, (tensor, entry)) in stored.iter().zip(&plan.tensors).enumerate() {
+            let parts =
+                tensor.parts.iter().map(|&part| source.part(tensor.weight, part)).collect::<Result<Vec<_>>>()?;
             let columns = entry.shape.get(1).copied().unwrap_or(1);
             let (row_bytes, step) = match entry.layout {
                 Layout::RowMajor => (columns * size_of::<bf16>(), 1),

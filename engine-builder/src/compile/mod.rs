@@ -2,5 +2,6 @@
 
 pub mod cpu;
 pub(crate) mod gpu;
+mod packed_tensors;
 pub(crate) mod tensorrt;
 pub(crate) mod trtllm_build;

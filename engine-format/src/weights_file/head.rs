@@ -14,11 +14,11 @@ use crate::shape;
 use crate::target::Target;
 use crate::weight_type::WeightType;
 
-/// The newest version that this program reads. It writes 1 where all tensors are bfloat16, so that programs that know nothing
-/// else read those; they refuse 2.
-pub const VERSION: u32 = 2;
+/// The newest version that this program reads; it reads all before it. It writes 1 where all tensors are bfloat16, so that programs
+/// that know nothing else read those. In files of version 2 queries, keys and values are always one tensor.
+pub const VERSION: u32 = 3;
 
-/// The version without codes.
+/// The version without codes, and the first.
 const PLAIN_VERSION: u32 = 1;
 
 /// How many columns of codes share a scale.
@@ -203,7 +203,7 @@ impl Head {
         let u32_at =
             |at: usize| prefix[at..at + 4].iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte));
         let version = u32_at(8);
-        if ![PLAIN_VERSION, VERSION].map(u64::from).contains(&version) {
+        if !(u64::from(PLAIN_VERSION)..=u64::from(VERSION)).contains(&version) {
             let rebuild = Rebuild::new(path, None, Some(Target::Cpu.name()), None);
             return Err(FormatError::Version {
                 path: path.to_owned(),
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn only_codes_need_the_newer_version() {
+    fn only_codes_need_a_newer_version() {
         let version = |layout| {
             let plan = Plan::new(Path::new("w"), [("a".to_owned(), layout, vec![3, 5])]).unwrap();
             let mut file = plan.head.clone();
@@ -291,7 +291,19 @@ mod tests {
             plan.head[8]
         };
         let layouts = [Layout::RowMajor, Layout::Panels, Layout::PanelsInt8, Layout::PanelsInt4];
-        assert_eq!(layouts.map(version), [1, 1, 2, 2]);
+        assert_eq!(layouts.map(version), [1, 1, 3, 3]);
+    }
+
+    #[test]
+    fn every_version_up_to_this_one_is_read() {
+        let (plan, mut file) = sample();
+        let read = [0, 1, 2, 3, 4].map(|version| {
+            file[8] = version;
+            Head::parse(Path::new("w"), &file).map(|head| head.tensors.len())
+        });
+        let [before_all, .., after_all] = read.each_ref().map(Result::is_ok);
+        assert_eq!((before_all, after_all), (false, false));
+        assert!(read[1..4].iter().all(|read| matches!(read, Ok(count) if *count == plan.tensors.len())));
     }
 
     proptest! {

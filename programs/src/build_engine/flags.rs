@@ -66,7 +66,7 @@ pub(crate) struct Args {
     pp_size: Option<usize>,
 
     /// What a CPU engine's matrices are stored as: bf16; int8, eight bits with a scale for each 32; int4, four bits with a
-    /// scale and a minimum for each 32, and the output head in int8
+    /// scale and a minimum for each 32, and the head and a few other matrices in int8
     #[arg(long, value_name = "TYPE", default_value = "bf16")]
     weights: WeightType,
 

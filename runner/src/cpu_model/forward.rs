@@ -144,7 +144,7 @@ impl CpuModel {
         let normed = sized(&mut pass.normed, tokens * config.hidden_size);
         self.kernels.rms_norm(residual, self.weights.vector(&layer.input_norm), config.norm_epsilon, normed);
         let qkv = sized(&mut pass.wide, tokens * config.qkv_size());
-        self.kernels.gemm(normed, self.weights.matrix(&layer.qkv), qkv);
+        self.kernels.gemm_stacked(normed, &self.weights.stack(&layer.qkv), qkv);
         if let Some(bias) = &layer.qkv_bias {
             self.kernels.add_bias(qkv, self.weights.vector(bias));
         }

@@ -2,7 +2,7 @@
 
 use cpu_kernels::{PackError, PackedMatrix, Quantization, bf16};
 use engine_format::weights_file::{Layout, Located, WeightsFile};
-use engine_format::{EngineDir, FormatError, ModelConfig, Result, Weight, WeightType};
+use engine_format::{EngineDir, FormatError, ModelConfig, Part, Result, Weight, WeightType};
 
 /// The model's weights, mapped and checked.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) struct ModelWeights {
 #[derive(Debug)]
 pub(super) struct LayerWeights {
     pub(super) input_norm: Located,
-    pub(super) qkv: Matrix,
+    pub(super) qkv: Stack,
     pub(super) qkv_bias: Option<Located>,
     pub(super) dense: Matrix,
     pub(super) dense_bias: Option<Located>,
@@ -27,6 +27,10 @@ pub(super) struct LayerWeights {
     pub(super) mlp_gate: Matrix,
     pub(super) mlp_proj: Matrix,
 }
+
+/// A matrix that the file may have in parts, stacked by rows.
+#[derive(Debug)]
+pub(super) struct Stack(Vec<Matrix>);
 
 /// A packed matrix of the file, `[n, k]`.
 #[derive(Debug)]
@@ -43,12 +47,12 @@ impl ModelWeights {
         let config = engine.config();
         let file = engine.weights()?;
         let vector = |weight: Weight| file.locate(&weight.name(0), Layout::RowMajor, &weight.shape(config));
-        let matrix = |weight: Weight| Matrix::find(&file, config, weight);
+        let matrix = |weight: Weight| Matrix::find(&file, config, weight, Part::Whole);
         let layer = |index: usize| -> Result<LayerWeights> {
             let bias = |weight| config.attention_bias.then(|| vector(weight)).transpose();
             Ok(LayerWeights {
                 input_norm: vector(Weight::InputNorm(index))?,
-                qkv: matrix(Weight::Qkv(index))?,
+                qkv: Stack::find(&file, config, Weight::Qkv(index))?,
                 qkv_bias: bias(Weight::QkvBias(index))?,
                 dense: matrix(Weight::Dense(index))?,
                 dense_bias: bias(Weight::DenseBias(index))?,
@@ -82,6 +86,11 @@ impl ModelWeights {
         }
     }
 
+    /// The matrices of a stack, as the kernels take them.
+    pub(super) fn stack(&self, stack: &Stack) -> Vec<PackedMatrix<'_>> {
+        stack.0.iter().map(|matrix| self.matrix(matrix)).collect()
+    }
+
     /// The embedding of `token`, `[hidden]`; from the head when the two are tied.
     pub(super) fn embed(&self, token: usize, out: &mut [bf16]) {
         match &self.embedding {
@@ -94,13 +103,22 @@ impl ModelWeights {
     }
 }
 
-impl Matrix {
+impl Stack {
     fn find(file: &WeightsFile, config: &ModelConfig, weight: Weight) -> Result<Self> {
-        let shape = weight.shape(config);
-        let (located, weight_type) = file.locate_matrix(&weight.name(0), &shape)?;
+        let in_parts = weight.parts().iter().any(|&part| file.contains(&weight.part_name(part, 0)));
+        let parts = if in_parts { weight.parts() } else { &[Part::Whole] };
+        let matrices = parts.iter().map(|&part| Matrix::find(file, config, weight, part));
+        matrices.collect::<Result<_>>().map(Self)
+    }
+}
+
+impl Matrix {
+    fn find(file: &WeightsFile, config: &ModelConfig, weight: Weight, part: Part) -> Result<Self> {
+        let (name, shape) = (weight.part_name(part, 0), weight.part_shape(part, config));
+        let (located, weight_type) = file.locate_matrix(&name, &shape)?;
         let matrix = Self { located, weight_type, n: shape[0], k: shape[1] };
         if let Err(error) = matrix.view(file) {
-            let problem = format!("tensor `{}` is not packed as it should be: {error}", weight.name(0));
+            let problem = format!("tensor `{name}` is not packed as it should be: {error}");
             return Err(FormatError::damaged(file.file().path(), problem));
         }
         Ok(matrix)
