@@ -14,6 +14,9 @@ use crate::support::{Model, checkpoint_request, entries, request};
 
 const DOWN: &str = "model.layers.1.mlp.down_proj.weight";
 
+/// A matrix that `int4` has in four bits, unlike the one above.
+const UP: &str = "model.layers.1.mlp.up_proj.weight";
+
 /// The bytes of a number of this type.
 fn bytes(dtype: Dtype, value: f32) -> Vec<u8> {
     match dtype {
@@ -88,15 +91,20 @@ fn each_type_and_each_way_of_not_being_a_number_is_named_with_its_place() {
 
 #[test]
 fn quantized_matrices_are_looked_at_too_and_refuse_what_no_scale_reaches() {
-    for (weights, too_large) in [(WeightType::Int8, 1e7), (WeightType::Int4, 1e6)] {
+    let cases = [
+        (WeightType::Int8, DOWN, 3 * 40 + 5, 1e7),
+        (WeightType::Int4, UP, 3 * 24 + 5, 1e6),
+        (WeightType::Int4, DOWN, 3 * 40 + 5, 1e7),
+    ];
+    for (weights, matrix, place, too_large) in cases {
         for value in [f32::NAN, f32::INFINITY, too_large] {
             let dir = tempfile::tempdir().unwrap();
             let (path, output) = (dir.path().join("model"), dir.path().join("engine"));
-            model(Dtype::F32, &[(DOWN, 3 * 40 + 5)], value).write(&path);
+            model(Dtype::F32, &[(matrix, place)], value).write(&path);
             let source = Source::open(&path).unwrap();
             let request = CpuEngineRequest { weights, ..request(&output) };
             let error = build_cpu_engine(&source, &request, &Quiet, &Interrupt::new()).unwrap_err().to_string();
-            assert!(error.contains(DOWN) && error.contains("at [3, 5]"), "{error}");
+            assert!(error.contains(matrix) && error.contains("at [3, 5]"), "{error}");
             assert_eq!(error.contains("too large for integer codes"), value == too_large, "{error}");
             assert!(!output.exists());
         }
