@@ -66,6 +66,8 @@ pub(crate) fn run(output: &Path, files: &[PathBuf]) -> Result<()> {
     }
     let mut markdown = String::new();
     for (index, row) in cells.iter().enumerate() {
+        // A bar ends a cell.
+        let row = row.each_ref().map(|cell| cell.replace('|', "\\|"));
         markdown.push_str(&format!("| {} |\n", row.join(" | ")));
         if index == 0 {
             markdown.push_str(&format!("|{}\n", " --- |".repeat(HEADS.len())));
