@@ -154,11 +154,11 @@ impl QueryTile<'_> {
     }
 
     /// The queries in slices of 32 elements `[slices, rows, 32]`, scaled, then converted; zeros at the end.
-    pub(crate) fn scaled_queries<T: Copy>(&self, zero: T, convert: impl Fn(f32) -> T) -> Vec<[T; SLICE]> {
+    pub(crate) fn scaled_queries<T: Copy + Default>(&self, convert: impl Fn(f32) -> T) -> Vec<[T; SLICE]> {
         let Attention { q, heads, head_dim, scale, .. } = self.args;
         let (token_len, group_len) = (heads * head_dim, self.group * head_dim);
         let rows = self.rows();
-        let mut queries = vec![[zero; SLICE]; head_dim.div_ceil(SLICE) * rows];
+        let mut queries = vec![[T::default(); SLICE]; head_dim.div_ceil(SLICE) * rows];
         let tokens = q[self.first_token * token_len..][..self.tokens * token_len].chunks_exact(token_len);
         let heads = tokens.flat_map(|token| token[self.kv_head * group_len..][..group_len].chunks_exact(head_dim));
         for (row, head) in heads.enumerate() {

@@ -58,13 +58,13 @@ impl<P: Products> Task for Attend<'_, P> {
     fn run<S: Simd>(self, s: S) {
         let Attend { mut products, tile, positions, partial } = self;
         let (rows, depth, width) = (tile.rows(), P::depth(tile.args.head_dim), partial.width);
-        let queries = tile.scaled_queries(P::ZERO, P::element);
+        let queries = tile.scaled_queries(P::query);
         let mut copy = BlockCopy::new(depth, width, tile.args.head_dim);
         // A sum for each lane, which are added at the end.
         let mut totals = vec![0.0; rows * S::LANES];
         let mut scores = [[0.0; KEYS]; MAX_ROWS];
         let mut weights = [[0.0; KEYS]; MAX_ROWS];
-        let mut rounded = [[P::ZERO; KEYS]; MAX_ROWS];
+        let mut rounded = [[P::Weight::default(); KEYS]; MAX_ROWS];
 
         for base in (positions.start / KEYS * KEYS..positions.end).step_by(KEYS) {
             let seen = positions.start.max(base)..positions.end.min(base + KEYS);

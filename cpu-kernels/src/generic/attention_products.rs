@@ -36,37 +36,38 @@ pub(crate) struct PairProduct<'a, E> {
 
 /// How products are computed: an element's bits do not depend on the rows and panels that come with it.
 pub(crate) trait Products {
-    /// What queries and weights are rounded to.
-    type Element: Copy;
-    /// Zero.
-    const ZERO: Self::Element;
+    /// What queries are rounded to.
+    type Query: Copy + Default;
+    /// What weights are rounded to.
+    type Weight: Copy + Default;
     /// Query rows to give at a time, at most 32.
     const ROWS: usize;
 
     /// Elements of a query row, `head_dim` and zeros.
     fn depth(head_dim: usize) -> usize;
-    /// Rounds a number.
-    fn element(x: f32) -> Self::Element;
-    /// Rounds a vector and writes it to `out`, which is as long.
-    fn store<S: Simd>(s: S, v: S::Vector, out: &mut [Self::Element]);
-    /// Computes a product of at most [`Self::ROWS`] rows.
+    /// Rounds an element of a query.
+    fn query(x: f32) -> Self::Query;
+    /// Rounds a vector of weights and writes it to `out`, which is as long.
+    fn store_weights<S: Simd>(s: S, v: S::Vector, out: &mut [Self::Weight]);
+    /// Multiplies at most [`Self::ROWS`] queries by keys.
     ///
     /// # Panics
     /// If an operand ends too early.
-    fn multiply<S: Simd>(&mut self, s: S, product: PairProduct<'_, Self::Element>);
+    fn multiply_keys<S: Simd>(&mut self, s: S, product: PairProduct<'_, Self::Query>);
+    /// Multiplies weights of at most [`Self::ROWS`] rows and one slice by values.
+    ///
+    /// # Panics
+    /// As [`Self::multiply_keys`].
+    fn multiply_values<S: Simd>(&mut self, s: S, product: PairProduct<'_, Self::Weight>);
 }
 
-/// Products in fp32 with the vectors of any instruction set: even then odd elements of every pair are added, in their
-/// order, to one running sum.
+/// Products in fp32 with the vectors of any instruction set.
 #[derive(Clone, Copy)]
 pub(crate) struct Fp32;
 
-/// Vectors of the output taken at a time.
-const COLUMNS: usize = 2;
-
 impl Products for Fp32 {
-    type Element = f32;
-    const ZERO: f32 = 0.0;
+    type Query = f32;
+    type Weight = f32;
     const ROWS: usize = 24;
 
     fn depth(head_dim: usize) -> usize {
@@ -74,33 +75,47 @@ impl Products for Fp32 {
     }
 
     #[inline(always)]
-    fn element(x: f32) -> f32 {
+    fn query(x: f32) -> f32 {
         x
     }
 
     #[inline(always)]
-    fn store<S: Simd>(s: S, v: S::Vector, out: &mut [f32]) {
+    fn store_weights<S: Simd>(s: S, v: S::Vector, out: &mut [f32]) {
         s.store(v, out);
     }
 
     #[inline(always)]
-    fn multiply<S: Simd>(&mut self, s: S, mut product: PairProduct<'_, f32>) {
-        // With 32 registers, 16 sums stand beside the panels; with 16, eight do. Either hides the latency.
-        let at_once = if S::LANES == 16 { 8 } else { 4 };
-        let rows = product.out.rows();
-        let mut first = 0;
-        while first < rows {
-            let left = rows - first;
-            let count = if left >= at_once { at_once } else { left.min(4) };
-            match count {
-                1 => rows_product::<S, 1>(s, &mut product, first),
-                2 => rows_product::<S, 2>(s, &mut product, first),
-                3 => rows_product::<S, 3>(s, &mut product, first),
-                4 => rows_product::<S, 4>(s, &mut product, first),
-                _ => rows_product::<S, 8>(s, &mut product, first),
-            }
-            first += count;
+    fn multiply_keys<S: Simd>(&mut self, s: S, product: PairProduct<'_, f32>) {
+        multiply_fp32(s, product);
+    }
+
+    #[inline(always)]
+    fn multiply_values<S: Simd>(&mut self, s: S, product: PairProduct<'_, f32>) {
+        multiply_fp32(s, product);
+    }
+}
+
+/// Vectors of the output taken at a time.
+const COLUMNS: usize = 2;
+
+/// A product in fp32: even then odd elements of every pair are added, in their order, to one running sum.
+#[inline(always)]
+pub(crate) fn multiply_fp32<S: Simd>(s: S, mut product: PairProduct<'_, f32>) {
+    // With 32 registers, 16 sums stand beside the panels; with 16, eight do. Either hides the latency.
+    let at_once = if S::LANES == 16 { 8 } else { 4 };
+    let rows = product.out.rows();
+    let mut first = 0;
+    while first < rows {
+        let left = rows - first;
+        let count = if left >= at_once { at_once } else { left.min(4) };
+        match count {
+            1 => rows_product::<S, 1>(s, &mut product, first),
+            2 => rows_product::<S, 2>(s, &mut product, first),
+            3 => rows_product::<S, 3>(s, &mut product, first),
+            4 => rows_product::<S, 4>(s, &mut product, first),
+            _ => rows_product::<S, 8>(s, &mut product, first),
         }
+        first += count;
     }
 }
 
@@ -120,10 +135,10 @@ fn rows_product<S: Simd, const R: usize>(s: S, product: &mut PairProduct<'_, f32
 }
 
 /// Pairs of a slice.
-const PAIRS: usize = SLICE / 2;
+pub(crate) const PAIRS: usize = SLICE / 2;
 
 /// A pair of k of a panel.
-type Pair = [bf16; 2 * PANEL_COLUMNS];
+pub(crate) type Pair = [bf16; 2 * PANEL_COLUMNS];
 
 /// A panel of b: whole slices, and the pairs that are left.
 type Panel<'a> = (&'a [[Pair; PAIRS]], &'a [Pair]);

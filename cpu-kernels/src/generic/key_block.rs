@@ -44,7 +44,7 @@ impl KeyBlock<'_> {
         &self,
         s: S,
         products: &mut P,
-        queries: Slices<'_, P::Element>,
+        queries: Slices<'_, P::Query>,
         depth: usize,
         scores: &mut [f32],
         part: &mut [f32],
@@ -54,7 +54,7 @@ impl KeyBlock<'_> {
         let at_once = if self.scales.is_some() { BLOCK } else { depth };
         for first in (0..depth).step_by(at_once) {
             let elements = &queries.elements[first / SLICE * queries.stride..];
-            products.multiply(
+            products.multiply_keys(
                 s,
                 PairProduct {
                     a: Slices { elements, ..queries },
@@ -82,7 +82,7 @@ impl KeyBlock<'_> {
         s: S,
         products: &mut P,
         weights: &[[f32; KEYS]],
-        rounded: &mut [[P::Element; KEYS]],
+        rounded: &mut [[P::Weight; KEYS]],
         sums: &mut [f32],
         width: usize,
     ) {
@@ -97,11 +97,11 @@ impl KeyBlock<'_> {
                     if let Some(scales) = scales {
                         weight = s.mul(weight, s.load(&scales[lane..]));
                     }
-                    P::store(s, weight, &mut rounded[lane..]);
+                    P::store_weights(s, weight, &mut rounded[lane..]);
                 }
             }
             let panels = first / PANEL_COLUMNS * self.value_stride;
-            products.multiply(
+            products.multiply_values(
                 s,
                 PairProduct {
                     a: Slices { elements: rounded, stride: rows },

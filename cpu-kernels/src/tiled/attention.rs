@@ -13,8 +13,8 @@ use crate::simd::Simd;
 pub(super) struct TileProducts<T>(pub(super) T);
 
 impl<T: TileSession> Products for TileProducts<T> {
-    type Element = bf16;
-    const ZERO: bf16 = bf16::ZERO;
+    type Query = bf16;
+    type Weight = bf16;
     const ROWS: usize = 2 * TILE_ROWS;
 
     fn depth(head_dim: usize) -> usize {
@@ -22,17 +22,29 @@ impl<T: TileSession> Products for TileProducts<T> {
     }
 
     #[inline(always)]
-    fn element(x: f32) -> bf16 {
+    fn query(x: f32) -> bf16 {
         bf16::from_f32(x)
     }
 
     #[inline(always)]
-    fn store<S: Simd>(s: S, v: S::Vector, out: &mut [bf16]) {
+    fn store_weights<S: Simd>(s: S, v: S::Vector, out: &mut [bf16]) {
         s.store_bf16(v, out);
     }
 
     #[inline(always)]
-    fn multiply<S: Simd>(&mut self, _: S, product: PairProduct<'_, bf16>) {
+    fn multiply_keys<S: Simd>(&mut self, _: S, product: PairProduct<'_, bf16>) {
+        self.multiply(product);
+    }
+
+    #[inline(always)]
+    fn multiply_values<S: Simd>(&mut self, _: S, product: PairProduct<'_, bf16>) {
+        self.multiply(product);
+    }
+}
+
+impl<T: TileSession> TileProducts<T> {
+    #[inline(always)]
+    fn multiply(&mut self, product: PairProduct<'_, bf16>) {
         let PairProduct { a, b, b_stride, pairs, mut out, accumulate, .. } = product;
         let (rows, panels) = (out.rows(), out.columns() / PANEL_COLUMNS);
         let at_once = if rows > TILE_ROWS { PANELS_OF_TWO_TILES } else { PANELS_OF_ONE_TILE };

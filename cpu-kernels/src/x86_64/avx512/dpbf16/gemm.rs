@@ -10,6 +10,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
+use super::as_bf16;
 use crate::packed::PANEL_COLUMNS;
 use crate::submatrix::Submatrix;
 use crate::x86_64::avx512::registers::first_lanes;
@@ -116,11 +117,4 @@ fn microkernel<const R: usize, const P: usize>(block: &Block<'_>, out: &mut Subm
             unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), first_lanes(out.len()), sum) };
         }
     }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn as_bf16(v: __m512i) -> __m512bh {
-    // SAFETY: both are 64 bytes without invalid patterns.
-    unsafe { std::mem::transmute(v) }
 }

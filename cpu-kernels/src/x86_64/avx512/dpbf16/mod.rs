@@ -1,13 +1,18 @@
-//! The matrix product of AVX-512 BF16, whose VDPBF16PS multiplies pairs of bf16.
+//! The products of AVX-512 BF16, whose VDPBF16PS multiplies pairs of bf16: that of weights, and in attention that of values.
 
+mod attention;
 mod gemm;
 mod multiply_adds;
 
+use std::arch::x86_64::*;
 use std::borrow::Cow;
+use std::ops::Range;
 
 use half::bf16;
 
 use super::vectors::Avx512;
+use crate::attention::QueryTile;
+use crate::generic::attention::{Attend, Partial};
 use crate::instruction_set::{InstructionSet, pad_rows};
 use crate::quantized::Panels;
 use crate::quantized::rows::Rows;
@@ -61,8 +66,23 @@ impl InstructionSet for Avx512Bf16 {
         self.vectors.code_multiply_adds(rounds)
     }
 
+    #[inline(always)]
+    fn attend(self, tile: &QueryTile<'_>, positions: Range<usize>) -> Partial {
+        let mut partial = Partial::new(tile);
+        let products = attention::Bf16Weights(self);
+        self.vectorize(Attend { products, tile, positions, partial: &mut partial });
+        partial
+    }
+
     fn multiply_adds(self, rounds: usize) -> u64 {
         // SAFETY: `self` proves the instructions that `multiply_adds::multiply_adds` is compiled with.
         unsafe { multiply_adds::multiply_adds(rounds) }
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn as_bf16(v: __m512i) -> __m512bh {
+    // SAFETY: both are 64 bytes without invalid patterns.
+    unsafe { std::mem::transmute(v) }
 }
