@@ -14,15 +14,53 @@ use serde_json::{Value, json};
 use text::end_ids;
 use text::model_files;
 
-use crate::error::Result;
+use crate::error::{BuildError, Result};
 
 /// The files that travel with a model.
 #[derive(Debug, Default)]
 pub(crate) struct Companions {
     /// Paths inside the model's directory, and contents.
-    pub(crate) files: Vec<(String, Vec<u8>)>,
+    pub(crate) files: Vec<File>,
     /// What a user is to know about them, as sentences.
     pub(crate) warnings: Vec<String>,
+}
+
+/// A file's path inside the model's directory, and its content.
+pub(crate) type File = (String, Vec<u8>);
+
+/// Calls `act` with a temporary directory that holds `files`.
+pub(crate) fn with_files<T>(files: &[File], act: impl FnOnce(&Path) -> T) -> Result<T> {
+    let io = FormatError::io;
+    let dir = tempfile::tempdir().map_err(io("create", &std::env::temp_dir()))?;
+    for (name, content) in files {
+        let file = dir.path().join(name);
+        if let Some(folder) = file.parent().filter(|folder| !folder.exists()) {
+            std::fs::create_dir(folder).map_err(io("create", folder))?;
+        }
+        std::fs::write(&file, content).map_err(io("write", &file))?;
+    }
+    Ok(act(dir.path()))
+}
+
+/// As [`read`], of the files of a model that is one file, `path`: what is said of them is said of that.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_files(path: &Path, files: &[File], vocab_size: usize) -> Result<Companions> {
+    with_files(files, |dir| {
+        let named = |text: String| text.replace(&dir.display().to_string(), &path.display().to_string());
+        match read(dir, vocab_size) {
+            Ok(mut companions) => {
+                companions.warnings = companions.warnings.into_iter().map(named).collect();
+                Ok(companions)
+            }
+            Err(error @ (BuildError::Format(_) | BuildError::Tokenizer(_))) => {
+                let problem = engine_format::error::with_causes(&error);
+                Err(FormatError::damaged(path, format!("its tokenizer cannot be used: {}", named(problem))).into())
+            }
+            Err(error) => Err(error),
+        }
+    })?
 }
 
 /// Reads and checks the companions of the model in `dir`, whose vocabulary has `vocab_size` tokens.

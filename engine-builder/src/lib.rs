@@ -11,6 +11,7 @@
 //! | [`source`] | [`Source`]: an opened model, its weights by part, whatever its format |
 //! | [`huggingface`] | Transformers' models: `config.json`, names of weights; and where `--model` is found |
 //! | [`gguf`] | llama.cpp's models: container, blocks of codes, configuration, tokenizer |
+//! | [`nemo`] | NeMo's models: archives, pickles that are never run, PyTorch's checkpoints |
 //! | `stream` | writes a large file in order from pieces that are made in parallel |
 //! | [`checkpoint`] | writes a TensorRT-LLM checkpoint, split over ranks |
 //! | [`network`] | the decoder's TensorRT network as data: made, checked, printed |
@@ -55,6 +56,7 @@ mod lookalike;
 pub mod lora;
 mod machine;
 pub mod memory_plan;
+pub mod nemo;
 pub mod network;
 mod non_finite;
 pub mod output;

@@ -46,9 +46,6 @@ pub(crate) fn describe(path: &Path) -> Option<String> {
             "it is in {whose} own format (`params.json`): download the files of Transformers' format (`{CONFIG_FILE}`, `{SINGLE_FILE}` or its shards, `tokenizer.json`) from the same repository"
         ));
     }
-    if let Some(name) = first("", ".nemo").or_else(|| first("model_config", ".yaml")) {
-        return Some(format!("it holds `{name}`, a model of NeMo: use the model's safetensors files instead"));
-    }
     let mut inner = names.iter().filter(|name| path.join(name).join(CONFIG_FILE).is_file());
     match (inner.next(), inner.next()) {
         (Some(name), None) if !has(CONFIG_FILE) => Some(format!("the model may be `{}`", shown(name))),

@@ -24,6 +24,8 @@ use crate::gguf::source::Gguf;
 use crate::huggingface::config::CONFIG_FILE;
 use crate::huggingface::source::HuggingFace;
 use crate::lookalike;
+use crate::nemo;
+use crate::nemo::source::Nemo;
 use crate::non_finite::{Findings, all_within};
 
 pub(crate) use encoding::Encoding;
@@ -76,6 +78,8 @@ enum Kind {
     Checkpoint(Value),
     /// GGUF: all parts of one file.
     Gguf(Vec<PathBuf>),
+    /// NeMo: an archive, or a directory that was unpacked of one.
+    Nemo(PathBuf),
 }
 
 impl Kind {
@@ -83,9 +87,13 @@ impl Kind {
         if let Some(files) = gguf::files::find(path)? {
             return Ok(Self::Gguf(files));
         }
+        if let Some(path) = nemo::archive::find(path)? {
+            return Ok(Self::Nemo(path));
+        }
         if !path.is_dir() {
             let hint = lookalike::describe(path).unwrap_or_else(|| {
-                "a model is a directory with `config.json` and safetensors files, or a GGUF file".to_owned()
+                "a model is a directory with `config.json` and safetensors files, a GGUF file, or a NeMo archive"
+                    .to_owned()
             });
             return Err(BuildError::Format(FormatError::Missing { path: path.to_owned(), hint }));
         }
@@ -123,12 +131,13 @@ impl Outline {
             Kind::HuggingFace(value) => HuggingFace::outline(path, &value),
             Kind::Checkpoint(value) => Checkpoint::outline(path, &value),
             Kind::Gguf(files) => Ok(Gguf::open(&files)?.0.outline()),
+            Kind::Nemo(path) => Ok(Nemo::open(&path, None)?.outline()),
         }
     }
 }
 
 impl Source {
-    /// Opens a model: Transformers' layout, a TensorRT-LLM checkpoint that this program wrote, or GGUF files.
+    /// Opens a model: Transformers' layout, a TensorRT-LLM checkpoint that this program wrote, GGUF files, or NeMo's archive.
     ///
     /// # Errors
     /// Whatever is wrong with the configuration or with any tensor, before anything is written anywhere.
@@ -141,7 +150,7 @@ impl Source {
     /// # Errors
     /// As [`Source::open`].
     pub fn open_with(path: &Path, tokenizer: Option<&Path>) -> Result<Self> {
-        let mut metadata = None;
+        let mut own = None;
         let (config, weights): (_, Box<dyn WeightSource>) = match Kind::of(path)? {
             Kind::HuggingFace(value) => {
                 let (config, weights) = HuggingFace::open(path, &value)?;
@@ -153,14 +162,23 @@ impl Source {
             }
             Kind::Gguf(files) => {
                 let (weights, read) = Gguf::open(&files)?;
-                metadata = Some((files, read));
+                let config = weights.config().clone();
+                if tokenizer.is_none() {
+                    own = Some(gguf::tokenizer::companions(&files[0], &read, &config)?);
+                }
+                (config, Box::new(weights))
+            }
+            Kind::Nemo(path) => {
+                let weights = Nemo::open(&path, tokenizer)?;
+                if tokenizer.is_none() {
+                    own = Some(weights.companions()?);
+                }
                 (weights.config().clone(), Box::new(weights))
             }
         };
-        let companions = match (tokenizer, &metadata) {
-            (Some(dir), _) => companions::read(dir, config.vocab_size)?,
-            (None, Some((files, metadata))) => gguf::tokenizer::companions(&files[0], metadata, &config)?,
-            (None, None) => companions::read(path, config.vocab_size)?,
+        let companions = match own {
+            Some(companions) => companions,
+            None => companions::read(tokenizer.unwrap_or(path), config.vocab_size)?,
         };
         Ok(Self { path: path.to_owned(), config, weights, companions })
     }

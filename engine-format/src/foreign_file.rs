@@ -54,7 +54,10 @@ impl ForeignFile {
             ),
             Self::Gguf => ("a GGUF file", "give the file itself as the model, outside a directory of other weights"),
             Self::Zip => ("a Zip archive, as PyTorch writes its weights", "use the model's safetensors files instead"),
-            Self::Tar => ("a Tar archive, as NeMo writes its models", "use the model's safetensors files instead"),
+            Self::Tar => (
+                "a Tar archive, as NeMo writes its models",
+                "give the archive itself as the model, outside a directory of other weights",
+            ),
         }
     }
 

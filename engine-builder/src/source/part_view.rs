@@ -36,6 +36,15 @@ pub(crate) enum RowOrder {
         /// Rows of a head.
         head_size: usize,
     },
+    /// A run of rows in each group of rows: the others are of other weights.
+    Grouped {
+        /// Rows of a run.
+        run: usize,
+        /// Rows of a group.
+        group: usize,
+        /// The run's first row in its group.
+        first: usize,
+    },
 }
 
 impl RowOrder {
@@ -48,6 +57,7 @@ impl RowOrder {
                 let (half, i) = (row / (head_size / 2), row % (head_size / 2));
                 head * head_size + 2 * i + half
             }
+            Self::Grouped { run, group, first } => row / run * group + first + row % run,
         }
     }
 
@@ -58,6 +68,8 @@ impl RowOrder {
             Self::NeighbouringPairs { head_size } => {
                 rows.start / head_size * head_size..rows.end.next_multiple_of(head_size)
             }
+            Self::Grouped { .. } if rows.is_empty() => 0..0,
+            Self::Grouped { .. } => self.stored(rows.start)..self.stored(rows.end - 1) + 1,
         }
     }
 }
@@ -257,5 +269,19 @@ mod tests {
         }
         assert_eq!(order.covering(&(7..13)), 6..18);
         assert_eq!(RowOrder::Decoder.covering(&(7..13)), 7..13);
+    }
+
+    #[test]
+    fn runs_are_rows_of_their_groups() {
+        // Two queries that share a key, that key, its value, each of two rows; the weight of each stored row.
+        let stored = [0, 1, 2, 3, 100, 101, 200, 201, 4, 5, 6, 7, 102, 103, 202, 203];
+        for (run, first, weight) in [(4, 0, 0), (2, 4, 100), (2, 6, 200)] {
+            let order = RowOrder::Grouped { run, group: 8, first };
+            for row in 0..2 * run {
+                assert_eq!(stored[order.stored(row)], weight + row);
+            }
+            assert_eq!(order.covering(&(1..2 * run)), first + 1..8 + first + run);
+            assert_eq!(order.covering(&(3..3)), 0..0);
+        }
     }
 }

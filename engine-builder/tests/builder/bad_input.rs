@@ -130,12 +130,11 @@ fn directories_that_are_something_else_are_recognised() {
             }
         }
     };
-    let cases: [(&[&str], &[&str]); 6] = [
+    let cases: [(&[&str], &[&str]); 5] = [
         (&["refs/main", "snapshots/abc/config.json"], &["cache", "snapshots/abc`"]),
         (&["adapter_config.json"], &["LoRA adapter", "give the adapter to requests"]),
         (&["consolidated.safetensors", "params.json"], &["Mistral's own format"]),
         (&["consolidated.00.pth", "params.json"], &["Meta's own format"]),
-        (&["m.nemo"], &["NeMo"]),
         (&["inner/config.json"], &["the model may be `", "model/inner`"]),
     ];
     for (names, words) in cases {

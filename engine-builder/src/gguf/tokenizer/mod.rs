@@ -7,21 +7,18 @@ mod vocabulary;
 
 use std::path::Path;
 
+use engine_format::ModelConfig;
 use engine_format::engine_dir::{CHAT_TEMPLATES_DIR, GENERATION_CONFIG_FILE, TOKENIZER_FILE};
-use engine_format::{FormatError, ModelConfig};
 use serde_json::{Map, Value, json};
 
 use super::source::Metadata;
-use crate::companions::{self, Companions};
-use crate::error::{BuildError, Result};
+use crate::companions::{self, Companions, File};
+use crate::error::Result;
 use crate::huggingface::config::CONFIG_FILE;
 use vocabulary::Vocabulary;
 
 /// The key of the default chat template; others have a dot and their name behind it.
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
-
-/// A file's name and its content.
-type File = (String, String);
 
 /// The companions of the model at `path`.
 ///
@@ -30,22 +27,25 @@ type File = (String, String);
 pub(crate) fn companions(path: &Path, metadata: &Metadata, config: &ModelConfig) -> Result<Companions> {
     let mut warning = None;
     let mut files =
-        vec![(CONFIG_FILE.to_owned(), json!({ "architectures": [config.architecture.name()] }).to_string())];
+        vec![(CONFIG_FILE.to_owned(), json!({ "architectures": [config.architecture.name()] }).to_string().into())];
     if let Some(vocabulary) = Vocabulary::read(path, metadata)? {
         match tokenizer(path, metadata, &vocabulary)? {
             Ok(tokenizer) => {
-                files.push((TOKENIZER_FILE.to_owned(), tokenizer.to_string()));
-                files.push(("tokenizer_config.json".to_owned(), vocabulary.config().to_string()));
+                files.push((TOKENIZER_FILE.to_owned(), tokenizer.to_string().into()));
+                files.push(("tokenizer_config.json".to_owned(), vocabulary.config().to_string().into()));
             }
             Err(problem) => {
                 let advice = "name a directory with the model's `tokenizer.json` by `tokenizer`";
                 warning = Some(format!("`{}`: {problem}: {advice}", path.display()));
             }
         }
-        files.push((GENERATION_CONFIG_FILE.to_owned(), json!({ "eos_token_id": vocabulary.end_ids() }).to_string()));
+        files.push((
+            GENERATION_CONFIG_FILE.to_owned(),
+            json!({ "eos_token_id": vocabulary.end_ids() }).to_string().into(),
+        ));
     }
     files.extend(templates(metadata));
-    let mut companions = read(path, &files, config.vocab_size)?;
+    let mut companions = companions::read_files(path, &files, config.vocab_size)?;
     companions.warnings.extend(warning);
     Ok(companions)
 }
@@ -78,7 +78,7 @@ type Parts = [(&'static str, Value); 4];
 fn templates(metadata: &Metadata) -> Vec<File> {
     let named = metadata.iter().filter_map(|(key, value)| {
         let name = key.strip_prefix(CHAT_TEMPLATE)?;
-        let template = value.as_str()?.to_owned();
+        let template = value.as_str()?.as_bytes().to_vec();
         let is_name = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
         match name.strip_prefix('.') {
             None if name.is_empty() => Some(("chat_template.jinja".to_owned(), template)),
@@ -89,32 +89,6 @@ fn templates(metadata: &Metadata) -> Vec<File> {
         }
     });
     named.collect()
-}
-
-/// Reads the files as those of a model's directory.
-fn read(path: &Path, files: &[File], vocab_size: usize) -> Result<Companions> {
-    let io = FormatError::io;
-    let dir = tempfile::tempdir().map_err(io("create", &std::env::temp_dir()))?;
-    for (name, content) in files {
-        let file = dir.path().join(name);
-        if let Some(folder) = file.parent().filter(|folder| !folder.exists()) {
-            std::fs::create_dir(folder).map_err(io("create", folder))?;
-        }
-        std::fs::write(&file, content).map_err(io("write", &file))?;
-    }
-    // What is said of a file is said of the model that it was made of.
-    let named = |text: String| text.replace(&dir.path().display().to_string(), &path.display().to_string());
-    match companions::read(dir.path(), vocab_size) {
-        Ok(mut companions) => {
-            companions.warnings = companions.warnings.into_iter().map(named).collect();
-            Ok(companions)
-        }
-        Err(error @ (BuildError::Format(_) | BuildError::Tokenizer(_))) => {
-            let problem = engine_format::error::with_causes(&error);
-            Err(FormatError::damaged(path, format!("its tokenizer cannot be used: {}", named(problem))).into())
-        }
-        Err(error) => Err(error),
-    }
 }
 
 /// A JSON object of all tokens with their ids, but for those that only fill up the vocabulary.
