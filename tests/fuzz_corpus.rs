@@ -13,8 +13,10 @@ mod readers;
 
 type Reader = fn(&[u8]) -> trtllm::engine_format::Result<()>;
 
-const READERS: [(&str, Reader); 7] = [
+const READERS: [(&str, Reader); 9] = [
     ("gguf", readers::gguf),
+    ("torch_checkpoint", readers::torch_checkpoint),
+    ("nemo_config", readers::nemo_config),
     ("safetensors_header", readers::safetensors_header),
     ("model_config", readers::model_config),
     ("checkpoint_config", readers::checkpoint_config),

@@ -12,7 +12,8 @@ use std::path::Path;
 
 use engine_builder::gguf::config::Facts;
 use engine_builder::gguf::container::{Container, ElementType};
-use engine_builder::{gguf, huggingface};
+use engine_builder::nemo::pickle::Pickle;
+use engine_builder::{gguf, huggingface, nemo};
 use engine_format::json::{MAX_DIMENSION, Object};
 use engine_format::lora::peft_config::PeftConfig;
 use engine_format::manifest::{self, Manifest};
@@ -70,6 +71,30 @@ pub fn gguf(bytes: &[u8]) -> Result<()> {
     let embedding = container.tensors.get("token_embd.weight");
     let facts = Facts { vocab_size: embedding.map_or(1, |tensor| tensor.shape[0]), ..Facts::default() };
     check_config(&gguf::config::parse(path, &container.metadata, &facts)?, Mapping::SINGLE);
+    Ok(())
+}
+
+/// A checkpoint of PyTorch, or its pickle alone: nothing is run, and tensors lie inside the file and have the sizes that shapes and types
+/// ask for.
+pub fn torch_checkpoint(bytes: &[u8]) -> Result<()> {
+    let path = Path::new("model_weights.ckpt");
+    if bytes.starts_with(b"\x80") {
+        let pickle = Pickle::parse(path, bytes)?;
+        assert!(pickle.length() <= bytes.len(), "a pickle is inside the file");
+        return Ok(());
+    }
+    for (name, tensor) in nemo::torch::tensors(path, bytes, |name| name.ends_with("_extra_state"))? {
+        assert_eq!(shape::bytes(&tensor.shape, tensor.dtype.size()), Some(tensor.range.len()), "size of `{name}`");
+        assert!(bytes.get(tensor.range).is_some(), "`{name}` is inside the file");
+    }
+    Ok(())
+}
+
+/// `model_config.yaml` of a NeMo model: see [`check_config`].
+pub fn nemo_config(bytes: &[u8]) -> Result<()> {
+    let path = Path::new("model_config.yaml");
+    let facts = nemo::config::Facts { rows: 1, has_head: true, tokens: None };
+    check_config(&nemo::config::parse(path, &nemo::yaml::parse(path, bytes)?, facts)?, Mapping::SINGLE);
     Ok(())
 }
 

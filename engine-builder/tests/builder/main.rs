@@ -15,6 +15,8 @@ mod gguf_config;
 mod gguf_file;
 mod hub;
 mod interruption;
+mod nemo;
+mod nemo_file;
 mod non_finite;
 mod support;
 mod transformers;
