@@ -174,7 +174,7 @@ fn settings_of_other_decoders_are_refused_by_name() {
 fn tensors_of_other_models_are_refused_by_name() {
     let renamed = |from: &'static str, to: &'static str| {
         move |file: &mut NemoFile| {
-            let tensor = file.tensor(from);
+            let tensor = file.tensors.iter_mut().find(|tensor| tensor.name.contains(from)).unwrap();
             tensor.name = tensor.name.replace(from, to);
         }
     };

@@ -35,7 +35,7 @@ fn positive(text: &str) -> Result<usize, String> {
 #[derive(Debug, Parser)]
 #[command(name = "build-engine", version, after_help = AFTER_HELP, allow_negative_numbers = true)]
 pub(crate) struct Args {
-    /// The model: a directory, `org/name` of the local Hugging Face cache, a GGUF file, or a checkpoint that this program wrote
+    /// The model: a directory, `org/name` of the local Hugging Face cache, a GGUF file, a NeMo archive, or a checkpoint that this program wrote
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
 
