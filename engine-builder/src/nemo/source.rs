@@ -43,16 +43,15 @@ impl Nemo {
         let tensors = tensors(&archive, &config_path, &yaml)?;
         let tokenizer_files = tokenizer::files(&archive);
         let missing = || FormatError::MissingTensor { path: archive.path().to_owned(), tensor: EMBEDDING.to_owned() };
-        let embedding = tensors.get(EMBEDDING);
+        let (_, embedding) = tensors.get(EMBEDDING).ok_or_else(missing)?;
         let facts = Facts {
-            rows: embedding.map_or(1, |(_, tensor)| tensor.shape[0]),
+            rows: embedding.shape.first().copied().unwrap_or(1),
             has_head: tensors.contains_key(HEAD),
             tokens: tokens(tokenizer, &tokenizer_files)?,
         };
         let config = config::parse(&config_path, &yaml, facts)?;
         let shape = |name: &str| tensors.get(name).map(|(_, tensor)| tensor.shape.as_slice());
         weights::check(archive.path(), &config, shape, tensors.keys().map(String::as_str))?;
-        embedding.ok_or_else(missing)?;
         let version = yaml.get("nemo_version").and_then(Value::as_str).map(str::to_owned);
         Ok(Self { archive, tensors, config, version, yaml, tokenizer_files })
     }
@@ -105,6 +104,7 @@ fn tensors(archive: &Archive, config_path: &Path, yaml: &Value) -> Result<BTreeM
     for (name, mut tensor) in torch::tensors(&member.path, member.bytes, weights::is_put_aside)? {
         tensor.range = tensor.range.start + member.start..tensor.range.end + member.start;
         let plain = weights::plain(&name).to_owned();
+        weights::refuse_other_kind(&member.path, &plain)?;
         if tensors.insert(plain, (member.file, tensor)).is_some() {
             let problem = "is there twice, under two prefixes";
             return Err(FormatError::tensor(&member.path, name, problem).into());

@@ -32,6 +32,14 @@ pub struct StoredTensor {
 /// Whatever breaks the formats of zip archives and pickles; a value that is no tensor, and a tensor that is not contiguous, has another
 /// type than fp32, fp16 and bf16, or lies outside its storage; each by name.
 pub fn tensors(path: &Path, bytes: &[u8], skip: impl Fn(&str) -> bool) -> Result<BTreeMap<String, StoredTensor>> {
+    if bytes.starts_with(&[0x80]) {
+        return Err(FormatError::Unsupported {
+            path: path.to_owned(),
+            field: "format of the checkpoint".to_owned(),
+            value: "a pickle, as PyTorch wrote before 1.6".to_owned(),
+            supported: "a zip archive, as PyTorch has written since: load it there and save it again".to_owned(),
+        });
+    }
     let entries = zip::entries(path, bytes)?;
     let damaged = |problem: &str| FormatError::damaged(path, problem);
     let mut pickles = entries.keys().filter_map(|name| name.strip_suffix("data.pkl"));

@@ -88,20 +88,23 @@ pub(super) fn rows(weight: Weight, part: Part, config: &ModelConfig) -> (RowOrde
     (order, start..start + count)
 }
 
+/// Refuses a tensor of a model of another kind, by its name.
+pub(super) fn refuse_other_kind(path: &Path, name: &str) -> Result<()> {
+    match OTHER_KINDS.iter().find(|(part, _)| name.contains(part)) {
+        Some((_, kind)) => Err(FormatError::tensor(path, name, format!("is that of {kind}"))),
+        None => Ok(()),
+    }
+}
+
 /// Checks that the tensors whose shapes `shape` finds by name are the weights of `config`, and that `names` are no others; `path` is
 /// named in errors.
 pub(super) fn check<'a>(
     path: &Path,
     config: &ModelConfig,
     shape: impl Fn(&str) -> Option<&'a [usize]>,
-    names: impl Iterator<Item = &'a str> + Clone,
+    mut names: impl Iterator<Item = &'a str>,
 ) -> Result<()> {
     let mut known = BTreeSet::new();
-    for name in names.clone() {
-        if let Some((_, kind)) = OTHER_KINDS.iter().find(|(part, _)| name.contains(part)) {
-            return Err(FormatError::tensor(path, name, format!("is that of {kind}")));
-        }
-    }
     for weight in Weight::all(config) {
         let Some(name) = name(weight).filter(|_| weight != Weight::LmHead || !config.tie_word_embeddings) else {
             continue;
@@ -120,7 +123,7 @@ pub(super) fn check<'a>(
         }
         known.insert(name);
     }
-    match names.into_iter().find(|name| !known.contains(*name)) {
+    match names.find(|name| !known.contains(*name)) {
         None => Ok(()),
         Some(tensor) => Err(FormatError::UnknownTensor { path: path.to_owned(), tensor: tensor.to_owned() }),
     }

@@ -338,6 +338,7 @@ fn damaged_checkpoints_are_refused() {
     compressed(&mut bytes);
     let error = read(&bytes).unwrap_err().to_string();
     assert!(error.contains("m/data.pkl") && error.contains("method 8"), "{error}");
+    assert!(read(b"\x80\x02\x8a\x0al\xfc").unwrap_err().to_string().contains("before 1.6"));
     let twice = zip(&[("m/data.pkl".into(), vec![]), ("m/data.pkl".into(), vec![])]);
     assert!(read(&twice).unwrap_err().to_string().contains("twice"));
     let big = zip(&[("m/data.pkl".into(), b"\x80\x02}.".to_vec()), ("m/byteorder".into(), b"big".to_vec())]);
