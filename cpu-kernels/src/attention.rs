@@ -153,18 +153,23 @@ impl QueryTile<'_> {
         self.tokens * self.group
     }
 
-    /// The queries in slices of 32 elements `[slices, rows, 32]`, scaled, then converted; zeros at the end.
-    pub(crate) fn scaled_queries<T: Copy + Default>(&self, convert: impl Fn(f32) -> T) -> Vec<[T; SLICE]> {
+    /// The queries in slices of 32 elements `[parts, slices, rows, 32]`, scaled, then converted; zeros at the end.
+    pub(crate) fn scaled_queries<T: Copy + Default>(
+        &self,
+        parts: usize,
+        convert: impl Fn(f32, usize) -> T,
+    ) -> Vec<[T; SLICE]> {
         let Attention { q, heads, head_dim, scale, .. } = self.args;
         let (token_len, group_len) = (heads * head_dim, self.group * head_dim);
-        let rows = self.rows();
-        let mut queries = vec![[T::default(); SLICE]; head_dim.div_ceil(SLICE) * rows];
+        let (rows, slices) = (self.rows(), head_dim.div_ceil(SLICE));
+        let mut queries = vec![[T::default(); SLICE]; parts * slices * rows];
         let tokens = q[self.first_token * token_len..][..self.tokens * token_len].chunks_exact(token_len);
         let heads = tokens.flat_map(|token| token[self.kv_head * group_len..][..group_len].chunks_exact(head_dim));
         for (row, head) in heads.enumerate() {
-            for (slice, elements) in head.chunks(SLICE).enumerate() {
-                for (query, x) in queries[slice * rows + row].iter_mut().zip(elements) {
-                    *query = convert(x * scale);
+            for part in 0..parts {
+                for (slice, elements) in head.chunks(SLICE).enumerate() {
+                    let out = &mut queries[(part * slices + slice) * rows + row];
+                    out.iter_mut().zip(elements).for_each(|(out, x)| *out = convert(x * scale, part));
                 }
             }
         }

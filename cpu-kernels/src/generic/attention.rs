@@ -58,7 +58,7 @@ impl<P: Products> Task for Attend<'_, P> {
     fn run<S: Simd>(self, s: S) {
         let Attend { mut products, tile, positions, partial } = self;
         let (rows, depth, width) = (tile.rows(), P::depth(tile.args.head_dim), partial.width);
-        let queries = tile.scaled_queries(P::query);
+        let queries = tile.scaled_queries(P::QUERY_PARTS, P::query);
         let mut copy = BlockCopy::new(depth, width, tile.args.head_dim);
         // A sum for each lane, which are added at the end.
         let mut totals = vec![0.0; rows * S::LANES];

@@ -40,13 +40,15 @@ pub(crate) trait Products {
     type Query: Copy + Default;
     /// What weights are rounded to.
     type Weight: Copy + Default;
+    /// Numbers that stand for an element of a query: it is their sum.
+    const QUERY_PARTS: usize;
     /// Query rows to give at a time, at most 32.
     const ROWS: usize;
 
     /// Elements of a query row, `head_dim` and zeros.
     fn depth(head_dim: usize) -> usize;
-    /// Rounds an element of a query.
-    fn query(x: f32) -> Self::Query;
+    /// One of the parts of an element of a query.
+    fn query(x: f32, part: usize) -> Self::Query;
     /// Rounds a vector of weights and writes it to `out`, which is as long.
     fn store_weights<S: Simd>(s: S, v: S::Vector, out: &mut [Self::Weight]);
     /// Multiplies at most [`Self::ROWS`] queries by keys.
@@ -68,6 +70,7 @@ pub(crate) struct Fp32;
 impl Products for Fp32 {
     type Query = f32;
     type Weight = f32;
+    const QUERY_PARTS: usize = 1;
     const ROWS: usize = 24;
 
     fn depth(head_dim: usize) -> usize {
@@ -75,7 +78,7 @@ impl Products for Fp32 {
     }
 
     #[inline(always)]
-    fn query(x: f32) -> f32 {
+    fn query(x: f32, _: usize) -> f32 {
         x
     }
 

@@ -53,19 +53,21 @@ impl KeyBlock<'_> {
         // The elements that are multiplied at a time: those of one scale, or all.
         let at_once = if self.scales.is_some() { BLOCK } else { depth };
         for first in (0..depth).step_by(at_once) {
-            let elements = &queries.elements[first / SLICE * queries.stride..];
-            products.multiply_keys(
-                s,
-                PairProduct {
-                    a: Slices { elements, ..queries },
-                    b: &self.keys[first * PANEL_COLUMNS..],
-                    next: &self.next_keys[first * PANEL_COLUMNS..],
-                    b_stride: PANEL_COLUMNS * depth,
-                    pairs: at_once.min(depth - first) / 2,
-                    out: Submatrix::new(if self.scales.is_some() { part } else { scores }, rows, KEYS),
-                    accumulate: false,
-                },
-            );
+            for query_part in 0..P::QUERY_PARTS {
+                let slice = query_part * depth.div_ceil(SLICE) + first / SLICE;
+                products.multiply_keys(
+                    s,
+                    PairProduct {
+                        a: Slices { elements: &queries.elements[slice * queries.stride..], ..queries },
+                        b: &self.keys[first * PANEL_COLUMNS..],
+                        next: &self.next_keys[first * PANEL_COLUMNS..],
+                        b_stride: PANEL_COLUMNS * depth,
+                        pairs: at_once.min(depth - first) / 2,
+                        out: Submatrix::new(if self.scales.is_some() { part } else { scores }, rows, KEYS),
+                        accumulate: query_part > 0,
+                    },
+                );
+            }
             if let Some(scales) = &self.scales {
                 if first == 0 {
                     scores.fill(0.0);

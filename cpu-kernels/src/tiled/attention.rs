@@ -1,4 +1,5 @@
-//! The products of attention in tiles. Queries and weights are rounded to bf16.
+//! The products of attention in tiles. Weights are rounded to bf16. A query is the sum of two bf16, which has 16 bits of its
+//! 24: rounded to one, queries move log-probabilities by more than bf16 elsewhere does.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +16,7 @@ pub(super) struct TileProducts<T>(pub(super) T);
 impl<T: TileSession> Products for TileProducts<T> {
     type Query = bf16;
     type Weight = bf16;
+    const QUERY_PARTS: usize = 2;
     const ROWS: usize = 2 * TILE_ROWS;
 
     fn depth(head_dim: usize) -> usize {
@@ -22,8 +24,14 @@ impl<T: TileSession> Products for TileProducts<T> {
     }
 
     #[inline(always)]
-    fn query(x: f32) -> bf16 {
-        bf16::from_f32(x)
+    fn query(x: f32, part: usize) -> bf16 {
+        let first = bf16::from_f32(x);
+        let rest = x - first.to_f32();
+        match part {
+            0 => first,
+            _ if rest.is_finite() => bf16::from_f32(rest),
+            _ => bf16::ZERO,
+        }
     }
 
     #[inline(always)]

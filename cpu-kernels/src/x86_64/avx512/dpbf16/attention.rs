@@ -24,6 +24,7 @@ pub(super) struct Bf16Weights(pub(super) Avx512Bf16);
 impl Products for Bf16Weights {
     type Query = f32;
     type Weight = bf16;
+    const QUERY_PARTS: usize = 1;
     const ROWS: usize = 32;
 
     fn depth(head_dim: usize) -> usize {
@@ -31,7 +32,7 @@ impl Products for Bf16Weights {
     }
 
     #[inline(always)]
-    fn query(x: f32) -> f32 {
+    fn query(x: f32, _: usize) -> f32 {
         x
     }
 
