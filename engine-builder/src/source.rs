@@ -1,6 +1,6 @@
 //! Where weights come from: a model in one of several formats, checked whole before the first of its weights is used.
 //!
-//! A format is a folder of this crate that implements [`WeightSource`]. It gives weights by the decoder's names as [`PartView`]s, and
+//! A format is a folder of this crate that implements `WeightSource`. It gives weights by the decoder's names as [`PartView`]s, and
 //! whatever reads those knows nothing of formats.
 
 mod encoding;

@@ -14,7 +14,7 @@
 //! | Q4_K | f16 d, f16 dmin, 12 bytes of 6-bit scales s and minima m, 128 bytes | (d s) q - (dmin m) |
 //! | Q5_K | the same, with 256 fifth bits before the 128 bytes | (d s) q - (dmin m) |
 //! | Q6_K | 128 bytes of low halves, 64 of upper pairs, 16 scales s (i8), f16 d | (d s) (q - 32) |
-//! | IQ4_NL | as Q4_0 | d table[q] |
+//! | IQ4_NL | as Q4_0 | `d table[q]` |
 //!
 //! What has one scale in f16 for 32 weights and no minimum can be held by the CPU engine's layouts as it is: Q8_0, Q4_0, Q5_0 and IQ4_NL
 //! by `int8`, Q4_0 by `int4`. The minima of Q4_1 and the 19-bit products d s of Q4_K cannot.

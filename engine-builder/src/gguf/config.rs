@@ -64,7 +64,7 @@ pub struct Facts {
     pub has_head: bool,
     /// Whether there are biases of attention's projections.
     pub has_biases: bool,
-    /// What each pair's frequency is divided by; [`ROPE_FACTORS`](super::config::ROPE_FACTORS).
+    /// What each pair's frequency is divided by; [`ROPE_FACTORS`].
     pub rope_factors: Option<Vec<f32>>,
 }
 

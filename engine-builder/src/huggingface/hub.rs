@@ -105,7 +105,7 @@ impl Hub {
         }
         let Some(model) = model.to_str().filter(|model| is_model_id(model)) else {
             return Err(nothing(
-                "there is no such directory, and it is not an `org/name` of the Hugging Face hub".into(),
+                "there is no such file or directory, and it is not an `org/name` of the Hugging Face hub".into(),
             ));
         };
         let cached = self.cached(model);
@@ -132,10 +132,10 @@ impl Hub {
         let cache = self.cache.display();
         Err(nothing(match cached {
             Some(_) => format!(
-                "there is no such directory, and the Hugging Face cache `{cache}` holds only a part of it; set `download` to fetch the rest"
+                "there is no such file or directory, and the Hugging Face cache `{cache}` holds only a part of it; set `download` to fetch the rest"
             ),
             None => format!(
-                "there is no such directory, and it is not in the Hugging Face cache `{cache}`; set `download` to fetch it"
+                "there is no such file or directory, and it is not in the Hugging Face cache `{cache}`; set `download` to fetch it"
             ),
         }))
     }

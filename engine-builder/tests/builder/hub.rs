@@ -33,9 +33,9 @@ fn a_directory_is_itself_and_anything_else_says_what_was_tried() {
     let file = dir.path().join("file");
     let cases = [
         (file.to_str().unwrap(), "it is a file"),
-        ("no/such/dir", "no such directory"),
-        ("nothing", "no such directory"),
-        ("../up", "no such directory"),
+        ("no/such/dir", "no such file or directory"),
+        ("nothing", "no such file or directory"),
+        ("../up", "no such file or directory"),
         ("org/model", "`download`"),
     ];
     for (model, word) in cases {
