@@ -117,6 +117,38 @@ fn every_instruction_set_is_chosen_by_its_name() {
     assert!(ran > 0);
 }
 
+/// Of instruction sets that multiply in fp32 between two matrices, as 0.1.0 did, the log-probabilities of `fixtures/engine-0.1`
+/// differ in the order of additions only. (The others round attention's weights; they are held to Transformers above.)
+#[test]
+fn an_engine_of_0_1_gives_the_log_probabilities_that_it_gave() {
+    let expected = parse_lines(&std::fs::read_to_string(common::fixture("engine-0.1/expected.jsonl")).unwrap());
+    let prompts =
+        ["21", "1,26,37,31,3", "1,25,9,2,46,10,28,45,32", "26,29,6,41,34,27,51,26,1,16,38,3,18,16,20,32,1,8,34,3"];
+    let request = prompts.iter().flat_map(|ids| ["--prompt-ids", ids]);
+    let request: Vec<_> = request.chain(["--format", "json", "--logprobs", "--max-new-tokens", "16"]).collect();
+    for isa in ["portable", "avx2", "avx512f"] {
+        let mut command = run_engine(&common::fixture("engine-0.1/engine"), &request);
+        let output = common::run(command.env("TRTLLM_CPU_ISA", isa));
+        if output.code == 3 && isa != "portable" {
+            let test = "an_engine_of_0_1_gives_the_log_probabilities_that_it_gave";
+            common::discarded(&format!("{test} for {isa}, which this CPU lacks"));
+            continue;
+        }
+        assert_eq!(output.code, 0, "{}", output.stderr);
+        let found = parse_lines(&output.stdout);
+        assert_eq!(found.len(), prompts.len());
+        for (found, expected) in found.iter().zip(&expected) {
+            assert_eq!(found["output_ids"], expected["output_ids"], "{isa}");
+            let [found, expected] = [found, expected].map(|line| line["logprobs"].as_array().unwrap().clone());
+            assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.iter().zip(&expected) {
+                let error = (found.as_f64().unwrap() - expected.as_f64().unwrap()).abs();
+                assert!(error < 1e-3, "{isa}: {found}, not {expected}");
+            }
+        }
+    }
+}
+
 #[test]
 fn instruction_sets_that_cannot_be_had_are_refused() {
     let engine = parity("mistral-gqa");
