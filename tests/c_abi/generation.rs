@@ -87,7 +87,8 @@ fn tokens_and_log_probabilities_are_those_of_the_rust_api() {
         if is(response.is_final) {
             assert_eq!(response.finish_reason, TRTLLM_FINISH_REASON_LENGTH);
             assert_eq!((response.num_prompt_tokens, response.num_output_tokens), (9, 12));
-            assert!(response.time_to_first_token_ns > 0 && response.generation_time_ns > 0);
+            // A session that was not woken for a while takes all tokens at once, and no time is between the first and the last.
+            assert!(response.time_to_first_token_ns > 0);
             assert_eq!(response.cum_log_prob.to_bits(), expected[place].cum_log_prob.unwrap().to_bits());
         }
     });
