@@ -176,7 +176,7 @@ fn columns_product<S: Simd, const R: usize, const C: usize>(
         }
     }
     for slice in 0..pairs / PAIRS {
-        let Some(rows) = a.elements[slice * a.stride + first..].first_chunk::<R>() else { return };
+        let rows = &a.elements[slice * a.stride + first..].as_chunks::<R>().0[0];
         let mut chunks = [[&panels[0].0[slice]; C]; 2];
         for c in 0..C {
             chunks[0][c] = &panels[c].0[slice];
@@ -197,7 +197,7 @@ fn columns_product<S: Simd, const R: usize, const C: usize>(
     }
     let slice = pairs / PAIRS;
     for pair in 0..pairs % PAIRS {
-        let Some(rows) = a.elements[slice * a.stride + first..].first_chunk::<R>() else { return };
+        let rows = &a.elements[slice * a.stride + first..].as_chunks::<R>().0[0];
         let mut b = [&panels[0].1[pair]; C];
         for (b, panel) in b.iter_mut().zip(panels) {
             *b = &panel.1[pair];

@@ -62,7 +62,7 @@ impl<'a> Archive<'_, 'a> {
         Ok(self.take(at, N)?.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
     }
 
-    fn expect(&self, at: u64, signature: &[u8; 4], what: &str) -> Result<()> {
+    fn check_signature(&self, at: u64, signature: &[u8; 4], what: &str) -> Result<()> {
         let found = self.take(at, 4)? == signature;
         if found { Ok(()) } else { Err(self.damaged(format!("its zip {what} is not where it should be"))) }
     }
@@ -78,15 +78,15 @@ impl<'a> Archive<'_, 'a> {
             return Ok((count, at));
         }
         let locator = end.checked_sub(20).ok_or_else(|| self.damaged("its zip directory for 64 bits is missing"))?;
-        self.expect(locator, b"PK\x06\x07", "locator")?;
+        self.check_signature(locator, b"PK\x06\x07", "locator")?;
         let end = self.number::<8>(locator + 8)?;
-        self.expect(end, b"PK\x06\x06", "directory for 64 bits")?;
+        self.check_signature(end, b"PK\x06\x06", "directory for 64 bits")?;
         Ok((self.number::<8>(far(end, 32))?, self.number::<8>(far(end, 48))?))
     }
 
     /// Name and place of the entry that the directory has at `at`, and where the next one is there.
     fn entry(&self, at: u64) -> Result<(&'a str, Range<usize>, u64)> {
-        self.expect(at, b"PK\x01\x02", "directory")?;
+        self.check_signature(at, b"PK\x01\x02", "directory")?;
         let field = |offset| self.number::<2>(far(at, offset));
         let (flags, method) = (field(8)?, field(10)?);
         let (name_bytes, extra_bytes, comment_bytes) = (field(28)?, field(30)?, field(32)?);
@@ -108,7 +108,7 @@ impl<'a> Archive<'_, 'a> {
         if packed != size {
             return Err(self.damaged(format!("its zip entry `{name}` has two sizes")));
         }
-        self.expect(local, b"PK\x03\x04", "entry")?;
+        self.check_signature(local, b"PK\x03\x04", "entry")?;
         let skipped = 30 + self.number::<2>(far(local, 26))? + self.number::<2>(far(local, 28))?;
         let start = far(local, skipped);
         self.take(start, size)?;

@@ -108,7 +108,7 @@ fn few_rows<const P: usize>(product: &mut PairProduct<'_, bf16>, row: usize, row
 /// Rows `row..row + R` and panels `panel..panel + P` of the product.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
 fn microkernel<const R: usize, const P: usize>(product: &mut PairProduct<'_, bf16>, row: usize, panel: usize) {
-    let Some(rows) = product.a.elements[row..].first_chunk::<R>() else { return };
+    let rows = &product.a.elements[row..].as_chunks::<R>().0[0];
     let mut panels: [[&[Pair]; P]; 2] = [[&[]; P]; 2];
     for (panels, b) in panels.iter_mut().zip([product.b, product.next]) {
         for (p, pairs) in panels.iter_mut().enumerate() {
