@@ -27,7 +27,7 @@ mod budget;
 mod limits;
 mod place;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use engine_format::manifest::Limits;
 use engine_format::{Mapping, ModelConfig, WeightType};

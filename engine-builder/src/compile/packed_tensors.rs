@@ -82,32 +82,12 @@ fn in_eight_bits(config: &ModelConfig, weight: Weight, part: Part) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use engine_format::Architecture;
-    use engine_format::rope::{Rope, RopeScaling};
-
     use super::*;
-
-    /// Mistral-NeMo-Minitron-8B-Base.
-    const MINITRON: ModelConfig = ModelConfig {
-        architecture: Architecture::Mistral,
-        hidden_size: 4096,
-        num_hidden_layers: 40,
-        num_attention_heads: 32,
-        num_key_value_heads: 8,
-        head_size: 128,
-        intermediate_size: 11520,
-        vocab_size: 131_072,
-        max_position_embeddings: 8192,
-        norm_epsilon: 1e-5,
-        attention_bias: false,
-        tie_word_embeddings: false,
-        sliding_window: None,
-        rope: Rope { theta: 1e6, scaling: RopeScaling::None },
-    };
+    use crate::memory_plan::tests::minitron;
 
     #[test]
     fn int4_has_the_head_values_and_two_down_projections_in_eight_bits() {
-        let tensors = packed_tensors(&MINITRON, WeightType::Int4);
+        let tensors = packed_tensors(&minitron(), WeightType::Int4);
         let stored = |layout| tensors.iter().filter(move |tensor| tensor.layout == layout).map(PackedTensor::name);
         let values = (0..40).map(|layer| format!("transformer.layers.{layer}.attention.v.weight"));
         let down = [0, 39].map(|layer| format!("transformer.layers.{layer}.mlp.proj.weight"));
@@ -123,11 +103,11 @@ mod tests {
     #[test]
     fn parts_are_tensors_of_their_own_where_their_types_differ() {
         for (weights, of_layer) in [(WeightType::Bf16, 7), (WeightType::Int8, 7), (WeightType::Int4, 9)] {
-            let tensors = packed_tensors(&MINITRON, weights);
+            let tensors = packed_tensors(&minitron(), weights);
             assert_eq!(tensors.len(), 3 + 40 * of_layer, "{weights}");
             let elements = |shape: Vec<usize>| shape.into_iter().product::<usize>() as u64;
-            let parameters: u64 = tensors.iter().map(|tensor| elements(tensor.shape(&MINITRON))).sum();
-            assert_eq!(parameters, MINITRON.parameters(), "{weights}");
+            let parameters: u64 = tensors.iter().map(|tensor| elements(tensor.shape(&minitron()))).sum();
+            assert_eq!(parameters, minitron().parameters(), "{weights}");
         }
     }
 }

@@ -5,7 +5,7 @@ use super::budget::GPU_RESERVE;
 use super::*;
 
 /// Mistral-NeMo-Minitron-8B-Base.
-fn minitron() -> ModelConfig {
+pub(crate) fn minitron() -> ModelConfig {
     ModelConfig {
         architecture: Architecture::Mistral,
         hidden_size: 4096,
