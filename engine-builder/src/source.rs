@@ -71,7 +71,7 @@ pub struct Source {
 }
 
 /// What a path is as a model, by what is there.
-enum Kind {
+pub(crate) enum Kind {
     /// Transformers' layout, with the content of its `config.json`.
     HuggingFace(Value),
     /// A TensorRT-LLM checkpoint, with the content of its `config.json`.
@@ -83,12 +83,17 @@ enum Kind {
 }
 
 impl Kind {
-    fn of(path: &Path) -> Result<Self> {
+    /// Of formats whose models can be a single file, that which the path is: the file, or a directory with it.
+    pub(crate) fn of_single_file(path: &Path) -> Result<Option<Self>> {
         if let Some(files) = gguf::files::find(path)? {
-            return Ok(Self::Gguf(files));
+            return Ok(Some(Self::Gguf(files)));
         }
-        if let Some(path) = nemo::archive::find(path)? {
-            return Ok(Self::Nemo(path));
+        Ok(nemo::archive::find(path)?.map(Self::Nemo))
+    }
+
+    fn of(path: &Path) -> Result<Self> {
+        if let Some(kind) = Self::of_single_file(path)? {
+            return Ok(kind);
         }
         if !path.is_dir() {
             let hint = lookalike::describe(path).unwrap_or_else(|| {

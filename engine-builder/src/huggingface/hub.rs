@@ -11,9 +11,9 @@ use engine_format::safetensors_dir::{INDEX_FILE, SINGLE_FILE};
 
 use super::config::CONFIG_FILE;
 use crate::error::{BuildError, Result};
-use crate::gguf;
 use crate::lookalike;
 use crate::progress::{Interrupt, Progress};
+use crate::source::Kind;
 
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
@@ -96,7 +96,7 @@ impl Hub {
         progress: &dyn Progress,
         interrupt: &Interrupt,
     ) -> Result<PathBuf> {
-        if model.is_dir() || gguf::files::find(model)?.is_some() {
+        if model.is_dir() || Kind::of_single_file(model)?.is_some() {
             return Ok(model.to_owned());
         }
         let nothing = |tried: String| BuildError::NoModel { model: model.to_owned(), tried };

@@ -138,6 +138,26 @@ fn force_replaces_an_engine_and_nothing_else() {
 }
 
 #[test]
+fn every_format_is_built_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let formats = [
+        ("parity/mistral-gqa", "Hugging Face"),
+        ("gguf/llama3.gguf", "GGUF version 3"),
+        ("nemo/mistral-gqa.nemo", "NeMo"),
+        ("nemo/llama-tied", "NeMo"),
+    ];
+    let mut weights = Vec::new();
+    for (number, (model, format)) in formats.into_iter().enumerate() {
+        let (model, output) = (fixture(model), format!("engine {number}"));
+        run(dir.path(), ["--model", &model, "--gpu", "none", "--output", &output]).expect(0, &[format]);
+        weights.push(fs::read(dir.path().join(output).join("rank0.weights")).unwrap());
+        let plan = run(dir.path(), ["--model", &model, "--gpu", "none", "--dry-run"]).expect(0, &[]);
+        assert!(plan.stdout.contains(format), "{}", plan.stdout);
+    }
+    assert!(weights[0] == weights[2], "the same weights as a NeMo archive");
+}
+
+#[test]
 fn any_path_is_a_path() {
     use std::os::unix::ffi::OsStrExt;
     let dir = tempfile::tempdir().unwrap();
