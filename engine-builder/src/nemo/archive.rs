@@ -148,7 +148,18 @@ impl Archive {
 /// The files in the tar archive `bytes`, by name.
 fn members(path: &Path, bytes: &[u8]) -> engine_format::Result<BTreeMap<String, Range<usize>>> {
     let damaged = |problem: String| FormatError::damaged(path, problem);
-    let broken = |error: std::io::Error| damaged(format!("it is no tar archive, as NeMo writes its models: {error}"));
+    if bytes.starts_with(b"\x1f\x8b") {
+        return Err(FormatError::Unsupported {
+            path: path.to_owned(),
+            field: "compression".to_owned(),
+            value: "gzip".to_owned(),
+            supported: "a plain tar archive, which is read in place; make one by `gunzip -c FILE > PLAIN.nemo`"
+                .to_owned(),
+        });
+    }
+    let broken = |error: std::io::Error| {
+        damaged(format!("it is no tar archive, as NeMo writes its models: {}", error.to_string().escape_debug()))
+    };
     let mut archive = tar::Archive::new(std::io::Cursor::new(bytes));
     let mut members = BTreeMap::new();
     for entry in archive.entries_with_seek().map_err(broken)? {

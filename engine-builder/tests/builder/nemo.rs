@@ -240,6 +240,8 @@ fn archives_that_play_tricks_are_refused() {
         fs::write(&path, content).unwrap();
         refused_at(&path, &["m.nemo", "no tar archive, as NeMo writes"]);
     }
+    fs::write(&path, b"\x1f\x8b\x08\0").unwrap();
+    refused_at(&path, &["m.nemo", "gzip", "`gunzip -c FILE > PLAIN.nemo`"]);
     refused(|file| file.others.push(("model_config.yaml".into(), Vec::new())), &["model_config.yaml` is there twice"]);
 }
 
